@@ -1,0 +1,62 @@
+/**
+ * Every error this package throws on purpose carries one of these stable codes.
+ * Argument errors are a `TypeError` or `RangeError` with the code; everything else is a {@link TensorRTError}.
+ * An aborted operation rejects with its signal's reason instead.
+ */
+export type ErrorCode =
+  | 'ERR_LIBRARY_NOT_FOUND'
+  | 'ERR_LIBRARY_UNSUPPORTED'
+  | 'ERR_NO_GPU'
+  | 'ERR_OUT_OF_MEMORY'
+  | 'ERR_MODEL_NOT_FOUND'
+  | 'ERR_MODEL_INVALID'
+  | 'ERR_MODEL_UNSUPPORTED'
+  | 'ERR_BUILD_FAILED'
+  | 'ERR_ENGINE_CORRUPT'
+  | 'ERR_ENGINE_INCOMPATIBLE'
+  | 'ERR_INVALID_ARG_TYPE'
+  | 'ERR_INVALID_ARG_VALUE'
+  | 'ERR_SHAPE_MISMATCH'
+  | 'ERR_QUEUE_FULL'
+  | 'ERR_IO'
+  | 'ERR_DOWNLOAD_FAILED'
+  | 'ERR_DISPOSED'
+  | 'ERR_EXECUTION_FAILED';
+
+/** An operation failed; `code` says how, `message` says what to do about it, `cause` is what lay underneath. */
+export class TensorRTError extends Error {
+  override readonly name = 'TensorRTError';
+  readonly code: string;
+
+  constructor(code: ErrorCode, message: string, options?: { cause?: unknown }) {
+    super(message, options);
+    this.code = code;
+  }
+}
+
+/** A value of the wrong kind. `path` names the argument as the caller wrote it, e.g. `options.shapes.input_ids.max`. */
+export function invalidArgType(path: string, expected: string, actual: unknown): TypeError {
+  return Object.assign(new TypeError(`${path} must be ${expected}, not ${describe(actual)}.`), {
+    code: 'ERR_INVALID_ARG_TYPE',
+  });
+}
+
+/** A value of the right kind that is out of its range. */
+export function invalidArgValue(path: string, problem: string): RangeError {
+  return Object.assign(new RangeError(`${path} ${problem}`), { code: 'ERR_INVALID_ARG_VALUE' });
+}
+
+/** Dimensions that contradict the model, the data or a profile. */
+export function shapeMismatch(message: string): RangeError {
+  return Object.assign(new RangeError(message), { code: 'ERR_SHAPE_MISMATCH' });
+}
+
+/** `null`, `an array`, `a Foo`, `"text"`, `42`: what a value is, in a few words of an error message. */
+export function describe(value: unknown): string {
+  if (value === null || value === undefined) return String(value);
+  if (Array.isArray(value)) return 'an array';
+  if (typeof value === 'string') return JSON.stringify(value.length > 40 ? `${value.slice(0, 40)}…` : value);
+  if (typeof value === 'object') return `a ${value.constructor?.name ?? 'null-prototype object'}`;
+  if (typeof value === 'function') return 'a function';
+  return String(value);
+}

@@ -1,0 +1,28 @@
+// The one exception type of the native code. It never crosses into JavaScript: native/node/ turns it into a
+// TensorRTError with the same code.
+#pragma once
+
+#include <stdexcept>
+#include <string>
+#include <utility>
+
+namespace node_tensorrt {
+
+class Error : public std::runtime_error {
+ public:
+  // `code` is one of lib/errors.ts' ErrorCode; it must outlive the error (a string literal).
+  Error(const char* code, const std::string& message) : std::runtime_error(message), code_(code) {}
+
+  const char* code() const noexcept { return code_; }
+
+ private:
+  const char* code_;
+};
+
+// Thrown out of an operation whose cancellation was asked for. JavaScript sees the signal's reason instead.
+class Cancelled : public std::exception {
+ public:
+  const char* what() const noexcept override { return "cancelled"; }
+};
+
+}  // namespace node_tensorrt

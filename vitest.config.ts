@@ -1,0 +1,13 @@
+import { defineConfig } from 'vitest/config';
+
+// Tests import the built package by its own name, as a user does, so `dist` must load natively in Node.
+export default defineConfig({
+  test: {
+    include: ['test/{unit,e2e,gpu}/**/*.test.ts'],
+    pool: 'forks',
+    maxWorkers: 2,
+    testTimeout: 60_000,
+    hookTimeout: 300_000,
+    server: { deps: { external: [/\/dist\//] } },
+  },
+});
