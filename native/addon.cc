@@ -1,0 +1,24 @@
+// Module entry: registers the JavaScript classes, nothing else.
+#include "node/environment.h"
+#include "node/host_buffer.h"
+#include "node/inference_session.h"
+#include "node/napi_setup.h"
+
+namespace {
+
+// initialize(TensorRTError): called once by lib/native.ts, before anything else.
+void initialize(const Napi::CallbackInfo& info) {
+  node_tensorrt::Environment::of(info.Env()).setErrorClass(info[0].As<Napi::Function>());
+}
+
+Napi::Object start(Napi::Env env, Napi::Object exports) {
+  node_tensorrt::Environment::create(env);
+  exports["initialize"] = Napi::Function::New(env, initialize);
+  exports["HostBuffer"] = node_tensorrt::HostBuffer::define(env);
+  exports["NativeSession"] = node_tensorrt::InferenceSession::define(env);
+  return exports;
+}
+
+}  // namespace
+
+NODE_API_MODULE(NODE_GYP_MODULE_NAME, start)

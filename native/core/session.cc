@@ -1,0 +1,143 @@
+#include "core/session.h"
+
+#include <algorithm>
+#include <utility>
+
+#include "core/error.h"
+
+namespace node_tensorrt {
+
+Session::Session(SessionConfig config) : config_(config), executing_(config.concurrency) {}
+
+Session::~Session() { stop(); }
+
+void Session::start(std::function<std::unique_ptr<Model>()> load, Listener loaded) {
+  load_ = std::move(load);
+  loadedListener_ = std::move(loaded);
+  running_ = config_.concurrency;
+  for (size_t i = 0; i < config_.concurrency; ++i) threads_.emplace_back([this, i] { serve(i); });
+}
+
+void Session::enqueue(std::shared_ptr<Run> run) {
+  {
+    std::lock_guard lock(mutex_);
+    if (closing_) throw Error("ERR_DISPOSED", "The session was disposed.");
+    if (queue_.size() >= config_.maxQueue) {
+      throw Error("ERR_QUEUE_FULL", std::to_string(queue_.size()) +
+                                        " runs are waiting already (options.maxQueue): wait for some to "
+                                        "finish before starting more.");
+    }
+    queue_.push_back(std::move(run));
+  }
+  wake_.notify_one();
+}
+
+void Session::finish(Run& run, std::exception_ptr error) {
+  run.inputs.clear();
+  if (error) run.outputs.clear();
+  run.error = std::move(error);
+  run.done();
+}
+
+void Session::cancel(const std::shared_ptr<Run>& run) {
+  {
+    std::lock_guard lock(mutex_);
+    const auto waiting = std::find(queue_.begin(), queue_.end(), run);
+    if (waiting == queue_.end()) {
+      for (const Executing& executing : executing_) {
+        if (executing.run == run) executing.context->cancel();
+      }
+      return;
+    }
+    queue_.erase(waiting);
+  }
+  finish(*run, std::make_exception_ptr(Cancelled()));
+}
+
+void Session::runSync(Run& run) {
+  if (!syncContext_) syncContext_ = model_->createContext();
+  syncContext_->execute(run.inputs, run.outputIndices, run.outputs);
+  run.inputs.clear();
+}
+
+void Session::close(Listener closed) {
+  {
+    std::lock_guard lock(mutex_);
+    closing_ = true;
+    closed_ = std::move(closed);
+  }
+  wake_.notify_all();
+}
+
+void Session::stop() {
+  std::deque<std::shared_ptr<Run>> abandoned;
+  {
+    std::lock_guard lock(mutex_);
+    closing_ = true;
+    abandoned.swap(queue_);
+    for (const Executing& executing : executing_) {
+      if (executing.run) executing.context->cancel();
+    }
+  }
+  wake_.notify_all();
+  for (const auto& run : abandoned) finish(*run, std::make_exception_ptr(Cancelled()));
+  for (std::thread& thread : threads_) thread.join();
+  threads_.clear();
+}
+
+void Session::serve(size_t index) {
+  std::exception_ptr failure;
+  if (index == 0) {
+    try {
+      std::unique_ptr<Model> model = load_();
+      std::lock_guard lock(mutex_);
+      model_ = std::move(model);
+    } catch (...) {
+      failure = std::current_exception();
+    }
+    load_ = nullptr;
+    {
+      std::lock_guard lock(mutex_);
+      loaded_ = true;
+      if (failure) closing_ = true;
+    }
+    wake_.notify_all();
+    std::exchange(loadedListener_, nullptr)(failure);
+  }
+
+  std::unique_ptr<ExecutionContext> context;
+  std::unique_lock lock(mutex_);
+  for (;;) {
+    wake_.wait(lock, [this] { return loaded_ && (closing_ || !queue_.empty()); });
+    if (queue_.empty()) break;
+    const std::shared_ptr<Run> run = std::move(queue_.front());
+    queue_.pop_front();
+    std::exception_ptr error;
+    try {
+      if (!context) context = model_->createContext();
+      context->reset();
+      executing_[index] = {run, context.get()};
+      lock.unlock();
+      context->execute(run->inputs, run->outputIndices, run->outputs);
+    } catch (...) {
+      error = std::current_exception();
+    }
+    if (!lock.owns_lock()) lock.lock();
+    executing_[index] = {};
+    lock.unlock();
+    finish(*run, std::move(error));
+    lock.lock();
+  }
+
+  if (--running_ > 0) return;
+  std::unique_ptr<Model> model = std::move(model_);
+  std::unique_ptr<ExecutionContext> syncContext = std::move(syncContext_);
+  Listener closed = std::move(closed_);
+  lock.unlock();
+  context.reset();
+  syncContext.reset();
+  model.reset();
+  if (closed) closed(nullptr);
+}
+
+}  // namespace node_tensorrt

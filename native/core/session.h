@@ -1,0 +1,90 @@
+// Runs a model on threads of its own: a bounded queue in front of one execution context per thread.
+#pragma once
+
+#include <condition_variable>
+#include <cstddef>
+#include <deque>
+#include <exception>
+#include <functional>
+#include <memory>
+#include <mutex>
+#include <thread>
+#include <vector>
+
+#include "core/tensor.h"
+#include "runtime/runtime.h"
+
+namespace node_tensorrt {
+
+// One run. The owner keeps it alive until `done` was called and reads it only from then on.
+struct Run {
+  std::vector<Tensor> inputs;  // all of them, in model order; released before `done`
+  std::vector<size_t> outputIndices;
+  std::vector<Tensor> outputs;
+  std::exception_ptr error;  // Error or Cancelled; null when the run succeeded
+
+  // Called exactly once, by a session thread, or by the thread that cancelled or closed. Must not throw.
+  std::function<void()> done;
+};
+
+struct SessionConfig {
+  size_t concurrency = 1;  // threads, each with a context
+  size_t maxQueue = 1024;  // runs accepted and not yet begun
+};
+
+class Session {
+ public:
+  // Called on a session thread when load() ended, and when close() ended.
+  using Listener = std::function<void(std::exception_ptr error)>;
+
+  explicit Session(SessionConfig config);
+  ~Session();  // closes as stop() does
+
+  // Starts the threads; the first one runs `load` and reports to `loaded`. Call once.
+  void start(std::function<std::unique_ptr<Model>()> load, Listener loaded);
+
+  // Valid after a successful load, until the session is closed.
+  const Model& model() const { return *model_; }
+
+  // Throws Error(ERR_QUEUE_FULL or ERR_DISPOSED). Any thread.
+  void enqueue(std::shared_ptr<Run> run);
+
+  // Ends `run` with Cancelled: at once when it still waits, soon when it executes. No effect once it is done.
+  void cancel(const std::shared_ptr<Run>& run);
+
+  // Executes on the calling thread, beside the session's own threads. One caller at a time.
+  void runSync(Run& run);
+
+  // No further run is accepted, those accepted are executed, then the model is freed and `closed` called.
+  void close(Listener closed);
+
+  // Cancels everything, frees the model and joins the threads. Idempotent. Blocks for at most about one operator
+  // of a run, or for the rest of a load.
+  void stop();
+
+ private:
+  struct Executing {
+    std::shared_ptr<Run> run;
+    ExecutionContext* context;
+  };
+
+  void serve(size_t index);
+  void finish(Run& run, std::exception_ptr error);
+
+  const SessionConfig config_;
+  std::mutex mutex_;
+  std::condition_variable wake_;
+  std::deque<std::shared_ptr<Run>> queue_;
+  std::vector<Executing> executing_;  // one per thread
+  std::vector<std::thread> threads_;
+  size_t running_ = 0;  // threads that have not ended
+  bool closing_ = false;
+  bool loaded_ = false;
+  Listener closed_;
+  std::function<std::unique_ptr<Model>()> load_;
+  Listener loadedListener_;
+  std::unique_ptr<Model> model_;
+  std::unique_ptr<ExecutionContext> syncContext_;
+};
+
+}  // namespace node_tensorrt

@@ -1,0 +1,79 @@
+#include "node/environment.h"
+
+#include <new>
+#include <utility>
+
+#include "core/error.h"
+
+namespace node_tensorrt {
+
+void Environment::create(Napi::Env env) { env.SetInstanceData<Environment>(new Environment(env)); }
+
+Environment::Environment(Napi::Env env)
+    : bridge_(Bridge::New(env, "node-tensorrt", /* unlimited queue */ 0, /* threads */ 1, this)) {
+  // An idle addon does not keep the process alive; expect() does.
+  bridge_.Unref(env);
+  // Hooks run in reverse order, so that this one joins our threads before the bridge is taken down.
+  env.AddCleanupHook([](Environment* self) { self->end(); }, this);
+}
+
+Environment::~Environment() = default;
+
+void Environment::end() {
+  {
+    std::lock_guard lock(mutex_);
+    ended_ = true;
+  }
+  for (const auto& stoppable : stoppables_) stoppable->stop();
+  stoppables_.clear();
+  posted_.clear();
+}
+
+void Environment::expect(Napi::Env env) {
+  if (expected_++ == 0) bridge_.Ref(env);
+}
+
+void Environment::post(Settle settle) {
+  std::lock_guard lock(mutex_);
+  if (ended_) return;
+  posted_.push_back(std::move(settle));
+  // One wake-up empties the whole list.
+  if (posted_.size() == 1) bridge_.NonBlockingCall();
+}
+
+void Environment::drain(Napi::Env env, Napi::Function, Environment* self, void*) {
+  if (static_cast<napi_env>(env) == nullptr) return;  // the environment is ending
+  std::vector<Settle> posted;
+  {
+    std::lock_guard lock(self->mutex_);
+    posted.swap(self->posted_);
+  }
+  for (const Settle& settle : posted) {
+    Napi::HandleScope scope(env);
+    try {
+      settle(env);
+    } catch (const Napi::Error&) {
+      // Only a worker that is being terminated refuses to settle a promise.
+    }
+    if (--self->expected_ == 0) self->bridge_.Unref(env);
+  }
+}
+
+Napi::Value Environment::toJs(Napi::Env env, std::exception_ptr error) const {
+  const char* code = "ERR_EXECUTION_FAILED";
+  std::string message;
+  try {
+    std::rethrow_exception(std::move(error));
+  } catch (const Error& e) {
+    code = e.code();
+    message = e.what();
+  } catch (const std::bad_alloc&) {
+    code = "ERR_OUT_OF_MEMORY";
+    message = "There is not enough host memory.";
+  } catch (const std::exception& e) {
+    message = e.what();
+  }
+  return errorClass_.New({Napi::String::New(env, code), Napi::String::New(env, message)});
+}
+
+}  // namespace node_tensorrt

@@ -1,0 +1,80 @@
+// What one Node environment (the main thread or a worker) shares: the class of its errors, and the bridge on which
+// every asynchronous result reaches its JavaScript thread.
+#pragma once
+
+#include <exception>
+#include <functional>
+#include <memory>
+#include <mutex>
+#include <set>
+#include <vector>
+
+#include "node/napi_setup.h"
+
+namespace node_tensorrt {
+
+// Something with native threads. stop() is called on the JavaScript thread when the environment ends, must cancel
+// all work and join the threads, and may be called more than once.
+class Stoppable {
+ public:
+  virtual ~Stoppable() = default;
+  virtual void stop() = 0;
+};
+
+class Environment {
+ public:
+  using Settle = std::function<void(Napi::Env)>;
+
+  static Environment& of(Napi::Env env) { return *env.GetInstanceData<Environment>(); }
+
+  // Registers itself as the environment's instance data.
+  static void create(Napi::Env env);
+  ~Environment();
+
+  // JavaScript thread. Announces a result that will be posted: the process stays alive until it has been settled.
+  void expect(Napi::Env env);
+
+  // Any thread. Runs `settle` on the JavaScript thread, in the order of posting. Each call answers one expect().
+  // Dropped, unrun, when the environment is ending.
+  void post(Settle settle);
+
+  // JavaScript thread.
+  void add(std::shared_ptr<Stoppable> stoppable) { stoppables_.insert(std::move(stoppable)); }
+  void remove(const std::shared_ptr<Stoppable>& stoppable) { stoppables_.erase(stoppable); }
+
+  // A TensorRTError, for a native Error; any other exception becomes ERR_EXECUTION_FAILED.
+  Napi::Value toJs(Napi::Env env, std::exception_ptr error) const;
+
+  void setErrorClass(Napi::Function errorClass) { errorClass_ = Napi::Persistent(errorClass); }
+
+ private:
+  explicit Environment(Napi::Env env);
+  static void drain(Napi::Env env, Napi::Function, Environment* self, void*);
+  void end();
+
+  using Bridge = Napi::TypedThreadSafeFunction<Environment, void, &Environment::drain>;
+
+  Bridge bridge_;
+  std::mutex mutex_;
+  std::vector<Settle> posted_;
+  bool ended_ = false;
+  size_t expected_ = 0;  // JavaScript thread only
+  std::set<std::shared_ptr<Stoppable>> stoppables_;
+  Napi::FunctionReference errorClass_;
+};
+
+// Runs `body`, turning native errors into JavaScript exceptions.
+template <class Body>
+auto guarded(Napi::Env env, Body body) -> decltype(body()) {
+  std::exception_ptr error;
+  try {
+    return body();
+  } catch (const Napi::Error&) {
+    throw;
+  } catch (...) {
+    error = std::current_exception();
+  }
+  throw Napi::Error(env, Environment::of(env).toJs(env, error));
+}
+
+}  // namespace node_tensorrt

@@ -1,0 +1,320 @@
+#include "node/inference_session.h"
+
+#include <cstring>
+#include <utility>
+
+#include "core/error.h"
+#include "core/host_memory.h"
+#include "node/host_buffer.h"
+#include "runtime/onnxruntime/onnxruntime.h"
+
+namespace node_tensorrt {
+namespace {
+
+// Idle input blocks a session keeps for its next runs.
+constexpr size_t kIdlePoolBytes = size_t{64} << 20;
+
+// Below this an output is copied into an ArrayBuffer of V8's own, which is cheaper than an external one with its
+// finalizer, and gives the runtime its memory back at once.
+constexpr size_t kCopiedOutputBytes = 16 << 10;
+
+Napi::Array toJs(Napi::Env env, const std::vector<TensorInfo>& infos) {
+  Napi::Array result = Napi::Array::New(env, infos.size());
+  for (size_t i = 0; i < infos.size(); ++i) {
+    Napi::Array shape = Napi::Array::New(env, infos[i].shape.size());
+    for (size_t d = 0; d < infos[i].shape.size(); ++d) {
+      const Dimension& dimension = infos[i].shape[d];
+      shape[d] = dimension.size >= 0 ? Napi::Value(Napi::Number::New(env, static_cast<double>(dimension.size)))
+                                     : Napi::Value(Napi::String::New(env, dimension.symbol));
+    }
+    Napi::Object info = Napi::Object::New(env);
+    info["name"] = Napi::String::New(env, infos[i].name);
+    info["type"] = Napi::Number::New(env, static_cast<int>(infos[i].type));
+    info["shape"] = shape;
+    result[i] = info;
+  }
+  return result;
+}
+
+// [type, shape, ArrayBuffer | string[] | undefined]; undefined where the caller's own memory was written.
+Napi::Array toJs(Napi::Env env, const Tensor& tensor, bool inPlace) {
+  Napi::Array result = Napi::Array::New(env, 3);
+  Napi::Array shape = Napi::Array::New(env, tensor.shape.size());
+  for (size_t d = 0; d < tensor.shape.size(); ++d) {
+    shape[d] = Napi::Number::New(env, static_cast<double>(tensor.shape[d]));
+  }
+  result[0u] = Napi::Number::New(env, static_cast<int>(tensor.type));
+  result[1u] = shape;
+  if (inPlace) {
+    result[2u] = env.Undefined();
+  } else if (tensor.strings) {
+    Napi::Array strings = Napi::Array::New(env, tensor.strings->size());
+    for (size_t i = 0; i < tensor.strings->size(); ++i) strings[i] = Napi::String::New(env, (*tensor.strings)[i]);
+    result[2u] = strings;
+  } else if (tensor.byteLength <= kCopiedOutputBytes) {
+    Napi::ArrayBuffer copy = Napi::ArrayBuffer::New(env, tensor.byteLength);
+    if (tensor.byteLength > 0) std::memcpy(copy.Data(), tensor.data.get(), tensor.byteLength);
+    result[2u] = copy;
+  } else {
+    result[2u] = toArrayBuffer(env, tensor.data, tensor.byteLength);
+  }
+  return result;
+}
+
+Napi::Array outputsToJs(Napi::Env env, const Run& run, const std::vector<bool>& inPlace) {
+  Napi::Array result = Napi::Array::New(env, run.outputs.size());
+  for (size_t i = 0; i < run.outputs.size(); ++i) result[i] = toJs(env, run.outputs[i], inPlace[i]);
+  return result;
+}
+
+std::vector<bool> inPlaceOutputs(const Run& run) {
+  std::vector<bool> inPlace;
+  for (const Tensor& output : run.outputs) inPlace.push_back(output.data != nullptr);
+  return inPlace;
+}
+
+bool isCancelled(const std::exception_ptr& error) {
+  if (!error) return false;
+  try {
+    std::rethrow_exception(error);
+  } catch (const Cancelled&) {
+    return true;
+  } catch (...) {
+    return false;
+  }
+}
+
+}  // namespace
+
+// What outlives the JavaScript object: it may be collected while its threads still free the model.
+struct InferenceSession::Threads final : Stoppable, std::enable_shared_from_this<InferenceSession::Threads> {
+  explicit Threads(SessionConfig config) : session(config), pool(kIdlePoolBytes) {}
+  void stop() override { session.stop(); }
+
+  Session session;
+  HostMemoryPool pool;
+  std::string runtimeName;
+  std::string runtimeVersion;
+  bool started = false;
+  bool closing = false;
+};
+
+Napi::Function InferenceSession::define(Napi::Env env) {
+  return DefineClass(env, "NativeSession",
+                     {InstanceMethod<&InferenceSession::load>("load"), InstanceMethod<&InferenceSession::run>("run"),
+                      InstanceMethod<&InferenceSession::runSync>("runSync"),
+                      InstanceMethod<&InferenceSession::cancel>("cancel"),
+                      InstanceMethod<&InferenceSession::close>("close")});
+}
+
+InferenceSession::InferenceSession(const Napi::CallbackInfo& info) : ObjectWrap(info) {
+  const Napi::Object config = info[0].As<Napi::Object>();
+  SessionConfig sessionConfig;
+  sessionConfig.concurrency = config.Get("concurrency").As<Napi::Number>().Uint32Value();
+  sessionConfig.maxQueue = config.Get("maxQueue").As<Napi::Number>().Uint32Value();
+  threads_ = std::make_shared<Threads>(sessionConfig);
+  Environment::of(info.Env()).add(threads_);
+}
+
+void InferenceSession::Finalize(Napi::BasicEnv env) {
+  // Nothing is pending: pending work holds a reference to this object. The model is freed on the session's own
+  // thread; joining that thread is left to the environment, as collecting garbage should not wait for it.
+  if (threads_->started && !threads_->closing) threads_->session.close(nullptr);
+  (void)env;
+}
+
+Napi::Value InferenceSession::load(const Napi::CallbackInfo& info) {
+  Napi::Env env = info.Env();
+  const std::string library = info[0].As<Napi::String>();
+  ModelSource source;
+  if (info[1].IsString()) {
+    source = info[1].As<Napi::String>().Utf8Value();
+  } else {
+    const auto bytes = info[1].As<Napi::Uint8Array>();
+    source = std::vector<uint8_t>(bytes.Data(), bytes.Data() + bytes.ByteLength());
+  }
+  ModelOptions options;
+  options.threads = info[2].As<Napi::Number>().Int32Value();
+
+  auto deferred = Napi::Promise::Deferred::New(env);
+  Environment& environment = Environment::of(env);
+  environment.expect(env);
+  Ref();
+  threads_->started = true;
+  Threads* threads = threads_.get();
+  threads_->session.start(
+      [threads, library, source = std::move(source), options] {
+        const std::shared_ptr<Runtime> runtime = ort::openRuntime(library);
+        threads->runtimeName = runtime->name();
+        threads->runtimeVersion = runtime->version();
+        return runtime->loadModel(source, options);
+      },
+      [this, threads, deferred, &environment](std::exception_ptr error) {
+        environment.post([this, threads, deferred, error](Napi::Env env) {
+          Unref();
+          Environment& environment = Environment::of(env);
+          if (error) {
+            threads->closing = true;
+            threads->session.stop();  // its threads have ended
+            environment.remove(threads->shared_from_this());
+            deferred.Reject(environment.toJs(env, error));
+            return;
+          }
+          const Model& model = threads->session.model();
+          Napi::Object runtime = Napi::Object::New(env);
+          runtime["name"] = threads->runtimeName;
+          runtime["version"] = threads->runtimeVersion;
+          Napi::Object result = Napi::Object::New(env);
+          result["inputs"] = toJs(env, model.inputs());
+          result["outputs"] = toJs(env, model.outputs());
+          result["runtime"] = runtime;
+          deferred.Resolve(result);
+        });
+      });
+  return deferred.Promise();
+}
+
+Tensor InferenceSession::readTensor(Napi::Env env, Napi::Value data, Napi::Value shape, DataType type) {
+  Tensor tensor;
+  tensor.type = type;
+  size_t elements = 1;
+  const Napi::Array sizes = shape.As<Napi::Array>();
+  for (uint32_t d = 0; d < sizes.Length(); ++d) {
+    tensor.shape.push_back(sizes.Get(d).As<Napi::Number>().Int64Value());
+    elements *= static_cast<size_t>(tensor.shape.back());
+  }
+  if (type == DataType::kString) {
+    const Napi::Array strings = data.As<Napi::Array>();
+    tensor.strings = std::make_shared<std::vector<std::string>>();
+    for (uint32_t i = 0; i < strings.Length(); ++i) {
+      tensor.strings->push_back(strings.Get(i).As<Napi::String>().Utf8Value());
+    }
+    if (tensor.strings->size() != elements) {
+      throw Error("ERR_INVALID_ARG_VALUE", "A string tensor's data doesn't match its dimensions.");
+    }
+    return tensor;
+  }
+
+  tensor.byteLength = elements * byteSize(type);
+  const void* source = nullptr;
+  size_t byteLength = 0;
+  if (data.IsTypedArray()) {
+    napi_typedarray_type arrayType;
+    size_t length = 0;
+    void* pointer = nullptr;
+    if (napi_get_typedarray_info(env, data, &arrayType, &length, &pointer, nullptr, nullptr) != napi_ok) {
+      throw Napi::Error::New(env);
+    }
+    source = pointer;
+    byteLength = data.As<Napi::TypedArray>().ByteLength();
+  } else if (HostBuffer* buffer = HostBuffer::from(data)) {
+    tensor.data = buffer->memory();
+    source = buffer->memory().get();
+    byteLength = buffer->byteLength();
+  }
+  if (byteLength != tensor.byteLength) {
+    throw Error("ERR_INVALID_ARG_VALUE", "A tensor's data has " + std::to_string(byteLength) +
+                                             " bytes where its dimensions ask for " +
+                                             std::to_string(tensor.byteLength) + ".");
+  }
+  if (!tensor.data) {
+    tensor.data = threads_->pool.acquire(tensor.byteLength);
+    if (byteLength > 0) std::memcpy(tensor.data.get(), source, byteLength);
+  }
+  return tensor;
+}
+
+std::shared_ptr<Run> InferenceSession::readRun(const Napi::CallbackInfo& info) {
+  Napi::Env env = info.Env();
+  const Model& model = threads_->session.model();
+  auto run = std::make_shared<Run>();
+  const Napi::Array data = info[1].As<Napi::Array>();
+  const Napi::Array shapes = info[2].As<Napi::Array>();
+  for (uint32_t i = 0; i < model.inputs().size(); ++i) {
+    run->inputs.push_back(readTensor(env, data.Get(i), shapes.Get(i), model.inputs()[i].type));
+  }
+  const Napi::Array outputIndices = info[3].As<Napi::Array>();
+  const Napi::Array targets = info[4].As<Napi::Array>();
+  const Napi::Array targetShapes = info[5].As<Napi::Array>();
+  for (uint32_t i = 0; i < outputIndices.Length(); ++i) {
+    const size_t index = outputIndices.Get(i).As<Napi::Number>().Uint32Value();
+    if (index >= model.outputs().size()) throw Error("ERR_INVALID_ARG_VALUE", "No such output.");
+    run->outputIndices.push_back(index);
+    const Napi::Value target = targets.Get(i);
+    run->outputs.push_back(target.IsUndefined()
+                               ? Tensor{}
+                               : readTensor(env, target, targetShapes.Get(i), model.outputs()[index].type));
+  }
+  return run;
+}
+
+Napi::Value InferenceSession::run(const Napi::CallbackInfo& info) {
+  Napi::Env env = info.Env();
+  return guarded(env, [&]() -> Napi::Value {
+    Environment& environment = Environment::of(env);
+    const uint32_t id = info[0].As<Napi::Number>().Uint32Value();
+    std::shared_ptr<Run> run = readRun(info);
+    auto deferred = Napi::Promise::Deferred::New(env);
+    // The run's owner until it is settled; `done` holds no strong reference, or the two would keep each other.
+    run->done = [this, id, &environment, deferred, inPlace = inPlaceOutputs(*run)] {
+      environment.post([this, id, deferred, inPlace](Napi::Env env) {
+        const auto entry = pending_.find(id);
+        const std::shared_ptr<Run> run = std::move(entry->second);
+        pending_.erase(entry);
+        Unref();
+        if (isCancelled(run->error)) {
+          deferred.Resolve(env.Undefined());
+        } else if (run->error) {
+          deferred.Reject(Environment::of(env).toJs(env, run->error));
+        } else {
+          deferred.Resolve(outputsToJs(env, *run, inPlace));
+        }
+      });
+    };
+    pending_.emplace(id, run);
+    try {
+      threads_->session.enqueue(run);
+    } catch (...) {
+      pending_.erase(id);
+      throw;
+    }
+    environment.expect(env);
+    Ref();
+    return deferred.Promise();
+  });
+}
+
+Napi::Value InferenceSession::runSync(const Napi::CallbackInfo& info) {
+  Napi::Env env = info.Env();
+  return guarded(env, [&]() -> Napi::Value {
+    const std::shared_ptr<Run> run = readRun(info);
+    const std::vector<bool> inPlace = inPlaceOutputs(*run);
+    threads_->session.runSync(*run);
+    return outputsToJs(env, *run, inPlace);
+  });
+}
+
+void InferenceSession::cancel(const Napi::CallbackInfo& info) {
+  const auto entry = pending_.find(info[0].As<Napi::Number>().Uint32Value());
+  if (entry != pending_.end()) threads_->session.cancel(entry->second);
+}
+
+Napi::Value InferenceSession::close(const Napi::CallbackInfo& info) {
+  Napi::Env env = info.Env();
+  auto deferred = Napi::Promise::Deferred::New(env);
+  Environment& environment = Environment::of(env);
+  environment.expect(env);
+  Ref();
+  threads_->closing = true;
+  threads_->session.close([this, deferred, &environment](std::exception_ptr) {
+    environment.post([this, deferred](Napi::Env env) {
+      Unref();
+      threads_->session.stop();  // joins threads that have ended
+      Environment::of(env).remove(threads_);
+      deferred.Resolve(env.Undefined());
+    });
+  });
+  return deferred.Promise();
+}
+
+}  // namespace node_tensorrt

@@ -1,0 +1,44 @@
+// JavaScript class NativeSession: lib/session.ts validates and documents; this copies what is fed, runs it on the
+// session's threads and settles promises. Arguments are asserted, not explained: lib/session.ts has explained them.
+#pragma once
+
+#include <memory>
+#include <unordered_map>
+
+#include "core/session.h"
+#include "node/environment.h"
+#include "node/napi_setup.h"
+
+namespace node_tensorrt {
+
+class InferenceSession : public Napi::ObjectWrap<InferenceSession> {
+ public:
+  static Napi::Function define(Napi::Env env);
+
+  // new NativeSession({ concurrency, maxQueue })
+  explicit InferenceSession(const Napi::CallbackInfo& info);
+  void Finalize(Napi::BasicEnv env) override;
+
+ private:
+  struct Threads;
+
+  // load(libraryPath, pathOrBytes, threads): Promise<{ inputs, outputs, runtime: { name, version } }>
+  Napi::Value load(const Napi::CallbackInfo& info);
+  // run(id, data: (TypedArray | HostBuffer | string[])[], shapes: number[][], outputIndices: number[],
+  //     targets: (HostBuffer | undefined)[], targetShapes: number[][]): Promise<Output[] | undefined>
+  // Resolves with undefined when cancel(id) came first.
+  Napi::Value run(const Napi::CallbackInfo& info);
+  // The same, on the calling thread and without an id's promise.
+  Napi::Value runSync(const Napi::CallbackInfo& info);
+  void cancel(const Napi::CallbackInfo& info);
+  // close(): Promise<void>, resolved when accepted runs are done and the model is freed
+  Napi::Value close(const Napi::CallbackInfo& info);
+
+  std::shared_ptr<Run> readRun(const Napi::CallbackInfo& info);
+  Tensor readTensor(Napi::Env env, Napi::Value data, Napi::Value shape, DataType type);
+
+  std::shared_ptr<Threads> threads_;
+  std::unordered_map<uint32_t, std::shared_ptr<Run>> pending_;  // JavaScript thread only
+};
+
+}  // namespace node_tensorrt

@@ -1,0 +1,69 @@
+// What a session needs from an inference runtime: load a model, read its metadata, run it. ONNX Runtime implements
+// it on the CPU, TensorRT on a GPU; nothing above this header knows which one it has.
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <span>
+#include <string>
+#include <variant>
+#include <vector>
+
+#include "core/tensor.h"
+
+namespace node_tensorrt {
+
+struct Dimension {
+  int64_t size = -1;   // -1: dynamic
+  std::string symbol;  // the exporter's name of a dynamic dimension; empty where it has none
+};
+
+struct TensorInfo {
+  std::string name;
+  DataType type = DataType::kUndefined;
+  std::vector<Dimension> shape;
+};
+
+// Executes one run at a time. Not thread-safe, except for cancel().
+class ExecutionContext {
+ public:
+  virtual ~ExecutionContext() = default;
+
+  // Runs on the calling thread until every output is there. `inputs` holds all model inputs in model order;
+  // `outputs[i]` receives model output `outputIndices[i]`, written in place when it comes with memory.
+  // Returned tensors share memory with nothing else. Throws Error, or Cancelled after cancel().
+  virtual void execute(std::span<const Tensor> inputs, std::span<const size_t> outputIndices,
+                       std::span<Tensor> outputs) = 0;
+
+  // Makes a running execute() throw Cancelled soon. Any thread. Stays set until reset(), which the executing
+  // thread calls between runs.
+  virtual void cancel() noexcept = 0;
+  virtual void reset() = 0;
+};
+
+// A loaded model. Immutable and thread-safe; contexts may outlive it.
+class Model {
+ public:
+  virtual ~Model() = default;
+  virtual const std::vector<TensorInfo>& inputs() const noexcept = 0;
+  virtual const std::vector<TensorInfo>& outputs() const noexcept = 0;
+  virtual std::unique_ptr<ExecutionContext> createContext() = 0;
+};
+
+// A path, or the bytes of the model itself.
+using ModelSource = std::variant<std::string, std::vector<uint8_t>>;
+
+struct ModelOptions {
+  int threads = 0;  // CPU threads one run may use; 0: the runtime's default (one per physical core)
+};
+
+class Runtime {
+ public:
+  virtual ~Runtime() = default;
+  virtual std::string name() const = 0;
+  virtual std::string version() const = 0;
+  // Blocks until the model is ready to run. Throws Error.
+  virtual std::unique_ptr<Model> loadModel(const ModelSource& source, const ModelOptions& options) = 0;
+};
+
+}  // namespace node_tensorrt
