@@ -1,0 +1,40 @@
+import { invalidArgType, invalidArgValue } from './errors.js';
+
+/**
+ * Checks that `options` is an object whose keys are all known, so that a misspelled option is never ignored.
+ * `later` are options of the public contract that this version does not have yet: refused by name.
+ * @throws TypeError ERR_INVALID_ARG_TYPE, RangeError ERR_INVALID_ARG_VALUE
+ */
+export function checkOptions(
+  options: unknown,
+  path: string,
+  known: readonly string[],
+  later: readonly string[],
+): void {
+  if (typeof options !== 'object' || options === null || Array.isArray(options)) {
+    throw invalidArgType(path, 'an object', options);
+  }
+  for (const [key, value] of Object.entries(options)) {
+    if (known.includes(key) || value === undefined) continue;
+    if (later.includes(key)) throw invalidArgValue(`${path}.${key}`, 'is not supported in this version.');
+    const meant = known.find((name) => isNear(name.toLowerCase(), key.toLowerCase()));
+    throw invalidArgValue(
+      `${path}.${key}`,
+      `is not an option${meant ? `; did you mean '${meant}'?` : `. Options are ${known.join(', ')}.`}`,
+    );
+  }
+}
+
+/** At most two characters added, dropped or changed (Levenshtein distance). */
+function isNear(a: string, b: string): boolean {
+  let row = Array.from({ length: b.length + 1 }, (_, j) => j);
+  for (let i = 1; i <= a.length; i++) {
+    const next = [i];
+    for (let j = 1; j <= b.length; j++) {
+      const change = row[j - 1]! + (a[i - 1] === b[j - 1] ? 0 : 1);
+      next.push(Math.min(change, row[j]! + 1, next[j - 1]! + 1));
+    }
+    row = next;
+  }
+  return row[b.length]! <= 2;
+}
