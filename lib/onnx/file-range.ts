@@ -1,0 +1,127 @@
+import { closeSync, constants, fstatSync, openSync, readSync } from 'node:fs';
+import { type FileHandle, open } from 'node:fs/promises';
+import { TensorRTError } from '../errors.js';
+
+/** One read call moves at most 2 GiB on Linux; pieces of this size stay below everyone's limit. */
+const pieceBytes = 2 ** 30;
+
+/**
+ * A whole file, also above the 2 GiB that `fs.readFile` takes.
+ *
+ * @throws TensorRTError ERR_MODEL_NOT_FOUND when there is no such file, else ERR_IO with the cause.
+ */
+export async function readWhole(path: string, what: string): Promise<Uint8Array> {
+  let file: FileHandle | undefined;
+  try {
+    file = await open(path, constants.O_RDONLY | constants.O_NONBLOCK);
+    const stats = await file.stat();
+    if (!stats.isFile()) throw Object.assign(new Error('it is not a file'), { code: 'EISDIR' });
+    const bytes = new Uint8Array(stats.size);
+    let at = 0;
+    while (at < bytes.length) {
+      const { bytesRead } = await file.read(bytes, at, Math.min(pieceBytes, bytes.length - at), at);
+      if (bytesRead === 0) throw new Error('the file got shorter while it was read');
+      at += bytesRead;
+    }
+    return bytes;
+  } catch (cause) {
+    throw readError(path, what, cause);
+  } finally {
+    await file?.close();
+  }
+}
+
+/** {@link readWhole}, blocking. */
+export function readWholeSync(path: string, what: string): Uint8Array {
+  return withFile(path, what, (descriptor, size) => {
+    const bytes = new Uint8Array(size);
+    fill(descriptor, bytes, 0);
+    return bytes;
+  });
+}
+
+/**
+ * Reads `[offset, offset + length)` of a file in pieces, blocking, calling `use` with each; the piece's memory is
+ * reused. Without a length, to the end of the file.
+ *
+ * @throws TensorRTError ERR_MODEL_INVALID when the file is shorter than that, ERR_MODEL_NOT_FOUND, ERR_IO.
+ */
+export function readRange(
+  path: string,
+  what: string,
+  range: { readonly offset: number; readonly length: number | undefined },
+  chunkBytes: number,
+  use: (chunk: Uint8Array, at: number) => void,
+): void {
+  withFile(path, what, (descriptor, size) => {
+    const length = rangeLength(path, what, range, size);
+    const chunk = new Uint8Array(Math.min(chunkBytes, length));
+    for (let at = 0; at < length; at += chunk.length) {
+      const part = chunk.subarray(0, Math.min(chunk.length, length - at));
+      fill(descriptor, part, range.offset + at);
+      use(part, at);
+    }
+  });
+}
+
+/** {@link readRange} into one array. */
+export function readRangeWhole(
+  path: string,
+  what: string,
+  range: { readonly offset: number; readonly length: number | undefined },
+): Uint8Array {
+  return withFile(path, what, (descriptor, size) => {
+    // Checked against the file before it is allocated: the length is the model's claim.
+    const bytes = new Uint8Array(rangeLength(path, what, range, size));
+    fill(descriptor, bytes, range.offset);
+    return bytes;
+  });
+}
+
+function rangeLength(
+  path: string,
+  what: string,
+  range: { readonly offset: number; readonly length: number | undefined },
+  size: number,
+): number {
+  const length = range.length ?? size - range.offset;
+  if (length < 0 || range.offset + length > size) {
+    throw new TensorRTError(
+      'ERR_MODEL_INVALID',
+      `${what} should be bytes ${range.offset} to ${range.offset + Math.max(length, 0)} of ${path}, which has ${size}.`,
+    );
+  }
+  return length;
+}
+
+function withFile<T>(path: string, what: string, use: (descriptor: number, size: number) => T): T {
+  let descriptor: number | undefined;
+  try {
+    descriptor = openSync(path, constants.O_RDONLY | constants.O_NONBLOCK);
+    const stats = fstatSync(descriptor);
+    if (!stats.isFile()) throw Object.assign(new Error('it is not a file'), { code: 'EISDIR' });
+    return use(descriptor, stats.size);
+  } catch (cause) {
+    throw readError(path, what, cause);
+  } finally {
+    if (descriptor !== undefined) closeSync(descriptor);
+  }
+}
+
+function fill(descriptor: number, bytes: Uint8Array, position: number): void {
+  let at = 0;
+  while (at < bytes.length) {
+    const read = readSync(descriptor, bytes, at, Math.min(pieceBytes, bytes.length - at), position + at);
+    if (read === 0) throw new Error('the file got shorter while it was read');
+    at += read;
+  }
+}
+
+function readError(path: string, what: string, cause: unknown): unknown {
+  if (cause instanceof TensorRTError) return cause;
+  const { code, message } = cause as NodeJS.ErrnoException;
+  if (code === 'ENOENT' || code === 'ENOTDIR') {
+    return new TensorRTError('ERR_MODEL_NOT_FOUND', `There is no file ${path} (${what}).`, { cause });
+  }
+  return new TensorRTError('ERR_IO', `Can't read ${path} (${what}): ${message}.`, { cause });
+}
