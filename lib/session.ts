@@ -70,7 +70,11 @@ export class InferenceSession {
   #nextRun = 0;
   #disposed: Promise<void> | undefined;
 
-  private constructor(session: NativeSession, loaded: Awaited<ReturnType<NativeSession['load']>>, why: string) {
+  private constructor(
+    session: NativeSession,
+    loaded: Awaited<ReturnType<NativeSession['load']>>,
+    why: string,
+  ) {
     this.#native = session;
     this.inputMetadata = loaded.inputs.map(toMetadata);
     this.outputMetadata = loaded.outputs.map(toMetadata);
@@ -102,7 +106,13 @@ export class InferenceSession {
       throw invalidArgValue('options.device', `must be 'auto' or 'cpu', not ${describe(device)}.`);
     }
     const threads = integerOption(options.threads, 'options.threads', 0, 1, 1024);
-    const concurrency = integerOption(options.concurrency, 'options.concurrency', 1, 1, 4 * availableParallelism());
+    const concurrency = integerOption(
+      options.concurrency,
+      'options.concurrency',
+      1,
+      1,
+      4 * availableParallelism(),
+    );
     const maxQueue = integerOption(options.maxQueue, 'options.maxQueue', 1024, 1, 2 ** 31 - 1);
     checkSignal(signal, 'options.signal');
     signal?.throwIfAborted();
@@ -211,7 +221,8 @@ export class InferenceSession {
       dims.push(tensor.dims);
     }
 
-    const names = fetches === undefined ? this.outputNames : Array.isArray(fetches) ? fetches : Object.keys(fetches);
+    const names =
+      fetches === undefined ? this.outputNames : Array.isArray(fetches) ? fetches : Object.keys(fetches);
     if (names.length === 0) throw invalidArgValue('fetches', 'names no output.');
     const targets = names.map((name: string) =>
       Array.isArray(fetches) || !fetches ? null : ((fetches as Record<string, Tensor | null>)[name] ?? null),
@@ -232,7 +243,9 @@ export class InferenceSession {
       }
       return index;
     });
-    const buffers: (HostBuffer | undefined)[] = targets.map((target) => target && hostBufferOf(target)) as never;
+    const buffers: (HostBuffer | undefined)[] = targets.map(
+      (target) => target && hostBufferOf(target),
+    ) as never;
     const targetDims = targets.map((target, i) => (target && buffers[i] ? target.dims : []));
 
     const args: Parameters<NativeSession['runSync']> extends [number, ...infer Rest] ? Rest : never = [
@@ -286,7 +299,9 @@ function toTensor([type, dims, data]: NativeOutput, target: Tensor | null): Tens
   const elements = Array.isArray(data) ? data : typedArray(dataType as Exclude<DataType, 'string'>, data);
   if (!target) return new Tensor(dataType, elements, dims);
   if (dims.join() !== target.dims.join()) {
-    throw shapeMismatch(`The output has dims [${dims}], but the tensor to write it into has [${target.dims}].`);
+    throw shapeMismatch(
+      `The output has dims [${dims}], but the tensor to write it into has [${target.dims}].`,
+    );
   }
   if (Array.isArray(elements)) (target.data as string[]).splice(0, elements.length, ...elements);
   else bytesOf(target.data as ArrayBufferView).set(bytesOf(elements as ArrayBufferView));
@@ -311,5 +326,6 @@ function integerOption(value: unknown, path: string, fallback: number, min: numb
 }
 
 function checkSignal(signal: unknown, path: string): void {
-  if (signal !== undefined && !(signal instanceof AbortSignal)) throw invalidArgType(path, 'an AbortSignal', signal);
+  if (signal !== undefined && !(signal instanceof AbortSignal))
+    throw invalidArgType(path, 'an AbortSignal', signal);
 }

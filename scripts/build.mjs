@@ -1,0 +1,47 @@
+// Builds what is stale: the native addon (CMake through cmake-js), then the TypeScript. `--tests` adds the native
+// unit tests where GoogleTest is installed. `--sanitize address,undefined` or `thread` builds the addon and the
+// tests into build/<sanitizer>/ instead.
+import { spawnSync } from 'node:child_process';
+import path from 'node:path';
+import { fileURLToPath } from 'node:url';
+import { parseArgs } from 'node:util';
+
+const root = path.resolve(path.dirname(fileURLToPath(import.meta.url)), '..');
+const { values } = parseArgs({
+  options: { tests: { type: 'boolean', default: false }, sanitize: { type: 'string' } },
+});
+
+function run(command, args) {
+  const result = spawnSync(command, args, { cwd: root, encoding: 'utf8', stdio: ['ignore', 'pipe', 'pipe'] });
+  if (result.error || result.status !== 0) {
+    process.stderr.write(`${result.stdout ?? ''}${result.stderr ?? ''}`);
+    process.stderr.write(
+      `\n${command} ${args.join(' ')} failed${result.error ? `: ${result.error.message}` : ''}\n`,
+    );
+    process.exit(1);
+  }
+}
+
+// One folder per variant: CMake does not rebuild everything when a definition changes.
+const variant = values.sanitize ? values.sanitize.replaceAll(',', '-') : 'addon';
+const definitions = values.sanitize ? [`--CDNODE_TENSORRT_SANITIZE=${values.sanitize}`] : [];
+console.error(`Building the native addon (build/${variant}) …`);
+run(process.execPath, [
+  'node_modules/cmake-js/bin/cmake-js',
+  'compile',
+  '--out',
+  `build/${variant}`,
+  ...definitions,
+]);
+
+if (values.tests) {
+  console.error(`Building the native tests (build/${variant}-tests) …`);
+  const out = `build/${variant}-tests`;
+  const configure = ['-S', '.', '-B', out, '-DNODE_TENSORRT_ADDON=OFF', '-DNODE_TENSORRT_TESTS=ON'];
+  if (values.sanitize) configure.push(`-DNODE_TENSORRT_SANITIZE=${values.sanitize}`);
+  run('cmake', configure);
+  run('cmake', ['--build', out, '--parallel', '2']);
+}
+
+console.error('Building the TypeScript (dist) …');
+run(process.execPath, ['node_modules/typescript/bin/tsc', '-p', '.']);

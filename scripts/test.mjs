@@ -1,0 +1,25 @@
+// Runs every test: native unit tests under ctest, then vitest. Builds nothing: `npm test` does that first.
+import { spawnSync } from 'node:child_process';
+import { existsSync } from 'node:fs';
+import path from 'node:path';
+import { fileURLToPath } from 'node:url';
+
+const root = path.resolve(path.dirname(fileURLToPath(import.meta.url)), '..');
+const { pythonOracle } = existsSync(path.join(root, 'scripts/python-oracle.mjs'))
+  ? await import('./python-oracle.mjs')
+  : {};
+await pythonOracle?.();
+
+let failed = false;
+function run(command, args, env = {}) {
+  const result = spawnSync(command, args, { cwd: root, stdio: 'inherit', env: { ...process.env, ...env } });
+  failed ||= result.error !== undefined || result.status !== 0;
+}
+
+// The session tests run on ONNX Runtime itself, from the onnxruntime-node package.
+const onnxruntime = path.join(root, 'node_modules/onnxruntime-node/bin/napi-v6/linux/x64/libonnxruntime.so.1');
+run('ctest', ['--test-dir', 'build/addon-tests', '--output-on-failure'], {
+  NODE_TENSORRT_ONNXRUNTIME: onnxruntime,
+});
+run(process.execPath, ['node_modules/vitest/vitest.mjs', 'run', ...process.argv.slice(2)]);
+process.exit(failed ? 1 : 0);

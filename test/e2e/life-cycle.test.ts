@@ -1,0 +1,99 @@
+import { spawnSync } from 'node:child_process';
+import path from 'node:path';
+import { Worker } from 'node:worker_threads';
+import { expect, test } from 'vitest';
+
+// What only a process of its own can show: how it ends at each step of a session's life.
+const root = path.join(import.meta.dirname, '../..');
+const prelude = `
+  const { InferenceSession, Tensor } = require('node-tensorrt');
+  const model = ${JSON.stringify(path.join(root, 'test/fixtures/session/slow.onnx'))};
+  const square = (n) => new Tensor('float32', new Float32Array(n * n).fill(0.001), [n, n]);
+  const feeds = { x: square(512), v0: square(512) };
+`;
+
+function run(body: string) {
+  const script = `${prelude} (async () => { ${body} })()`;
+  const child = spawnSync(process.execPath, ['--expose-gc', '-e', script], {
+    cwd: root,
+    encoding: 'utf8',
+    timeout: 60_000,
+  });
+  return { status: child.status, signal: child.signal, stdout: child.stdout.trim(), stderr: child.stderr };
+}
+
+test.each([
+  [
+    'awaits a run',
+    `const s = await InferenceSession.create(model); const r = await s.run(feeds); console.log(r.v64.dims.join());`,
+    0,
+    '512,512',
+  ],
+  ['leaves a session idle', `await InferenceSession.create(model); console.log('idle');`, 0, 'idle'],
+  [
+    'does not await a run',
+    `const s = await InferenceSession.create(model); s.run(feeds).then(() => console.log('ran'));`,
+    0,
+    'ran',
+  ],
+  ['exits during a load', `InferenceSession.create(model); process.exit(3);`, 3, ''],
+  [
+    'exits during runs',
+    `const s = await InferenceSession.create(model, { concurrency: 2 }); for (let i = 0; i < 8; i++) s.run(feeds); setTimeout(() => process.exit(5), 20);`,
+    5,
+    '',
+  ],
+  [
+    'throws during a run',
+    `const s = await InferenceSession.create(model); s.run(feeds); setTimeout(() => { throw new Error('boom'); }, 5);`,
+    1,
+    '',
+  ],
+  [
+    'exits during a dispose',
+    `const s = await InferenceSession.create(model); s.run(feeds); s.dispose(); process.exit(4);`,
+    4,
+    '',
+  ],
+  [
+    'drops sessions to the collector',
+    `for (let i = 0; i < 20; i++) await InferenceSession.create(model); gc(); await new Promise((r) => setTimeout(r, 50)); gc(); console.log('collected');`,
+    0,
+    'collected',
+  ],
+])('a process that %s ends cleanly', (_what, body, status, stdout) => {
+  const child = run(body);
+  expect({ status: child.status, signal: child.signal, stdout: child.stdout }, child.stderr).toEqual({
+    status,
+    signal: null,
+    stdout,
+  });
+});
+
+test('50 workers load, run and are terminated', async () => {
+  const script = `${prelude}
+    const { parentPort } = require('node:worker_threads');
+    (async () => {
+      const s = await InferenceSession.create(model, { threads: 1 });
+      await s.run({ x: square(8), v0: square(8) });
+      for (let i = 0; i < 3; i++) s.run(feeds);
+      parentPort.postMessage('running');
+    })();`;
+  for (let batch = 0; batch < 10; batch++) {
+    const codes = await Promise.all(
+      Array.from({ length: 5 }, async () => {
+        const worker = new Worker(script, { eval: true });
+        await new Promise((resolve, reject) => worker.once('message', resolve).once('error', reject));
+        return worker.terminate();
+      }),
+    );
+    expect(codes).toEqual([1, 1, 1, 1, 1]);
+  }
+}, 120_000);
+
+test('importing opens no library', () => {
+  const child = run(
+    `console.log(/\\.node|libonnxruntime|libcuda|nvinfer|tensorrt_rtx/.test(require('node:fs').readFileSync('/proc/self/maps', 'utf8')));`,
+  );
+  expect(child.stdout).toBe('false');
+});

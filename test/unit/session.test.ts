@@ -1,0 +1,279 @@
+import { readFileSync } from 'node:fs';
+import { copyFile, mkdir, mkdtemp, rm, writeFile } from 'node:fs/promises';
+import { createRequire } from 'node:module';
+import os from 'node:os';
+import path from 'node:path';
+import { InferenceSession, Tensor, type TensorLike } from 'node-tensorrt';
+import { afterAll, beforeAll, describe, expect, test } from 'vitest';
+
+const ort = createRequire(import.meta.url)('onnxruntime-node') as typeof import('onnxruntime-node');
+const fixture = (name: string) => path.join(import.meta.dirname, '../fixtures/session', name);
+const withCode = (code: string) => expect.objectContaining({ code });
+
+let linear: InferenceSession;
+let slow: InferenceSession;
+beforeAll(async () => {
+  linear = await InferenceSession.create(fixture('linear.onnx'));
+  slow = await InferenceSession.create(fixture('slow.onnx'));
+});
+afterAll(() => Promise.all([linear.dispose(), slow.dispose()]));
+
+function random(dims: number[]): Tensor {
+  const size = dims.reduce((product, dim) => product * dim, 1);
+  return new Tensor(
+    'float32',
+    Float32Array.from({ length: size }, () => Math.random() - 0.5),
+    dims,
+  );
+}
+function slowFeeds(n = 384): Record<string, Tensor> {
+  return { x: random([n, n]), v0: random([n, n]) };
+}
+
+describe('numbers', () => {
+  test('equal onnxruntime-node, async and sync, from a path and from bytes', async () => {
+    const oracle = await ort.InferenceSession.create(fixture('linear.onnx'));
+    const bytes = new Uint8Array(readFileSync(fixture('linear.onnx')));
+    const fromBytes = await InferenceSession.create(bytes);
+    const x = random([5, 4]);
+    const expected = await oracle.run({ x: new ort.Tensor('float32', x.data as Float32Array, [5, 4]) });
+    for (const results of [await linear.run({ x }), linear.runSync({ x }), await fromBytes.run({ x })]) {
+      expect(Object.keys(results)).toEqual(['y', 's']);
+      for (const name of ['y', 's']) {
+        expect(results[name]!.dims).toEqual([5, 3]);
+        expect(results[name]!.data).toEqual(expected[name]!.data);
+      }
+    }
+    await fromBytes.dispose();
+  });
+
+  test('metadata equals that of onnxruntime-node, symbolic names included', async () => {
+    for (const name of ['linear.onnx', 'slow.onnx']) {
+      const oracle = await ort.InferenceSession.create(fixture(name));
+      await using session = await InferenceSession.create(fixture(name));
+      expect(session.inputMetadata).toEqual(oracle.inputMetadata);
+      expect(session.outputMetadata).toEqual(oracle.outputMetadata);
+      expect(session.inputNames).toEqual(oracle.inputNames);
+      expect(session.device).toBe('cpu');
+      expect(session.runtime.name).toBe('onnxruntime');
+    }
+  });
+
+  test.each([0, 1, 3, 5000])('every data type passes through unchanged, %i rows', async (rows) => {
+    await using session = await InferenceSession.create(fixture('types.onnx'));
+    const n = rows * 2;
+    const values = Array.from({ length: n }, (_, i) => i % 100);
+    const data: Record<string, ArrayBufferView | string[]> = {
+      float32: Float32Array.from(values),
+      float16: Uint16Array.from(values),
+      bfloat16: Uint16Array.from(values),
+      float64: Float64Array.from(values),
+      int8: Int8Array.from(values, (v) => -v),
+      uint8: Uint8Array.from(values),
+      int16: Int16Array.from(values, (v) => -v),
+      uint16: Uint16Array.from(values),
+      int32: Int32Array.from(values, (v) => -v),
+      uint32: Uint32Array.from(values),
+      int64: BigInt64Array.from(values, (v) => -BigInt(v)),
+      uint64: BigUint64Array.from(values, (v) => BigInt(v)),
+      bool: Uint8Array.from(values, (v) => v % 2),
+      string: values.map((v) => `é${v}`),
+    };
+    const feeds = Object.fromEntries(
+      Object.entries(data).map(([type, d]) => [
+        `in_${type}`,
+        { type, dims: [rows, 2], data: d } as TensorLike,
+      ]),
+    );
+    const results = await session.run(feeds);
+    for (const [type, expected] of Object.entries(data)) {
+      const output = results[`out_${type}`]!;
+      expect(output.type).toBe(type);
+      expect(output.dims).toEqual([rows, 2]);
+      if (type === 'float16')
+        expect(bytesOf(output)).toEqual(new Uint8Array((expected as Uint16Array).buffer));
+      else expect(output.data).toEqual(expected);
+    }
+  });
+
+  test('external data is read from beside the model', async () => {
+    await using session = await InferenceSession.create(fixture('external.onnx'));
+    const x = random([2, 4]);
+    expect((await session.run({ x })).y!.data).toEqual(linear.runSync({ x }).y!.data);
+  });
+
+  test('outputs share memory neither with inputs nor with each other', async () => {
+    await using session = await InferenceSession.create(fixture('alias.onnx'));
+    const x = Tensor.allocate('float32', [20_000]);
+    (x.data as Float32Array).fill(2);
+    const { same, n1, n2 } = await session.run({ x });
+    (x.data as Float32Array).fill(7);
+    (n1!.data as Float32Array).fill(8);
+    expect((same!.data as Float32Array)[19_999]).toBe(2);
+    expect((n2!.data as Float32Array)[19_999]).toBe(-2);
+  });
+});
+
+function bytesOf(tensor: Tensor): Uint8Array {
+  const view = tensor.data as ArrayBufferView;
+  return new Uint8Array(view.buffer, view.byteOffset, view.byteLength);
+}
+
+describe('buffers', () => {
+  test('feeds may be overwritten or transferred as soon as run() has returned', async () => {
+    const x = random([5, 4]);
+    const expected = linear.runSync({ x }).y!.data;
+    const first = linear.run({ x });
+    (x.data as Float32Array).fill(Number.NaN);
+    const y = new Tensor(Float32Array.from(random([5, 4]).data as Float32Array), [5, 4]);
+    const expectedY = linear.runSync({ x: y }).y!.data;
+    const second = linear.run({ x: y });
+    structuredClone(0, { transfer: [(y.data as Float32Array).buffer as ArrayBuffer] });
+    expect((await first).y!.data).toEqual(expected);
+    expect((await second).y!.data).toEqual(expectedY);
+  });
+
+  test('fetches choose outputs, and write into given tensors', async () => {
+    const x = random([2, 4]);
+    const expected = linear.runSync({ x }).y!.data;
+    expect(Object.keys(await linear.run({ x }, ['s']))).toEqual(['s']);
+    for (const y of [Tensor.allocate('float32', [2, 3]), new Tensor(new Float32Array(6), [2, 3])]) {
+      const results = await linear.run({ x }, { y, s: null });
+      expect(results.y).toBe(y);
+      expect(y.data).toEqual(expected);
+      expect(results.s!.dims).toEqual([2, 3]);
+    }
+  });
+});
+
+describe('bad input is refused with a code and leaves the session working', () => {
+  const good = { type: 'float32', dims: [1, 4], data: new Float32Array(4) } as const;
+  const detached = new Float32Array(4);
+  structuredClone(0, { transfer: [detached.buffer] });
+
+  test.each<[string, Record<string, unknown>, string]>([
+    ['an unknown name', { z: good, x: good }, 'ERR_INVALID_ARG_VALUE'],
+    ['a missing input', {}, 'ERR_INVALID_ARG_VALUE'],
+    ['a wrong type', { x: { ...good, type: 'float64', data: new Float64Array(4) } }, 'ERR_INVALID_ARG_VALUE'],
+    ['a wrong array', { x: { ...good, data: new Float64Array(4) } }, 'ERR_INVALID_ARG_TYPE'],
+    ['a wrong rank', { x: { ...good, dims: [4] } }, 'ERR_SHAPE_MISMATCH'],
+    ['a wrong static dimension', { x: { ...good, dims: [4, 1] } }, 'ERR_SHAPE_MISMATCH'],
+    ['a wrong length', { x: { ...good, dims: [2, 4] } }, 'ERR_SHAPE_MISMATCH'],
+    ['a negative dimension', { x: { ...good, dims: [-1, 4] } }, 'ERR_INVALID_ARG_VALUE'],
+    ['a NaN dimension', { x: { ...good, dims: [Number.NaN, 4] } }, 'ERR_INVALID_ARG_VALUE'],
+    ['a fractional dimension', { x: { ...good, dims: [0.5, 4] } }, 'ERR_INVALID_ARG_VALUE'],
+    ['a detached buffer', { x: { ...good, data: detached } }, 'ERR_INVALID_ARG_VALUE'],
+    ['null', { x: null }, 'ERR_INVALID_ARG_TYPE'],
+  ])('feeds: %s', async (_what, feeds, code) => {
+    await expect(linear.run(feeds as never)).rejects.toEqual(withCode(code));
+    expect(() => linear.runSync(feeds as never)).toThrow(withCode(code));
+    expect((await linear.run({ x: good })).y!.dims).toEqual([1, 3]);
+  });
+
+  test('fetches and options', async () => {
+    await expect(linear.run({ x: good }, ['nope'])).rejects.toEqual(withCode('ERR_INVALID_ARG_VALUE'));
+    await expect(linear.run({ x: good }, [])).rejects.toEqual(withCode('ERR_INVALID_ARG_VALUE'));
+    await expect(linear.run({ x: good }, { y: random([2, 3]) })).rejects.toEqual(
+      withCode('ERR_SHAPE_MISMATCH'),
+    );
+    await expect(linear.run({ x: good }, { sginal: 1 } as never)).rejects.toThrow(/did you mean 'signal'/);
+    const create = (options: object) => InferenceSession.create(fixture('linear.onnx'), options);
+    await expect(create({ theads: 1 })).rejects.toThrow(/did you mean 'threads'/);
+    await expect(create({ threads: -1 })).rejects.toEqual(withCode('ERR_INVALID_ARG_VALUE'));
+    await expect(create({ batching: {} })).rejects.toThrow(/not supported in this version/);
+    await expect(create({ device: 'cuda' })).rejects.toEqual(withCode('ERR_NO_GPU'));
+    await expect(create({ device: 'tpu' })).rejects.toEqual(withCode('ERR_INVALID_ARG_VALUE'));
+  });
+
+  test('models', async () => {
+    const bytes = readFileSync(fixture('linear.onnx'));
+    const folder = await mkdtemp(path.join(os.tmpdir(), 'node-tensorrt-'));
+    await writeFile(path.join(folder, 'empty.onnx'), '');
+    await writeFile(path.join(folder, 'truncated.onnx'), bytes.subarray(0, 100));
+    // Its data is there, in the folder above: it must be refused all the same.
+    await mkdir(path.join(folder, 'inside'));
+    await copyFile(fixture('external.bin'), path.join(folder, 'external.bin'));
+    await copyFile(fixture('external-escape.onnx'), path.join(folder, 'inside/escape.onnx'));
+    const cases: [string | Uint8Array, string][] = [
+      [path.join(folder, 'missing.onnx'), 'ERR_MODEL_NOT_FOUND'],
+      [folder, 'ERR_MODEL_NOT_FOUND'],
+      [path.join(folder, 'empty.onnx'), 'ERR_MODEL_INVALID'],
+      [path.join(folder, 'truncated.onnx'), 'ERR_MODEL_INVALID'],
+      [new Uint8Array(0), 'ERR_MODEL_INVALID'],
+      [Uint8Array.from({ length: 5000 }, (_, i) => (i * 7919) % 251), 'ERR_MODEL_INVALID'],
+      [fixture('external-absent.onnx'), 'ERR_MODEL_INVALID'],
+      [path.join(folder, 'inside/escape.onnx'), 'ERR_MODEL_INVALID'],
+      [fixture('sequence.onnx'), 'ERR_MODEL_UNSUPPORTED'],
+      [42 as never, 'ERR_INVALID_ARG_TYPE'],
+    ];
+    for (const [model, code] of cases) {
+      await expect(InferenceSession.create(model), String(model).slice(0, 80)).rejects.toEqual(
+        withCode(code),
+      );
+    }
+    await rm(folder, { recursive: true });
+  });
+});
+
+describe('cancelling and disposing', () => {
+  test('an abort before, during and in the queue rejects with the reason; the session goes on', async () => {
+    const reason = new Error('enough');
+    await expect(slow.run(slowFeeds(), { signal: AbortSignal.abort(reason) })).rejects.toBe(reason);
+
+    const during = new AbortController();
+    const feeds = slowFeeds(1024);
+    const started = performance.now();
+    slow.runSync(feeds);
+    const whole = performance.now() - started;
+    const run = slow.run(feeds, { signal: during.signal });
+    const queued = new AbortController();
+    const waiting = slow.run(feeds, { signal: queued.signal });
+    queued.abort(reason);
+    await expect(waiting).rejects.toBe(reason);
+    setTimeout(() => during.abort(reason), 5);
+    const aborted = performance.now();
+    await expect(run).rejects.toBe(reason);
+    expect(performance.now() - aborted).toBeLessThan(whole * 0.8);
+
+    const after = new AbortController();
+    const { v64 } = await slow.run(slowFeeds(8), { signal: after.signal });
+    after.abort(reason);
+    expect(v64!.dims).toEqual([8, 8]);
+  });
+
+  test('dispose lets accepted runs finish, refuses later ones, and may be called again', async () => {
+    const session = await InferenceSession.create(fixture('slow.onnx'));
+    const runs = [session.run(slowFeeds()), session.run(slowFeeds())];
+    const disposed = session.dispose();
+    await expect(session.run(slowFeeds(8))).rejects.toEqual(withCode('ERR_DISPOSED'));
+    expect(() => session.runSync(slowFeeds(8))).toThrow(withCode('ERR_DISPOSED'));
+    await disposed;
+    expect((await Promise.all(runs)).length).toBe(2);
+    await session.dispose();
+    await session.release();
+  });
+
+  test('a full queue refuses by name', async () => {
+    await using session = await InferenceSession.create(fixture('slow.onnx'), { maxQueue: 2 });
+    const runs = Array.from({ length: 6 }, () => session.run(slowFeeds(512)));
+    const results = await Promise.allSettled(runs);
+    const refused = results.filter((result) => result.status === 'rejected');
+    expect(refused.length).toBeGreaterThanOrEqual(3);
+    for (const { reason } of refused as PromiseRejectedResult[])
+      expect(reason).toEqual(withCode('ERR_QUEUE_FULL'));
+    expect(results.length - refused.length).toBeGreaterThanOrEqual(2);
+  });
+
+  test('many sessions at once, each with several threads', async () => {
+    const sessions = await Promise.all(
+      Array.from({ length: 4 }, () =>
+        InferenceSession.create(fixture('linear.onnx'), { concurrency: 2, threads: 1 }),
+      ),
+    );
+    const x = random([3, 4]);
+    const expected = linear.runSync({ x }).y!.data;
+    const runs = await Promise.all(sessions.flatMap((s) => Array.from({ length: 50 }, () => s.run({ x }))));
+    for (const { y } of runs) expect(y!.data).toEqual(expected);
+    await Promise.all(sessions.map((s) => s.dispose()));
+  });
+});
