@@ -17,7 +17,10 @@ function run(command, args, env = {}) {
 }
 
 // The session tests run on ONNX Runtime itself, from the onnxruntime-node package.
-const onnxruntime = path.join(root, 'node_modules/onnxruntime-node/bin/napi-v6/linux/x64/libonnxruntime.so.1');
+const onnxruntime = path.join(
+  root,
+  'node_modules/onnxruntime-node/bin/napi-v6/linux/x64/libonnxruntime.so.1',
+);
 run('ctest', ['--test-dir', 'build/addon-tests', '--output-on-failure'], {
   NODE_TENSORRT_ONNXRUNTIME: onnxruntime,
 });

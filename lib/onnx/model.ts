@@ -227,7 +227,14 @@ const message = (
   type: () => MessageType,
   count: Field['count'] = 'one',
   oneof?: string,
-): Field => ({ number, name, kind: 'message', count, message: type, ...(oneof === undefined ? {} : { oneof }) });
+): Field => ({
+  number,
+  name,
+  kind: 'message',
+  count,
+  message: type,
+  ...(oneof === undefined ? {} : { oneof }),
+});
 
 const stringStringEntry = messageType('StringStringEntryProto', [
   string(1, 'key', 'required'),
@@ -237,7 +244,10 @@ const stringStringEntry = messageType('StringStringEntryProto', [
 const metadataProps = (number: number): Field =>
   message(number, 'metadataProps', () => stringStringEntry, 'rare');
 
-const operatorSetId = messageType('OperatorSetIdProto', [string(1, 'domain'), int53(2, 'version', 'required')]);
+const operatorSetId = messageType('OperatorSetIdProto', [
+  string(1, 'domain'),
+  int53(2, 'version', 'required'),
+]);
 
 const dimension = messageType('TensorShapeProto.Dimension', [
   int53(1, 'dimValue', 'one', 'value'),
@@ -395,7 +405,8 @@ const model = messageType('ModelProto', [
  * @throws TensorRTError ERR_MODEL_INVALID when the bytes are no ONNX model; the message names the byte offset.
  */
 export function parseModel(bytes: Uint8Array): ModelProto {
-  if (bytes.length === 0) throw new TensorRTError('ERR_MODEL_INVALID', 'This is no ONNX model: it has no bytes.');
+  if (bytes.length === 0)
+    throw new TensorRTError('ERR_MODEL_INVALID', 'This is no ONNX model: it has no bytes.');
   const parsed = decodeMessage(model, bytes) as Partial<ModelProto>;
   if (parsed.irVersion === undefined || parsed.irVersion < 1) throw noModel('no ir_version');
   if (parsed.graph === undefined) throw noModel('no graph');
@@ -456,6 +467,8 @@ export async function writeModel(value: ModelProto, path: string): Promise<void>
     await rename(temporary, path);
   } catch (cause) {
     await rm(temporary, { force: true }).catch(() => undefined);
-    throw new TensorRTError('ERR_IO', `Can't write the model ${path}: ${(cause as Error).message}.`, { cause });
+    throw new TensorRTError('ERR_IO', `Can't write the model ${path}: ${(cause as Error).message}.`, {
+      cause,
+    });
   }
 }

@@ -195,7 +195,9 @@ class GrowingArray {
       try {
         grown = packedArray(this.field.kind, capacity);
       } catch (cause) {
-        throw new TensorRTError('ERR_OUT_OF_MEMORY', `No memory for ${capacity} elements of ONNX data.`, { cause });
+        throw new TensorRTError('ERR_OUT_OF_MEMORY', `No memory for ${capacity} elements of ONNX data.`, {
+          cause,
+        });
       }
       (grown as Float32Array).set(this.#array as Float32Array);
       this.#array = grown;
@@ -405,7 +407,9 @@ class Decoder {
       }
       const { array, at } = target.extend(bytes / size);
       // Every machine this package runs on is little-endian, like the wire.
-      new Uint8Array(array.buffer, array.byteOffset + at * size, bytes).set(this.#bytes.subarray(this.#at, stop));
+      new Uint8Array(array.buffer, array.byteOffset + at * size, bytes).set(
+        this.#bytes.subarray(this.#at, stop),
+      );
       this.#at = stop;
       return;
     }
@@ -502,12 +506,18 @@ class Decoder {
   #spend(bytes: number): void {
     this.#heap += bytes;
     if (this.#heap > heapBudget) {
-      this.#fail(this.#at, `decoding would take more than ${heapBudget / 1024 ** 3} GiB of JavaScript objects`);
+      this.#fail(
+        this.#at,
+        `decoding would take more than ${heapBudget / 1024 ** 3} GiB of JavaScript objects`,
+      );
     }
   }
 
   #fail(offset: number, problem: string): never {
-    throw new TensorRTError('ERR_MODEL_INVALID', `This isn't a valid ONNX file: at byte ${offset}, ${problem}.`);
+    throw new TensorRTError(
+      'ERR_MODEL_INVALID',
+      `This isn't a valid ONNX file: at byte ${offset}, ${problem}.`,
+    );
   }
 }
 
@@ -558,7 +568,8 @@ class Encoder {
     if (depth > maxDepth) {
       throw new TensorRTError('ERR_MODEL_INVALID', `The model's messages nest more than ${maxDepth} deep.`);
     }
-    if (typeof message !== 'object' || message === null) throw invalidArgType(type.name, 'an object', message);
+    if (typeof message !== 'object' || message === null)
+      throw invalidArgType(type.name, 'an object', message);
     let size = 0;
     for (const field of type.fields) {
       const value = message[field.name];
@@ -596,11 +607,15 @@ class Encoder {
         }
         return value < 0 ? 10 : varintSize(value);
       case 'int53':
-        if (!Number.isSafeInteger(value)) throw invalidArgType(`${type.name}.${field.name}`, 'a safe integer', value);
+        if (!Number.isSafeInteger(value))
+          throw invalidArgType(`${type.name}.${field.name}`, 'a safe integer', value);
         return (value as number) < 0 ? 10 : varintSize(value as number);
       case 'int64':
       case 'uint64': {
-        if (typeof value !== 'bigint' || BigInt[field.kind === 'int64' ? 'asIntN' : 'asUintN'](64, value) !== value) {
+        if (
+          typeof value !== 'bigint' ||
+          BigInt[field.kind === 'int64' ? 'asIntN' : 'asUintN'](64, value) !== value
+        ) {
           throw invalidArgType(`${type.name}.${field.name}`, `a bigint in the range of ${field.kind}`, value);
         }
         return bigintSize(value);
@@ -613,7 +628,8 @@ class Encoder {
         return varintSize(length) + length;
       }
       case 'bytes':
-        if (!(value instanceof Uint8Array)) throw invalidArgType(`${type.name}.${field.name}`, 'a Uint8Array', value);
+        if (!(value instanceof Uint8Array))
+          throw invalidArgType(`${type.name}.${field.name}`, 'a Uint8Array', value);
         return varintSize(value.length) + value.length;
       case 'message': {
         const slot = this.#lengths.push(0) - 1;
@@ -625,8 +641,12 @@ class Encoder {
   }
 
   #measurePacked(type: MessageType, field: Field, value: unknown): number {
-    const expected = packedArray(field.kind, 0).constructor as { new (n: number): Packed; readonly name: string };
-    if (!(value instanceof expected)) throw invalidArgType(`${type.name}.${field.name}`, `a ${expected.name}`, value);
+    const expected = packedArray(field.kind, 0).constructor as {
+      new (n: number): Packed;
+      readonly name: string;
+    };
+    if (!(value instanceof expected))
+      throw invalidArgType(`${type.name}.${field.name}`, `a ${expected.name}`, value);
     if (value instanceof Float32Array || value instanceof Float64Array) return value.byteLength;
     let size = 0;
     if (value instanceof Int32Array) for (const n of value) size += n < 0 ? 10 : varintSize(n);
