@@ -51,8 +51,81 @@ export interface NativeSession {
   close(): Promise<void>;
 }
 
+/** A TensorRT library pair (core and ONNX parser) that native opened and whose version it accepted. */
+export interface NativeTensorRT {
+  flavour: 'rtx';
+  /** `major.minor.patch` as the library itself says. */
+  version: string;
+  /** The core library's file. */
+  path: string;
+}
+
+export interface NativeBuildRequest {
+  /** libtensorrt_rtx.so.1; its parser, libtensorrt_onnxparser_rtx.so.1, lies beside it. */
+  library: string;
+  /** The ONNX file to parse; native maps it into memory. */
+  model: string;
+  /** The path relative to which the parser finds external data. */
+  modelPath: string;
+  /** One entry per optimization profile: min, opt and max of each dynamic input. */
+  profiles: Record<string, { min: readonly number[]; opt: readonly number[]; max: readonly number[] }>[];
+  /** 89 for sm_89. Empty: the GPU present. */
+  computeCapabilities: number[];
+  sparsity: boolean;
+  /** 0–5. */
+  optimizationLevel?: number;
+  /** Bytes. */
+  workspace?: number;
+}
+
+/** One layer of the network as it went to the compiler, recorded after parsing. */
+export interface NativeLayer {
+  name: string;
+  /** TensorRT's own term, e.g. 'MATRIX_MULTIPLY'. */
+  type: string;
+  inputs: string[];
+  outputs: { name: string; type: number; dims: number[] }[];
+}
+
+export interface NativeBuildResult {
+  plan: ArrayBuffer;
+  /** `type` is the ONNX element type (0 where it has none here); -1 in `dims` is dynamic. */
+  inputs: { name: string; type: number; dims: number[] }[];
+  outputs: { name: string; type: number; dims: number[] }[];
+  layers: NativeLayer[];
+  /** TensorRT's warnings, in order, without repetitions. */
+  warnings: string[];
+}
+
+export interface NativeBuild {
+  /** Resolves with undefined when `cancel()` ended the build. Rejects with a TensorRTError. */
+  readonly result: Promise<NativeBuildResult | undefined>;
+  cancel(): void;
+}
+
+export interface NativeGpu {
+  name: string;
+  /** `[8, 9]` for sm_89. */
+  computeCapability: [number, number];
+  /** Bytes. */
+  memory: number;
+}
+
+/** What libcuda.so.1 says. Without a usable driver, `error` says why. */
+export type NativeCuda =
+  | { driver: string; cudaVersion: string; gpus: NativeGpu[]; error?: undefined }
+  | { error: string; gpus: [] };
+
 export interface NativeBinding {
   initialize(errorClass: typeof TensorRTError): void;
+  /** Opens the library and checks its version. Throws ERR_LIBRARY_NOT_FOUND, ERR_LIBRARY_UNSUPPORTED. */
+  openTensorRT(library: string): NativeTensorRT;
+  /** Parses and compiles on a thread of its own. */
+  buildPlan(
+    request: NativeBuildRequest,
+    onProgress: ((phase: string, step: number, steps: number) => void) | undefined,
+  ): NativeBuild;
+  probeCuda(): NativeCuda;
   HostBuffer: new (byteLength: number) => HostBuffer;
   NativeSession: new (config: { concurrency: number; maxQueue: number }) => NativeSession;
 }

@@ -16,7 +16,7 @@ function run(command, args) {
 }
 
 const tools = path.join(root, 'build/clang-format', clangFormatVersion);
-const clangFormat = path.join(tools, 'bin/clang-format');
+const clangFormat = path.join(tools, 'clang_format/data/bin/clang-format');
 if (!existsSync(clangFormat)) {
   const installed = run('python3', [
     '-m',

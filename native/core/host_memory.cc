@@ -12,9 +12,11 @@ namespace {
 
 void* allocateAligned(size_t bytes) {
   const size_t rounded = (bytes + kHostAlignment - 1) / kHostAlignment * kHostAlignment;
-  void* block = rounded < bytes ? nullptr : std::aligned_alloc(kHostAlignment, rounded ? rounded : kHostAlignment);
+  void* block =
+      rounded < bytes ? nullptr : std::aligned_alloc(kHostAlignment, rounded ? rounded : kHostAlignment);
   if (block == nullptr) {
-    throw Error("ERR_OUT_OF_MEMORY", "Could not allocate " + std::to_string(bytes) + " bytes of host memory.");
+    throw Error("ERR_OUT_OF_MEMORY",
+                "Could not allocate " + std::to_string(bytes) + " bytes of host memory.");
   }
   return block;
 }

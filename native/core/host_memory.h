@@ -1,5 +1,5 @@
-// Aligned host memory, recycled: a run's inputs are copied into blocks of a pool, so that a steady stream of runs
-// costs neither allocations nor page faults.
+// Aligned host memory, recycled: a run's inputs are copied into blocks of a pool, so that a steady stream of
+// runs costs neither allocations nor page faults.
 #pragma once
 
 #include <cstddef>

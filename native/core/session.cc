@@ -9,7 +9,9 @@ namespace node_tensorrt {
 
 Session::Session(SessionConfig config) : config_(config), executing_(config.concurrency) {}
 
-Session::~Session() { stop(); }
+Session::~Session() {
+  stop();
+}
 
 void Session::start(std::function<std::unique_ptr<Model>()> load, Listener loaded) {
   load_ = std::move(load);

@@ -58,8 +58,8 @@ class Session {
   // No further run is accepted, those accepted are executed, then the model is freed and `closed` called.
   void close(Listener closed);
 
-  // Cancels everything, frees the model and joins the threads. Idempotent. Blocks for at most about one operator
-  // of a run, or for the rest of a load.
+  // Cancels everything, frees the model and joins the threads. Idempotent. Blocks for at most about one
+  // operator of a run, or for the rest of a load.
   void stop();
 
  private:

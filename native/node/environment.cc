@@ -7,7 +7,9 @@
 
 namespace node_tensorrt {
 
-void Environment::create(Napi::Env env) { env.SetInstanceData<Environment>(new Environment(env)); }
+void Environment::create(Napi::Env env) {
+  env.SetInstanceData<Environment>(new Environment(env));
+}
 
 Environment::Environment(Napi::Env env)
     : bridge_(Bridge::New(env, "node-tensorrt", /* unlimited queue */ 0, /* threads */ 1, this)) {

@@ -1,5 +1,5 @@
-// What one Node environment (the main thread or a worker) shares: the class of its errors, and the bridge on which
-// every asynchronous result reaches its JavaScript thread.
+// What one Node environment (the main thread or a worker) shares: the class of its errors, and the bridge on
+// which every asynchronous result reaches its JavaScript thread.
 #pragma once
 
 #include <exception>
@@ -13,8 +13,8 @@
 
 namespace node_tensorrt {
 
-// Something with native threads. stop() is called on the JavaScript thread when the environment ends, must cancel
-// all work and join the threads, and may be called more than once.
+// Something with native threads. stop() is called on the JavaScript thread when the environment ends, must
+// cancel all work and join the threads, and may be called more than once.
 class Stoppable {
  public:
   virtual ~Stoppable() = default;
@@ -31,11 +31,12 @@ class Environment {
   static void create(Napi::Env env);
   ~Environment();
 
-  // JavaScript thread. Announces a result that will be posted: the process stays alive until it has been settled.
+  // JavaScript thread. Announces a result that will be posted: the process stays alive until it has been
+  // settled.
   void expect(Napi::Env env);
 
-  // Any thread. Runs `settle` on the JavaScript thread, in the order of posting. Each call answers one expect().
-  // Dropped, unrun, when the environment is ending.
+  // Any thread. Runs `settle` on the JavaScript thread, in the order of posting. Each call answers one
+  // expect(). Dropped, unrun, when the environment is ending.
   void post(Settle settle);
 
   // JavaScript thread.

@@ -16,7 +16,9 @@ Napi::ArrayBuffer toArrayBuffer(Napi::Env env, std::shared_ptr<void> memory, siz
   napi_value value = nullptr;
   if (byteLength > 0) {
     auto* owner = new std::shared_ptr<void>(memory);
-    const auto release = [](napi_env, void*, void* hint) { delete static_cast<std::shared_ptr<void>*>(hint); };
+    const auto release = [](napi_env, void*, void* hint) {
+      delete static_cast<std::shared_ptr<void>*>(hint);
+    };
     const napi_status status =
         napi_create_external_arraybuffer(env, memory.get(), byteLength, release, owner, &value);
     if (status == napi_ok) return Napi::ArrayBuffer(env, value);
@@ -45,7 +47,8 @@ HostBuffer* HostBuffer::from(Napi::Value value) {
 
 Napi::Value HostBuffer::arrayBuffer(const Napi::CallbackInfo& info) {
   if (arrayBuffer_.IsEmpty()) {
-    arrayBuffer_ = Napi::Reference<Napi::ArrayBuffer>::New(toArrayBuffer(info.Env(), memory_, byteLength_), 1);
+    arrayBuffer_ =
+        Napi::Reference<Napi::ArrayBuffer>::New(toArrayBuffer(info.Env(), memory_, byteLength_), 1);
   }
   return arrayBuffer_.Value();
 }

@@ -1,4 +1,5 @@
-// JavaScript class HostBuffer: memory of ours behind an ArrayBuffer, which runs read and write without a copy.
+// JavaScript class HostBuffer: memory of ours behind an ArrayBuffer, which runs read and write without a
+// copy.
 #pragma once
 
 #include <memory>

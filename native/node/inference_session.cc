@@ -14,8 +14,8 @@ namespace {
 // Idle input blocks a session keeps for its next runs.
 constexpr size_t kIdlePoolBytes = size_t{64} << 20;
 
-// Below this an output is copied into an ArrayBuffer of V8's own, which is cheaper than an external one with its
-// finalizer, and gives the runtime its memory back at once.
+// Below this an output is copied into an ArrayBuffer of V8's own, which is cheaper than an external one with
+// its finalizer, and gives the runtime its memory back at once.
 constexpr size_t kCopiedOutputBytes = 16 << 10;
 
 Napi::Array toJs(Napi::Env env, const std::vector<TensorInfo>& infos) {
@@ -24,8 +24,9 @@ Napi::Array toJs(Napi::Env env, const std::vector<TensorInfo>& infos) {
     Napi::Array shape = Napi::Array::New(env, infos[i].shape.size());
     for (size_t d = 0; d < infos[i].shape.size(); ++d) {
       const Dimension& dimension = infos[i].shape[d];
-      shape[d] = dimension.size >= 0 ? Napi::Value(Napi::Number::New(env, static_cast<double>(dimension.size)))
-                                     : Napi::Value(Napi::String::New(env, dimension.symbol));
+      shape[d] = dimension.size >= 0
+                     ? Napi::Value(Napi::Number::New(env, static_cast<double>(dimension.size)))
+                     : Napi::Value(Napi::String::New(env, dimension.symbol));
     }
     Napi::Object info = Napi::Object::New(env);
     info["name"] = Napi::String::New(env, infos[i].name);
@@ -49,7 +50,8 @@ Napi::Array toJs(Napi::Env env, const Tensor& tensor, bool inPlace) {
     result[2u] = env.Undefined();
   } else if (tensor.strings) {
     Napi::Array strings = Napi::Array::New(env, tensor.strings->size());
-    for (size_t i = 0; i < tensor.strings->size(); ++i) strings[i] = Napi::String::New(env, (*tensor.strings)[i]);
+    for (size_t i = 0; i < tensor.strings->size(); ++i)
+      strings[i] = Napi::String::New(env, (*tensor.strings)[i]);
     result[2u] = strings;
   } else if (tensor.byteLength <= kCopiedOutputBytes) {
     Napi::ArrayBuffer copy = Napi::ArrayBuffer::New(env, tensor.byteLength);
@@ -100,11 +102,12 @@ struct InferenceSession::Threads final : Stoppable, std::enable_shared_from_this
 };
 
 Napi::Function InferenceSession::define(Napi::Env env) {
-  return DefineClass(env, "NativeSession",
-                     {InstanceMethod<&InferenceSession::load>("load"), InstanceMethod<&InferenceSession::run>("run"),
-                      InstanceMethod<&InferenceSession::runSync>("runSync"),
-                      InstanceMethod<&InferenceSession::cancel>("cancel"),
-                      InstanceMethod<&InferenceSession::close>("close")});
+  return DefineClass(
+      env, "NativeSession",
+      {InstanceMethod<&InferenceSession::load>("load"), InstanceMethod<&InferenceSession::run>("run"),
+       InstanceMethod<&InferenceSession::runSync>("runSync"),
+       InstanceMethod<&InferenceSession::cancel>("cancel"),
+       InstanceMethod<&InferenceSession::close>("close")});
 }
 
 InferenceSession::InferenceSession(const Napi::CallbackInfo& info) : ObjectWrap(info) {
@@ -117,8 +120,8 @@ InferenceSession::InferenceSession(const Napi::CallbackInfo& info) : ObjectWrap(
 }
 
 void InferenceSession::Finalize(Napi::BasicEnv env) {
-  // Nothing is pending: pending work holds a reference to this object. The model is freed on the session's own
-  // thread; joining that thread is left to the environment, as collecting garbage should not wait for it.
+  // Nothing is pending: pending work holds a reference to this object. The model is freed on the session's
+  // own thread; joining that thread is left to the environment, as collecting garbage should not wait for it.
   if (threads_->started && !threads_->closing) threads_->session.close(nullptr);
   (void)env;
 }
@@ -255,7 +258,8 @@ Napi::Value InferenceSession::run(const Napi::CallbackInfo& info) {
     const uint32_t id = info[0].As<Napi::Number>().Uint32Value();
     std::shared_ptr<Run> run = readRun(info);
     auto deferred = Napi::Promise::Deferred::New(env);
-    // The run's owner until it is settled; `done` holds no strong reference, or the two would keep each other.
+    // The run's owner until it is settled; `done` holds no strong reference, or the two would keep each
+    // other.
     run->done = [this, id, &environment, deferred, inPlace = inPlaceOutputs(*run)] {
       environment.post([this, id, deferred, inPlace](Napi::Env env) {
         const auto entry = pending_.find(id);

@@ -1,5 +1,5 @@
-// What a session needs from an inference runtime: load a model, read its metadata, run it. ONNX Runtime implements
-// it on the CPU, TensorRT on a GPU; nothing above this header knows which one it has.
+// What a session needs from an inference runtime: load a model, read its metadata, run it. ONNX Runtime
+// implements it on the CPU, TensorRT on a GPU; nothing above this header knows which one it has.
 #pragma once
 
 #include <cstdint>

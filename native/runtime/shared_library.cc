@@ -16,12 +16,15 @@ SharedLibrary SharedLibrary::open(const std::string& path) {
   return SharedLibrary(handle, path);
 }
 
-void* SharedLibrary::lookup(const char* name) const noexcept { return dlsym(handle_, name); }
+void* SharedLibrary::lookup(const char* name) const noexcept {
+  return dlsym(handle_, name);
+}
 
 void* SharedLibrary::require(const char* name) const {
   void* address = lookup(name);
   if (address == nullptr) {
-    throw Error("ERR_LIBRARY_UNSUPPORTED", path_ + " does not export " + name + ": it is not the library expected.");
+    throw Error("ERR_LIBRARY_UNSUPPORTED",
+                path_ + " does not export " + name + ": it is not the library expected.");
   }
   return address;
 }

@@ -1,5 +1,5 @@
-// A library opened at run time. It stays loaded for the life of the process: its code may still be running on other
-// threads when the process exits.
+// A library opened at run time. It stays loaded for the life of the process: its code may still be running on
+// other threads when the process exits.
 #pragma once
 
 #include <string>

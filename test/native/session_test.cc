@@ -36,7 +36,8 @@ class SessionTest : public testing::Test {
     std::promise<void> loaded;
     session.start(
         [this, file] {
-          return ort::openRuntime(library_)->loadModel(std::string(NODE_TENSORRT_FIXTURES) + "/session/" + file, {});
+          return ort::openRuntime(library_)->loadModel(
+              std::string(NODE_TENSORRT_FIXTURES) + "/session/" + file, {});
         },
         [&](std::exception_ptr error) { error ? loaded.set_exception(error) : loaded.set_value(); });
     loaded.get_future().get();

@@ -26,7 +26,8 @@ class Api {
     return reinterpret_cast<typename F::Type*>(const_cast<void*>(table_[F::slot]))(args...);
   }
 
-  // Functions that return a status. A failure becomes an Error with `code`, or a more exact one where ORT's says so.
+  // Functions that return a status. A failure becomes an Error with `code`, or a more exact one where ORT's
+  // says so.
   template <class F, class... Args>
   void check(const char* code, Args... args) const {
     OrtStatus* status = call<F>(args...);
@@ -81,8 +82,8 @@ class Handle {
 using Value = Handle<OrtValue, ReleaseValue>;
 using Options = Handle<OrtSessionOptions, ReleaseSessionOptions>;
 
-// One per process: the library, its table and its environment. Never destroyed, since sessions of any thread may
-// still use them while the process exits.
+// One per process: the library, its table and its environment. Never destroyed, since sessions of any thread
+// may still use them while the process exits.
 struct Library {
   SharedLibrary library;
   Api api;
@@ -119,9 +120,10 @@ class OrtModel {
  public:
   OrtModel(const Library& library, OrtSession* session)
       : session_(library.api, session),
-        inputs_(readInfos<SessionGetInputCount, SessionGetInputName, SessionGetInputTypeInfo>(library, "input")),
-        outputs_(
-            readInfos<SessionGetOutputCount, SessionGetOutputName, SessionGetOutputTypeInfo>(library, "output")) {
+        inputs_(
+            readInfos<SessionGetInputCount, SessionGetInputName, SessionGetInputTypeInfo>(library, "input")),
+        outputs_(readInfos<SessionGetOutputCount, SessionGetOutputName, SessionGetOutputTypeInfo>(library,
+                                                                                                  "output")) {
     for (const TensorInfo& info : inputs_) inputNames_.push_back(info.name.c_str());
   }
 
@@ -154,9 +156,10 @@ class OrtModel {
         api.check<CastTypeInfoToTensorInfo>(kCode, static_cast<const OrtTypeInfo*>(type.get()), &tensor);
       }
       if (tensor == nullptr) {
-        throw Error("ERR_MODEL_UNSUPPORTED", "The model's " + std::string(kind) + " '" + info.name +
-                                                 "' is not a tensor (a sequence, map or optional): only tensors "
-                                                 "can be fed and fetched.");
+        throw Error("ERR_MODEL_UNSUPPORTED",
+                    "The model's " + std::string(kind) + " '" + info.name +
+                        "' is not a tensor (a sequence, map or optional): only tensors "
+                        "can be fed and fetched.");
       }
       int elementType = 0;
       api.check<GetTensorElementType>(kCode, tensor, &elementType);
@@ -218,10 +221,9 @@ Value OrtContext::toValue(const Tensor& tensor) const {
   // ORT refuses a null pointer even where there are no elements to point at.
   static std::byte empty[kHostAlignment];
   void* data = tensor.byteLength == 0 ? empty : tensor.data.get();
-  api.check<CreateTensorWithDataAsOrtValue>("ERR_EXECUTION_FAILED",
-                                            static_cast<const OrtMemoryInfo*>(library_.cpu), data,
-                                            tensor.byteLength, tensor.shape.data(), tensor.shape.size(), type,
-                                            value.out());
+  api.check<CreateTensorWithDataAsOrtValue>(
+      "ERR_EXECUTION_FAILED", static_cast<const OrtMemoryInfo*>(library_.cpu), data, tensor.byteLength,
+      tensor.shape.data(), tensor.shape.size(), type, value.out());
   return value;
 }
 
@@ -276,8 +278,7 @@ void OrtContext::fromValue(Value value, std::span<const Tensor> inputs, std::spa
     output.data = allocateHostMemory(output.byteLength);
     std::memcpy(output.data.get(), data, output.byteLength);
   } else {
-    output.data =
-        std::shared_ptr<void>(data, [owner = std::make_shared<Value>(std::move(value))](void*) {});
+    output.data = std::shared_ptr<void>(data, [owner = std::make_shared<Value>(std::move(value))](void*) {});
   }
 }
 
@@ -301,9 +302,10 @@ void OrtContext::execute(std::span<const Tensor> inputs, std::span<const size_t>
   }
 
   try {
-    api.check<Run>("ERR_EXECUTION_FAILED", model_->session(), static_cast<const OrtRunOptions*>(runOptions_.get()),
-                   model_->inputNames().data(), static_cast<const OrtValue* const*>(inputPointers.data()),
-                   inputPointers.size(), static_cast<const char* const*>(outputNames.data()), outputNames.size(),
+    api.check<Run>("ERR_EXECUTION_FAILED", model_->session(),
+                   static_cast<const OrtRunOptions*>(runOptions_.get()), model_->inputNames().data(),
+                   static_cast<const OrtValue* const*>(inputPointers.data()), inputPointers.size(),
+                   static_cast<const char* const*>(outputNames.data()), outputNames.size(),
                    outputPointers.data());
   } catch (const Error&) {
     if (cancelled_) throw Cancelled();
@@ -353,7 +355,8 @@ class OrtRuntime final : public Runtime {
     if (const auto* path = std::get_if<std::string>(&source)) {
       struct stat status = {};
       if (stat(path->c_str(), &status) != 0) {
-        throw Error("ERR_MODEL_NOT_FOUND", "There is no model at " + *path + ": " + std::strerror(errno) + ".");
+        throw Error("ERR_MODEL_NOT_FOUND",
+                    "There is no model at " + *path + ": " + std::strerror(errno) + ".");
       }
       if (!S_ISREG(status.st_mode)) throw Error("ERR_MODEL_NOT_FOUND", *path + " is not a file.");
       if (status.st_size == 0) throw Error("ERR_MODEL_INVALID", *path + " is empty.");
@@ -379,15 +382,15 @@ const Library* openLibrary(const std::string& path) {
   const auto* base = shared.symbol<const ApiBase*()>("OrtGetApiBase")();
   const void* const* table = base->getApi(kApiVersion);
   if (table == nullptr) {
-    throw Error("ERR_LIBRARY_UNSUPPORTED", "ONNX Runtime " + std::string(base->getVersionString()) + " at " + path +
-                                               " is too old: version 1.20 or newer is needed.");
+    throw Error("ERR_LIBRARY_UNSUPPORTED", "ONNX Runtime " + std::string(base->getVersionString()) + " at " +
+                                               path + " is too old: version 1.20 or newer is needed.");
   }
   auto library = std::make_unique<Library>(
       Library{.library = std::move(shared), .api = Api(table), .version = base->getVersionString()});
   const Api& api = library->api;
   constexpr const char* kCode = "ERR_LIBRARY_UNSUPPORTED";
-  api.check<CreateEnvWithCustomLogger>(kCode, &dropLog, static_cast<void*>(nullptr), kLogFatal, "node-tensorrt",
-                                       &library->env);
+  api.check<CreateEnvWithCustomLogger>(kCode, &dropLog, static_cast<void*>(nullptr), kLogFatal,
+                                       "node-tensorrt", &library->env);
   api.check<DisableTelemetryEvents>(kCode, static_cast<const OrtEnv*>(library->env));
   api.check<CreateCpuMemoryInfo>(kCode, kOrtArenaAllocator, kOrtMemTypeDefault, &library->cpu);
   api.check<GetAllocatorWithDefaultOptions>(kCode, &library->allocator);

@@ -8,8 +8,8 @@
 
 namespace node_tensorrt::ort {
 
-// Opens `libraryPath` (libonnxruntime.so.1) on the first call and keeps it for the life of the process; later calls
-// return the same runtime, whatever their path: two copies of ONNX Runtime in one process do not mix.
+// Opens `libraryPath` (libonnxruntime.so.1) on the first call and keeps it for the life of the process; later
+// calls return the same runtime, whatever their path: two copies of ONNX Runtime in one process do not mix.
 // Thread-safe. Throws Error ERR_LIBRARY_NOT_FOUND or ERR_LIBRARY_UNSUPPORTED.
 std::shared_ptr<Runtime> openRuntime(const std::string& libraryPath);
 

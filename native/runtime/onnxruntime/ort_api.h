@@ -1,5 +1,5 @@
-// The part of ONNX Runtime's C API that is called here. The API is a table of function pointers that only ever
-// grows at its end, so a slot's number identifies a function in every version; the numbers are those of
+// The part of ONNX Runtime's C API that is called here. The API is a table of function pointers that only
+// ever grows at its end, so a slot's number identifies a function in every version; the numbers are those of
 // onnxruntime_c_api.h (struct OrtApi), version 1.30. The library itself is opened at run time.
 #pragma once
 
