@@ -4,7 +4,8 @@ import { TensorRTError } from './errors.js';
 
 /** Native memory behind an ArrayBuffer; runs use it without a copy. */
 export interface HostBuffer {
-  readonly arrayBuffer: ArrayBuffer;
+  /** undefined where the host allows no ArrayBuffer over native memory. */
+  readonly arrayBuffer: ArrayBuffer | undefined;
 }
 
 export interface NativeTensorInfo {
@@ -20,16 +21,16 @@ export type NativeOutput = [type: number, dims: number[], data: ArrayBuffer | st
 
 export type NativeInput = ArrayBufferView | HostBuffer | readonly string[];
 
+export interface NativeLoadedModel {
+  inputs: NativeTensorInfo[];
+  outputs: NativeTensorInfo[];
+  runtime: { name: string; version: string };
+}
+
 export interface NativeSession {
-  load(
-    library: string,
-    model: string | Uint8Array,
-    threads: number,
-  ): Promise<{
-    inputs: NativeTensorInfo[];
-    outputs: NativeTensorInfo[];
-    runtime: { name: string; version: string };
-  }>;
+  /** Resolves with undefined when `stopLoading()` ended it. */
+  load(library: string, model: string | Uint8Array, threads: number): Promise<NativeLoadedModel | undefined>;
+  stopLoading(): void;
   /** Resolves with undefined when `cancel(id)` ended the run. */
   run(
     id: number,

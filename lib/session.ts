@@ -4,6 +4,7 @@ import { describe, invalidArgType, invalidArgValue, shapeMismatch, TensorRTError
 import {
   type HostBuffer,
   type NativeInput,
+  type NativeLoadedModel,
   type NativeOutput,
   type NativeSession,
   type NativeTensorInfo,
@@ -70,11 +71,7 @@ export class InferenceSession {
   #nextRun = 0;
   #disposed: Promise<void> | undefined;
 
-  private constructor(
-    session: NativeSession,
-    loaded: Awaited<ReturnType<NativeSession['load']>>,
-    why: string,
-  ) {
+  private constructor(session: NativeSession, loaded: NativeLoadedModel, why: string) {
     this.#native = session;
     this.inputMetadata = loaded.inputs.map(toMetadata);
     this.outputMetadata = loaded.outputs.map(toMetadata);
@@ -118,13 +115,21 @@ export class InferenceSession {
     signal?.throwIfAborted();
 
     const session = new (native().NativeSession)({ concurrency, maxQueue });
-    const loaded = await session.load(findOnnxRuntime(), model, threads);
-    if (signal?.aborted) {
-      await session.close();
-      throw signal.reason;
+    const stopLoading = () => session.stopLoading();
+    signal?.addEventListener('abort', stopLoading, { once: true });
+    try {
+      const loaded = await session.load(findOnnxRuntime(), model, threads);
+      if (signal?.aborted) {
+        if (loaded) await session.close();
+        throw signal.reason;
+      }
+      if (!loaded) throw new TensorRTError('ERR_DISPOSED', 'The session was stopped while it loaded.');
+      const why =
+        device === 'cpu' ? 'options.device asked for it' : 'this version runs models on the CPU only';
+      return new InferenceSession(session, loaded, why);
+    } finally {
+      signal?.removeEventListener('abort', stopLoading);
     }
-    const why = device === 'cpu' ? 'options.device asked for it' : 'this version runs models on the CPU only';
-    return new InferenceSession(session, loaded, why);
   }
 
   /**

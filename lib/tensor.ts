@@ -172,16 +172,19 @@ export class Tensor implements TensorLike {
 
   /**
    * A zeroed tensor in memory of ours: runs read and write it without a copy, and keep it alive while they use it.
-   * Don't write to it during a run.
+   * Don't write to it during a run. Where the host allows no ArrayBuffer over native memory (Electron), it is an
+   * ordinary tensor, copied as others are.
    * @throws TensorRTError ERR_OUT_OF_MEMORY
    */
   static allocate(type: DataType, dims: Dims): Tensor {
     if (!Object.hasOwn(dataTypes, type) || type === 'string') {
       throw invalidArgValue('type', `must be a numeric type or bool, not ${describe(type)}.`);
     }
-    const buffer = new (native().HostBuffer)(elementCount(dims, 'dims') * dataTypes[type].byteSize);
-    const tensor = new Tensor(type, typedArray(type, buffer.arrayBuffer), dims);
-    hostBuffers.set(tensor, buffer);
+    const byteLength = elementCount(dims, 'dims') * dataTypes[type].byteSize;
+    const buffer = new (native().HostBuffer)(byteLength);
+    const { arrayBuffer } = buffer;
+    const tensor = new Tensor(type, typedArray(type, arrayBuffer ?? new ArrayBuffer(byteLength)), dims);
+    if (arrayBuffer) hostBuffers.set(tensor, buffer);
     return tensor;
   }
 

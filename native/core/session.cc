@@ -13,7 +13,7 @@ Session::~Session() {
   stop();
 }
 
-void Session::start(std::function<std::unique_ptr<Model>()> load, Listener loaded) {
+void Session::start(Load load, Listener loaded) {
   load_ = std::move(load);
   loadedListener_ = std::move(loaded);
   running_ = config_.concurrency;
@@ -72,6 +72,7 @@ void Session::close(Listener closed) {
 }
 
 void Session::stop() {
+  stopLoading();
   std::deque<std::shared_ptr<Run>> abandoned;
   {
     std::lock_guard lock(mutex_);
@@ -91,7 +92,7 @@ void Session::serve(size_t index) {
   std::exception_ptr failure;
   if (index == 0) {
     try {
-      std::unique_ptr<Model> model = load_();
+      std::unique_ptr<Model> model = load_(loading_.get_token());
       std::lock_guard lock(mutex_);
       model_ = std::move(model);
     } catch (...) {

@@ -8,6 +8,7 @@
 #include <functional>
 #include <memory>
 #include <mutex>
+#include <stop_token>
 #include <thread>
 #include <vector>
 
@@ -36,12 +37,16 @@ class Session {
  public:
   // Called on a session thread when load() ended, and when close() ended.
   using Listener = std::function<void(std::exception_ptr error)>;
+  using Load = std::function<std::unique_ptr<Model>(std::stop_token)>;
 
   explicit Session(SessionConfig config);
   ~Session();  // closes as stop() does
 
   // Starts the threads; the first one runs `load` and reports to `loaded`. Call once.
-  void start(std::function<std::unique_ptr<Model>()> load, Listener loaded);
+  void start(Load load, Listener loaded);
+
+  // Makes a load() in progress end soon, with Cancelled. Any thread; no effect later.
+  void stopLoading() { loading_.request_stop(); }
 
   // Valid after a successful load, until the session is closed.
   const Model& model() const { return *model_; }
@@ -59,7 +64,7 @@ class Session {
   void close(Listener closed);
 
   // Cancels everything, frees the model and joins the threads. Idempotent. Blocks for at most about one
-  // operator of a run, or for the rest of a load.
+  // operator of a run, or one step of a load.
   void stop();
 
  private:
@@ -81,7 +86,8 @@ class Session {
   bool closing_ = false;
   bool loaded_ = false;
   Listener closed_;
-  std::function<std::unique_ptr<Model>()> load_;
+  Load load_;
+  std::stop_source loading_;
   Listener loadedListener_;
   std::unique_ptr<Model> model_;
   std::unique_ptr<ExecutionContext> syncContext_;

@@ -47,8 +47,10 @@ HostBuffer* HostBuffer::from(Napi::Value value) {
 
 Napi::Value HostBuffer::arrayBuffer(const Napi::CallbackInfo& info) {
   if (arrayBuffer_.IsEmpty()) {
-    arrayBuffer_ =
-        Napi::Reference<Napi::ArrayBuffer>::New(toArrayBuffer(info.Env(), memory_, byteLength_), 1);
+    Napi::ArrayBuffer shared = toArrayBuffer(info.Env(), memory_, byteLength_);
+    // A copy where the host allows no external ArrayBuffers (Electron): of no use here.
+    if (byteLength_ > 0 && shared.Data() != memory_.get()) return info.Env().Undefined();
+    arrayBuffer_ = Napi::Reference<Napi::ArrayBuffer>::New(shared, 1);
   }
   return arrayBuffer_.Value();
 }

@@ -104,8 +104,9 @@ struct InferenceSession::Threads final : Stoppable, std::enable_shared_from_this
 Napi::Function InferenceSession::define(Napi::Env env) {
   return DefineClass(
       env, "NativeSession",
-      {InstanceMethod<&InferenceSession::load>("load"), InstanceMethod<&InferenceSession::run>("run"),
-       InstanceMethod<&InferenceSession::runSync>("runSync"),
+      {InstanceMethod<&InferenceSession::load>("load"),
+       InstanceMethod<&InferenceSession::stopLoading>("stopLoading"),
+       InstanceMethod<&InferenceSession::run>("run"), InstanceMethod<&InferenceSession::runSync>("runSync"),
        InstanceMethod<&InferenceSession::cancel>("cancel"),
        InstanceMethod<&InferenceSession::close>("close")});
 }
@@ -146,11 +147,11 @@ Napi::Value InferenceSession::load(const Napi::CallbackInfo& info) {
   threads_->started = true;
   Threads* threads = threads_.get();
   threads_->session.start(
-      [threads, library, source = std::move(source), options] {
+      [threads, library, source = std::move(source), options](std::stop_token stop) {
         const std::shared_ptr<Runtime> runtime = ort::openRuntime(library);
         threads->runtimeName = runtime->name();
         threads->runtimeVersion = runtime->version();
-        return runtime->loadModel(source, options);
+        return runtime->loadModel(source, options, stop);
       },
       [this, threads, deferred, &environment](std::exception_ptr error) {
         environment.post([this, threads, deferred, error](Napi::Env env) {
@@ -160,7 +161,11 @@ Napi::Value InferenceSession::load(const Napi::CallbackInfo& info) {
             threads->closing = true;
             threads->session.stop();  // its threads have ended
             environment.remove(threads->shared_from_this());
-            deferred.Reject(environment.toJs(env, error));
+            if (isCancelled(error)) {
+              deferred.Resolve(env.Undefined());
+            } else {
+              deferred.Reject(environment.toJs(env, error));
+            }
             return;
           }
           const Model& model = threads->session.model();
@@ -175,6 +180,10 @@ Napi::Value InferenceSession::load(const Napi::CallbackInfo& info) {
         });
       });
   return deferred.Promise();
+}
+
+void InferenceSession::stopLoading(const Napi::CallbackInfo&) {
+  threads_->session.stopLoading();
 }
 
 Tensor InferenceSession::readTensor(Napi::Env env, Napi::Value data, Napi::Value shape, DataType type) {

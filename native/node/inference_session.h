@@ -23,8 +23,10 @@ class InferenceSession : public Napi::ObjectWrap<InferenceSession> {
  private:
   struct Threads;
 
-  // load(libraryPath, pathOrBytes, threads): Promise<{ inputs, outputs, runtime: { name, version } }>
+  // load(libraryPath, pathOrBytes, threads): Promise<{ inputs, outputs, runtime: { name, version } } |
+  // undefined> Resolves with undefined when stopLoading() came first.
   Napi::Value load(const Napi::CallbackInfo& info);
+  void stopLoading(const Napi::CallbackInfo& info);
   // run(id, data: (TypedArray | HostBuffer | string[])[], shapes: number[][], outputIndices: number[],
   //     targets: (HostBuffer | undefined)[], targetShapes: number[][]): Promise<Output[] | undefined>
   // Resolves with undefined when cancel(id) came first.

@@ -5,6 +5,7 @@
 #include <cstdint>
 #include <memory>
 #include <span>
+#include <stop_token>
 #include <string>
 #include <variant>
 #include <vector>
@@ -62,8 +63,9 @@ class Runtime {
   virtual ~Runtime() = default;
   virtual std::string name() const = 0;
   virtual std::string version() const = 0;
-  // Blocks until the model is ready to run. Throws Error.
-  virtual std::unique_ptr<Model> loadModel(const ModelSource& source, const ModelOptions& options) = 0;
+  // Blocks until the model is ready to run. Throws Error, or Cancelled soon after a stop was requested.
+  virtual std::unique_ptr<Model> loadModel(const ModelSource& source, const ModelOptions& options,
+                                           std::stop_token stop) = 0;
 };
 
 }  // namespace node_tensorrt

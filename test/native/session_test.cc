@@ -35,9 +35,9 @@ class SessionTest : public testing::Test {
   void load(Session& session, const std::string& file) {
     std::promise<void> loaded;
     session.start(
-        [this, file] {
+        [this, file](std::stop_token stop) {
           return ort::openRuntime(library_)->loadModel(
-              std::string(NODE_TENSORRT_FIXTURES) + "/session/" + file, {});
+              std::string(NODE_TENSORRT_FIXTURES) + "/session/" + file, {}, stop);
         },
         [&](std::exception_ptr error) { error ? loaded.set_exception(error) : loaded.set_value(); });
     loaded.get_future().get();

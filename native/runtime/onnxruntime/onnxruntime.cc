@@ -5,6 +5,7 @@
 #include <atomic>
 #include <cstring>
 #include <mutex>
+#include <stop_token>
 #include <utility>
 
 #include "core/error.h"
@@ -342,14 +343,29 @@ class OrtRuntime final : public Runtime {
   std::string name() const override { return "onnxruntime"; }
   std::string version() const override { return library_.version; }
 
-  std::unique_ptr<Model> loadModel(const ModelSource& source, const ModelOptions& options) override {
+  std::unique_ptr<Model> loadModel(const ModelSource& source, const ModelOptions& options,
+                                   std::stop_token stop) override {
     const Api& api = library_.api;
     Options sessionOptions(api);
     api.check<CreateSessionOptions>("ERR_EXECUTION_FAILED", sessionOptions.out());
     if (options.threads > 0) {
       api.check<SetIntraOpNumThreads>("ERR_INVALID_ARG_VALUE", sessionOptions.get(), options.threads);
     }
-    const auto* constOptions = static_cast<const OrtSessionOptions*>(sessionOptions.get());
+    // Sessions copy the options, but share this flag with them. The call's only failure is a null argument.
+    const std::stop_callback cancel(
+        stop, [&] { api.call<SessionOptionsSetLoadCancellationFlag>(sessionOptions.get(), true); });
+    try {
+      OrtSession* session = createSession(source, sessionOptions.get());
+      return std::make_unique<OrtModelHandle>(std::make_shared<const OrtModel>(library_, session), library_);
+    } catch (const Error&) {
+      if (stop.stop_requested()) throw Cancelled();
+      throw;
+    }
+  }
+
+ private:
+  OrtSession* createSession(const ModelSource& source, const OrtSessionOptions* options) const {
+    const Api& api = library_.api;
     const auto* env = static_cast<const OrtEnv*>(library_.env);
     OrtSession* session = nullptr;
     if (const auto* path = std::get_if<std::string>(&source)) {
@@ -360,17 +376,16 @@ class OrtRuntime final : public Runtime {
       }
       if (!S_ISREG(status.st_mode)) throw Error("ERR_MODEL_NOT_FOUND", *path + " is not a file.");
       if (status.st_size == 0) throw Error("ERR_MODEL_INVALID", *path + " is empty.");
-      api.check<CreateSession>("ERR_MODEL_INVALID", env, path->c_str(), constOptions, &session);
+      api.check<CreateSession>("ERR_MODEL_INVALID", env, path->c_str(), options, &session);
     } else {
       const auto& bytes = std::get<std::vector<uint8_t>>(source);
       if (bytes.empty()) throw Error("ERR_MODEL_INVALID", "The model's bytes are empty.");
       api.check<CreateSessionFromArray>("ERR_MODEL_INVALID", env, static_cast<const void*>(bytes.data()),
-                                        bytes.size(), constOptions, &session);
+                                        bytes.size(), options, &session);
     }
-    return std::make_unique<OrtModelHandle>(std::make_shared<const OrtModel>(library_, session), library_);
+    return session;
   }
 
- private:
   const Library& library_;
 };
 
@@ -383,7 +398,7 @@ const Library* openLibrary(const std::string& path) {
   const void* const* table = base->getApi(kApiVersion);
   if (table == nullptr) {
     throw Error("ERR_LIBRARY_UNSUPPORTED", "ONNX Runtime " + std::string(base->getVersionString()) + " at " +
-                                               path + " is too old: version 1.20 or newer is needed.");
+                                               path + " is too old: version 1.22 or newer is needed.");
   }
   auto library = std::make_unique<Library>(
       Library{.library = std::move(shared), .api = Api(table), .version = base->getVersionString()});

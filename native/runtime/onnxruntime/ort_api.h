@@ -26,7 +26,7 @@ struct ApiBase {
 };
 
 // The C API version asked for. Every slot below exists from this version on.
-inline constexpr uint32_t kApiVersion = 20;
+inline constexpr uint32_t kApiVersion = 22;
 
 enum ErrorCode : int {
   kOk = 0,
@@ -110,5 +110,6 @@ using ReleaseRunOptions = Function<97, void(OrtRunOptions*)>;
 using ReleaseTypeInfo = Function<98, void(OrtTypeInfo*)>;
 using ReleaseTensorTypeAndShapeInfo = Function<99, void(OrtTensorTypeAndShapeInfo*)>;
 using ReleaseSessionOptions = Function<100, void(OrtSessionOptions*)>;
+using SessionOptionsSetLoadCancellationFlag = Function<293, OrtStatus*(OrtSessionOptions*, bool)>;
 
 }  // namespace node_tensorrt::ort
