@@ -1,4 +1,5 @@
 // Module entry: registers the JavaScript classes, nothing else.
+#include "node/engine_builder.h"
 #include "node/environment.h"
 #include "node/host_buffer.h"
 #include "node/inference_session.h"
@@ -16,6 +17,7 @@ Napi::Object start(Napi::Env env, Napi::Object exports) {
   exports["initialize"] = Napi::Function::New(env, initialize);
   exports["HostBuffer"] = node_tensorrt::HostBuffer::define(env);
   exports["NativeSession"] = node_tensorrt::InferenceSession::define(env);
+  node_tensorrt::defineEngineBuilder(env, exports);
   return exports;
 }
 

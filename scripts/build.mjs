@@ -5,6 +5,7 @@ import { spawnSync } from 'node:child_process';
 import path from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { parseArgs } from 'node:util';
+import { provideTensorRTHeaders } from './tensorrt-headers.mjs';
 
 const root = path.resolve(path.dirname(fileURLToPath(import.meta.url)), '..');
 const { values } = parseArgs({
@@ -20,6 +21,13 @@ function run(command, args) {
     );
     process.exit(1);
   }
+}
+
+try {
+  provideTensorRTHeaders();
+} catch (error) {
+  process.stderr.write(`${error.message}\n`);
+  process.exit(1);
 }
 
 // One folder per variant: CMake does not rebuild everything when a definition changes.

@@ -35,29 +35,29 @@ void Environment::expect(Napi::Env env) {
   if (expected_++ == 0) bridge_.Ref(env);
 }
 
-void Environment::post(Settle settle) {
+void Environment::enqueue(Posted posted) {
   std::lock_guard lock(mutex_);
   if (ended_) return;
-  posted_.push_back(std::move(settle));
+  posted_.push_back(std::move(posted));
   // One wake-up empties the whole list.
   if (posted_.size() == 1) bridge_.NonBlockingCall();
 }
 
 void Environment::drain(Napi::Env env, Napi::Function, Environment* self, void*) {
   if (static_cast<napi_env>(env) == nullptr) return;  // the environment is ending
-  std::vector<Settle> posted;
+  std::vector<Posted> posted;
   {
     std::lock_guard lock(self->mutex_);
     posted.swap(self->posted_);
   }
-  for (const Settle& settle : posted) {
+  for (const auto& [call, expected] : posted) {
     Napi::HandleScope scope(env);
     try {
-      settle(env);
+      call(env);
     } catch (const Napi::Error&) {
       // Only a worker that is being terminated refuses to settle a promise.
     }
-    if (--self->expected_ == 0) self->bridge_.Unref(env);
+    if (expected && --self->expected_ == 0) self->bridge_.Unref(env);
   }
 }
 

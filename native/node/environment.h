@@ -7,6 +7,7 @@
 #include <memory>
 #include <mutex>
 #include <set>
+#include <utility>
 #include <vector>
 
 #include "node/napi_setup.h"
@@ -37,7 +38,10 @@ class Environment {
 
   // Any thread. Runs `settle` on the JavaScript thread, in the order of posting. Each call answers one
   // expect(). Dropped, unrun, when the environment is ending.
-  void post(Settle settle);
+  void post(Settle settle) { enqueue({std::move(settle), true}); }
+
+  // As post(), but answers no expect(): for news of work whose result is still to be posted.
+  void notify(Settle report) { enqueue({std::move(report), false}); }
 
   // JavaScript thread.
   void add(std::shared_ptr<Stoppable> stoppable) { stoppables_.insert(std::move(stoppable)); }
@@ -49,7 +53,13 @@ class Environment {
   void setErrorClass(Napi::Function errorClass) { errorClass_ = Napi::Persistent(errorClass); }
 
  private:
+  struct Posted {
+    Settle call;
+    bool expected;
+  };
+
   explicit Environment(Napi::Env env);
+  void enqueue(Posted posted);
   static void drain(Napi::Env env, Napi::Function, Environment* self, void*);
   void end();
 
@@ -57,7 +67,7 @@ class Environment {
 
   Bridge bridge_;
   std::mutex mutex_;
-  std::vector<Settle> posted_;
+  std::vector<Posted> posted_;
   bool ended_ = false;
   size_t expected_ = 0;  // JavaScript thread only
   std::set<std::shared_ptr<Stoppable>> stoppables_;

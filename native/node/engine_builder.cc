@@ -1,0 +1,301 @@
+#include "node/engine_builder.h"
+
+#include <memory>
+#include <mutex>
+#include <stop_token>
+#include <string>
+#include <thread>
+#include <utility>
+#include <vector>
+
+#include "core/error.h"
+#include "node/environment.h"
+#include "node/host_buffer.h"
+#include "runtime/cuda/driver.h"
+#include "runtime/tensorrt/tensorrt.h"
+
+namespace node_tensorrt {
+namespace {
+
+using tensorrt::BuildRequest;
+using tensorrt::BuildResult;
+
+Napi::Number toJs(Napi::Env env, double value) {
+  return Napi::Number::New(env, value);
+}
+
+Napi::Array toJs(Napi::Env env, const std::vector<std::string>& strings) {
+  Napi::Array result = Napi::Array::New(env, strings.size());
+  for (size_t i = 0; i < strings.size(); ++i) result[i] = Napi::String::New(env, strings[i]);
+  return result;
+}
+
+Napi::Array toJs(Napi::Env env, const std::vector<tensorrt::TensorDescription>& tensors) {
+  Napi::Array result = Napi::Array::New(env, tensors.size());
+  for (size_t i = 0; i < tensors.size(); ++i) {
+    Napi::HandleScope scope(env);
+    const Shape& shape = tensors[i].shape;
+    Napi::Array dims = Napi::Array::New(env, shape.size());
+    for (size_t d = 0; d < shape.size(); ++d) dims[d] = toJs(env, static_cast<double>(shape[d]));
+    Napi::Object tensor = Napi::Object::New(env);
+    tensor["name"] = Napi::String::New(env, tensors[i].name);
+    tensor["type"] = toJs(env, static_cast<int>(tensors[i].type));
+    tensor["dims"] = dims;
+    result[i] = tensor;
+  }
+  return result;
+}
+
+Napi::Object toJs(Napi::Env env, const BuildResult& built) {
+  Napi::Array layers = Napi::Array::New(env, built.layers.size());
+  for (size_t i = 0; i < built.layers.size(); ++i) {
+    Napi::HandleScope scope(env);
+    Napi::Object layer = Napi::Object::New(env);
+    layer["name"] = Napi::String::New(env, built.layers[i].name);
+    layer["type"] = Napi::String::New(env, built.layers[i].type);
+    layer["inputs"] = toJs(env, built.layers[i].inputs);
+    layer["outputs"] = toJs(env, built.layers[i].outputs);
+    layers[i] = layer;
+  }
+  Napi::Object result = Napi::Object::New(env);
+  result["plan"] = toArrayBuffer(env, built.plan, built.planBytes);
+  result["inputs"] = toJs(env, built.inputs);
+  result["outputs"] = toJs(env, built.outputs);
+  result["layers"] = layers;
+  result["warnings"] = toJs(env, built.warnings);
+  return result;
+}
+
+Shape readShape(Napi::Value value) {
+  const Napi::Array sizes = value.As<Napi::Array>();
+  Shape shape;
+  for (uint32_t i = 0; i < sizes.Length(); ++i) {
+    shape.push_back(sizes.Get(i).As<Napi::Number>().Int64Value());
+  }
+  return shape;
+}
+
+BuildRequest readRequest(const Napi::Object& object) {
+  BuildRequest request;
+  request.model = object.Get("model").As<Napi::String>();
+  request.modelPath = object.Get("modelPath").As<Napi::String>();
+  const Napi::Array profiles = object.Get("profiles").As<Napi::Array>();
+  for (uint32_t p = 0; p < profiles.Length(); ++p) {
+    const Napi::Object ranges = profiles.Get(p).As<Napi::Object>();
+    const Napi::Array inputs = ranges.GetPropertyNames();
+    tensorrt::Profile& profile = request.profiles.emplace_back();
+    for (uint32_t i = 0; i < inputs.Length(); ++i) {
+      const Napi::Value input = inputs.Get(i);
+      const Napi::Object range = ranges.Get(input).As<Napi::Object>();
+      profile.push_back({input.As<Napi::String>(), readShape(range.Get("min")), readShape(range.Get("opt")),
+                         readShape(range.Get("max"))});
+    }
+  }
+  const Napi::Array targets = object.Get("computeCapabilities").As<Napi::Array>();
+  for (uint32_t i = 0; i < targets.Length(); ++i) {
+    request.computeCapabilities.push_back(targets.Get(i).As<Napi::Number>().Int32Value());
+  }
+  request.sparsity = object.Get("sparsity").ToBoolean();
+  const Napi::Value level = object.Get("optimizationLevel");
+  if (level.IsNumber()) request.optimizationLevel = level.As<Napi::Number>().Int32Value();
+  const Napi::Value workspace = object.Get("workspace");
+  if (workspace.IsNumber()) {
+    request.workspace = static_cast<size_t>(workspace.As<Napi::Number>().Int64Value());
+  }
+  return request;
+}
+
+// One build. The environment owns it until it is settled, or until the environment ends and joins its thread.
+class Build final : public Stoppable,
+                    public tensorrt::BuildObserver,
+                    public std::enable_shared_from_this<Build> {
+ public:
+  Build(Napi::Env env, Napi::Value onProgress)
+      : environment_(Environment::of(env)),
+        deferred_(Napi::Promise::Deferred::New(env)),
+        reports_(onProgress.IsFunction()) {
+    if (reports_) onProgress_ = Napi::Persistent(onProgress.As<Napi::Function>());
+  }
+
+  // JavaScript thread.
+  Napi::Promise start(Napi::Env env, std::string library, BuildRequest request) {
+    environment_.expect(env);
+    environment_.add(shared_from_this());
+    thread_ = std::thread(
+        [this, library = std::move(library), request = std::move(request)] { run(library, request); });
+    return deferred_.Promise();
+  }
+
+  // Any thread. TensorRT notices at the end of its current step.
+  void cancel() { stop_.request_stop(); }
+
+  // JavaScript thread: the environment ends.
+  void stop() override {
+    cancel();
+    if (thread_.joinable()) thread_.join();
+    onProgress_.Reset();
+  }
+
+  // Building threads. A slow JavaScript thread finds one event per phase, the newest, rather than a backlog.
+  void progress(std::string_view phase, int step, int steps) noexcept override {
+    if (!reports_) return;
+    try {
+      std::lock_guard lock(mutex_);
+      for (Progress& waiting : progress_) {
+        if (waiting.phase == phase && waiting.step <= step) {
+          waiting.step = step;
+          return;
+        }
+      }
+      progress_.push_back({std::string(phase), step, steps});
+      if (progress_.size() == 1) {
+        environment_.notify([self = shared_from_this()](Napi::Env env) { self->report(env); });
+      }
+    } catch (...) {
+      // Without memory for an event there is none.
+    }
+  }
+
+ private:
+  struct Progress {
+    std::string phase;
+    int step;
+    int steps;
+  };
+
+  // The building thread.
+  void run(const std::string& library, const BuildRequest& request) {
+    std::exception_ptr error;
+    auto result = std::make_shared<BuildResult>();
+    try {
+      *result = tensorrt::Library::open(library)->buildPlan(request, stop_.get_token(), *this);
+    } catch (...) {
+      error = std::current_exception();
+    }
+    environment_.post(
+        [self = shared_from_this(), result, error](Napi::Env env) { self->settle(env, *result, error); });
+  }
+
+  // JavaScript thread.
+  void report(Napi::Env env) {
+    std::vector<Progress> progress;
+    {
+      std::lock_guard lock(mutex_);
+      progress.swap(progress_);
+    }
+    for (const Progress& event : progress) {
+      if (!thrown_.IsEmpty() || onProgress_.IsEmpty() || stop_.stop_requested()) return;
+      try {
+        onProgress_.Call(
+            {Napi::String::New(env, event.phase), toJs(env, event.step), toJs(env, event.steps)});
+      } catch (const Napi::Error& error) {
+        // What a listener throws ends the build, and is what its promise rejects with.
+        thrown_ = Napi::Error(error);
+        cancel();
+      }
+    }
+  }
+
+  // JavaScript thread.
+  void settle(Napi::Env env, const BuildResult& result, const std::exception_ptr& error) {
+    thread_.join();
+    onProgress_.Reset();
+    environment_.remove(shared_from_this());
+    if (!thrown_.IsEmpty()) {
+      deferred_.Reject(thrown_.Value());
+    } else if (isCancelled(error)) {
+      deferred_.Resolve(env.Undefined());
+    } else if (error) {
+      deferred_.Reject(environment_.toJs(env, error));
+    } else {
+      deferred_.Resolve(toJs(env, result));
+    }
+    thrown_ = Napi::Error();
+  }
+
+  static bool isCancelled(const std::exception_ptr& error) {
+    if (!error) return false;
+    try {
+      std::rethrow_exception(error);
+    } catch (const Cancelled&) {
+      return true;
+    } catch (...) {
+      return false;
+    }
+  }
+
+  Environment& environment_;
+  const Napi::Promise::Deferred deferred_;
+  Napi::FunctionReference onProgress_;  // JavaScript thread only, as is thrown_
+  Napi::Error thrown_;
+  const bool reports_;
+  std::stop_source stop_;
+  std::thread thread_;
+  std::mutex mutex_;
+  std::vector<Progress> progress_;  // not yet reported
+};
+
+// openTensorRT(library): { flavour, version, path }
+Napi::Value openTensorRT(const Napi::CallbackInfo& info) {
+  Napi::Env env = info.Env();
+  return guarded(env, [&]() -> Napi::Value {
+    const auto library = tensorrt::Library::open(info[0].As<Napi::String>());
+    Napi::Object result = Napi::Object::New(env);
+    result["flavour"] = Napi::String::New(env, library->flavour());
+    result["version"] = Napi::String::New(env, library->version());
+    result["path"] = Napi::String::New(env, library->path());
+    return result;
+  });
+}
+
+// buildPlan(request, onProgress?): { result: Promise<NativeBuildResult | undefined>, cancel() }
+Napi::Value buildPlan(const Napi::CallbackInfo& info) {
+  Napi::Env env = info.Env();
+  return guarded(env, [&]() -> Napi::Value {
+    const Napi::Object request = info[0].As<Napi::Object>();
+    auto build = std::make_shared<Build>(env, info[1]);
+    Napi::Object result = Napi::Object::New(env);
+    result["cancel"] = Napi::Function::New(env, [build](const Napi::CallbackInfo&) { build->cancel(); });
+    result["result"] = build->start(env, request.Get("library").As<Napi::String>(), readRequest(request));
+    return result;
+  });
+}
+
+// probeCuda(): { driver, cudaVersion, gpus } or { error, gpus: [] }
+Napi::Value probeCuda(const Napi::CallbackInfo& info) {
+  Napi::Env env = info.Env();
+  return guarded(env, [&]() -> Napi::Value {
+    const cuda::Report report = cuda::probe();
+    Napi::Array gpus = Napi::Array::New(env, report.gpus.size());
+    for (size_t i = 0; i < report.gpus.size(); ++i) {
+      const cuda::Gpu& found = report.gpus[i];
+      Napi::Array computeCapability = Napi::Array::New(env, 2);
+      computeCapability[0u] = toJs(env, found.major);
+      computeCapability[1u] = toJs(env, found.minor);
+      Napi::Object gpu = Napi::Object::New(env);
+      gpu["name"] = Napi::String::New(env, found.name);
+      gpu["computeCapability"] = computeCapability;
+      gpu["memory"] = toJs(env, static_cast<double>(found.memory));
+      gpus[i] = gpu;
+    }
+    Napi::Object result = Napi::Object::New(env);
+    if (report.error.empty()) {
+      result["driver"] = Napi::String::New(env, report.driver);
+      result["cudaVersion"] = Napi::String::New(env, report.cudaVersion);
+    } else {
+      result["error"] = Napi::String::New(env, report.error);
+    }
+    result["gpus"] = gpus;
+    return result;
+  });
+}
+
+}  // namespace
+
+void defineEngineBuilder(Napi::Env env, Napi::Object exports) {
+  exports["openTensorRT"] = Napi::Function::New(env, openTensorRT);
+  exports["buildPlan"] = Napi::Function::New(env, buildPlan);
+  exports["probeCuda"] = Napi::Function::New(env, probeCuda);
+}
+
+}  // namespace node_tensorrt

@@ -1,0 +1,689 @@
+// Compiling an ONNX model with one flavour of TensorRT. Compiled once per flavour, with NODE_TENSORRT_FLAVOUR
+// as its name: see flavour.h.
+#include <NvInfer.h>
+#include <NvOnnxParser.h>
+#include <fcntl.h>
+#include <sys/mman.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <array>
+#include <cstring>
+#include <map>
+#include <mutex>
+#include <utility>
+
+#include "core/error.h"
+#include "runtime/cuda/driver.h"
+#include "runtime/tensorrt/flavour.h"
+
+namespace node_tensorrt::tensorrt::NODE_TENSORRT_FLAVOUR {
+namespace {
+
+constexpr int kListedErrors = 8;
+
+// ---- what TensorRT's numbers mean, which differs between flavours ----
+
+DataType toDataType(nvinfer1::DataType type) {
+  switch (type) {
+    case nvinfer1::DataType::kFLOAT:
+      return DataType::kFloat32;
+    case nvinfer1::DataType::kHALF:
+      return DataType::kFloat16;
+    case nvinfer1::DataType::kBF16:
+      return DataType::kBfloat16;
+    case nvinfer1::DataType::kINT8:
+      return DataType::kInt8;
+    case nvinfer1::DataType::kUINT8:
+      return DataType::kUint8;
+    case nvinfer1::DataType::kINT32:
+      return DataType::kInt32;
+    case nvinfer1::DataType::kINT64:
+      return DataType::kInt64;
+    case nvinfer1::DataType::kBOOL:
+      return DataType::kBool;
+    default:
+      return DataType::kUndefined;
+  }
+}
+
+const char* toString(nvinfer1::LayerType type) {
+  switch (type) {
+#define NODE_TENSORRT_LAYER(name)    \
+  case nvinfer1::LayerType::k##name: \
+    return #name;
+    NODE_TENSORRT_LAYER(CONVOLUTION)
+    NODE_TENSORRT_LAYER(CAST)
+    NODE_TENSORRT_LAYER(ACTIVATION)
+    NODE_TENSORRT_LAYER(POOLING)
+    NODE_TENSORRT_LAYER(LRN)
+    NODE_TENSORRT_LAYER(SCALE)
+    NODE_TENSORRT_LAYER(SOFTMAX)
+    NODE_TENSORRT_LAYER(DECONVOLUTION)
+    NODE_TENSORRT_LAYER(CONCATENATION)
+    NODE_TENSORRT_LAYER(ELEMENTWISE)
+    NODE_TENSORRT_LAYER(PLUGIN)
+    NODE_TENSORRT_LAYER(UNARY)
+    NODE_TENSORRT_LAYER(PADDING)
+    NODE_TENSORRT_LAYER(SHUFFLE)
+    NODE_TENSORRT_LAYER(REDUCE)
+    NODE_TENSORRT_LAYER(TOPK)
+    NODE_TENSORRT_LAYER(GATHER)
+    NODE_TENSORRT_LAYER(MATRIX_MULTIPLY)
+    NODE_TENSORRT_LAYER(RAGGED_SOFTMAX)
+    NODE_TENSORRT_LAYER(CONSTANT)
+    NODE_TENSORRT_LAYER(IDENTITY)
+    NODE_TENSORRT_LAYER(PLUGIN_V2)
+    NODE_TENSORRT_LAYER(SLICE)
+    NODE_TENSORRT_LAYER(SHAPE)
+    NODE_TENSORRT_LAYER(PARAMETRIC_RELU)
+    NODE_TENSORRT_LAYER(RESIZE)
+    NODE_TENSORRT_LAYER(TRIP_LIMIT)
+    NODE_TENSORRT_LAYER(RECURRENCE)
+    NODE_TENSORRT_LAYER(ITERATOR)
+    NODE_TENSORRT_LAYER(LOOP_OUTPUT)
+    NODE_TENSORRT_LAYER(SELECT)
+    NODE_TENSORRT_LAYER(FILL)
+    NODE_TENSORRT_LAYER(QUANTIZE)
+    NODE_TENSORRT_LAYER(DEQUANTIZE)
+    NODE_TENSORRT_LAYER(CONDITION)
+    NODE_TENSORRT_LAYER(CONDITIONAL_INPUT)
+    NODE_TENSORRT_LAYER(CONDITIONAL_OUTPUT)
+    NODE_TENSORRT_LAYER(SCATTER)
+    NODE_TENSORRT_LAYER(EINSUM)
+    NODE_TENSORRT_LAYER(ASSERTION)
+    NODE_TENSORRT_LAYER(ONE_HOT)
+    NODE_TENSORRT_LAYER(NON_ZERO)
+    NODE_TENSORRT_LAYER(GRID_SAMPLE)
+    NODE_TENSORRT_LAYER(NMS)
+    NODE_TENSORRT_LAYER(REVERSE_SEQUENCE)
+    NODE_TENSORRT_LAYER(NORMALIZATION)
+    NODE_TENSORRT_LAYER(PLUGIN_V3)
+    NODE_TENSORRT_LAYER(SQUEEZE)
+    NODE_TENSORRT_LAYER(UNSQUEEZE)
+    NODE_TENSORRT_LAYER(CUMULATIVE)
+    NODE_TENSORRT_LAYER(DYNAMIC_QUANTIZE)
+    NODE_TENSORRT_LAYER(ATTENTION_INPUT)
+    NODE_TENSORRT_LAYER(ATTENTION_OUTPUT)
+    NODE_TENSORRT_LAYER(ROTARY_EMBEDDING)
+    NODE_TENSORRT_LAYER(KVCACHE_UPDATE)
+#undef NODE_TENSORRT_LAYER
+    default:
+      return "UNKNOWN";
+  }
+}
+
+// TensorRT-RTX's own list; it has no kernels for sm_90 and sm_100.
+constexpr std::array<std::pair<int, nvinfer1::ComputeCapability>, 6> kComputeCapabilities = {{
+    {75, nvinfer1::ComputeCapability::kSM75},
+    {80, nvinfer1::ComputeCapability::kSM80},
+    {86, nvinfer1::ComputeCapability::kSM86},
+    {89, nvinfer1::ComputeCapability::kSM89},
+    {120, nvinfer1::ComputeCapability::kSM120},
+    {121, nvinfer1::ComputeCapability::kSM121},
+}};
+
+const nvinfer1::ComputeCapability* findComputeCapability(int number) {
+  const auto entry = std::find_if(kComputeCapabilities.begin(), kComputeCapabilities.end(),
+                                  [number](const auto& known) { return known.first == number; });
+  return entry == kComputeCapabilities.end() ? nullptr : &entry->second;
+}
+
+std::string listComputeCapabilities() {
+  std::string list;
+  for (const auto& [number, value] : kComputeCapabilities) {
+    list += (list.empty() ? "sm_" : ", sm_") + std::to_string(number);
+  }
+  return list;
+}
+
+// ---- what TensorRT calls back ----
+
+// What one build heard. TensorRT logs from threads of its own.
+class Messages {
+ public:
+  void add(nvinfer1::ILogger::Severity severity, std::string_view text) {
+    std::lock_guard lock(mutex_);
+    std::vector<std::string>& list = severity == nvinfer1::ILogger::Severity::kWARNING ? warnings_ : errors_;
+    // A build can repeat one message per layer.
+    if (list.size() < kMaxMessages && std::find(list.begin(), list.end(), text) == list.end()) {
+      list.emplace_back(text);
+    }
+  }
+
+  std::vector<std::string> warnings() const {
+    std::lock_guard lock(mutex_);
+    return warnings_;
+  }
+  std::vector<std::string> errors() const {
+    std::lock_guard lock(mutex_);
+    return errors_;
+  }
+
+ private:
+  static constexpr size_t kMaxMessages = 256;
+  mutable std::mutex mutex_;
+  std::vector<std::string> warnings_;
+  std::vector<std::string> errors_;
+};
+
+// TensorRT keeps the first logger it is given as its global one, beyond the life of the builder that brought
+// it: loggers are never destroyed, and pass from build to build.
+class Logger final : public nvinfer1::ILogger {
+ public:
+  void log(Severity severity, const char* text) noexcept override {
+    if (severity > Severity::kWARNING || text == nullptr) return;
+    try {
+      std::lock_guard lock(mutex_);
+      if (messages_ != nullptr) messages_->add(severity, text);
+    } catch (...) {
+      // Without memory for a message there is none.
+    }
+  }
+
+  void setMessages(Messages* messages) {
+    std::lock_guard lock(mutex_);
+    messages_ = messages;
+  }
+
+ private:
+  std::mutex mutex_;
+  Messages* messages_ = nullptr;
+};
+
+// A logger for the length of one build.
+class LoggerLease {
+ public:
+  explicit LoggerLease(Messages& messages) {
+    {
+      std::lock_guard lock(mutex());
+      if (!idle().empty()) {
+        logger_ = idle().back();
+        idle().pop_back();
+      }
+    }
+    if (logger_ == nullptr) logger_ = new Logger;
+    logger_->setMessages(&messages);
+  }
+  LoggerLease(const LoggerLease&) = delete;
+  ~LoggerLease() {
+    logger_->setMessages(nullptr);
+    std::lock_guard lock(mutex());
+    idle().push_back(logger_);
+  }
+
+  Logger& operator*() const noexcept { return *logger_; }
+
+ private:
+  static std::mutex& mutex() {
+    static std::mutex& mutex = *new std::mutex;
+    return mutex;
+  }
+  static std::vector<Logger*>& idle() {
+    static auto& loggers = *new std::vector<Logger*>;
+    return loggers;
+  }
+
+  Logger* logger_ = nullptr;
+};
+
+class ProgressMonitor final : public nvinfer1::IProgressMonitor {
+ public:
+  ProgressMonitor(BuildObserver& observer, std::stop_token stop)
+      : observer_(observer), stop_(std::move(stop)) {}
+
+  void phaseStart(const char* phase, const char*, int32_t steps) noexcept override {
+    try {
+      std::lock_guard lock(mutex_);
+      steps_[phase] = steps;
+    } catch (...) {
+      return;
+    }
+    observer_.progress(phase, 0, steps);
+  }
+
+  bool stepComplete(const char* phase, int32_t step) noexcept override {
+    const int steps = stepsOf(phase);
+    // A phase's last step is reported once, by its end.
+    if (step + 1 < steps) observer_.progress(phase, step + 1, steps);
+    return !stop_.stop_requested();
+  }
+
+  void phaseFinish(const char* phase) noexcept override {
+    const int steps = stepsOf(phase);
+    if (steps > 0 && !stop_.stop_requested()) observer_.progress(phase, steps, steps);
+  }
+
+ private:
+  int stepsOf(const char* phase) noexcept {
+    std::lock_guard lock(mutex_);
+    const auto entry = steps_.find(phase);
+    return entry == steps_.end() ? 0 : entry->second;
+  }
+
+  BuildObserver& observer_;
+  const std::stop_token stop_;
+  std::mutex mutex_;
+  std::map<std::string, int, std::less<>> steps_;
+};
+
+// ---- the model ----
+
+// A file, mapped for reading.
+class MappedFile {
+ public:
+  explicit MappedFile(const std::string& path) {
+    const int file = ::open(path.c_str(), O_RDONLY | O_CLOEXEC);
+    struct stat status = {};
+    if (file < 0 || ::fstat(file, &status) != 0 || !S_ISREG(status.st_mode)) {
+      const std::string reason = file < 0 ? std::strerror(errno) : "it is not a file";
+      if (file >= 0) ::close(file);
+      throw Error("ERR_MODEL_NOT_FOUND", "Could not read the model " + path + ": " + reason + ".");
+    }
+    size_ = static_cast<size_t>(status.st_size);
+    if (size_ > 0) {
+      data_ = ::mmap(nullptr, size_, PROT_READ, MAP_PRIVATE, file, 0);
+    }
+    const int error = errno;
+    ::close(file);
+    if (data_ == MAP_FAILED) {
+      throw Error("ERR_MODEL_NOT_FOUND",
+                  "Could not map the model " + path + " into memory: " + std::strerror(error) + ".");
+    }
+  }
+  MappedFile(const MappedFile&) = delete;
+  ~MappedFile() {
+    if (data_ != nullptr) ::munmap(data_, size_);
+  }
+
+  const void* data() const noexcept { return data_; }
+  size_t size() const noexcept { return size_; }
+
+ private:
+  void* data_ = nullptr;
+  size_t size_ = 0;
+};
+
+std::string quoted(std::string_view text) {
+  return '"' + std::string(text) + '"';
+}
+
+std::string toString(const Shape& shape) {
+  std::string text = "[";
+  for (size_t i = 0; i < shape.size(); ++i) text += (i > 0 ? ", " : "") + std::to_string(shape[i]);
+  return text + ']';
+}
+
+Shape toShape(const nvinfer1::Dims& dims) {
+  return dims.nbDims > 0 ? Shape(dims.d, dims.d + dims.nbDims) : Shape{};
+}
+
+nvinfer1::Dims toDims(const Shape& shape) {
+  nvinfer1::Dims dims;
+  dims.nbDims = static_cast<int32_t>(shape.size());
+  std::copy(shape.begin(), shape.end(), dims.d);
+  return dims;
+}
+
+TensorDescription describe(const nvinfer1::ITensor& tensor) {
+  return {tensor.getName(), toDataType(tensor.getType()), toShape(tensor.getDimensions())};
+}
+
+// "x [batch, 64]"
+std::string describeInput(const nvinfer1::ITensor& tensor) {
+  const nvinfer1::Dims dims = tensor.getDimensions();
+  std::string text = quoted(tensor.getName()) + " [";
+  for (int32_t i = 0; i < dims.nbDims; ++i) {
+    const char* name = tensor.getDimensionName(i);
+    if (i > 0) text += ", ";
+    text += dims.d[i] >= 0 ? std::to_string(dims.d[i]) : name != nullptr && *name != '\0' ? name : "?";
+  }
+  return text + ']';
+}
+
+// `text` as the end of a sentence.
+std::string ended(std::string text) {
+  while (!text.empty() && (text.back() == '\n' || text.back() == ' ')) text.pop_back();
+  if (!text.empty() && text.back() != '.' && text.back() != '!') text += '.';
+  return text;
+}
+
+std::string joined(const std::vector<std::string>& texts) {
+  std::string all;
+  const size_t listed = std::min<size_t>(texts.size(), kListedErrors);
+  for (size_t i = 0; i < listed; ++i) all += (i > 0 ? " " : "") + ended(texts[i]);
+  if (texts.size() > listed) all += " (" + std::to_string(texts.size() - listed) + " more.)";
+  return all;
+}
+
+std::string describeError(const nvonnxparser::IParserError& error) {
+  std::string text;
+  if (error.node() >= 0) {
+    const char* name = error.nodeName();
+    const char* op = error.nodeOperator();
+    text = "Node " + std::to_string(error.node());
+    if (name != nullptr && *name != '\0') text += ' ' + quoted(name);
+    if (op != nullptr && *op != '\0') text += std::string(" (") + op + ')';
+    text += ": ";
+  }
+  return text + ended(error.desc() != nullptr ? error.desc() : "no reason given");
+}
+
+[[noreturn]] void throwParserErrors(const std::string& model, const nvonnxparser::IParser& parser,
+                                    const Messages& messages) {
+  std::vector<std::string> reasons;
+  const int count = parser.getNbErrors();
+  bool invalid = false;
+  for (int i = 0; i < count; ++i) {
+    const nvonnxparser::IParserError& error = *parser.getError(i);
+    if (error.code() == nvonnxparser::ErrorCode::kMEM_ALLOC_FAILED) {
+      throw Error("ERR_OUT_OF_MEMORY", "There is not enough host memory to parse " + model + '.');
+    }
+    invalid |= error.code() == nvonnxparser::ErrorCode::kMODEL_DESERIALIZE_FAILED ||
+               error.code() == nvonnxparser::ErrorCode::kINVALID_GRAPH;
+    reasons.push_back(describeError(error));
+  }
+  if (reasons.empty()) reasons = messages.errors();
+  if (invalid) {
+    throw Error("ERR_MODEL_INVALID", "TensorRT could not read the model " + model + ". " + joined(reasons));
+  }
+  throw Error("ERR_MODEL_UNSUPPORTED",
+              "TensorRT does not support the model " + model + ". " + joined(reasons));
+}
+
+// ---- the configuration ----
+
+void requireShape(const std::string& option, const Shape& shape, const Shape& network,
+                  const nvinfer1::ITensor& input) {
+  if (shape.size() != network.size()) {
+    throw Error("ERR_INVALID_ARG_VALUE", option + " is " + toString(shape) + ", but the input " +
+                                             describeInput(input) + " has " + std::to_string(network.size()) +
+                                             " dimensions.");
+  }
+  for (size_t i = 0; i < shape.size(); ++i) {
+    if (shape[i] < 0 || (network[i] >= 0 && shape[i] != network[i])) {
+      throw Error(
+          "ERR_INVALID_ARG_VALUE",
+          option + " is " + toString(shape) + ", which does not fit the input " + describeInput(input) + '.');
+    }
+  }
+}
+
+void addProfile(nvinfer1::IBuilder& builder, nvinfer1::IBuilderConfig& config,
+                const nvinfer1::INetworkDefinition& network, const Profile& profile,
+                const std::string& option) {
+  nvinfer1::IOptimizationProfile* target = builder.createOptimizationProfile();
+  if (target == nullptr)
+    throw Error("ERR_BUILD_FAILED", "TensorRT could not create an optimization profile.");
+  std::map<std::string_view, const ShapeRange*> ranges;
+  for (const ShapeRange& range : profile) ranges.emplace(range.input, &range);
+
+  for (int32_t i = 0; i < network.getNbInputs(); ++i) {
+    const nvinfer1::ITensor& input = *network.getInput(i);
+    const char* name = input.getName();
+    const Shape shape = toShape(input.getDimensions());
+    const bool dynamic = std::find(shape.begin(), shape.end(), -1) != shape.end();
+    const bool isShape = input.isShapeTensor();
+    const auto entry = ranges.find(name);
+    if (entry == ranges.end()) {
+      if (isShape) {
+        throw Error("ERR_INVALID_ARG_VALUE", option + " lacks the input " + describeInput(input) +
+                                                 ", whose values are shapes: give its minimum, optimum and "
+                                                 "maximum values.");
+      }
+      if (dynamic) {
+        throw Error("ERR_INVALID_ARG_VALUE",
+                    option + " lacks the input " + describeInput(input) +
+                        ", which has dynamic dimensions: give its minimum, optimum and "
+                        "maximum shape.");
+      }
+      continue;
+    }
+    const ShapeRange& range = *entry->second;
+    ranges.erase(entry);
+    const std::string path = option + '.' + name;
+    // A shape tensor's range is one of values: as many as it has elements.
+    const size_t elements = shape.empty() ? 1 : static_cast<size_t>(shape[0]);
+    if (isShape && (shape.size() > 1 || dynamic)) {
+      throw Error("ERR_MODEL_UNSUPPORTED", "The input " + describeInput(input) +
+                                               " holds shapes, which only a static vector or scalar can do.");
+    }
+    using nvinfer1::OptProfileSelector;
+    const std::array<std::pair<OptProfileSelector, const Shape*>, 3> selected = {
+        {{OptProfileSelector::kMIN, &range.min},
+         {OptProfileSelector::kOPT, &range.opt},
+         {OptProfileSelector::kMAX, &range.max}}};
+    constexpr std::array kNames = {".min", ".opt", ".max"};
+    for (size_t s = 0; s < selected.size(); ++s) {
+      const Shape& values = *selected[s].second;
+      if (isShape && values.size() != elements) {
+        throw Error("ERR_INVALID_ARG_VALUE", path + kNames[s] + " has " + std::to_string(values.size()) +
+                                                 " values, but the input " + describeInput(input) + " has " +
+                                                 std::to_string(elements) + " elements.");
+      }
+      if (!isShape) requireShape(path + kNames[s], values, shape, input);
+    }
+    for (size_t d = 0; d < range.min.size(); ++d) {
+      if (range.min[d] > range.opt[d] || range.opt[d] > range.max[d]) {
+        throw Error("ERR_INVALID_ARG_VALUE",
+                    path + " is not in the order min, opt, max: " + toString(range.min) + ", " +
+                        toString(range.opt) + ", " + toString(range.max) + '.');
+      }
+    }
+    for (const auto& [selector, values] : selected) {
+      const bool accepted = isShape ? target->setShapeValuesV2(name, selector, values->data(),
+                                                               static_cast<int32_t>(values->size()))
+                                    : target->setDimensions(name, selector, toDims(*values));
+      if (!accepted) {
+        throw Error("ERR_INVALID_ARG_VALUE",
+                    path + " was refused by TensorRT for the input " + describeInput(input) + '.');
+      }
+    }
+  }
+  if (!ranges.empty()) {
+    throw Error("ERR_INVALID_ARG_VALUE",
+                option + " names " + quoted(ranges.begin()->first) + ", which is not an input of the model.");
+  }
+  if (config.addOptimizationProfile(target) < 0) {
+    throw Error("ERR_INVALID_ARG_VALUE", option + " was refused by TensorRT.");
+  }
+}
+
+void setProfiles(nvinfer1::IBuilder& builder, nvinfer1::IBuilderConfig& config,
+                 const nvinfer1::INetworkDefinition& network, const std::vector<Profile>& profiles) {
+  // Without a dynamic input TensorRT needs no profile; with one, the empty profile's error names it.
+  const size_t count = std::max<size_t>(profiles.size(), 1);
+  for (size_t i = 0; i < count; ++i) {
+    const std::string option =
+        profiles.size() > 1 ? "options.shapes[" + std::to_string(i) + ']' : std::string("options.shapes");
+    addProfile(builder, config, network, i < profiles.size() ? profiles[i] : Profile{}, option);
+  }
+}
+
+void setTargets(nvinfer1::IBuilderConfig& config, const std::vector<int>& computeCapabilities) {
+  std::vector<nvinfer1::ComputeCapability> targets;
+  for (const int number : computeCapabilities) {
+    const nvinfer1::ComputeCapability* target = findComputeCapability(number);
+    if (target == nullptr) {
+      throw Error("ERR_INVALID_ARG_VALUE", "options.target names sm_" + std::to_string(number) +
+                                               ", for which TensorRT-RTX cannot compile; it supports " +
+                                               listComputeCapabilities() + '.');
+    }
+    targets.push_back(*target);
+  }
+  if (targets.empty()) {
+    const cuda::Report report = cuda::probe();
+    if (report.gpus.empty()) {
+      throw Error(
+          "ERR_NO_GPU",
+          "There is no GPU to compile for: name one in options.target, such as \"sm_89\". " + report.error);
+    }
+    const cuda::Gpu& gpu = report.gpus.front();
+    if (findComputeCapability(gpu.major * 10 + gpu.minor) == nullptr) {
+      throw Error("ERR_LIBRARY_UNSUPPORTED", "TensorRT-RTX cannot compile for this machine's GPU (" +
+                                                 gpu.name + ", sm_" +
+                                                 std::to_string(gpu.major * 10 + gpu.minor) +
+                                                 "); it supports " + listComputeCapabilities() + '.');
+    }
+    targets.push_back(nvinfer1::ComputeCapability::kCURRENT);
+  }
+  bool accepted = config.setNbComputeCapabilities(static_cast<int32_t>(targets.size()));
+  for (size_t i = 0; i < targets.size(); ++i) {
+    accepted = accepted && config.setComputeCapability(targets[i], static_cast<int32_t>(i));
+  }
+  if (!accepted) throw Error("ERR_INVALID_ARG_VALUE", "options.target was refused by TensorRT-RTX.");
+}
+
+// What TensorRT's more opaque messages mean.
+std::string explain(const std::vector<std::string>& errors) {
+  struct Explanation {
+    const char* pattern;
+    const char* text;
+  };
+  constexpr Explanation kExplanations[] = {
+      {"dedicated kernel",
+       "An Attention of this type, shape or mask has no fused kernel: convert the model to FP16 or BF16, or "
+       "mark "
+       "the node decomposable."},
+      {"Could not find any implementation for node",
+       "No kernel does this part of the model at these shapes and types: raise options.workspace, narrow "
+       "options.shapes, or keep its nodes in FP32."},
+      {"No Myelin Error exists",
+       "TensorRT's graph compiler gave up without a reason: often a type or shape that its kernels lack, or "
+       "a "
+       "profile that is too wide; narrow options.shapes or keep the nodes concerned in FP32."},
+      {"_Map_base::at",
+       "TensorRT's graph compiler could not relate dynamic dimensions: give inputs that share a dimension "
+       "the "
+       "same dimension name in the model."},
+      {"CHECK(status == CUDA_SUCCESS)", "This combination of options needs a GPU at build time."},
+      {"Error Code 35", "There is no usable NVIDIA driver on this machine."},
+      {"ut of memory", "Lower options.workspace or the maximum shapes, or free memory."},
+      {"OutOfMemory", "Lower options.workspace or the maximum shapes, or free memory."},
+  };
+  for (const Explanation& explanation : kExplanations) {
+    for (const std::string& error : errors) {
+      if (error.find(explanation.pattern) != std::string::npos) return std::string(" ") + explanation.text;
+    }
+  }
+  return "";
+}
+
+class FlavourLibrary final : public Library {
+ public:
+  explicit FlavourLibrary(LibraryFiles files)
+      : files_(std::move(files)),
+        createBuilder_(files_.core.symbol<void*(void*, int32_t) noexcept>("createInferBuilder_INTERNAL")),
+        createParser_(
+            files_.parser.symbol<void*(void*, void*, int) noexcept>("createNvOnnxParser_INTERNAL")) {}
+
+  const char* flavour() const noexcept override { return "rtx"; }
+  const std::string& version() const noexcept override { return files_.version; }
+  const std::string& path() const noexcept override { return files_.core.path(); }
+
+  BuildResult buildPlan(const BuildRequest& request, std::stop_token stop,
+                        BuildObserver& observer) const override;
+
+ private:
+  const LibraryFiles files_;
+  void* (*const createBuilder_)(void*, int32_t) noexcept;
+  void* (*const createParser_)(void*, void*, int) noexcept;
+};
+
+void throwIfStopped(const std::stop_token& stop) {
+  if (stop.stop_requested()) throw Cancelled();
+}
+
+BuildResult FlavourLibrary::buildPlan(const BuildRequest& request, std::stop_token stop,
+                                      BuildObserver& observer) const {
+  const auto failed = [](const std::string& what, const Messages& messages) {
+    const std::vector<std::string> errors = messages.errors();
+    const std::string reasons = errors.empty() ? "It gave no reason." : joined(errors);
+    return Error("ERR_BUILD_FAILED", "TensorRT could not " + what + ". " + reasons + explain(errors));
+  };
+
+  throwIfStopped(stop);
+  Messages messages;
+  const LoggerLease logger(messages);
+  // Destroyed in reverse order, as TensorRT asks: the parser owns weights that the network refers to.
+  const std::unique_ptr<nvinfer1::IBuilder> builder(
+      static_cast<nvinfer1::IBuilder*>(createBuilder_(&*logger, NV_TENSORRT_VERSION)));
+  if (!builder) throw failed("create a builder", messages);
+  const std::unique_ptr<nvinfer1::INetworkDefinition> network(builder->createNetworkV2(0));
+  const std::unique_ptr<nvinfer1::IBuilderConfig> config(builder->createBuilderConfig());
+  if (!network || !config) throw failed("create a network", messages);
+  setTargets(*config, request.computeCapabilities);
+
+  const std::unique_ptr<nvonnxparser::IParser> parser(
+      static_cast<nvonnxparser::IParser*>(createParser_(network.get(), &*logger, NV_ONNX_PARSER_VERSION)));
+  if (!parser) throw failed("create its ONNX parser", messages);
+  observer.progress("Parsing", 0, 1);
+  {
+    const MappedFile model(request.model);
+    // A protobuf message cannot be larger: the parser would only call it damaged.
+    if (model.size() > INT32_MAX) {
+      throw Error("ERR_MODEL_INVALID",
+                  "The model " + request.model +
+                      " is larger than 2 GB, the limit of an ONNX file: store its weights "
+                      "as external data.");
+    }
+    if (!parser->parse(model.data(), model.size(), request.modelPath.c_str())) {
+      throwIfStopped(stop);
+      throwParserErrors(request.modelPath, *parser, messages);
+    }
+  }
+  observer.progress("Parsing", 1, 1);
+  throwIfStopped(stop);
+
+  BuildResult result;
+  for (int32_t i = 0; i < network->getNbInputs(); ++i) {
+    result.inputs.push_back(describe(*network->getInput(i)));
+  }
+  for (int32_t i = 0; i < network->getNbOutputs(); ++i) {
+    result.outputs.push_back(describe(*network->getOutput(i)));
+  }
+  result.layers.reserve(static_cast<size_t>(network->getNbLayers()));
+  for (int32_t i = 0; i < network->getNbLayers(); ++i) {
+    const nvinfer1::ILayer& layer = *network->getLayer(i);
+    LayerDescription description{layer.getName(), toString(layer.getType()), {}, {}};
+    for (int32_t t = 0; t < layer.getNbInputs(); ++t) {
+      // An optional input that is absent leaves a hole.
+      const nvinfer1::ITensor* input = layer.getInput(t);
+      description.inputs.emplace_back(input != nullptr ? input->getName() : "");
+    }
+    for (int32_t t = 0; t < layer.getNbOutputs(); ++t) {
+      const nvinfer1::ITensor* output = layer.getOutput(t);
+      if (output != nullptr) description.outputs.push_back(describe(*output));
+    }
+    result.layers.push_back(std::move(description));
+  }
+
+  setProfiles(*builder, *config, *network, request.profiles);
+  if (request.sparsity) config->setFlag(nvinfer1::BuilderFlag::kSPARSE_WEIGHTS);
+  if (request.optimizationLevel) config->setBuilderOptimizationLevel(*request.optimizationLevel);
+  if (request.workspace) {
+    config->setMemoryPoolLimit(nvinfer1::MemoryPoolType::kWORKSPACE, *request.workspace);
+  }
+  ProgressMonitor monitor(observer, stop);
+  config->setProgressMonitor(&monitor);
+  throwIfStopped(stop);
+  nvinfer1::IHostMemory* plan = builder->buildSerializedNetwork(*network, *config);
+  if (plan != nullptr) {
+    // The library stays loaded, so this may outlive everything else here.
+    result.plan = std::shared_ptr<void>(plan->data(), [plan](void*) { delete plan; });
+    result.planBytes = plan->size();
+  }
+  throwIfStopped(stop);
+  if (plan == nullptr) throw failed("compile the model " + request.modelPath, messages);
+  result.warnings = messages.warnings();
+  return result;
+}
+
+}  // namespace
+
+std::shared_ptr<const Library> createLibrary(LibraryFiles files) {
+  return std::make_shared<FlavourLibrary>(std::move(files));
+}
+
+}  // namespace node_tensorrt::tensorrt::NODE_TENSORRT_FLAVOUR

@@ -1,0 +1,92 @@
+// TensorRT, opened at run time: what one of its libraries is, and compiling ONNX models with it. Nothing here
+// needs a TensorRT header, and one program may hold several flavours of TensorRT.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <memory>
+#include <optional>
+#include <stop_token>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "core/data_type.h"
+#include "core/tensor.h"
+
+namespace node_tensorrt::tensorrt {
+
+// The shapes of one input that a plan is compiled for; for an input whose values are shapes (a shape tensor),
+// its values instead.
+struct ShapeRange {
+  std::string input;
+  Shape min;
+  Shape opt;
+  Shape max;
+};
+
+using Profile = std::vector<ShapeRange>;
+
+struct BuildRequest {
+  std::string model;      // the ONNX file
+  std::string modelPath;  // external data is read from beside this path
+  std::vector<Profile> profiles;
+  std::vector<int> computeCapabilities;  // 89 for sm_89; empty: the GPU present
+  bool sparsity = false;
+  std::optional<int> optimizationLevel;  // 0 to 5
+  std::optional<size_t> workspace;       // bytes
+};
+
+// -1 in `shape` is a dynamic dimension; `type` is kUndefined where ONNX Runtime's types have no equal.
+struct TensorDescription {
+  std::string name;
+  DataType type = DataType::kUndefined;
+  Shape shape;
+};
+
+// A layer of the network as it went to the compiler.
+struct LayerDescription {
+  std::string name;
+  const char* type;  // TensorRT's own term, e.g. MATRIX_MULTIPLY
+  std::vector<std::string> inputs;
+  std::vector<TensorDescription> outputs;
+};
+
+struct BuildResult {
+  std::shared_ptr<void> plan;  // TensorRT's own memory, not a copy
+  size_t planBytes = 0;
+  std::vector<TensorDescription> inputs;
+  std::vector<TensorDescription> outputs;
+  std::vector<LayerDescription> layers;
+  std::vector<std::string> warnings;  // TensorRT's, in order, without repetitions
+};
+
+class BuildObserver {
+ public:
+  virtual ~BuildObserver() = default;
+  // `step` of `steps` are done in `phase`. Called on the building thread or on threads of TensorRT's.
+  virtual void progress(std::string_view phase, int step, int steps) noexcept = 0;
+};
+
+// A core library and its ONNX parser, of a version that is supported. All methods are thread-safe.
+class Library {
+ public:
+  // Opens the core library `path` (libtensorrt_rtx.so.1) and its parser from the same folder, once per path;
+  // both stay loaded for the life of the process. Throws Error ERR_LIBRARY_NOT_FOUND or
+  // ERR_LIBRARY_UNSUPPORTED.
+  static std::shared_ptr<const Library> open(const std::string& path);
+
+  virtual ~Library() = default;
+  virtual const char* flavour() const noexcept = 0;
+  virtual const std::string& version() const noexcept = 0;  // major.minor.patch
+  virtual const std::string& path() const noexcept = 0;
+
+  // Parses and compiles, on the calling thread; builds may run beside each other. Throws Cancelled once
+  // `stop` was requested, at TensorRT's next step, and Error with one of ERR_MODEL_NOT_FOUND,
+  // ERR_MODEL_INVALID, ERR_MODEL_UNSUPPORTED, ERR_INVALID_ARG_VALUE, ERR_NO_GPU, ERR_OUT_OF_MEMORY,
+  // ERR_BUILD_FAILED.
+  virtual BuildResult buildPlan(const BuildRequest& request, std::stop_token stop,
+                                BuildObserver& observer) const = 0;
+};
+
+}  // namespace node_tensorrt::tensorrt
