@@ -1,0 +1,41 @@
+/** Writes a line to standard output, which carries nothing but results. */
+export function print(text: string): void {
+  process.stdout.write(`${text}\n`);
+}
+
+/** Columns as wide as their widest cell. */
+export function table(header: readonly string[], rows: readonly (readonly string[])[]): string {
+  const widths = header.map((title, column) =>
+    Math.max(title.length, ...rows.map((row) => row[column]?.length ?? 0)),
+  );
+  return [header, ...rows]
+    .map((row) =>
+      row
+        .map((cell, column) => cell.padEnd(widths[column]!))
+        .join('  ')
+        .trimEnd(),
+    )
+    .join('\n');
+}
+
+/** 1234567 → '1.2 MB' (powers of 1000, as file managers and NVIDIA's tools count). */
+export function bytes(count: number): string {
+  const units = ['bytes', 'kB', 'MB', 'GB', 'TB'];
+  let unit = 0;
+  let value = count;
+  for (; value >= 1000 && unit < units.length - 1; unit++) value /= 1000;
+  return `${unit === 0 ? value : value.toFixed(1)} ${units[unit]}`;
+}
+
+/** One line on standard error that is overwritten by the next and leaves no trace; nothing unless it is a terminal. */
+export function progressLine(): { show(text: string): void; clear(): void } {
+  const { stderr } = process;
+  if (!stderr.isTTY) return { show() {}, clear() {} };
+  return {
+    show: (text) => stderr.write(`\r\x1b[K${text.slice(0, (stderr.columns ?? 80) - 1)}`),
+    clear: () => stderr.write('\r\x1b[K'),
+  };
+}
+
+/** An error in how the program was called: exit code 2. */
+export class UsageError extends Error {}
