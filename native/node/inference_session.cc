@@ -90,9 +90,11 @@ bool isCancelled(const std::exception_ptr& error) {
 
 // What outlives the JavaScript object: it may be collected while its threads still free the model.
 struct InferenceSession::Threads final : Stoppable, std::enable_shared_from_this<InferenceSession::Threads> {
-  explicit Threads(SessionConfig config) : session(config), pool(kIdlePoolBytes) {}
+  Threads(SessionConfig config, Environment& environment)
+      : environment(environment), session(config), pool(kIdlePoolBytes) {}
   void stop() override { session.stop(); }
 
+  Environment& environment;
   Session session;
   HostMemoryPool pool;
   std::string runtimeName;
@@ -116,15 +118,22 @@ InferenceSession::InferenceSession(const Napi::CallbackInfo& info) : ObjectWrap(
   SessionConfig sessionConfig;
   sessionConfig.concurrency = config.Get("concurrency").As<Napi::Number>().Uint32Value();
   sessionConfig.maxQueue = config.Get("maxQueue").As<Napi::Number>().Uint32Value();
-  threads_ = std::make_shared<Threads>(sessionConfig);
-  Environment::of(info.Env()).add(threads_);
+  Environment& environment = Environment::of(info.Env());
+  threads_ = std::make_shared<Threads>(sessionConfig, environment);
+  environment.add(threads_);
 }
 
-void InferenceSession::Finalize(Napi::BasicEnv env) {
-  // Nothing is pending: pending work holds a reference to this object. The model is freed on the session's
-  // own thread; joining that thread is left to the environment, as collecting garbage should not wait for it.
-  if (threads_->started && !threads_->closing) threads_->session.close(nullptr);
-  (void)env;
+void InferenceSession::Finalize(Napi::BasicEnv) {
+  // Nothing is pending: pending work holds a reference to this object. Collecting garbage should not wait for
+  // the model to be freed, on the session's own thread; that is joined when it says that it is done.
+  if (!threads_->started) threads_->environment.remove(threads_);
+  if (!threads_->started || threads_->closing) return;
+  threads_->session.close([threads = threads_.get()](std::exception_ptr) {
+    threads->environment.notify([threads = threads->shared_from_this()](Napi::Env env) {
+      threads->session.stop();
+      Environment::of(env).remove(threads);
+    });
+  });
 }
 
 Napi::Value InferenceSession::load(const Napi::CallbackInfo& info) {
