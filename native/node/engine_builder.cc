@@ -1,5 +1,7 @@
 #include "node/engine_builder.h"
 
+#include <chrono>
+#include <condition_variable>
 #include <memory>
 #include <mutex>
 #include <stop_token>
@@ -105,24 +107,36 @@ BuildRequest readRequest(const Napi::Object& object) {
   return request;
 }
 
-// One build. The environment owns it until it is settled, or until the environment ends and joins its thread.
+// How long the end of an environment waits for a cancelled build, which TensorRT ends after its current step.
+constexpr std::chrono::seconds kGrace{2};
+
+// One build. Its thread and, until it is settled, the environment own it.
 class Build final : public Stoppable,
                     public tensorrt::BuildObserver,
                     public std::enable_shared_from_this<Build> {
  public:
   Build(Napi::Env env, Napi::Value onProgress)
-      : environment_(Environment::of(env)),
+      : environment_(&Environment::of(env)),
         deferred_(Napi::Promise::Deferred::New(env)),
         reports_(onProgress.IsFunction()) {
     if (reports_) onProgress_ = Napi::Persistent(onProgress.As<Napi::Function>());
   }
 
   // JavaScript thread.
-  Napi::Promise start(Napi::Env env, std::string library, BuildRequest request) {
-    environment_.expect(env);
-    environment_.add(shared_from_this());
+  Napi::Promise start(Napi::Env env, const std::string& library, BuildRequest request) {
+    // Here rather than on the thread: a library must not be half open when this thread exits the process.
+    std::shared_ptr<const tensorrt::Library> opened;
+    try {
+      opened = tensorrt::Library::open(library);
+    } catch (...) {
+      deferred_.Reject(environment_->toJs(env, std::current_exception()));
+      onProgress_.Reset();
+      return deferred_.Promise();
+    }
+    environment_->expect(env);
+    environment_->add(shared_from_this());
     thread_ = std::thread(
-        [this, library = std::move(library), request = std::move(request)] { run(library, request); });
+        [self = shared_from_this(), opened, request = std::move(request)] { self->run(*opened, request); });
     return deferred_.Promise();
   }
 
@@ -132,8 +146,19 @@ class Build final : public Stoppable,
   // JavaScript thread: the environment ends.
   void stop() override {
     cancel();
-    if (thread_.joinable()) thread_.join();
+    std::unique_lock lock(mutex_);
+    const bool ended = endedCondition_.wait_for(lock, kGrace, [this] { return ended_; });
+    // A thread that TensorRT holds longer ends by itself, unheard.
+    environment_ = nullptr;
+    lock.unlock();
+    if (!thread_.joinable()) return;
+    if (ended) {
+      thread_.join();
+    } else {
+      thread_.detach();
+    }
     onProgress_.Reset();
+    thrown_ = Napi::Error();
   }
 
   // Building threads. A slow JavaScript thread finds one event per phase, the newest, rather than a backlog.
@@ -141,6 +166,7 @@ class Build final : public Stoppable,
     if (!reports_) return;
     try {
       std::lock_guard lock(mutex_);
+      if (environment_ == nullptr) return;
       for (Progress& waiting : progress_) {
         if (waiting.phase == phase && waiting.step <= step) {
           waiting.step = step;
@@ -149,7 +175,7 @@ class Build final : public Stoppable,
       }
       progress_.push_back({std::string(phase), step, steps});
       if (progress_.size() == 1) {
-        environment_.notify([self = shared_from_this()](Napi::Env env) { self->report(env); });
+        environment_->notify([self = shared_from_this()](Napi::Env env) { self->report(env); });
       }
     } catch (...) {
       // Without memory for an event there is none.
@@ -164,15 +190,15 @@ class Build final : public Stoppable,
   };
 
   // The building thread.
-  void run(const std::string& library, const BuildRequest& request) {
+  void run(const tensorrt::Library& library, const BuildRequest& request) {
     std::exception_ptr error;
     auto result = std::make_shared<BuildResult>();
     try {
-      *result = tensorrt::Library::open(library)->buildPlan(request, stop_.get_token(), *this);
+      *result = library.buildPlan(request, stop_.get_token(), *this);
     } catch (...) {
       error = std::current_exception();
     }
-    environment_.post(
+    environment_->post(
         [self = shared_from_this(), result, error](Napi::Env env) { self->settle(env, *result, error); });
   }
 
@@ -200,13 +226,13 @@ class Build final : public Stoppable,
   void settle(Napi::Env env, const BuildResult& result, const std::exception_ptr& error) {
     thread_.join();
     onProgress_.Reset();
-    environment_.remove(shared_from_this());
+    environment_->remove(shared_from_this());
     if (!thrown_.IsEmpty()) {
       deferred_.Reject(thrown_.Value());
     } else if (isCancelled(error)) {
       deferred_.Resolve(env.Undefined());
     } else if (error) {
-      deferred_.Reject(environment_.toJs(env, error));
+      deferred_.Reject(environment_->toJs(env, error));
     } else {
       deferred_.Resolve(toJs(env, result));
     }
@@ -224,7 +250,7 @@ class Build final : public Stoppable,
     }
   }
 
-  Environment& environment_;
+  Environment* environment_;  // null once it has ended
   const Napi::Promise::Deferred deferred_;
   Napi::FunctionReference onProgress_;  // JavaScript thread only, as is thrown_
   Napi::Error thrown_;
@@ -232,6 +258,8 @@ class Build final : public Stoppable,
   std::stop_source stop_;
   std::thread thread_;
   std::mutex mutex_;
+  std::condition_variable endedCondition_;
+  bool ended_ = false;
   std::vector<Progress> progress_;  // not yet reported
 };
 

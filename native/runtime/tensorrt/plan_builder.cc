@@ -12,6 +12,7 @@
 #include <cstring>
 #include <map>
 #include <mutex>
+#include <regex>
 #include <utility>
 
 #include "core/error.h"
@@ -138,6 +139,23 @@ std::string listComputeCapabilities() {
   return list;
 }
 
+// A message of TensorRT's or its parser's without what only their authors can use.
+std::string readable(std::string_view text) {
+  // "ModelImporter.cpp:1071: "
+  static const std::regex& sourceLine = *new std::regex(R"(^[A-Za-z]+\.cpp:\d+: )");
+  std::string lines;
+  while (!text.empty()) {
+    const size_t end = text.find('\n');
+    const std::string_view line = text.substr(0, end);
+    text = end == std::string_view::npos ? "" : text.substr(end + 1);
+    // What any error adds on a machine without a GPU.
+    if (line.empty() || line.find("catchCudaError") != std::string_view::npos) continue;
+    if (!lines.empty()) lines += ' ';
+    lines += std::regex_replace(std::string(line), sourceLine, "");
+  }
+  return lines;
+}
+
 // ---- what TensorRT calls back ----
 
 // What one build heard. TensorRT logs from threads of its own.
@@ -154,7 +172,13 @@ class Messages {
 
   std::vector<std::string> warnings() const {
     std::lock_guard lock(mutex_);
-    return warnings_;
+    std::vector<std::string> readableWarnings;
+    for (const std::string& warning : warnings_) {
+      // Said of every int64 input, whatever the caller does.
+      if (warning.find("Make sure input ") == std::string::npos)
+        readableWarnings.push_back(readable(warning));
+    }
+    return readableWarnings;
   }
   std::vector<std::string> errors() const {
     std::lock_guard lock(mutex_);
@@ -168,65 +192,58 @@ class Messages {
   std::vector<std::string> errors_;
 };
 
-// TensorRT keeps the first logger it is given as its global one, beyond the life of the builder that brought
-// it: loggers are never destroyed, and pass from build to build.
+// TensorRT keeps the first logger it is given as its global one for as long as any builder exists, and
+// ignores others: there is one, never destroyed, which finds out whose a message is.
 class Logger final : public nvinfer1::ILogger {
  public:
+  static Logger& instance() {
+    static Logger& logger = *new Logger;
+    return logger;
+  }
+
   void log(Severity severity, const char* text) noexcept override {
     if (severity > Severity::kWARNING || text == nullptr) return;
     try {
+      if (current_ != nullptr) {
+        current_->add(severity, text);
+        return;
+      }
+      // A thread of TensorRT's own: the message is of one of the builds in progress.
       std::lock_guard lock(mutex_);
-      if (messages_ != nullptr) messages_->add(severity, text);
+      for (Messages* messages : listeners_) messages->add(severity, text);
     } catch (...) {
       // Without memory for a message there is none.
     }
   }
 
-  void setMessages(Messages* messages) {
-    std::lock_guard lock(mutex_);
-    messages_ = messages;
-  }
-
- private:
-  std::mutex mutex_;
-  Messages* messages_ = nullptr;
-};
-
-// A logger for the length of one build.
-class LoggerLease {
- public:
-  explicit LoggerLease(Messages& messages) {
-    {
-      std::lock_guard lock(mutex());
-      if (!idle().empty()) {
-        logger_ = idle().back();
-        idle().pop_back();
-      }
+  // Collects what is logged of the build on this thread, for its own lifetime.
+  class Scope {
+   public:
+    explicit Scope(Messages& messages) : messages_(&messages) {
+      Logger& logger = instance();
+      std::lock_guard lock(logger.mutex_);
+      logger.listeners_.push_back(messages_);
+      current_ = messages_;
     }
-    if (logger_ == nullptr) logger_ = new Logger;
-    logger_->setMessages(&messages);
-  }
-  LoggerLease(const LoggerLease&) = delete;
-  ~LoggerLease() {
-    logger_->setMessages(nullptr);
-    std::lock_guard lock(mutex());
-    idle().push_back(logger_);
-  }
+    Scope(const Scope&) = delete;
+    ~Scope() {
+      current_ = nullptr;
+      Logger& logger = instance();
+      std::lock_guard lock(logger.mutex_);
+      std::erase(logger.listeners_, messages_);
+    }
 
-  Logger& operator*() const noexcept { return *logger_; }
+   private:
+    Messages* messages_;
+  };
 
  private:
-  static std::mutex& mutex() {
-    static std::mutex& mutex = *new std::mutex;
-    return mutex;
-  }
-  static std::vector<Logger*>& idle() {
-    static auto& loggers = *new std::vector<Logger*>;
-    return loggers;
-  }
-
-  Logger* logger_ = nullptr;
+  static thread_local Messages* current_;
+  std::mutex mutex_;
+  std::vector<Messages*> listeners_;
 };
+
+thread_local Messages* Logger::current_ = nullptr;
 
 class ProgressMonitor final : public nvinfer1::IProgressMonitor {
  public:
@@ -306,7 +323,8 @@ class MappedFile {
 };
 
 std::string quoted(std::string_view text) {
-  return '"' + std::string(text) + '"';
+  std::string result = "\"";
+  return result.append(text).append("\"");
 }
 
 std::string toString(const Shape& shape) {
@@ -357,17 +375,39 @@ std::string joined(const std::vector<std::string>& texts) {
   return all;
 }
 
+// The parser's assertions hold their text as `expression: text` or as `expression && "text"`.
+std::string readableAssertion(std::string text) {
+  constexpr std::string_view kPrefix = "Assertion failed: ";
+  if (text == "false") return "TensorRT's ONNX parser does not implement this operator.";
+  if (text.find("Plugin not found") != std::string::npos) {
+    return "TensorRT has neither an operator nor a plugin of this name.";
+  }
+  if (const size_t quote = text.find("&& \""); quote != std::string::npos) {
+    const size_t from = quote + 4;
+    return text.substr(from, text.find('"', from) - from);
+  }
+  const size_t start = text.rfind(kPrefix);
+  if (start == std::string::npos) return text;
+  text.erase(0, start + kPrefix.size());
+  const size_t colon = text.find(": ");
+  return colon == std::string::npos ? text : text.substr(colon + 2);
+}
+
 std::string describeError(const nvonnxparser::IParserError& error) {
+  const auto orEmpty = [](const char* text) { return text != nullptr ? std::string(text) : std::string(); };
+  const std::string name = orEmpty(error.nodeName());
+  const std::string op = orEmpty(error.nodeOperator());
   std::string text;
   if (error.node() >= 0) {
-    const char* name = error.nodeName();
-    const char* op = error.nodeOperator();
     text = "Node " + std::to_string(error.node());
-    if (name != nullptr && *name != '\0') text += ' ' + quoted(name);
-    if (op != nullptr && *op != '\0') text += std::string(" (") + op + ')';
+    if (!name.empty()) text.append(" ").append(quoted(name));
+    if (!op.empty()) text.append(" (").append(op).append(")");
     text += ": ";
+  } else if (orEmpty(error.func()) == "importInput") {
+    // Where the source file should be, the parser puts the input's name.
+    text = "Input " + quoted(orEmpty(error.file())) + ": ";
   }
-  return text + ended(error.desc() != nullptr ? error.desc() : "no reason given");
+  return text + ended(readableAssertion(readable(orEmpty(error.desc()))));
 }
 
 [[noreturn]] void throwParserErrors(const std::string& model, const nvonnxparser::IParser& parser,
@@ -384,7 +424,10 @@ std::string describeError(const nvonnxparser::IParserError& error) {
                error.code() == nvonnxparser::ErrorCode::kINVALID_GRAPH;
     reasons.push_back(describeError(error));
   }
-  if (reasons.empty()) reasons = messages.errors();
+  for (const std::string& message : messages.errors()) {
+    // Why external data could not be read stands only in the log.
+    if (reasons.empty() || message.starts_with("WeightsContext.cpp")) reasons.push_back(readable(message));
+  }
   if (invalid) {
     throw Error("ERR_MODEL_INVALID", "TensorRT could not read the model " + model + ". " + joined(reasons));
   }
@@ -418,6 +461,7 @@ void addProfile(nvinfer1::IBuilder& builder, nvinfer1::IBuilderConfig& config,
     throw Error("ERR_BUILD_FAILED", "TensorRT could not create an optimization profile.");
   std::map<std::string_view, const ShapeRange*> ranges;
   for (const ShapeRange& range : profile) ranges.emplace(range.input, &range);
+  std::string lacking;
 
   for (int32_t i = 0; i < network.getNbInputs(); ++i) {
     const nvinfer1::ITensor& input = *network.getInput(i);
@@ -427,16 +471,8 @@ void addProfile(nvinfer1::IBuilder& builder, nvinfer1::IBuilderConfig& config,
     const bool isShape = input.isShapeTensor();
     const auto entry = ranges.find(name);
     if (entry == ranges.end()) {
-      if (isShape) {
-        throw Error("ERR_INVALID_ARG_VALUE", option + " lacks the input " + describeInput(input) +
-                                                 ", whose values are shapes: give its minimum, optimum and "
-                                                 "maximum values.");
-      }
-      if (dynamic) {
-        throw Error("ERR_INVALID_ARG_VALUE",
-                    option + " lacks the input " + describeInput(input) +
-                        ", which has dynamic dimensions: give its minimum, optimum and "
-                        "maximum shape.");
+      if (dynamic || isShape) {
+        lacking += (lacking.empty() ? "" : ", ") + describeInput(input) + (isShape ? " (its values)" : "");
       }
       continue;
     }
@@ -480,6 +516,11 @@ void addProfile(nvinfer1::IBuilder& builder, nvinfer1::IBuilderConfig& config,
                     path + " was refused by TensorRT for the input " + describeInput(input) + '.');
       }
     }
+  }
+  if (!lacking.empty()) {
+    throw Error(
+        "ERR_INVALID_ARG_VALUE",
+        option + " lacks dynamic inputs: give the minimum, optimum and maximum shape of " + lacking + '.');
   }
   if (!ranges.empty()) {
     throw Error("ERR_INVALID_ARG_VALUE",
@@ -582,10 +623,10 @@ class FlavourLibrary final : public Library {
   const std::string& version() const noexcept override { return files_.version; }
   const std::string& path() const noexcept override { return files_.core.path(); }
 
-  BuildResult buildPlan(const BuildRequest& request, std::stop_token stop,
-                        BuildObserver& observer) const override;
-
  private:
+  BuildResult build(const BuildRequest& request, std::stop_token stop,
+                    BuildObserver& observer) const override;
+
   const LibraryFiles files_;
   void* (*const createBuilder_)(void*, int32_t) noexcept;
   void* (*const createParser_)(void*, void*, int) noexcept;
@@ -595,20 +636,24 @@ void throwIfStopped(const std::stop_token& stop) {
   if (stop.stop_requested()) throw Cancelled();
 }
 
-BuildResult FlavourLibrary::buildPlan(const BuildRequest& request, std::stop_token stop,
-                                      BuildObserver& observer) const {
+BuildResult FlavourLibrary::build(const BuildRequest& request, std::stop_token stop,
+                                  BuildObserver& observer) const {
   const auto failed = [](const std::string& what, const Messages& messages) {
     const std::vector<std::string> errors = messages.errors();
-    const std::string reasons = errors.empty() ? "It gave no reason." : joined(errors);
+    std::vector<std::string> texts;
+    for (const std::string& error : errors) texts.push_back(readable(error));
+    std::erase(texts, "");
+    const std::string reasons = texts.empty() ? "It gave no reason." : joined(texts);
     return Error("ERR_BUILD_FAILED", "TensorRT could not " + what + ". " + reasons + explain(errors));
   };
 
   throwIfStopped(stop);
   Messages messages;
-  const LoggerLease logger(messages);
+  const Logger::Scope scope(messages);
+  Logger& logger = Logger::instance();
   // Destroyed in reverse order, as TensorRT asks: the parser owns weights that the network refers to.
   const std::unique_ptr<nvinfer1::IBuilder> builder(
-      static_cast<nvinfer1::IBuilder*>(createBuilder_(&*logger, NV_TENSORRT_VERSION)));
+      static_cast<nvinfer1::IBuilder*>(createBuilder_(&logger, NV_TENSORRT_VERSION)));
   if (!builder) throw failed("create a builder", messages);
   const std::unique_ptr<nvinfer1::INetworkDefinition> network(builder->createNetworkV2(0));
   const std::unique_ptr<nvinfer1::IBuilderConfig> config(builder->createBuilderConfig());
@@ -616,7 +661,7 @@ BuildResult FlavourLibrary::buildPlan(const BuildRequest& request, std::stop_tok
   setTargets(*config, request.computeCapabilities);
 
   const std::unique_ptr<nvonnxparser::IParser> parser(
-      static_cast<nvonnxparser::IParser*>(createParser_(network.get(), &*logger, NV_ONNX_PARSER_VERSION)));
+      static_cast<nvonnxparser::IParser*>(createParser_(network.get(), &logger, NV_ONNX_PARSER_VERSION)));
   if (!parser) throw failed("create its ONNX parser", messages);
   observer.progress("Parsing", 0, 1);
   {

@@ -1,9 +1,16 @@
 #include "runtime/tensorrt/tensorrt.h"
 
+#include <unistd.h>
+
 #include <array>
+#include <chrono>
+#include <condition_variable>
+#include <cstdio>
+#include <cstdlib>
 #include <filesystem>
 #include <map>
 #include <mutex>
+#include <set>
 #include <utility>
 
 #include "core/error.h"
@@ -19,6 +26,63 @@ std::string toString(const Version& version) {
 }
 
 constexpr char kSupported[] = "node-tensorrt supports TensorRT-RTX 1.5 and later 1.x.";
+
+// The builds of this process. When it exits they must have ended before the libraries' static objects are
+// destroyed, which they use.
+class Builds {
+ public:
+  static Builds& instance() {
+    static Builds& builds = *new Builds;
+    return builds;
+  }
+
+  // Call after each opening: exit handlers run in reverse order, so that this one precedes the library's own.
+  void stopAtExit() {
+    ::on_exit([](int status, void*) { instance().end(status); }, nullptr);
+  }
+
+  class Entry {
+   public:
+    Entry() {
+      Builds& builds = instance();
+      std::lock_guard lock(builds.mutex_);
+      builds.running_.insert(&stop_);
+    }
+    Entry(const Entry&) = delete;
+    ~Entry() {
+      Builds& builds = instance();
+      std::unique_lock lock(builds.mutex_);
+      builds.running_.erase(&stop_);
+      builds.ended_.notify_all();
+      // Nothing more may run on this thread beside the exit handlers.
+      while (builds.exiting_) builds.never_.wait(lock);
+    }
+
+    std::stop_source& stop() { return stop_; }
+
+   private:
+    std::stop_source stop_;
+  };
+
+ private:
+  void end(int status) {
+    std::unique_lock lock(mutex_);
+    if (running_.empty()) return;
+    exiting_ = true;
+    for (std::stop_source* stop : running_) stop->request_stop();
+    if (ended_.wait_for(lock, kGrace, [this] { return running_.empty(); })) return;
+    // TensorRT is within a long step. The handlers left to run are those of libraries it uses.
+    std::fflush(nullptr);
+    ::_exit(status);
+  }
+
+  static constexpr std::chrono::seconds kGrace{2};
+  std::mutex mutex_;
+  std::condition_variable ended_;
+  std::condition_variable never_;
+  std::set<std::stop_source*> running_;
+  bool exiting_ = false;
+};
 
 std::shared_ptr<const Library> openFlavour(const std::string& path) {
   SharedLibrary core = SharedLibrary::open(path);
@@ -78,8 +142,18 @@ std::shared_ptr<const Library> Library::open(const std::string& path) {
   }
   std::lock_guard lock(mutex);
   std::shared_ptr<const Library>& library = libraries[canonical.string()];
-  if (!library) library = openFlavour(path);
+  if (!library) {
+    library = openFlavour(path);
+    Builds::instance().stopAtExit();
+  }
   return library;
+}
+
+BuildResult Library::buildPlan(const BuildRequest& request, std::stop_token stop,
+                               BuildObserver& observer) const {
+  Builds::Entry entry;
+  const std::stop_callback forward(stop, [&entry] { entry.stop().request_stop(); });
+  return build(request, entry.stop().get_token(), observer);
 }
 
 }  // namespace node_tensorrt::tensorrt

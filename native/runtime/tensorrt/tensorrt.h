@@ -83,10 +83,15 @@ class Library {
 
   // Parses and compiles, on the calling thread; builds may run beside each other. Throws Cancelled once
   // `stop` was requested, at TensorRT's next step, and Error with one of ERR_MODEL_NOT_FOUND,
-  // ERR_MODEL_INVALID, ERR_MODEL_UNSUPPORTED, ERR_INVALID_ARG_VALUE, ERR_NO_GPU, ERR_OUT_OF_MEMORY,
-  // ERR_BUILD_FAILED.
-  virtual BuildResult buildPlan(const BuildRequest& request, std::stop_token stop,
-                                BuildObserver& observer) const = 0;
+  // ERR_MODEL_INVALID, ERR_MODEL_UNSUPPORTED, ERR_INVALID_ARG_VALUE, ERR_LIBRARY_UNSUPPORTED, ERR_NO_GPU,
+  // ERR_OUT_OF_MEMORY, ERR_BUILD_FAILED. What TensorRT writes to stderr itself (of unknown types, of failed
+  // fusions) is its own. A build that is still running when the process exits is stopped; the process ends
+  // soon in any case.
+  BuildResult buildPlan(const BuildRequest& request, std::stop_token stop, BuildObserver& observer) const;
+
+ private:
+  virtual BuildResult build(const BuildRequest& request, std::stop_token stop,
+                            BuildObserver& observer) const = 0;
 };
 
 }  // namespace node_tensorrt::tensorrt
