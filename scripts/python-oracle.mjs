@@ -1,0 +1,32 @@
+// Installs the Python packages that tests use as oracles (test/oracle/requirements.txt) into build/, once.
+import { spawnSync } from 'node:child_process';
+import { createHash } from 'node:crypto';
+import { existsSync, mkdtempSync, readFileSync, renameSync } from 'node:fs';
+import path from 'node:path';
+
+const root = path.resolve(import.meta.dirname, '..');
+const requirements = path.join(root, 'test/oracle/requirements.txt');
+
+/** The folder to put on PYTHONPATH. Another Python version, or other requirements, make another one. */
+export function pythonOracle() {
+  const version = spawnSync('python3', ['-VV'], { encoding: 'utf8' });
+  if (version.status !== 0) throw new Error('The tests need python3 with pip: install it first.');
+  const key = createHash('sha256').update(version.stdout).update(readFileSync(requirements)).digest('hex');
+  const folder = path.join(root, 'build', `python-oracle-${key.slice(0, 12)}`);
+  if (existsSync(folder)) return folder;
+
+  console.error('Installing the Python oracles (onnx, numpy) with pip …');
+  const partial = mkdtempSync(`${folder}.partial-`);
+  const options = [
+    '--quiet',
+    '--root-user-action=ignore',
+    '--disable-pip-version-check',
+    '--target',
+    partial,
+  ];
+  const pip = ['-m', 'pip', 'install', ...options, '--requirement', requirements];
+  const installed = spawnSync('python3', pip, { stdio: ['ignore', 'inherit', 'inherit'] });
+  if (installed.status !== 0) throw new Error(`python3 ${pip.join(' ')} failed.`);
+  renameSync(partial, folder);
+  return folder;
+}
