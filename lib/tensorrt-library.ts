@@ -1,0 +1,269 @@
+import { execFile, spawn } from 'node:child_process';
+import { createHash } from 'node:crypto';
+import { createReadStream, existsSync, statSync } from 'node:fs';
+import { mkdir, mkdtemp, readdir, rename, rm } from 'node:fs/promises';
+import path from 'node:path';
+import { pipeline } from 'node:stream/promises';
+import { promisify } from 'node:util';
+import { cacheDirectory } from './cache-directory.js';
+import { TensorRTError } from './errors.js';
+import { type NativeTensorRT, native } from './native.js';
+
+/** TensorRT-RTX's core library; its ONNX parser lies beside it. */
+const rtxLibrary = 'libtensorrt_rtx.so.1';
+/** TensorRT's own, which are recognised in order to be refused by name. */
+const trtLibraries = ['libnvinfer.so.11', 'libnvinfer.so.10'];
+
+/** NVIDIA's package on PyPI that holds both libraries, and the wheel's checksum. */
+const rtxPackage = {
+  requirement: 'tensorrt-rtx-cu13-libs==1.7.1.116',
+  version: '1.7.1.116-cu13',
+  sha256: 'e3fd45fed001240d63304e77a2d4006319b839994237cb294b6e7ad72acaabcd',
+  folder: 'tensorrt_rtx_libs',
+  megabytes: 95,
+} as const;
+
+/** A TensorRT library on this machine. */
+export interface TensorRTLibrary {
+  readonly flavour: 'rtx' | 'trt10' | 'trt11';
+  /** `major.minor.patch`, where the library could be opened. */
+  readonly version?: string;
+  /** The core library's file. */
+  readonly path: string;
+  /** What named it: an option, a variable, a place. */
+  readonly source: string;
+  /** Why it can't be used. */
+  readonly error?: string;
+}
+
+interface Place {
+  readonly source: string;
+  readonly directory: string;
+}
+
+/** A library that installs with this package live under `<cache>/lib/<name>`. */
+function installedDirectory(): string {
+  return path.join(cacheDirectory(), 'lib');
+}
+
+/** Folders to look in, in this order. A named one is the only one. */
+async function places(libraryPath: string | undefined): Promise<Place[]> {
+  const named = libraryPath ?? process.env.NODE_TENSORRT_TENSORRT_PATH;
+  if (named) {
+    const source = libraryPath ? 'options.libraryPath' : 'NODE_TENSORRT_TENSORRT_PATH';
+    const isFile = statSync(named, { throwIfNoEntry: false })?.isFile();
+    return isFile
+      ? [{ source, directory: named }]
+      : [named, path.join(named, 'lib')].map((directory) => ({ source, directory }));
+  }
+  const installed = await readdir(installedDirectory()).catch(() => [] as string[]);
+  return [
+    ...installed
+      .filter((name) => !name.includes('.partial-'))
+      .sort()
+      .reverse()
+      .map((name) => ({ source: 'libs install', directory: path.join(installedDirectory(), name, rtxPackage.folder) })),
+    ...(await pythonPlaces()),
+    ...(process.env.LD_LIBRARY_PATH ?? '')
+      .split(':')
+      .filter(Boolean)
+      .map((directory) => ({ source: 'LD_LIBRARY_PATH', directory })),
+    ...['/usr/lib/x86_64-linux-gnu', '/usr/local/lib', '/usr/lib64', '/usr/local/cuda/lib64', '/opt/tensorrt-rtx/lib'].map(
+      (directory) => ({ source: 'system', directory }),
+    ),
+  ];
+}
+
+/** Where pip installs NVIDIA's packages, for the `python3` on the PATH; nowhere if it has none, or does not answer. */
+async function pythonPlaces(): Promise<Place[]> {
+  const code = 'import json, site, sysconfig; print(json.dumps([sysconfig.get_path("purelib"), site.getusersitepackages()]))';
+  try {
+    const { stdout } = await promisify(execFile)('python3', ['-c', code], { timeout: 5000 });
+    return [...new Set(JSON.parse(stdout) as string[])].flatMap((folder) =>
+      [rtxPackage.folder, 'tensorrt_libs'].map((name) => ({
+        source: 'Python site-packages',
+        directory: path.join(folder, name),
+      })),
+    );
+  } catch {
+    return [];
+  }
+}
+
+/** Every TensorRT library found, the preferred one first, opened to learn its version. */
+export async function listTensorRT(libraryPath?: string): Promise<TensorRTLibrary[]> {
+  const found: TensorRTLibrary[] = [];
+  for (const { source, directory } of await places(libraryPath)) {
+    const isFile = statSync(directory, { throwIfNoEntry: false })?.isFile() ?? false;
+    const files = isFile ? [directory] : [rtxLibrary, ...trtLibraries].map((name) => path.join(directory, name));
+    for (const file of files) {
+      if (!existsSync(file) || found.some((other) => other.path === file)) continue;
+      found.push({ ...inspectLibrary(file), path: file, source });
+    }
+  }
+  return found;
+}
+
+function inspectLibrary(file: string): Pick<TensorRTLibrary, 'flavour' | 'version' | 'error'> {
+  const trt = /libnvinfer\.so\.(10|11)/.exec(path.basename(file))?.[1];
+  if (trt) {
+    return { flavour: `trt${trt}` as 'trt10', error: `TensorRT ${trt} can't be used by this version; TensorRT-RTX can.` };
+  }
+  try {
+    const { flavour, version } = native().openTensorRT(file);
+    return { flavour, version };
+  } catch (error) {
+    return { flavour: 'rtx', error: (error as Error).message };
+  }
+}
+
+/**
+ * The TensorRT-RTX library to compile with: `options.libraryPath` (a file or a folder), else
+ * `NODE_TENSORRT_TENSORRT_PATH`, else what `libs install` installed, Python's site-packages, `LD_LIBRARY_PATH`,
+ * system folders.
+ * @throws (rejects) TensorRTError ERR_LIBRARY_NOT_FOUND, ERR_LIBRARY_UNSUPPORTED
+ */
+export async function findTensorRT(libraryPath?: string): Promise<NativeTensorRT> {
+  const remedy =
+    'Install TensorRT-RTX with `npx node-tensorrt libs install rtx` (95 MB, through pip), or point ' +
+    'NODE_TENSORRT_TENSORRT_PATH at the folder that holds it.';
+  const tried = await places(libraryPath);
+  let refused: string | undefined;
+  for (const { directory } of tried) {
+    const isFile = statSync(directory, { throwIfNoEntry: false })?.isFile() ?? false;
+    const file = isFile ? directory : path.join(directory, rtxLibrary);
+    if (existsSync(file)) return native().openTensorRT(file);
+    refused ??= trtLibraries.map((name) => path.join(directory, name)).find((name) => existsSync(name));
+  }
+  if (refused) {
+    throw new TensorRTError(
+      'ERR_LIBRARY_UNSUPPORTED',
+      `${refused} is TensorRT, which this version can't compile with; it compiles with TensorRT-RTX. ${remedy}`,
+    );
+  }
+  const folders = tried.map(({ directory }) => directory).join(', ');
+  throw new TensorRTError('ERR_LIBRARY_NOT_FOUND', `${rtxLibrary} was not found in ${folders}. ${remedy}`);
+}
+
+/** What became of an installation. */
+export interface InstalledLibrary {
+  /** The name that `remove` takes, e.g. 'rtx-1.7.1.116-cu13'. */
+  readonly name: string;
+  /** The folder of the libraries. */
+  readonly directory: string;
+  /** The text of NVIDIA's licence, which applies to the libraries. */
+  readonly licence: string;
+  /** False when it was there already. */
+  readonly installed: boolean;
+}
+
+/**
+ * Installs the TensorRT-RTX libraries into the user cache: NVIDIA's wheel from PyPI, fetched by pip, checked against
+ * a SHA-256, unpacked. Safe to run twice at once, and to interrupt.
+ * @throws (rejects) TensorRTError ERR_DOWNLOAD_FAILED with pip's own words, ERR_IO; the signal's reason
+ */
+export async function installTensorRTRtx(
+  options: { onProgress?(step: string): void; signal?: AbortSignal } = {},
+): Promise<InstalledLibrary> {
+  const { onProgress, signal } = options;
+  signal?.throwIfAborted();
+  const name = `rtx-${rtxPackage.version}`;
+  const target = path.join(installedDirectory(), name);
+  const directory = path.join(target, rtxPackage.folder);
+  const done = async (installed: boolean): Promise<InstalledLibrary> => ({
+    name,
+    directory,
+    licence: path.join(target, await licenceFile(target)),
+    installed,
+  });
+  if (existsSync(path.join(directory, rtxLibrary))) return done(false);
+
+  let partial: string | undefined;
+  try {
+    await mkdir(installedDirectory(), { recursive: true });
+    partial = await mkdtemp(`${target}.partial-`);
+    onProgress?.(`Downloading ${rtxPackage.requirement} (${rtxPackage.megabytes} MB) with pip`);
+    const pip = ['-m', 'pip', 'download', '--disable-pip-version-check', '--no-deps', '--dest', partial];
+    await python([...pip, rtxPackage.requirement], signal);
+    const wheel = (await readdir(partial)).find((file) => file.endsWith('.whl'));
+    if (!wheel) throw new TensorRTError('ERR_DOWNLOAD_FAILED', `pip downloaded no wheel of ${rtxPackage.requirement}.`);
+    onProgress?.('Checking the download');
+    const hash = createHash('sha256');
+    await pipeline(createReadStream(path.join(partial, wheel)), hash, { signal });
+    if (hash.digest('hex') !== rtxPackage.sha256) {
+      throw new TensorRTError(
+        'ERR_DOWNLOAD_FAILED',
+        `${wheel} is not the file known by its SHA-256: pip's index may be a mirror that changed it.`,
+      );
+    }
+    onProgress?.('Unpacking');
+    const unpacked = path.join(partial, 'unpacked');
+    await python(['-m', 'zipfile', '-e', path.join(partial, wheel), unpacked], signal);
+    await rename(unpacked, target).catch((error: NodeJS.ErrnoException) => {
+      // Another process was faster, with the same result.
+      if (error.code !== 'ENOTEMPTY' && error.code !== 'EEXIST') throw error;
+    });
+    return await done(true);
+  } catch (cause) {
+    if (signal?.aborted) throw signal.reason;
+    if (cause instanceof TensorRTError) throw cause;
+    throw new TensorRTError(
+      'ERR_IO',
+      `Could not install TensorRT-RTX into ${installedDirectory()}: ${(cause as Error).message}. ` +
+        'NODE_TENSORRT_CACHE names another folder.',
+      { cause },
+    );
+  } finally {
+    if (partial) await rm(partial, { recursive: true, force: true });
+  }
+}
+
+async function licenceFile(target: string): Promise<string> {
+  const files = await readdir(target, { recursive: true });
+  return files.find((file) => path.basename(file) === 'LICENSE.txt') ?? '';
+}
+
+/** Runs Python; its failure becomes an error that ends with its own last words. */
+async function python(args: readonly string[], signal: AbortSignal | undefined): Promise<void> {
+  const child = spawn('python3', args, { stdio: ['ignore', 'ignore', 'pipe'], signal });
+  let words = '';
+  child.stderr.on('data', (data) => {
+    words = (words + data).slice(-4000);
+  });
+  const status = await new Promise<number | null>((resolve, reject) => {
+    child.on('error', (error: NodeJS.ErrnoException) => {
+      reject(
+        error.code === 'ENOENT'
+          ? new TensorRTError('ERR_DOWNLOAD_FAILED', 'python3 with pip is needed, and was not found: install it.')
+          : error,
+      );
+    });
+    child.on('close', resolve);
+  });
+  if (status !== 0) {
+    const code = /No space left|Errno 28|Read-only|Permission denied/.test(words) ? 'ERR_IO' : 'ERR_DOWNLOAD_FAILED';
+    const last = words.trim().split('\n').slice(-3).join(' ');
+    throw new TensorRTError(code, `python3 ${args.slice(0, 3).join(' ')} failed: ${last || `exit code ${status}`}`);
+  }
+}
+
+/**
+ * Removes what {@link installTensorRTRtx} installed.
+ * @throws (rejects) TensorRTError ERR_LIBRARY_NOT_FOUND for a name that is not installed, ERR_IO
+ */
+export async function removeTensorRT(name: string): Promise<void> {
+  const installed = await readdir(installedDirectory()).catch(() => [] as string[]);
+  const names = installed.filter((entry) => !entry.includes('.partial-'));
+  const matches = names.filter((entry) => entry === name || entry.startsWith(`${name}-`));
+  if (matches.length === 0) {
+    throw new TensorRTError(
+      'ERR_LIBRARY_NOT_FOUND',
+      `No library '${name}' is installed in ${installedDirectory()}${names.length ? `; there is ${names.join(', ')}` : ''}.`,
+    );
+  }
+  try {
+    for (const entry of matches) await rm(path.join(installedDirectory(), entry), { recursive: true });
+  } catch (cause) {
+    throw new TensorRTError('ERR_IO', `Could not remove '${name}': ${(cause as Error).message}`, { cause });
+  }
+}
