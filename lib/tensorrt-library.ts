@@ -62,21 +62,29 @@ async function places(libraryPath: string | undefined): Promise<Place[]> {
       .filter((name) => !name.includes('.partial-'))
       .sort()
       .reverse()
-      .map((name) => ({ source: 'libs install', directory: path.join(installedDirectory(), name, rtxPackage.folder) })),
+      .map((name) => ({
+        source: 'libs install',
+        directory: path.join(installedDirectory(), name, rtxPackage.folder),
+      })),
     ...(await pythonPlaces()),
     ...(process.env.LD_LIBRARY_PATH ?? '')
       .split(':')
       .filter(Boolean)
       .map((directory) => ({ source: 'LD_LIBRARY_PATH', directory })),
-    ...['/usr/lib/x86_64-linux-gnu', '/usr/local/lib', '/usr/lib64', '/usr/local/cuda/lib64', '/opt/tensorrt-rtx/lib'].map(
-      (directory) => ({ source: 'system', directory }),
-    ),
+    ...[
+      '/usr/lib/x86_64-linux-gnu',
+      '/usr/local/lib',
+      '/usr/lib64',
+      '/usr/local/cuda/lib64',
+      '/opt/tensorrt-rtx/lib',
+    ].map((directory) => ({ source: 'system', directory })),
   ];
 }
 
 /** Where pip installs NVIDIA's packages, for the `python3` on the PATH; nowhere if it has none, or does not answer. */
 async function pythonPlaces(): Promise<Place[]> {
-  const code = 'import json, site, sysconfig; print(json.dumps([sysconfig.get_path("purelib"), site.getusersitepackages()]))';
+  const code =
+    'import json, site, sysconfig; print(json.dumps([sysconfig.get_path("purelib"), site.getusersitepackages()]))';
   try {
     const { stdout } = await promisify(execFile)('python3', ['-c', code], { timeout: 5000 });
     return [...new Set(JSON.parse(stdout) as string[])].flatMap((folder) =>
@@ -95,7 +103,9 @@ export async function listTensorRT(libraryPath?: string): Promise<TensorRTLibrar
   const found: TensorRTLibrary[] = [];
   for (const { source, directory } of await places(libraryPath)) {
     const isFile = statSync(directory, { throwIfNoEntry: false })?.isFile() ?? false;
-    const files = isFile ? [directory] : [rtxLibrary, ...trtLibraries].map((name) => path.join(directory, name));
+    const files = isFile
+      ? [directory]
+      : [rtxLibrary, ...trtLibraries].map((name) => path.join(directory, name));
     for (const file of files) {
       if (!existsSync(file) || found.some((other) => other.path === file)) continue;
       found.push({ ...inspectLibrary(file), path: file, source });
@@ -107,7 +117,10 @@ export async function listTensorRT(libraryPath?: string): Promise<TensorRTLibrar
 function inspectLibrary(file: string): Pick<TensorRTLibrary, 'flavour' | 'version' | 'error'> {
   const trt = /libnvinfer\.so\.(10|11)/.exec(path.basename(file))?.[1];
   if (trt) {
-    return { flavour: `trt${trt}` as 'trt10', error: `TensorRT ${trt} can't be used by this version; TensorRT-RTX can.` };
+    return {
+      flavour: `trt${trt}` as 'trt10',
+      error: `TensorRT ${trt} can't be used by this version; TensorRT-RTX can.`,
+    };
   }
   try {
     const { flavour, version } = native().openTensorRT(file);
@@ -186,7 +199,8 @@ export async function installTensorRTRtx(
     const pip = ['-m', 'pip', 'download', '--disable-pip-version-check', '--no-deps', '--dest', partial];
     await python([...pip, rtxPackage.requirement], signal);
     const wheel = (await readdir(partial)).find((file) => file.endsWith('.whl'));
-    if (!wheel) throw new TensorRTError('ERR_DOWNLOAD_FAILED', `pip downloaded no wheel of ${rtxPackage.requirement}.`);
+    if (!wheel)
+      throw new TensorRTError('ERR_DOWNLOAD_FAILED', `pip downloaded no wheel of ${rtxPackage.requirement}.`);
     onProgress?.('Checking the download');
     const hash = createHash('sha256');
     await pipeline(createReadStream(path.join(partial, wheel)), hash, { signal });
@@ -234,16 +248,24 @@ async function python(args: readonly string[], signal: AbortSignal | undefined):
     child.on('error', (error: NodeJS.ErrnoException) => {
       reject(
         error.code === 'ENOENT'
-          ? new TensorRTError('ERR_DOWNLOAD_FAILED', 'python3 with pip is needed, and was not found: install it.')
+          ? new TensorRTError(
+              'ERR_DOWNLOAD_FAILED',
+              'python3 with pip is needed, and was not found: install it.',
+            )
           : error,
       );
     });
     child.on('close', resolve);
   });
   if (status !== 0) {
-    const code = /No space left|Errno 28|Read-only|Permission denied/.test(words) ? 'ERR_IO' : 'ERR_DOWNLOAD_FAILED';
+    const code = /No space left|Errno 28|Read-only|Permission denied/.test(words)
+      ? 'ERR_IO'
+      : 'ERR_DOWNLOAD_FAILED';
     const last = words.trim().split('\n').slice(-3).join(' ');
-    throw new TensorRTError(code, `python3 ${args.slice(0, 3).join(' ')} failed: ${last || `exit code ${status}`}`);
+    throw new TensorRTError(
+      code,
+      `python3 ${args.slice(0, 3).join(' ')} failed: ${last || `exit code ${status}`}`,
+    );
   }
 }
 
