@@ -1,4 +1,5 @@
 export { type BertOptions, buildBert } from './bert.js';
+export { type CastFloat16Options, type CastFloat16Report, castToFloat16 } from './cast-float16.js';
 export { fromBfloat16Bits, fromFloat16Bits, maxFloat16, toFloat16Bits } from './float16.js';
 export {
   type AttributeValue,
