@@ -1,4 +1,4 @@
-import { invalidArgType, invalidArgValue } from './errors.js';
+import { describe, invalidArgType, invalidArgValue } from './errors.js';
 
 /**
  * Checks that `options` is an object whose keys are all known, so that a misspelled option is never ignored.
@@ -22,6 +22,50 @@ export function checkOptions(
       `${path}.${key}`,
       `is not an option${meant ? `; did you mean '${meant}'?` : `. Options are ${known.join(', ')}.`}`,
     );
+  }
+}
+
+/** One of the values; the first is the default. */
+export function enumOption<const T extends string>(
+  value: unknown,
+  path: string,
+  values: readonly [T, ...T[]],
+): T {
+  if (value === undefined) return values[0];
+  const known = values.find((candidate) => candidate === value);
+  if (known !== undefined) return known;
+  const list = values.map((candidate) => `'${candidate}'`).join(', ');
+  throw invalidArgValue(path, `must be one of ${list}, not ${describe(value)}.`);
+}
+
+/** An integer from `min` to `max`; `fallback` where there is none. */
+export function integerOption<T extends number | undefined>(
+  value: unknown,
+  path: string,
+  fallback: T,
+  min: number,
+  max: number,
+): number | T {
+  if (value === undefined) return fallback;
+  if (typeof value !== 'number') throw invalidArgType(path, 'a number', value);
+  if (!Number.isInteger(value) || value < min || value > max) {
+    throw invalidArgValue(path, `must be an integer from ${min} to ${max}, not ${value}.`);
+  }
+  return value;
+}
+
+/** An array of strings; empty where there is none. */
+export function stringsOption(value: unknown, path: string): readonly string[] {
+  if (value === undefined) return [];
+  if (!Array.isArray(value)) throw invalidArgType(path, 'an array of strings', value);
+  const odd = value.findIndex((element) => typeof element !== 'string');
+  if (odd >= 0) throw invalidArgType(`${path}[${odd}]`, 'a string', value[odd]);
+  return value;
+}
+
+export function checkSignal(signal: unknown, path: string): asserts signal is AbortSignal | undefined {
+  if (signal !== undefined && !(signal instanceof AbortSignal)) {
+    throw invalidArgType(path, 'an AbortSignal', signal);
   }
 }
 

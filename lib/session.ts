@@ -1,5 +1,6 @@
 import { availableParallelism } from 'node:os';
 import { type DataType, dataTypeFromOnnx } from './data-type.js';
+import { Engine, isEngineFile } from './engine.js';
 import { describe, invalidArgType, invalidArgValue, shapeMismatch, TensorRTError } from './errors.js';
 import {
   type HostBuffer,
@@ -11,7 +12,8 @@ import {
   native,
 } from './native.js';
 import { findOnnxRuntime } from './onnxruntime-library.js';
-import { checkOptions } from './options.js';
+import { checkOptions, checkSignal, integerOption } from './options.js';
+import { checkProfiles, type Profile, parseShapes, requireProfile, type ShapeRanges } from './shapes.js';
 import { checkTensor, hostBufferOf, Tensor, type TensorLike, typedArray } from './tensor.js';
 
 /** A model's input or output. `shape` has a symbolic name ('' where the exporter gave none) for a dynamic dimension. */
@@ -31,6 +33,10 @@ export interface SessionOptions {
   concurrency?: number;
   /** Runs that may wait; one more is refused with ERR_QUEUE_FULL. Default 1024. */
   maxQueue?: number;
+  /** On the CPU a model runs in the types that it has, which both names mean. */
+  precision?: 'as-exported' | 'fp32';
+  /** Shapes that runs may have, by input name; a run outside them is refused with ERR_SHAPE_MISMATCH. Default: any. */
+  shapes?: ShapeRanges | readonly ShapeRanges[];
   /** Abandons creation: it rejects with the signal's reason. */
   signal?: AbortSignal;
 }
@@ -44,14 +50,36 @@ export type Feeds = Readonly<Record<string, TensorLike>>;
 /** The outputs to compute: names, or a tensor to write each into (null: a new one). Default: all. */
 export type Fetches = readonly string[] | Readonly<Record<string, Tensor | null>>;
 
-const sessionOptionNames = ['device', 'threads', 'concurrency', 'maxQueue', 'signal'] as const;
-const laterSessionOptions = [
-  'batching',
-  'masks',
-  'cudaGraph',
-  'preferredOutputLocation',
+const sessionOptionNames = [
+  'device',
+  'threads',
+  'concurrency',
+  'maxQueue',
   'precision',
   'shapes',
+  'signal',
+] as const;
+const laterSessionOptions = [
+  ...[
+    'batching',
+    'masks',
+    'cudaGraph',
+    'preferredOutputLocation',
+    'target',
+    'runtime',
+    'libraryPath',
+    'sparsity',
+  ],
+  ...[
+    'refit',
+    'optimizationLevel',
+    'workspace',
+    'timingCache',
+    'calibration',
+    'keepFp32',
+    'cache',
+    'onProgress',
+  ],
 ] as const;
 
 /** Runs a model on native threads of its own; the event loop is never blocked. Named as onnxruntime-common's. */
@@ -68,11 +96,19 @@ export class InferenceSession {
   readonly runtime: Readonly<{ name: string; version: string }>;
 
   readonly #native: NativeSession;
+  /** Shapes that runs may have; empty for any. */
+  readonly #profiles: readonly Profile[];
   #nextRun = 0;
   #disposed: Promise<void> | undefined;
 
-  private constructor(session: NativeSession, loaded: NativeLoadedModel, why: string) {
+  private constructor(
+    session: NativeSession,
+    loaded: NativeLoadedModel,
+    why: string,
+    profiles: readonly Profile[],
+  ) {
     this.#native = session;
+    this.#profiles = profiles;
     this.inputMetadata = loaded.inputs.map(toMetadata);
     this.outputMetadata = loaded.outputs.map(toMetadata);
     this.inputNames = this.inputMetadata.map((input) => input.name);
@@ -80,16 +116,21 @@ export class InferenceSession {
     this.runtime = Object.freeze(loaded.runtime);
     this.device = 'cpu';
     this.why = why;
+    checkProfiles(profiles, this.inputMetadata);
   }
 
   /**
    * Loads an ONNX model from a file, whose external data lies beside it, or from its bytes, which are copied.
    * @throws (rejects) TensorRTError ERR_MODEL_NOT_FOUND, ERR_MODEL_INVALID, ERR_MODEL_UNSUPPORTED,
-   *   ERR_LIBRARY_NOT_FOUND, ERR_NO_GPU; TypeError or RangeError for bad arguments; the signal's reason
+   *   ERR_LIBRARY_NOT_FOUND; ERR_NO_GPU for an Engine, which no CPU runs;
+   *   TypeError or RangeError for bad arguments; the signal's reason
    */
-  static async create(model: string | Uint8Array, options: SessionOptions = {}): Promise<InferenceSession> {
-    if (typeof model !== 'string' && !(model instanceof Uint8Array)) {
-      throw invalidArgType('model', 'a path or a Uint8Array', model);
+  static async create(
+    model: string | Uint8Array | Engine,
+    options: SessionOptions = {},
+  ): Promise<InferenceSession> {
+    if (typeof model !== 'string' && !(model instanceof Uint8Array) && !(model instanceof Engine)) {
+      throw invalidArgType('model', 'a path, a Uint8Array or an Engine', model);
     }
     checkOptions(options, 'options', sessionOptionNames, laterSessionOptions);
     const { device = 'auto', signal } = options;
@@ -111,22 +152,37 @@ export class InferenceSession {
       4 * availableParallelism(),
     );
     const maxQueue = integerOption(options.maxQueue, 'options.maxQueue', 1024, 1, 2 ** 31 - 1);
+    if (options.precision !== undefined && !['as-exported', 'fp32'].includes(options.precision)) {
+      throw invalidArgValue(
+        'options.precision',
+        `is ${describe(options.precision)}, which the CPU does not run in this version. Use 'as-exported' or 'fp32'.`,
+      );
+    }
+    const profiles = parseShapes(options.shapes);
     checkSignal(signal, 'options.signal');
     signal?.throwIfAborted();
+    if (model instanceof Engine) throw engineNeedsGpu();
 
     const session = new (native().NativeSession)({ concurrency, maxQueue });
     const stopLoading = () => session.stopLoading();
     signal?.addEventListener('abort', stopLoading, { once: true });
+    let loaded: NativeLoadedModel | undefined;
     try {
-      const loaded = await session.load(findOnnxRuntime(), model, threads);
-      if (signal?.aborted) {
-        if (loaded) await session.close();
-        throw signal.reason;
-      }
+      loaded = await session.load(findOnnxRuntime(), model, threads);
+      signal?.throwIfAborted();
       if (!loaded) throw new TensorRTError('ERR_DISPOSED', 'The session was stopped while it loaded.');
       const why =
         device === 'cpu' ? 'options.device asked for it' : 'this version runs models on the CPU only';
-      return new InferenceSession(session, loaded, why);
+      return new InferenceSession(session, loaded, why, profiles);
+    } catch (error) {
+      if (loaded) await session.close();
+      else if (typeof model === 'string' && (await isEngineFile(model))) {
+        throw new TensorRTError(
+          'ERR_MODEL_INVALID',
+          `${model} is an engine, not an ONNX model: give InferenceSession.create what Engine.load(path) returns.`,
+        );
+      }
+      throw error;
     } finally {
       signal?.removeEventListener('abort', stopLoading);
     }
@@ -225,6 +281,10 @@ export class InferenceSession {
       data.push(hostBufferOf(tensor) ?? tensor.data);
       dims.push(tensor.dims);
     }
+    if (this.#profiles.length > 0) {
+      const shapes = this.inputNames.map((name, i) => ({ name, dims: dims[i]! }));
+      requireProfile(this.#profiles, shapes);
+    }
 
     const names =
       fetches === undefined ? this.outputNames : Array.isArray(fetches) ? fetches : Object.keys(fetches);
@@ -266,6 +326,16 @@ export class InferenceSession {
         Object.fromEntries(outputs.map((output, i) => [names[i]!, toTensor(output, targets[i] ?? null)])),
     };
   }
+}
+
+function engineNeedsGpu(): TensorRTError {
+  const { gpus, error } = native().probeCuda();
+  const here = gpus.length > 0 ? '' : ` This machine has none: ${error ?? 'the driver lists none.'}`;
+  return new TensorRTError(
+    'ERR_NO_GPU',
+    `An engine runs on an NVIDIA GPU.${here} This version compiles engines and does not run them: its sessions run ` +
+      'ONNX models on the CPU.',
+  );
 }
 
 function toMetadata(info: NativeTensorInfo): ValueMetadata {
@@ -319,18 +389,4 @@ function bytesOf(view: ArrayBufferView): Uint8Array {
 
 function quoted(names: readonly string[]): string {
   return names.map((name) => `'${name}'`).join(', ');
-}
-
-function integerOption(value: unknown, path: string, fallback: number, min: number, max: number): number {
-  if (value === undefined) return fallback;
-  if (typeof value !== 'number') throw invalidArgType(path, 'a number', value);
-  if (!Number.isInteger(value) || value < min || value > max) {
-    throw invalidArgValue(path, `must be an integer from ${min} to ${max}, not ${value}.`);
-  }
-  return value;
-}
-
-function checkSignal(signal: unknown, path: string): void {
-  if (signal !== undefined && !(signal instanceof AbortSignal))
-    throw invalidArgType(path, 'an AbortSignal', signal);
 }

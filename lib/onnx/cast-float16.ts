@@ -1,7 +1,13 @@
 import { dataTypes } from '../data-type.js';
 import { exceedsFloat16, maxFloat16, toFloat16Bits } from './float16.js';
 import { type ExternalDataOptions, makeTensor, tensorElements } from './initializer.js';
-import { AttributeType, type GraphProto, type ModelProto, type NodeProto, type TensorProto } from './model.js';
+import {
+  AttributeType,
+  type GraphProto,
+  type ModelProto,
+  type NodeProto,
+  type TensorProto,
+} from './model.js';
 
 const float32 = dataTypes.float32.onnx;
 const float16 = dataTypes.float16.onnx;
@@ -23,10 +29,16 @@ const products = new Map<string, readonly number[] | 'all'>([
 
 /** Element by element, or moving elements: in FP16 where what they read already is, for a cast would cost more. */
 const followers = new Map<string, readonly number[] | 'all'>([
-  ...['Add', 'Sub', 'Mul', 'Div', 'Neg', 'Abs', 'Min', 'Max', 'Sum', 'Sign', 'Floor', 'Ceil', 'Round'].map(all),
-  ...['Relu', 'LeakyRelu', 'PRelu', 'ThresholdedRelu', 'Clip', 'Sigmoid', 'HardSigmoid', 'HardSwish'].map(all),
+  ...['Add', 'Sub', 'Mul', 'Div', 'Neg', 'Abs', 'Min', 'Max', 'Sum', 'Sign', 'Floor', 'Ceil', 'Round'].map(
+    all,
+  ),
+  ...['Relu', 'LeakyRelu', 'PRelu', 'ThresholdedRelu', 'Clip', 'Sigmoid', 'HardSigmoid', 'HardSwish'].map(
+    all,
+  ),
   ...['Tanh', 'Gelu', 'Softsign'].map(all),
-  ...['Identity', 'Reshape', 'Transpose', 'Squeeze', 'Unsqueeze', 'Flatten', 'Concat', 'Split', 'Slice'].map(all),
+  ...['Identity', 'Reshape', 'Transpose', 'Squeeze', 'Unsqueeze', 'Flatten', 'Concat', 'Split', 'Slice'].map(
+    all,
+  ),
   ...['Expand', 'Tile', 'Pad', 'Where', 'DepthToSpace', 'SpaceToDepth', 'Trilu', 'ReverseSequence'].map(all),
   ...['GatherElements', 'GatherND', 'ScatterElements', 'ScatterND', 'Compress'].map(all),
   ...['MaxPool', 'GlobalMaxPool', 'Gather', 'Resize', 'Upsample', 'Dropout'].map(first),
@@ -34,16 +46,79 @@ const followers = new Map<string, readonly number[] | 'all'>([
 
 /** Kept in FP32, with outputs of their first input's type: known in order to know the types that follow. */
 const sameTypeOperators = new Set([
-  ...['Softmax', 'LogSoftmax', 'Hardmax', 'BatchNormalization', 'InstanceNormalization', 'LayerNormalization'],
+  ...[
+    'Softmax',
+    'LogSoftmax',
+    'Hardmax',
+    'BatchNormalization',
+    'InstanceNormalization',
+    'LayerNormalization',
+  ],
   ...['GroupNormalization', 'RMSNormalization', 'LpNormalization', 'MeanVarianceNormalization', 'LRN'],
-  ...['ReduceMean', 'ReduceSum', 'ReduceMax', 'ReduceMin', 'ReduceProd', 'ReduceL1', 'ReduceL2', 'ReduceSumSquare'],
-  ...['ReduceLogSum', 'ReduceLogSumExp', 'AveragePool', 'GlobalAveragePool', 'LpPool', 'GlobalLpPool', 'Mean'],
-  ...['CumSum', 'TopK', 'Pow', 'Exp', 'Log', 'Sqrt', 'Reciprocal', 'Erf', 'Sin', 'Cos', 'Tan', 'Atan', 'Softplus'],
-  ...['Elu', 'Selu', 'Celu', 'Mish', 'Swish', 'Mod', 'RotaryEmbedding', 'GridSample', 'RoiAlign', 'LSTM', 'GRU', 'RNN'],
+  ...[
+    'ReduceMean',
+    'ReduceSum',
+    'ReduceMax',
+    'ReduceMin',
+    'ReduceProd',
+    'ReduceL1',
+    'ReduceL2',
+    'ReduceSumSquare',
+  ],
+  ...[
+    'ReduceLogSum',
+    'ReduceLogSumExp',
+    'AveragePool',
+    'GlobalAveragePool',
+    'LpPool',
+    'GlobalLpPool',
+    'Mean',
+  ],
+  ...[
+    'CumSum',
+    'TopK',
+    'Pow',
+    'Exp',
+    'Log',
+    'Sqrt',
+    'Reciprocal',
+    'Erf',
+    'Sin',
+    'Cos',
+    'Tan',
+    'Atan',
+    'Softplus',
+  ],
+  ...[
+    'Elu',
+    'Selu',
+    'Celu',
+    'Mish',
+    'Swish',
+    'Mod',
+    'RotaryEmbedding',
+    'GridSample',
+    'RoiAlign',
+    'LSTM',
+    'GRU',
+    'RNN',
+  ],
 ]);
 const int64Operators = new Set(['Shape', 'Size', 'NonZero', 'ArgMax', 'ArgMin']);
 const boolOperators = new Set([
-  ...['Equal', 'Less', 'LessOrEqual', 'Greater', 'GreaterOrEqual', 'And', 'Or', 'Xor', 'Not', 'IsNaN', 'IsInf'],
+  ...[
+    'Equal',
+    'Less',
+    'LessOrEqual',
+    'Greater',
+    'GreaterOrEqual',
+    'And',
+    'Or',
+    'Xor',
+    'Not',
+    'IsNaN',
+    'IsInf',
+  ],
 ]);
 
 function all(type: string): [string, 'all'] {
@@ -187,14 +262,18 @@ class Caster {
     if (operator === 'Constant') this.#defineConstant(node);
     if (products.has(operator) && inputs.some((i) => this.#types.get(node.input[i]!) === float32)) {
       const reason = kept ? 'options.keepFp32 names it' : this.#productRefusal(node, inputs);
-      if (reason === undefined) return this.#emitLow(node, inputs);
-      this.#kept.push({ node: node.name || node.output[0] || operator, reason });
+      if (reason === undefined) this.#emitLow(node, inputs);
+      else {
+        this.#kept.push({ node: node.name || node.output[0] || operator, reason });
+        this.#emitHigh(node, operator, inputs);
+      }
     } else if (!kept && followers.has(operator) && this.#follows(node, operator, inputs)) {
-      return this.#emitLow(node, inputs);
+      this.#emitLow(node, inputs);
     } else if (!kept && operator === 'Gather' && this.#isTable(node.input[0]!)) {
-      return this.#emitTable(node);
+      this.#emitTable(node);
+    } else {
+      this.#emitHigh(node, operator, inputs);
     }
-    this.#emitHigh(node, operator, inputs);
   }
 
   /** Why a product can't be computed in FP16. */
@@ -277,7 +356,12 @@ class Caster {
     if (isMove && inputs.some((i) => this.#dequantized.has(node.input[i]!))) this.#dequantized.add(name);
   }
 
-  #outputType(node: NodeProto, operator: string, output: number, inputs: readonly number[]): number | undefined {
+  #outputType(
+    node: NodeProto,
+    operator: string,
+    output: number,
+    inputs: readonly number[],
+  ): number | undefined {
     const typeOf = (i: number) => this.#types.get(node.input[i] ?? '');
     if (output > 0 && operator !== 'Split' && !sameTypeOperators.has(operator)) return undefined;
     if (operator === 'TopK' && output === 1) return int64;

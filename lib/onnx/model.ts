@@ -1,6 +1,4 @@
-import { randomBytes } from 'node:crypto';
-import { open, rename, rm, stat } from 'node:fs/promises';
-import { basename, dirname, join } from 'node:path';
+import { writeAtomically } from '../atomic-file.js';
 import { TensorRTError } from '../errors.js';
 import { readWhole } from './file-range.js';
 import { decodeMessage, encodeMessage, type Field, type MessageType, messageType } from './protobuf.js';
@@ -446,29 +444,10 @@ export async function readModel(path: string): Promise<ModelProto> {
 }
 
 /**
- * Writes an `.onnx` file. The file appears whole or not at all: it is written beside its place, then renamed.
+ * Writes an `.onnx` file, which appears whole or not at all.
  *
  * @throws TensorRTError ERR_IO with the cause, ERR_MODEL_UNSUPPORTED above 2 GiB.
  */
 export async function writeModel(value: ModelProto, path: string): Promise<void> {
-  const data = serializeModel(value);
-  const temporary = join(dirname(path), `.${basename(path)}.${randomBytes(6).toString('hex')}.tmp`);
-  try {
-    const file = await open(temporary, 'wx');
-    try {
-      await file.writeFile(data);
-      await file.sync();
-    } finally {
-      await file.close();
-    }
-    // Renaming onto an empty folder would succeed on some systems.
-    const existing = await stat(path).catch(() => undefined);
-    if (existing?.isDirectory()) throw Object.assign(new Error('EISDIR: it is a folder'), { code: 'EISDIR' });
-    await rename(temporary, path);
-  } catch (cause) {
-    await rm(temporary, { force: true }).catch(() => undefined);
-    throw new TensorRTError('ERR_IO', `Can't write the model ${path}: ${(cause as Error).message}.`, {
-      cause,
-    });
-  }
+  await writeAtomically(path, serializeModel(value), 'model');
 }

@@ -1,0 +1,249 @@
+import { mkdtemp, rm } from 'node:fs/promises';
+import { tmpdir } from 'node:os';
+import path from 'node:path';
+import { dataTypeFromOnnx } from './data-type.js';
+import { Engine, type EngineManifest, type TensorInfo } from './engine.js';
+import { describe, invalidArgType, invalidArgValue, TensorRTError } from './errors.js';
+import { type NativeBuildRequest, type NativeBuildResult, native } from './native.js';
+import { checkOptions, checkSignal, enumOption, integerOption, stringsOption } from './options.js';
+import { type PreparedModel, prepareModel } from './prepare-model.js';
+import { checkProfiles, completeProfile, type Profile, parseShapes, type ShapeRanges } from './shapes.js';
+import { findTensorRT } from './tensorrt-library.js';
+
+export interface BuildProgress {
+  /** 'Preparing model', then TensorRT's own terms, e.g. 'Parsing', 'Building engine'. Phases may nest. */
+  readonly phase: string;
+  /** Steps done: 0 to `steps`. */
+  readonly step: number;
+  readonly steps: number;
+}
+
+export interface BuildOptions {
+  /**
+   * 'fp16' (default) casts the graph first: matrix products and convolutions in FP16; softmax, normalisation,
+   * reductions, powers, exponentials and the graph's inputs and outputs in FP32. 'fp32' and 'as-exported' compile
+   * the types that the model has.
+   */
+  precision?: 'as-exported' | 'fp32' | 'fp16';
+  /**
+   * Shapes to compile for, by input name: `{ min, opt, max }`, or one shape. An array is several optimization
+   * profiles. An input that is left out gets ranges that the names of its dimensions suggest: batch 1 to 16 and
+   * sequence 1 to 512, say; the engine's manifest has them. They are binding.
+   */
+  shapes?: ShapeRanges | readonly ShapeRanges[];
+  /** GPUs to compile for, e.g. 'sm_89'; they need not be here. Default: this machine's. */
+  target?: string | readonly string[];
+  /** 'auto' and 'tensorrt-rtx' are the same in this version. */
+  runtime?: 'auto' | 'tensorrt-rtx';
+  /** The TensorRT-RTX library, or its folder. Default: `NODE_TENSORRT_TENSORRT_PATH`, else where it is usually found. */
+  libraryPath?: string;
+  /** 'auto': let TensorRT use 2:4 sparse weights where it finds them. Default 'off'. */
+  sparsity?: 'off' | 'auto';
+  /** How long TensorRT may look for a faster plan: 0 to 5. Default: its own, 3. */
+  optimizationLevel?: 0 | 1 | 2 | 3 | 4 | 5;
+  /** Device memory in bytes that a layer's kernel may use beside its inputs and outputs. Default: the GPU's. */
+  workspace?: number;
+  /** With 'fp16': nodes to leave in FP32, by name or operator type; `*` stands for any characters. */
+  keepFp32?: readonly string[];
+  onProgress?(progress: BuildProgress): void;
+  /** Aborting stops the build at TensorRT's next step; it rejects with the signal's reason. */
+  signal?: AbortSignal;
+}
+
+const buildOptionNames = [
+  'precision',
+  'shapes',
+  'target',
+  'runtime',
+  'libraryPath',
+  'sparsity',
+  'optimizationLevel',
+  'workspace',
+  'keepFp32',
+  'onProgress',
+  'signal',
+] as const;
+const laterBuildOptions = ['masks', 'refit', 'timingCache', 'calibration', 'cache'] as const;
+
+/** Weights beyond this are written beside the ONNX file, which ends at 2 GiB. */
+const maxInlineBytes = 1.5 * 2 ** 30;
+
+/**
+ * Compiles an ONNX model, a file with its external data beside it or the bytes of one, into a TensorRT engine. All
+ * work is done on threads of its own. With `target`, no GPU is needed.
+ * @throws (rejects) TensorRTError ERR_MODEL_NOT_FOUND, ERR_MODEL_INVALID, ERR_MODEL_UNSUPPORTED (names the node and
+ *   the reason), ERR_BUILD_FAILED, ERR_NO_GPU, ERR_LIBRARY_NOT_FOUND, ERR_LIBRARY_UNSUPPORTED, ERR_OUT_OF_MEMORY,
+ *   ERR_IO; TypeError or RangeError for bad arguments; the signal's reason
+ */
+export async function buildEngine(model: string | Uint8Array, options: BuildOptions = {}): Promise<Engine> {
+  if (typeof model !== 'string' && !(model instanceof Uint8Array)) {
+    throw invalidArgType('model', 'a path or a Uint8Array', model);
+  }
+  checkOptions(options, 'options', buildOptionNames, laterBuildOptions);
+  const precision = precisionOption(options.precision);
+  const profiles = parseShapes(options.shapes);
+  const computeCapabilities = parseTargets(options.target);
+  if ((options.runtime as string) === 'tensorrt') {
+    throw new TensorRTError(
+      'ERR_LIBRARY_UNSUPPORTED',
+      "options.runtime is 'tensorrt', with which this version can't compile; 'tensorrt-rtx' can.",
+    );
+  }
+  enumOption(options.runtime, 'options.runtime', ['auto', 'tensorrt-rtx']);
+  if (options.libraryPath !== undefined && typeof options.libraryPath !== 'string') {
+    throw invalidArgType('options.libraryPath', 'a string', options.libraryPath);
+  }
+  const sparsity = enumOption(options.sparsity, 'options.sparsity', ['off', 'auto']) === 'auto';
+  const optimizationLevel = integerOption(
+    options.optimizationLevel,
+    'options.optimizationLevel',
+    undefined,
+    0,
+    5,
+  );
+  const workspace = integerOption(
+    options.workspace,
+    'options.workspace',
+    undefined,
+    0,
+    Number.MAX_SAFE_INTEGER,
+  );
+  const keepFp32 = stringsOption(options.keepFp32, 'options.keepFp32');
+  const { onProgress, signal } = options;
+  if (onProgress !== undefined && typeof onProgress !== 'function') {
+    throw invalidArgType('options.onProgress', 'a function', onProgress);
+  }
+  checkSignal(signal, 'options.signal');
+  signal?.throwIfAborted();
+
+  const library = await findTensorRT(options.libraryPath);
+  const targets = computeCapabilities ?? [gpuHere()];
+  signal?.throwIfAborted();
+  const directory = await temporaryDirectory();
+  try {
+    onProgress?.({ phase: 'Preparing model', step: 0, steps: 1 });
+    const prepared = await prepareModel(
+      { model, float16: precision === 'fp16', keepFp32, directory, maxInlineBytes },
+      signal,
+    );
+    onProgress?.({ phase: 'Preparing model', step: 1, steps: 1 });
+    checkProfiles(profiles, prepared.inputs);
+    const complete = completeProfiles(profiles, prepared);
+
+    const request: NativeBuildRequest = {
+      library: library.path,
+      model: prepared.file,
+      modelPath: prepared.modelPath,
+      profiles: complete,
+      // Empty for the GPU present, for which TensorRT asks it for more than its number.
+      computeCapabilities: computeCapabilities ?? [],
+      sparsity,
+      ...(optimizationLevel === undefined ? {} : { optimizationLevel }),
+      ...(workspace === undefined ? {} : { workspace }),
+    };
+    signal?.throwIfAborted();
+    const build = native().buildPlan(
+      request,
+      onProgress && ((phase, step, steps) => onProgress({ phase, step, steps })),
+    );
+    const cancel = () => build.cancel();
+    signal?.addEventListener('abort', cancel, { once: true });
+    const result = await build.result.finally(() => signal?.removeEventListener('abort', cancel));
+    signal?.throwIfAborted();
+    if (!result) throw new TensorRTError('ERR_BUILD_FAILED', 'The build was stopped.');
+
+    const { version } = require('../package.json') as { version: string };
+    const manifest: EngineManifest = {
+      library: { flavour: library.flavour, version: library.version },
+      builder: version,
+      targets: targets.map((number) => `sm_${number}`),
+      precision,
+      profiles: complete,
+      model: {
+        ...(typeof model === 'string' ? { name: path.basename(model) } : {}),
+        sha256: prepared.sha256,
+        weightsSha256: prepared.weightsSha256,
+        producer: prepared.producer,
+      },
+      options: {
+        ...(sparsity ? { sparsity: 'auto' } : {}),
+        ...(optimizationLevel === undefined ? {} : { optimizationLevel }),
+        ...(workspace === undefined ? {} : { workspace }),
+        ...(keepFp32.length > 0 ? { keepFp32 } : {}),
+      },
+      created: new Date().toISOString(),
+      warnings: result.warnings,
+      inputs: result.inputs.map(withTypeName),
+      outputs: result.outputs.map(withTypeName),
+    };
+    const layers = result.layers.map((layer) => ({ ...layer, outputs: layer.outputs.map(withTypeName) }));
+    return await Engine.assemble(manifest, layers, new Uint8Array(result.plan));
+  } finally {
+    await rm(directory, { recursive: true, force: true });
+  }
+}
+
+function withTypeName({ name, type, dims }: NativeBuildResult['inputs'][number]): TensorInfo {
+  return { name, type: dataTypeFromOnnx(type) ?? null, dims };
+}
+
+/** The profiles given, with ranges for the inputs that they lack; one of those alone where none is given. */
+function completeProfiles(profiles: readonly Profile[], { inputs }: PreparedModel): Profile[] {
+  if (profiles.length === 0) {
+    const derived = completeProfile({}, inputs);
+    return Object.keys(derived).length > 0 ? [derived] : [];
+  }
+  return profiles.map((profile, i) =>
+    completeProfile(profile, inputs, profiles.length > 1 ? `options.shapes[${i}]` : 'options.shapes'),
+  );
+}
+
+function precisionOption(precision: unknown): 'as-exported' | 'fp32' | 'fp16' {
+  if (precision === 'bf16') {
+    throw invalidArgValue(
+      'options.precision',
+      "'bf16' is not supported in this version; 'fp16' and 'fp32' are.",
+    );
+  }
+  return enumOption(precision, 'options.precision', ['fp16', 'fp32', 'as-exported']);
+}
+
+/** 'sm_89' → 89; undefined for this machine's GPU. */
+function parseTargets(target: unknown): number[] | undefined {
+  if (target === undefined) return undefined;
+  const names = Array.isArray(target) ? target : [target];
+  if (names.length === 0) throw invalidArgValue('options.target', 'is an empty list.');
+  const numbers = names.map((name, i) => {
+    const option = Array.isArray(target) ? `options.target[${i}]` : 'options.target';
+    if (typeof name !== 'string') throw invalidArgType(option, "a string such as 'sm_89'", name);
+    const digits = /^sm_(\d{2,3})$/.exec(name)?.[1];
+    if (!digits)
+      throw invalidArgValue(option, `must be a compute capability such as 'sm_89', not ${describe(name)}.`);
+    return Number(digits);
+  });
+  return [...new Set(numbers)];
+}
+
+/** The number of this machine's first GPU: 89 for sm_89. */
+function gpuHere(): number {
+  const { gpus, error } = native().probeCuda();
+  const gpu = gpus[0];
+  if (gpu) return gpu.computeCapability[0] * 10 + gpu.computeCapability[1];
+  throw new TensorRTError(
+    'ERR_NO_GPU',
+    `There is no GPU here to compile for: ${error ?? 'the driver lists none.'} ` +
+      "To compile for one elsewhere, name it in options.target: 'sm_89', or a list.",
+  );
+}
+
+async function temporaryDirectory(): Promise<string> {
+  try {
+    return await mkdtemp(path.join(tmpdir(), 'node-tensorrt-'));
+  } catch (cause) {
+    throw new TensorRTError(
+      'ERR_IO',
+      `Could not make a folder in ${tmpdir()}: ${(cause as Error).message}. TMPDIR names another.`,
+      { cause },
+    );
+  }
+}

@@ -1,0 +1,344 @@
+import { createHash } from 'node:crypto';
+import { open } from 'node:fs/promises';
+import { setImmediate as nextTurn } from 'node:timers/promises';
+import { writeAtomically } from './atomic-file.js';
+import { type DataType, dataTypes } from './data-type.js';
+import { invalidArgType, TensorRTError } from './errors.js';
+import { readWhole } from './onnx/file-range.js';
+import { checkOptions } from './options.js';
+import type { Profile, ShapeRange } from './shapes.js';
+import type { Dims } from './tensor.js';
+
+/** A value in a compiled network. */
+export interface TensorInfo {
+  readonly name: string;
+  /** null for a type that no {@link DataType} names. */
+  readonly type: DataType | null;
+  /** -1 is a dynamic dimension. */
+  readonly dims: Dims;
+}
+
+/** An engine's input or output. */
+export interface EngineTensor extends TensorInfo {
+  /** Of an input, its range in each optimization profile; none where it is static, and for outputs. */
+  readonly profiles: readonly ShapeRange[];
+}
+
+/** One layer of the network that was compiled. */
+export interface LayerInfo {
+  readonly name: string;
+  /** TensorRT's term, e.g. 'MATRIX_MULTIPLY'. */
+  readonly type: string;
+  readonly inputs: readonly string[];
+  readonly outputs: readonly TensorInfo[];
+}
+
+/** Where an engine comes from. Plain JSON. */
+export interface EngineManifest {
+  /** What compiled it, and what can run it. */
+  readonly library: { readonly flavour: 'rtx'; readonly version: string };
+  /** Version of node-tensorrt. */
+  readonly builder: string;
+  /** GPUs it was compiled for, e.g. 'sm_89'. */
+  readonly targets: readonly string[];
+  readonly precision: 'as-exported' | 'fp32' | 'fp16';
+  /** Empty where every input is static. */
+  readonly profiles: readonly Profile[];
+  readonly model: {
+    /** The file's name, without its folder; absent if the model was given as bytes. */
+    readonly name?: string;
+    /** Hexadecimal SHA-256 of the ONNX file. */
+    readonly sha256: string;
+    /** Hexadecimal SHA-256 of its weights' names, types, dimensions and elements. */
+    readonly weightsSha256: string;
+    /** What exported it. */
+    readonly producer: string;
+  };
+  /** Build options that are not defaults. */
+  readonly options: Readonly<Record<string, unknown>>;
+  /** When it was built, ISO 8601. */
+  readonly created: string;
+  /** What TensorRT warned of. */
+  readonly warnings: readonly string[];
+  readonly inputs: readonly TensorInfo[];
+  readonly outputs: readonly TensorInfo[];
+}
+
+// An engine file: the header, then the manifest and the layers (JSON), then the plan, to the end of the file.
+//
+//   0  magic: 0x89 'N' 'T' 'R' 'T' CR LF 0x1a. As PNG's: no text file has it, and a transfer as text breaks it
+//   8  format version, uint32 (all numbers are little-endian)
+//  12  zero, uint32
+//  16  bytes of the manifest, uint64
+//  24  bytes of the layers, uint64
+//  32  bytes of the plan, uint64
+//  40  SHA-256 of bytes 0 to 39 and of all that follows this field
+//  72  manifest
+const magic = Buffer.from([0x89, 0x4e, 0x54, 0x52, 0x54, 0x0d, 0x0a, 0x1a]);
+const formatVersion = 1;
+const hashOffset = 40;
+const headerBytes = 72;
+
+/** What the plans of TensorRT and of TensorRT-RTX begin with. */
+const planMagics = ['ptrt', 'vtrt'];
+
+/** Hashing in pieces of this size, the event loop is held up 2 ms at most. */
+const pieceBytes = 2 ** 20;
+
+interface Contents {
+  readonly manifest: EngineManifest;
+  readonly layers: readonly LayerInfo[];
+}
+
+/** A model compiled by TensorRT, in memory. Immutable. */
+export class Engine {
+  /** The bytes of the file: the container, or a bare plan. */
+  #bytes: Uint8Array | undefined;
+  readonly #planOffset: number;
+  readonly #contents: Contents | undefined;
+
+  private constructor(bytes: Uint8Array, planOffset: number, contents: Contents | undefined) {
+    this.#bytes = bytes;
+    this.#planOffset = planOffset;
+    this.#contents = contents;
+  }
+
+  /**
+   * Reads an engine file, or its bytes, which are copied. The container is checked whole (magic, version, lengths,
+   * SHA-256) before anything in it is used. A bare TensorRT plan can run code of its maker's choice when TensorRT
+   * loads it, and carries no checksum: it needs `trusted`.
+   * @throws (rejects) TensorRTError ERR_ENGINE_CORRUPT, ERR_ENGINE_INCOMPATIBLE, ERR_MODEL_NOT_FOUND, ERR_IO;
+   *   TypeError ERR_INVALID_ARG_TYPE
+   */
+  static async load(file: string | Uint8Array, options: { trusted?: boolean } = {}): Promise<Engine> {
+    checkOptions(options, 'options', ['trusted'], []);
+    const isPath = typeof file === 'string';
+    if (!isPath && !(file instanceof Uint8Array))
+      throw invalidArgType('file', 'a path or a Uint8Array', file);
+    const bytes = isPath ? await readWhole(file, 'engine') : new Uint8Array(file);
+    const label = isPath ? file : 'The engine';
+    const isContainer = magic.equals(bytes.subarray(0, magic.length));
+    if (!isContainer && planMagics.includes(Buffer.from(bytes.subarray(0, 4)).toString('latin1'))) {
+      if (options.trusted === true) return new Engine(bytes, 0, undefined);
+      throw new TensorRTError(
+        'ERR_ENGINE_CORRUPT',
+        `${label} is a bare TensorRT plan, not an engine file of node-tensorrt: it has no checksum. ` +
+          'If you trust where it comes from, pass { trusted: true }.',
+      );
+    }
+    const { planOffset, ...contents } = await parseContainer(bytes, label);
+    return new Engine(bytes, planOffset, contents);
+  }
+
+  /** The engine of a finished build. */
+  static async assemble(
+    manifest: EngineManifest,
+    layers: readonly LayerInfo[],
+    plan: Uint8Array,
+  ): Promise<Engine> {
+    const parts = [Buffer.from(JSON.stringify(manifest)), Buffer.from(JSON.stringify(layers)), plan];
+    const lengths = parts.map((part) => part.length);
+    const bytes = new Uint8Array(headerBytes + lengths.reduce((sum, length) => sum + length, 0));
+    bytes.set(magic);
+    const view = new DataView(bytes.buffer);
+    view.setUint32(magic.length, formatVersion, true);
+    lengths.forEach((length, i) => {
+      view.setBigUint64(16 + 8 * i, BigInt(length), true);
+    });
+    let offset = headerBytes;
+    for (const part of parts) {
+      bytes.set(part, offset);
+      offset += part.length;
+    }
+    bytes.set(await containerHash(bytes), hashOffset);
+    return new Engine(bytes, bytes.length - plan.length, { manifest, layers });
+  }
+
+  /** @throws TensorRTError ERR_ENGINE_INCOMPATIBLE for a bare plan, which says nothing about itself */
+  get inputs(): readonly EngineTensor[] {
+    const { inputs, profiles } = this.manifest;
+    return inputs.map((input) => ({
+      ...input,
+      profiles: profiles.flatMap((profile) => profile[input.name] ?? []),
+    }));
+  }
+
+  /** @throws TensorRTError ERR_ENGINE_INCOMPATIBLE for a bare plan, which says nothing about itself */
+  get outputs(): readonly EngineTensor[] {
+    return this.manifest.outputs.map((output) => ({ ...output, profiles: [] }));
+  }
+
+  /** @throws TensorRTError ERR_ENGINE_INCOMPATIBLE for a bare plan, which says nothing about itself */
+  get manifest(): EngineManifest {
+    return this.#described().manifest;
+  }
+
+  /** Bytes of the file that {@link save} writes. */
+  get byteLength(): number {
+    return this.#live().length;
+  }
+
+  /**
+   * Writes the engine file. It appears whole or not at all: it is written beside its place, then renamed.
+   * @throws (rejects) TensorRTError ERR_IO, ERR_DISPOSED; TypeError ERR_INVALID_ARG_TYPE
+   */
+  async save(file: string): Promise<void> {
+    if (typeof file !== 'string') throw invalidArgType('path', 'a string', file);
+    await writeAtomically(file, this.#live(), 'engine');
+  }
+
+  /** A copy of the bare TensorRT plan: what trtexec and Triton load. */
+  plan(): Uint8Array {
+    return this.#live().slice(this.#planOffset);
+  }
+
+  /**
+   * The layers of the network as it went to TensorRT's compiler, which fuses most of them.
+   * @throws (rejects) TensorRTError ERR_ENGINE_INCOMPATIBLE for a bare plan, ERR_DISPOSED
+   */
+  async inspect(): Promise<LayerInfo[]> {
+    return structuredClone([...this.#described().layers]);
+  }
+
+  /** Lets go of the memory. May be called again. */
+  dispose(): void {
+    this.#bytes = undefined;
+  }
+
+  [Symbol.dispose](): void {
+    this.dispose();
+  }
+
+  #live(): Uint8Array {
+    if (!this.#bytes) throw new TensorRTError('ERR_DISPOSED', 'The engine was disposed.');
+    return this.#bytes;
+  }
+
+  #described(): Contents {
+    this.#live();
+    if (this.#contents) return this.#contents;
+    throw new TensorRTError(
+      'ERR_ENGINE_INCOMPATIBLE',
+      'This engine is a bare TensorRT plan, which does not say what it holds. Save engines with Engine.save().',
+    );
+  }
+}
+
+/** Whether a file begins as engine files do; false where there is none to read. */
+export async function isEngineFile(file: string): Promise<boolean> {
+  const handle = await open(file, 'r').catch(() => undefined);
+  try {
+    const start = Buffer.alloc(magic.length);
+    await handle?.read(start, 0, start.length, 0);
+    return start.equals(magic);
+  } catch {
+    return false;
+  } finally {
+    await handle?.close();
+  }
+}
+
+async function containerHash(bytes: Uint8Array): Promise<Uint8Array> {
+  const hash = createHash('sha256').update(bytes.subarray(0, hashOffset));
+  for (let at = headerBytes; at < bytes.length; at += pieceBytes) {
+    hash.update(bytes.subarray(at, at + pieceBytes));
+    await nextTurn();
+  }
+  return hash.digest();
+}
+
+async function parseContainer(bytes: Uint8Array, label: string): Promise<Contents & { planOffset: number }> {
+  const corrupt = (problem: string, cause?: unknown) =>
+    new TensorRTError('ERR_ENGINE_CORRUPT', `${label} ${problem}. Build it again.`, { cause });
+  if (bytes.length === 0) throw corrupt('is empty');
+  if (!magic.equals(bytes.subarray(0, magic.length))) throw corrupt('is not an engine file of node-tensorrt');
+  if (bytes.length < headerBytes) throw corrupt(`ends within its header, after ${bytes.length} bytes`);
+  const view = new DataView(bytes.buffer, bytes.byteOffset);
+  const version = view.getUint32(magic.length, true);
+  if (version !== formatVersion) {
+    throw new TensorRTError(
+      'ERR_ENGINE_INCOMPATIBLE',
+      `${label} has format version ${version}; this node-tensorrt reads version ${formatVersion}. ` +
+        'Build it again, or use the version that wrote it.',
+    );
+  }
+  const [manifestLength, layersLength, planLength] = [16, 24, 32].map((at) => view.getBigUint64(at, true));
+  const expected = BigInt(headerBytes) + manifestLength! + layersLength! + planLength!;
+  if (expected !== BigInt(bytes.length)) {
+    const relation = expected > bytes.length ? 'is cut short' : 'has bytes after its end';
+    throw corrupt(`${relation}: it should have ${expected} bytes and has ${bytes.length}`);
+  }
+  const hash = await containerHash(bytes);
+  if (!Buffer.from(hash).equals(bytes.subarray(hashOffset, headerBytes))) {
+    throw corrupt('is damaged: its SHA-256 does not match');
+  }
+  // The checksum guards against accidents, not against a maker of bad files: shapes are checked too.
+  const layersOffset = headerBytes + Number(manifestLength);
+  const planOffset = layersOffset + Number(layersLength);
+  const text = (from: number, to: number) =>
+    Buffer.from(bytes.buffer, bytes.byteOffset + from, to - from).toString();
+  try {
+    const manifest = JSON.parse(text(headerBytes, layersOffset));
+    const layers = JSON.parse(text(layersOffset, planOffset));
+    if (!isManifest(manifest) || !isArrayOf(layers, isLayer))
+      throw new Error('a field is missing or of another type');
+    return { manifest, layers, planOffset };
+  } catch (cause) {
+    throw corrupt(`has a manifest that can't be read: ${(cause as Error).message}`, cause);
+  }
+}
+
+// ---- what JSON from a file has to be ----
+
+function isObject(value: unknown): value is Record<string, unknown> {
+  return typeof value === 'object' && value !== null && !Array.isArray(value);
+}
+
+function isArrayOf<T>(value: unknown, is: (element: unknown) => element is T): value is T[] {
+  return Array.isArray(value) && value.every(is);
+}
+
+const isString = (value: unknown): value is string => typeof value === 'string';
+const isDim = (value: unknown): value is number => Number.isInteger(value) && (value as number) >= -1;
+
+function isTensor(value: unknown): value is TensorInfo {
+  return (
+    isObject(value) &&
+    isString(value.name) &&
+    (value.type === null || (isString(value.type) && Object.hasOwn(dataTypes, value.type))) &&
+    isArrayOf(value.dims, isDim)
+  );
+}
+
+function isLayer(value: unknown): value is LayerInfo {
+  return (
+    isObject(value) &&
+    isString(value.name) &&
+    isString(value.type) &&
+    isArrayOf(value.inputs, isString) &&
+    isArrayOf(value.outputs, isTensor)
+  );
+}
+
+function isRange(value: unknown): value is ShapeRange {
+  return isObject(value) && [value.min, value.opt, value.max].every((dims) => isArrayOf(dims, isDim));
+}
+
+function isProfile(value: unknown): value is Profile {
+  return isObject(value) && Object.values(value).every(isRange);
+}
+
+function isManifest(value: unknown): value is EngineManifest {
+  if (!isObject(value) || !isObject(value.library) || !isObject(value.model) || !isObject(value.options))
+    return false;
+  const { library, model } = value;
+  return (
+    [library.flavour, library.version, value.builder, value.precision, value.created].every(isString) &&
+    [model.sha256, model.weightsSha256, model.producer, model.name ?? ''].every(isString) &&
+    isArrayOf(value.targets, isString) &&
+    isArrayOf(value.warnings, isString) &&
+    isArrayOf(value.profiles, isProfile) &&
+    isArrayOf(value.inputs, isTensor) &&
+    isArrayOf(value.outputs, isTensor)
+  );
+}

@@ -1,0 +1,235 @@
+import { createHash, type Hash } from 'node:crypto';
+import { mkdir, open, symlink } from 'node:fs/promises';
+import path from 'node:path';
+import { parentPort, Worker, workerData } from 'node:worker_threads';
+import { type DataType, dataTypeFromOnnx, dataTypes } from './data-type.js';
+import { TensorRTError } from './errors.js';
+import { type CastFloat16Report, castToFloat16 } from './onnx/cast-float16.js';
+import { readRange, readWhole } from './onnx/file-range.js';
+import { externalData, isExternal, tensorBytes, tensorSize } from './onnx/initializer.js';
+import {
+  type GraphProto,
+  type ModelProto,
+  parseModel,
+  serializeModel,
+  type TensorProto,
+} from './onnx/model.js';
+import type { DeclaredInput } from './shapes.js';
+
+/** What has to happen to a model before TensorRT's parser sees it. */
+export interface PrepareRequest {
+  /** A file, whose external data lies beside it, or the bytes of one without external data. */
+  readonly model: string | Uint8Array;
+  /** Cast it to FP16 by `castToFloat16`. */
+  readonly float16: boolean;
+  readonly keepFp32: readonly string[];
+  /** An existing folder for what has to be written. */
+  readonly directory: string;
+  /** Weights above this many bytes in all are written beside the model: an ONNX file ends at 2 GiB. */
+  readonly maxInlineBytes: number;
+}
+
+/** A model that TensorRT's parser can read. */
+export interface PreparedModel {
+  /** The ONNX file to parse. */
+  readonly file: string;
+  /** The path relative to which its external data lies. */
+  readonly modelPath: string;
+  readonly inputs: readonly DeclaredInput[];
+  /** Of the file given, in hexadecimal. */
+  readonly sha256: string;
+  /** Of every weight's name, type, dimensions and elements, in the order of names. */
+  readonly weightsSha256: string;
+  readonly producer: string;
+  readonly cast?: CastFloat16Report;
+}
+
+type Answer = { value: PreparedModel } | { error: { code?: string; name: string; message: string } };
+
+/**
+ * Prepares a model on a thread of its own: parsing, hashing and casting gigabytes must not hold up the event loop.
+ * @throws (rejects) TensorRTError ERR_MODEL_NOT_FOUND, ERR_MODEL_INVALID, ERR_MODEL_UNSUPPORTED, ERR_IO; the
+ *   signal's reason
+ */
+export async function prepareModel(
+  request: PrepareRequest,
+  signal: AbortSignal | undefined,
+): Promise<PreparedModel> {
+  signal?.throwIfAborted();
+  const { model } = request;
+  // A copy: the caller's bytes stay the caller's.
+  const bytes = typeof model === 'string' ? undefined : new Uint8Array(model);
+  const worker = new Worker(__filename, {
+    workerData: { ...request, model: bytes ?? model },
+    transferList: bytes ? [bytes.buffer] : [],
+    execArgv: [],
+  });
+  const stop = () => void worker.terminate();
+  signal?.addEventListener('abort', stop, { once: true });
+  try {
+    const answer = await new Promise<Answer | undefined>((resolve, reject) => {
+      worker.once('message', resolve);
+      worker.once('error', reject);
+      worker.once('exit', () => resolve(undefined));
+    });
+    signal?.throwIfAborted();
+    if (answer && 'value' in answer) return answer.value;
+    const { code, message } = answer?.error ?? { message: 'The thread that read the model ended.' };
+    if (code?.startsWith('ERR_') && answer?.error.name === 'TensorRTError') {
+      throw new TensorRTError(code as 'ERR_IO', message);
+    }
+    throw new TensorRTError('ERR_IO', `Could not prepare the model: ${message}`);
+  } catch (error) {
+    if ((error as NodeJS.ErrnoException).code === 'ERR_WORKER_OUT_OF_MEMORY') {
+      throw new TensorRTError('ERR_OUT_OF_MEMORY', 'There is not enough memory to read the model.', {
+        cause: error,
+      });
+    }
+    throw error;
+  } finally {
+    signal?.removeEventListener('abort', stop);
+    await worker.terminate();
+  }
+}
+
+// ---- on the worker's side --------------------------------------------------------------------------------------------
+
+async function prepare(request: PrepareRequest): Promise<PreparedModel> {
+  const { model: source } = request;
+  const isFile = typeof source === 'string';
+  const bytes = isFile ? await readWhole(source, 'model') : source;
+  const directory = isFile ? path.dirname(path.resolve(source)) : undefined;
+  const label = isFile ? source : 'The model';
+  const where = directory === undefined ? {} : { directory };
+  try {
+    const model = parseModel(bytes);
+    const weightsSha256 = hashWeights(model.graph, where);
+    const common = {
+      inputs: declaredInputs(model),
+      sha256: createHash('sha256').update(bytes).digest('hex'),
+      weightsSha256,
+      producer: [model.producerName, model.producerVersion].filter(Boolean).join(' '),
+    };
+    if (!request.float16) {
+      if (isFile) return { ...common, file: path.resolve(source), modelPath: path.resolve(source) };
+      const file = path.join(request.directory, 'model.onnx');
+      await writeFile(file, [bytes]);
+      return { ...common, file, modelPath: file };
+    }
+    const { model: mixed, report } = castToFloat16(model, { ...where, keepFp32: request.keepFp32 });
+    return { ...common, ...(await writeMixed(mixed, request, directory)), cast: report };
+  } catch (error) {
+    if (error instanceof TensorRTError && error.code === 'ERR_MODEL_INVALID') {
+      throw new TensorRTError('ERR_MODEL_INVALID', `${label}: ${error.message}`);
+    }
+    throw error;
+  }
+}
+
+function declaredInputs(model: ModelProto): DeclaredInput[] {
+  const weights = new Set(model.graph.initializer.map((tensor) => tensor.name));
+  return model.graph.input
+    .filter(({ name }) => !weights.has(name))
+    .map(({ name, type }) => {
+      const elemType = type?.tensorType?.elemType;
+      const dataType: DataType | undefined = elemType === undefined ? undefined : dataTypeFromOnnx(elemType);
+      const shape = type?.tensorType?.shape?.dim.map((dim) => dim.dimValue ?? dim.dimParam ?? '') ?? [];
+      return { name, type: dataType, shape };
+    });
+}
+
+/** Reads every weight, also those in other files, so that what is missing or misplaced is found before TensorRT. */
+function hashWeights(graph: GraphProto, where: { directory?: string }): string {
+  const hash = createHash('sha256');
+  const tensors = [...graph.initializer].sort((a, b) => ((a.name ?? '') < (b.name ?? '') ? -1 : 1));
+  for (const tensor of tensors) {
+    hash.update(`${tensor.name}\0${tensor.dataType}\0${tensor.dims}\0`);
+    hashElements(hash, tensor, where);
+  }
+  return hash.digest('hex');
+}
+
+function hashElements(hash: Hash, tensor: TensorProto, where: { directory?: string }): void {
+  const known = dataTypeFromOnnx(tensor.dataType);
+  if (isExternal(tensor) && where.directory !== undefined) {
+    const { path: file, offset, length } = externalData(tensor, where.directory)!;
+    const size = tensorSize(tensor);
+    // A type this package doesn't know has the length that the model says.
+    const bytes = known && known !== 'string' ? size * dataTypes[known].byteSize : length;
+    readRange(file, `weight "${tensor.name}"`, { offset, length: bytes }, 1 << 20, (piece) =>
+      hash.update(piece),
+    );
+  } else if (known === undefined || known === 'string') {
+    // Strings, and element types that only TensorRT may know.
+    for (const text of tensor.stringData ?? []) hash.update(text);
+    for (const data of [tensor.rawData, tensor.int32Data]) if (data) hash.update(data);
+  } else {
+    hash.update(tensorBytes(tensor, where));
+  }
+}
+
+/** Writes the mixed-precision model, its weights beside it if they are too many for one file. */
+async function writeMixed(
+  model: ModelProto,
+  request: PrepareRequest,
+  directory: string | undefined,
+): Promise<{ file: string; modelPath: string }> {
+  const file = path.join(request.directory, 'model.onnx');
+  const inline = model.graph.initializer.reduce((sum, tensor) => sum + (tensor.rawData?.length ?? 0), 0);
+  if (inline <= request.maxInlineBytes) {
+    await writeFile(file, [serializeModel(model)]);
+    return { file, modelPath: path.join(directory ?? request.directory, 'model.onnx') };
+  }
+  // One folder has to hold all external data: ours, and links to what was there.
+  const weights = 'node-tensorrt-weights.bin';
+  const pieces: Uint8Array[] = [];
+  let offset = 0;
+  const initializer: TensorProto[] = [];
+  const links = new Set<string>();
+  for (const tensor of model.graph.initializer) {
+    if (isExternal(tensor)) links.add(path.relative(directory!, externalData(tensor, directory!)!.path));
+    const { rawData, ...rest } = tensor;
+    if (!rawData || rawData.length < 1024) {
+      initializer.push(tensor);
+      continue;
+    }
+    const entries = { location: weights, offset: String(offset), length: String(rawData.length) };
+    const externalEntries = Object.entries(entries).map(([key, value]) => ({ key, value }));
+    initializer.push({ ...rest, dataLocation: 1, externalData: externalEntries });
+    pieces.push(rawData);
+    offset += rawData.length;
+  }
+  for (const link of links) {
+    const target = path.join(request.directory, link);
+    await mkdir(path.dirname(target), { recursive: true });
+    await symlink(path.join(directory!, link), target);
+  }
+  await writeFile(path.join(request.directory, weights), pieces);
+  await writeFile(file, [serializeModel({ ...model, graph: { ...model.graph, initializer } })]);
+  return { file, modelPath: file };
+}
+
+async function writeFile(file: string, pieces: readonly Uint8Array[]): Promise<void> {
+  try {
+    const handle = await open(file, 'wx');
+    try {
+      for (const piece of pieces) await handle.writeFile(piece);
+    } finally {
+      await handle.close();
+    }
+  } catch (cause) {
+    throw new TensorRTError(
+      'ERR_IO',
+      `Could not write ${file}, which the build needs: ${(cause as Error).message}. TMPDIR names another folder.`,
+      { cause },
+    );
+  }
+}
+
+if (parentPort && require.main === module) {
+  const port = parentPort;
+  prepare(workerData as PrepareRequest).then(
+    (value) => port.postMessage({ value } satisfies Answer),
+    ({ code, name, message }) => port.postMessage({ error: { code, name, message } } satisfies Answer),
+  );
+}

@@ -1,0 +1,251 @@
+import type { DataType } from './data-type.js';
+import { describe, invalidArgType, invalidArgValue, shapeMismatch } from './errors.js';
+import type { Dims } from './tensor.js';
+
+/** The shapes an engine accepts for one input: the smallest, the one it is tuned for, the largest. */
+export interface ShapeRange {
+  readonly min: Dims;
+  readonly opt: Dims;
+  readonly max: Dims;
+}
+
+/** Ranges by input name; a plain shape is a range of one. */
+export type ShapeRanges = Readonly<Record<string, ShapeRange | Dims>>;
+
+/** One optimization profile: the range of every dynamic input. */
+export type Profile = Readonly<Record<string, ShapeRange>>;
+
+/** An input as the model declares it; a string (or -1) is a dynamic dimension. */
+export interface DeclaredInput {
+  readonly name: string;
+  readonly type: DataType | undefined;
+  readonly shape: readonly (number | string)[];
+}
+
+const sides = ['min', 'opt', 'max'] as const;
+
+/**
+ * Checks the `shapes` option as far as that goes without a model.
+ * @throws TypeError ERR_INVALID_ARG_TYPE, RangeError ERR_INVALID_ARG_VALUE naming the path, e.g.
+ *   `options.shapes.input_ids.max`
+ */
+export function parseShapes(shapes: unknown, path = 'options.shapes'): Profile[] {
+  if (shapes === undefined) return [];
+  if (Array.isArray(shapes)) {
+    if (shapes.length === 0) throw invalidArgValue(path, 'is an empty list of profiles.');
+    return shapes.map((profile, i) => parseProfile(profile, `${path}[${i}]`));
+  }
+  return [parseProfile(shapes, path)];
+}
+
+function parseProfile(ranges: unknown, path: string): Profile {
+  if (typeof ranges !== 'object' || ranges === null || Array.isArray(ranges)) {
+    throw invalidArgType(path, 'an object of shapes by input name', ranges);
+  }
+  return Object.fromEntries(
+    Object.entries(ranges).map(([name, range]) => [name, parseRange(range, `${path}.${name}`)]),
+  );
+}
+
+function parseRange(range: unknown, path: string): ShapeRange {
+  if (Array.isArray(range)) {
+    const dims = parseDims(range, path);
+    return { min: dims, opt: dims, max: dims };
+  }
+  if (typeof range !== 'object' || range === null) {
+    throw invalidArgType(path, 'a shape or { min, opt, max }', range);
+  }
+  for (const key of Object.keys(range)) {
+    if (!sides.includes(key as 'min'))
+      throw invalidArgValue(`${path}.${key}`, 'is none of min, opt and max.');
+  }
+  const { min, opt, max } = range as Record<string, unknown>;
+  const parsed = {
+    min: parseDims(min, `${path}.min`),
+    opt: parseDims(opt, `${path}.opt`),
+    max: parseDims(max, `${path}.max`),
+  };
+  for (const side of ['opt', 'max'] as const) {
+    if (parsed[side].length !== parsed.min.length) {
+      throw invalidArgValue(
+        `${path}.${side}`,
+        `has ${parsed[side].length} dimensions and ${path}.min has ${parsed.min.length}.`,
+      );
+    }
+  }
+  parsed.min.forEach((least, i) => {
+    if (least > parsed.opt[i]! || parsed.opt[i]! > parsed.max[i]!) {
+      throw invalidArgValue(
+        path,
+        `is not in the order min, opt, max in dimension ${i}: ${least}, ${parsed.opt[i]}, ${parsed.max[i]}.`,
+      );
+    }
+  });
+  return parsed;
+}
+
+function parseDims(dims: unknown, path: string): Dims {
+  if (!Array.isArray(dims)) throw invalidArgType(path, 'an array of dimensions', dims);
+  dims.forEach((size, i) => {
+    if (typeof size !== 'number') throw invalidArgType(`${path}[${i}]`, 'a number', size);
+    if (!Number.isInteger(size) || size < 0 || size > 2 ** 31 - 1) {
+      throw invalidArgValue(
+        `${path}[${i}]`,
+        `must be an integer from 0 to 2147483647, not ${describe(size)}.`,
+      );
+    }
+  });
+  return Object.freeze([...dims]) as Dims;
+}
+
+/**
+ * Checks profiles against a model's inputs.
+ * @throws RangeError ERR_INVALID_ARG_VALUE for a name, rank or static dimension that is not the model's
+ */
+export function checkProfiles(
+  profiles: readonly Profile[],
+  inputs: readonly DeclaredInput[],
+  path = 'options.shapes',
+): void {
+  profiles.forEach((profile, p) => {
+    const option = profiles.length > 1 ? `${path}[${p}]` : path;
+    for (const [name, range] of Object.entries(profile)) {
+      const input = inputs.find((candidate) => candidate.name === name);
+      if (!input) {
+        const names = inputs.map((candidate) => candidate.name).join(', ');
+        throw invalidArgValue(`${option}.${name}`, `is not an input of the model. Its inputs are ${names}.`);
+      }
+      // For an input that is a shape itself, the range is one of values, which TensorRT checks.
+      if (isShape(input)) continue;
+      if (range.min.length !== input.shape.length) {
+        throw invalidArgValue(
+          `${option}.${name}`,
+          `has ${range.min.length} dimensions; the model says ${input.shape.length}, ${shapeText(input.shape)}.`,
+        );
+      }
+      input.shape.forEach((size, i) => {
+        if (typeof size !== 'number' || size < 0) return;
+        const wrong = sides.find((side) => range[side][i] !== size);
+        if (wrong) {
+          throw invalidArgValue(
+            `${option}.${name}.${wrong}`,
+            `has ${range[wrong][i]} in dimension ${i}, which the model fixes at ${size}: ${shapeText(input.shape)}.`,
+          );
+        }
+      });
+    }
+  });
+}
+
+/** May the input's elements be a shape? TensorRT finds out. */
+function isShape({ type, shape }: DeclaredInput): boolean {
+  return (type === 'int64' || type === 'int32') && shape.length <= 1 && typeof (shape[0] ?? 1) === 'number';
+}
+
+/**
+ * Adds the ranges that a profile lacks. Dimensions of the same name have the same range, taken from the profile where
+ * it gives one, else from what the name says (see {@link rangeOfName}).
+ * @throws RangeError ERR_INVALID_ARG_VALUE for a dimension that says nothing
+ */
+export function completeProfile(
+  profile: Profile,
+  inputs: readonly DeclaredInput[],
+  path = 'options.shapes',
+): Profile {
+  const known = new Map<string, Triple>();
+  for (const { name, shape } of inputs) {
+    const range = profile[name];
+    if (!range) continue;
+    shape.forEach((size, i) => {
+      if (typeof size !== 'string' || size === '') return;
+      known.set(size, [range.min[i]!, range.opt[i]!, range.max[i]!]);
+    });
+  }
+  const complete: Record<string, ShapeRange> = {};
+  for (const { name, shape } of inputs) {
+    const given = profile[name];
+    if (given) complete[name] = given;
+    if (given || shape.every((size) => typeof size === 'number' && size >= 0)) continue;
+    const ranges = shape.map((size, i): Triple => {
+      if (typeof size === 'number' && size >= 0) return [size, size, size];
+      const range = rangeOfName(String(size), i, shape.length, known);
+      if (!range) {
+        throw invalidArgValue(
+          `${path}.${name}`,
+          `is needed: the model leaves ${shapeText(shape)} open, and dimension ${i} says nothing about its size. ` +
+            'Give { min, opt, max }.',
+        );
+      }
+      return range;
+    });
+    const [min, opt, max] = [0, 1, 2].map((side) => Object.freeze(ranges.map((range) => range[side as 0])));
+    complete[name] = { min: min!, opt: opt!, max: max! };
+  }
+  return complete;
+}
+
+type Triple = readonly [min: number, opt: number, max: number];
+
+/** What exporters (PyTorch, optimum, onnxruntime-genai) call dimensions, and ranges that servers use. */
+const namedRanges: readonly (readonly [RegExp, Triple])[] = [
+  [/batch|^[nb]$/i, [1, 8, 16]],
+  [/past|cache/i, [0, 128, 2048]],
+  [/total/i, [1, 256, 2560]],
+  [/seq|length|token|time|frames/i, [1, 128, 512]],
+  [/height|width|^[hw]$/i, [32, 224, 512]],
+];
+
+/** `a + b` is the sum of both ranges; an unnamed first dimension is a batch. */
+function rangeOfName(
+  name: string,
+  index: number,
+  rank: number,
+  known: ReadonlyMap<string, Triple>,
+): Triple | undefined {
+  const given = known.get(name);
+  if (given) return given;
+  const parts = name.split('+').map((part) => part.trim());
+  if (parts.length > 1) {
+    const ranges = parts.map((part): Triple | undefined => {
+      if (/^\d+$/.test(part)) return [Number(part), Number(part), Number(part)];
+      return rangeOfName(part, index, rank, known);
+    });
+    if (!ranges.every((range) => range !== undefined)) return undefined;
+    const sum = (side: 0 | 1 | 2) => ranges.reduce((total, range) => total + range[side], 0);
+    return [sum(0), sum(1), sum(2)];
+  }
+  const range = namedRanges.find(([pattern]) => pattern.test(name))?.[1];
+  if (range) return range;
+  if (index === 0) return [1, 8, 16];
+  if (rank === 4 && index >= 2) return [32, 224, 512];
+  return undefined;
+}
+
+/**
+ * Checks a run's shapes: some profile must accept them all.
+ * @throws RangeError ERR_SHAPE_MISMATCH
+ */
+export function requireProfile(
+  profiles: readonly Profile[],
+  shapes: readonly { readonly name: string; readonly dims: Dims }[],
+): void {
+  const misfits = profiles.map((profile) =>
+    shapes.find(({ name, dims }) => {
+      const range = profile[name];
+      return range?.min.some((least, i) => dims[i]! < least || dims[i]! > range.max[i]!);
+    }),
+  );
+  const misfit = misfits[0];
+  if (profiles.length === 0 || !misfits.every((input) => input !== undefined)) return;
+  const { min, max } = profiles[0]![misfit!.name]!;
+  throw shapeMismatch(
+    `feeds['${misfit!.name}'] has dims [${misfit!.dims}], outside ` +
+      (profiles.length > 1 ? `every profile of options.shapes; the first` : 'options.shapes, which') +
+      ` allows [${min}] to [${max}].`,
+  );
+}
+
+/** `[batch, 3, ?]`. */
+export function shapeText(shape: readonly (number | string)[]): string {
+  return `[${shape.map((size) => (size === '' || size === -1 ? '?' : size)).join(', ')}]`;
+}
