@@ -32,6 +32,8 @@ export interface TensorRTLibrary {
   readonly path: string;
   /** What named it: an option, a variable, a place. */
   readonly source: string;
+  /** Of what {@link installTensorRTRtx} installed, the name that {@link removeTensorRT} takes. */
+  readonly name?: string;
   /** Why it can't be used. */
   readonly error?: string;
 }
@@ -39,6 +41,7 @@ export interface TensorRTLibrary {
 interface Place {
   readonly source: string;
   readonly directory: string;
+  readonly name?: string;
 }
 
 /** A library that installs with this package live under `<cache>/lib/<name>`. */
@@ -64,6 +67,7 @@ async function places(libraryPath: string | undefined): Promise<Place[]> {
       .reverse()
       .map((name) => ({
         source: 'libs install',
+        name,
         directory: path.join(installedDirectory(), name, rtxPackage.folder),
       })),
     ...(await pythonPlaces()),
@@ -101,14 +105,14 @@ async function pythonPlaces(): Promise<Place[]> {
 /** Every TensorRT library found, the preferred one first, opened to learn its version. */
 export async function listTensorRT(libraryPath?: string): Promise<TensorRTLibrary[]> {
   const found: TensorRTLibrary[] = [];
-  for (const { source, directory } of await places(libraryPath)) {
+  for (const { directory, ...place } of await places(libraryPath)) {
     const isFile = statSync(directory, { throwIfNoEntry: false })?.isFile() ?? false;
     const files = isFile
       ? [directory]
       : [rtxLibrary, ...trtLibraries].map((name) => path.join(directory, name));
     for (const file of files) {
       if (!existsSync(file) || found.some((other) => other.path === file)) continue;
-      found.push({ ...inspectLibrary(file), path: file, source });
+      found.push({ ...inspectLibrary(file), path: file, ...place });
     }
   }
   return found;
@@ -270,10 +274,10 @@ async function python(args: readonly string[], signal: AbortSignal | undefined):
 }
 
 /**
- * Removes what {@link installTensorRTRtx} installed.
+ * Removes what {@link installTensorRTRtx} installed: by name, or all of a flavour ('rtx'). Returns the names.
  * @throws (rejects) TensorRTError ERR_LIBRARY_NOT_FOUND for a name that is not installed, ERR_IO
  */
-export async function removeTensorRT(name: string): Promise<void> {
+export async function removeTensorRT(name: string): Promise<string[]> {
   const installed = await readdir(installedDirectory()).catch(() => [] as string[]);
   const names = installed.filter((entry) => !entry.includes('.partial-'));
   const matches = names.filter((entry) => entry === name || entry.startsWith(`${name}-`));
@@ -288,4 +292,5 @@ export async function removeTensorRT(name: string): Promise<void> {
   } catch (cause) {
     throw new TensorRTError('ERR_IO', `Could not remove '${name}': ${(cause as Error).message}`, { cause });
   }
+  return matches;
 }

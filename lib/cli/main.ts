@@ -1,5 +1,9 @@
 #!/usr/bin/env node
 import { Command, CommanderError } from 'commander';
+import { addBuildCommand } from './build.js';
+import { addDoctorCommand } from './doctor.js';
+import { addInspectCommand } from './inspect.js';
+import { addLibsCommand } from './libs.js';
 import { UsageError } from './output.js';
 import { addRunCommand } from './run.js';
 
@@ -12,8 +16,14 @@ async function main(): Promise<void> {
     .version(version)
     .exitOverride()
     .configureHelp({ showGlobalOptions: true });
+  addDoctorCommand(program);
+  addLibsCommand(program);
+  addBuildCommand(program);
+  addInspectCommand(program);
   addRunCommand(program);
-  for (const command of program.commands) command.exitOverride();
+  for (const command of program.commands) {
+    for (const each of [command, ...command.commands]) each.exitOverride();
+  }
   try {
     await program.parseAsync();
   } catch (error) {

@@ -2,6 +2,7 @@ import { mkdir, readFile, writeFile } from 'node:fs/promises';
 import path from 'node:path';
 import type { Command } from 'commander';
 import type { DataType } from '../data-type.js';
+import { Engine, isEngineFile } from '../engine.js';
 import { invalidArgValue, TensorRTError } from '../errors.js';
 import { InferenceSession, type SessionOptions, type ValueMetadata } from '../session.js';
 import { Tensor } from '../tensor.js';
@@ -20,7 +21,7 @@ export function addRunCommand(program: Command): void {
   program
     .command('run')
     .description('run a model once, on .npy files or random input, and show its outputs')
-    .argument('<model>', 'ONNX file')
+    .argument('<model>', 'ONNX file, or engine file')
     .option(
       '--input <name=source>',
       'an input: NAME=FILE.npy or NAME=random:1x3x224x224; static inputs default to random',
@@ -36,7 +37,8 @@ export function addRunCommand(program: Command): void {
 async function run(model: string, flags: RunFlags): Promise<void> {
   const sources = new Map(flags.input.map(splitInput));
   const started = performance.now();
-  const session = await InferenceSession.create(model, { device: flags.device as SessionOptions['device'] });
+  const source = (await isEngineFile(model)) ? await Engine.load(model) : model;
+  const session = await InferenceSession.create(source, { device: flags.device as SessionOptions['device'] });
   try {
     const loaded = performance.now();
     const unknown = [...sources.keys()].find((name) => !session.inputNames.includes(name));

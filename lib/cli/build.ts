@@ -1,0 +1,122 @@
+import path from 'node:path';
+import type { Command } from 'commander';
+import { writeAtomically } from '../atomic-file.js';
+import { type BuildOptions, buildEngine } from '../build-engine.js';
+import type { ShapeRange } from '../shapes.js';
+import type { Dims } from '../tensor.js';
+import { bytes, print, progressLine, UsageError } from './output.js';
+
+interface BuildFlags {
+  output?: string;
+  precision: string;
+  shapes: string[];
+  target?: string;
+  sparsity?: string;
+  optimizationLevel?: string;
+  workspace?: string;
+  keepFp32: string[];
+  library?: string;
+  plan?: string;
+  json: boolean;
+}
+
+const collect = (value: string, all: string[]) => [...all, value];
+
+/** `build MODEL.onnx`: compiles an engine file, ahead of time or for this machine's GPU. */
+export function addBuildCommand(program: Command): void {
+  program
+    .command('build')
+    .description('compile an ONNX model into a TensorRT engine; with --target no GPU is needed')
+    .argument('<model>', 'ONNX file')
+    .option('-o, --output <file>', 'engine file; default: MODEL.engine, in the working directory')
+    .option('--precision <precision>', "'fp16', 'fp32' or 'as-exported'", 'fp16')
+    .option(
+      '--shapes <name:min,opt,max>',
+      'shapes of a dynamic input, NAME:1x3x224x224,8x3x224x224,16x3x224x224, or one shape; repeatable',
+      collect,
+      [],
+    )
+    .option('--target <targets>', "GPUs, such as sm_89,sm_120; default: this machine's")
+    .option('--sparsity <sparsity>', "'off' or 'auto': use 2:4 sparse weights where there are any")
+    .option('--optimization-level <level>', '0 to 5: how long to look for a faster plan')
+    .option('--workspace <bytes>', 'device memory for scratch space')
+    .option(
+      '--keep-fp32 <pattern>',
+      'nodes to leave in FP32, by name or operator type; repeatable',
+      collect,
+      [],
+    )
+    .option('--library <path>', 'the TensorRT-RTX library, or its folder')
+    .option('--refit', 'make weights replaceable')
+    .option('--plan <file>', 'write the bare TensorRT plan too')
+    .option('--json', 'print one JSON document', false)
+    .action(build);
+}
+
+async function build(model: string, flags: BuildFlags & { refit?: boolean }): Promise<void> {
+  const output = flags.output ?? `${path.basename(model, '.onnx')}.engine`;
+  const progress = progressLine();
+  const started = performance.now();
+  const shapes = flags.shapes.map(parseShapeFlag);
+  const twice = shapes.find(([name], i) => shapes.findIndex(([other]) => other === name) !== i);
+  if (twice) throw new UsageError(`--shapes gives '${twice[0]}' twice.`);
+  const options: BuildOptions = {
+    precision: flags.precision as 'fp16',
+    ...(shapes.length > 0 ? { shapes: Object.fromEntries(shapes) } : {}),
+    ...(flags.target === undefined ? {} : { target: flags.target.split(',').map((name) => name.trim()) }),
+    ...(flags.sparsity === undefined ? {} : { sparsity: flags.sparsity as 'auto' }),
+    ...(flags.optimizationLevel === undefined
+      ? {}
+      : { optimizationLevel: parseNumber('--optimization-level', flags.optimizationLevel) as 3 }),
+    ...(flags.workspace === undefined ? {} : { workspace: parseNumber('--workspace', flags.workspace) }),
+    ...(flags.library === undefined ? {} : { libraryPath: flags.library }),
+    // Refused by the library, by name.
+    ...(flags.refit ? { refit: true } : {}),
+    keepFp32: flags.keepFp32,
+    onProgress: ({ phase, step, steps }) => progress.show(`${phase} ${step}/${steps}`),
+  };
+  const engine = await buildEngine(model, options).finally(progress.clear);
+  const seconds = (performance.now() - started) / 1000;
+  await engine.save(output);
+  if (flags.plan !== undefined) await writeAtomically(flags.plan, engine.plan(), 'plan');
+  if (flags.json) {
+    const { byteLength, manifest } = engine;
+    const plan = flags.plan === undefined ? {} : { plan: flags.plan };
+    return print(JSON.stringify({ engine: output, ...plan, byteLength, seconds, manifest }, null, 2));
+  }
+  const { library, targets, precision, profiles, warnings } = engine.manifest;
+  print(
+    `${output}: ${bytes(engine.byteLength)}, ${precision}, for ${targets.join(', ')}, in ${seconds.toFixed(1)} s`,
+  );
+  print(`compiled by TensorRT-RTX ${library.version}`);
+  profiles.forEach((profile, i) => {
+    for (const [name, { min, opt, max }] of Object.entries(profile)) {
+      const number = profiles.length > 1 ? ` (profile ${i})` : '';
+      print(`  ${name}${number}: ${[min, opt, max].map((dims) => dims.join('×')).join(' to ')}`);
+    }
+  });
+  for (const warning of warnings) print(`  warning: ${warning}`);
+  if (flags.plan !== undefined) print(`${flags.plan}: the bare plan`);
+}
+
+/** `NAME:1x8,8x64,32x256`; the name may have colons. */
+export function parseShapeFlag(text: string): [name: string, range: ShapeRange | Dims] {
+  const split = text.lastIndexOf(':');
+  const shapes = text
+    .slice(split + 1)
+    .split(',')
+    .map((shape) => (/^\d+(x\d+)*$/.test(shape) ? shape.split('x').map(Number) : undefined));
+  const [min, opt, max] = shapes;
+  if (split > 0 && min && shapes.length === 1) return [text.slice(0, split), min];
+  if (split > 0 && min && opt && max && shapes.length === 3) return [text.slice(0, split), { min, opt, max }];
+  throw new UsageError(
+    `--shapes must be NAME:MIN,OPT,MAX such as x:1x3,8x3,16x3, or NAME:SHAPE, not '${text}'.`,
+  );
+}
+
+function parseNumber(flag: string, text: string): number {
+  const value = Number(text);
+  if (text.trim() === '' || Number.isNaN(value))
+    throw new UsageError(`${flag} must be a number, not '${text}'.`);
+  return value;
+}
