@@ -1,13 +1,20 @@
 import { mkdtemp, rm } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import path from 'node:path';
-import { dataTypeFromOnnx } from './data-type.js';
+import { type DataType, dataTypeFromOnnx } from './data-type.js';
 import { Engine, type EngineManifest, type TensorInfo } from './engine.js';
 import { describe, invalidArgType, invalidArgValue, TensorRTError } from './errors.js';
 import { type NativeBuildRequest, type NativeBuildResult, native } from './native.js';
 import { checkOptions, checkSignal, enumOption, integerOption, stringsOption } from './options.js';
 import { type PreparedModel, prepareModel } from './prepare-model.js';
-import { checkProfiles, completeProfile, type Profile, parseShapes, type ShapeRanges } from './shapes.js';
+import {
+  checkProfiles,
+  completeProfile,
+  type DeclaredInput,
+  type Profile,
+  parseShapes,
+  type ShapeRanges,
+} from './shapes.js';
 import { findTensorRT } from './tensorrt-library.js';
 
 export interface BuildProgress {
@@ -64,6 +71,11 @@ const buildOptionNames = [
   'signal',
 ] as const;
 const laterBuildOptions = ['masks', 'refit', 'timingCache', 'calibration', 'cache'] as const;
+
+/** Of our types, those that TensorRT has (NvInfer.h, DataType). */
+const tensorrtTypes: ReadonlySet<DataType> = new Set<DataType>([
+  ...(['float32', 'float16', 'bfloat16', 'int8', 'uint8', 'int32', 'int64', 'bool'] as const),
+]);
 
 /** Weights beyond this are written beside the ONNX file, which ends at 2 GiB. */
 const maxInlineBytes = 1.5 * 2 ** 30;
@@ -127,6 +139,7 @@ export async function buildEngine(model: string | Uint8Array, options: BuildOpti
       signal,
     );
     onProgress?.({ phase: 'Preparing model', step: 1, steps: 1 });
+    checkTypes(prepared.inputs);
     checkProfiles(profiles, prepared.inputs);
     const complete = completeProfiles(profiles, prepared);
 
@@ -181,6 +194,17 @@ export async function buildEngine(model: string | Uint8Array, options: BuildOpti
   } finally {
     await rm(directory, { recursive: true, force: true });
   }
+}
+
+/** TensorRT would say so too, less clearly. */
+function checkTypes(inputs: readonly DeclaredInput[]): void {
+  const odd = inputs.filter(({ type }) => type !== undefined && !tensorrtTypes.has(type));
+  if (odd.length === 0) return;
+  const list = odd.map(({ name, type }) => `"${name}" (${type})`).join(', ');
+  throw new TensorRTError(
+    'ERR_MODEL_UNSUPPORTED',
+    `TensorRT does not support the model: it has no equal of the type of the input ${list}.`,
+  );
 }
 
 function withTypeName({ name, type, dims }: NativeBuildResult['inputs'][number]): TensorInfo {

@@ -178,7 +178,8 @@ async function writeMixed(
   const inline = model.graph.initializer.reduce((sum, tensor) => sum + (tensor.rawData?.length ?? 0), 0);
   if (inline <= request.maxInlineBytes) {
     await writeFile(file, [serializeModel(model)]);
-    return { file, modelPath: path.join(directory ?? request.directory, 'model.onnx') };
+    const { model: source } = request;
+    return { file, modelPath: typeof source === 'string' ? path.resolve(source) : file };
   }
   // One folder has to hold all external data: ours, and links to what was there.
   const weights = 'node-tensorrt-weights.bin';

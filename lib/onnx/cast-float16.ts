@@ -189,6 +189,7 @@ class Caster {
   /** Values that were 32- or 64-bit integers, moved and calculated with. */
   readonly #integral = new Set<string>();
   readonly #dequantized = new Set<string>();
+  readonly #softmax = new Set<string>();
   readonly #counts = new Map<string, number>();
   readonly #kept: { node: string; reason: string }[] = [];
   #casts = 0;
@@ -291,10 +292,14 @@ class Caster {
   }
 
   #follows(node: NodeProto, operator: string, inputs: readonly number[]): boolean {
-    if (!inputs.some((i) => this.#computedLow.has(node.input[i]!))) return false;
+    // PyTorch guards a softmax with Where(IsNaN(p), 0, p). TensorRT's attention fusion wants the cast before that, and
+    // fails to compile where it comes after; nothing is lost, for p lies in [0, 1] and a product reads it next.
+    const isLow = (name: string) =>
+      this.#computedLow.has(name) || (operator === 'Where' && this.#softmax.has(name));
+    if (!inputs.some((i) => isLow(node.input[i]!))) return false;
     return inputs.every((i) => {
       const name = node.input[i]!;
-      if (!this.#constants.has(name)) return this.#computedLow.has(name);
+      if (!this.#constants.has(name)) return isLow(name);
       if (this.#types.get(name) !== float32) return false;
       const { refusal, flushesToZero } = this.#convert(name);
       // An epsilon, or a divisor, that FP16 would make zero.
@@ -328,7 +333,8 @@ class Caster {
       this.#types.set(name, float32);
       return low;
     });
-    this.#nodes.push({ ...node, input, output });
+    // Its outputs have new names; what is said about the node should still lead to it.
+    this.#nodes.push({ ...node, name: node.name || node.output[0] || node.opType, input, output });
     this.#counts.set(node.opType, (this.#counts.get(node.opType) ?? 0) + 1);
   }
 
@@ -353,6 +359,7 @@ class Caster {
     if (operator === 'Cast' && isWideInteger(this.#types.get(node.input[0]!))) this.#integral.add(name);
     if (isMove && inputs.some((i) => this.#integral.has(node.input[i]!))) this.#integral.add(name);
     if (operator === 'DequantizeLinear') this.#dequantized.add(name);
+    if (operator === 'Softmax' && this.#types.get(name) === float32) this.#softmax.add(name);
     if (isMove && inputs.some((i) => this.#dequantized.has(node.input[i]!))) this.#dequantized.add(name);
   }
 

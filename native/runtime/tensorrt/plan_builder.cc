@@ -143,6 +143,8 @@ std::string listComputeCapabilities() {
 std::string readable(std::string_view text) {
   // "ModelImporter.cpp:1071: "
   static const std::regex& sourceLine = *new std::regex(R"(^[A-Za-z]+\.cpp:\d+: )");
+  // " In validate at /_src/optimizer/api/layers/attentionInputLayer.cpp:177"
+  static const std::regex& sourceFile = *new std::regex(R"( In \S+ at /_src/[^ )]+:\d+)");
   std::string lines;
   while (!text.empty()) {
     const size_t end = text.find('\n');
@@ -151,7 +153,7 @@ std::string readable(std::string_view text) {
     // What any error adds on a machine without a GPU.
     if (line.empty() || line.find("catchCudaError") != std::string_view::npos) continue;
     if (!lines.empty()) lines += ' ';
-    lines += std::regex_replace(std::string(line), sourceLine, "");
+    lines += std::regex_replace(std::regex_replace(std::string(line), sourceLine, ""), sourceFile, "");
   }
   return lines;
 }
@@ -185,11 +187,22 @@ class Messages {
     return errors_;
   }
 
+  // "name [operator]" of the node that the parser began last.
+  void parsing(std::string_view node) {
+    std::lock_guard lock(mutex_);
+    node_ = node;
+  }
+  std::string node() const {
+    std::lock_guard lock(mutex_);
+    return node_;
+  }
+
  private:
   static constexpr size_t kMaxMessages = 256;
   mutable std::mutex mutex_;
   std::vector<std::string> warnings_;
   std::vector<std::string> errors_;
+  std::string node_;
 };
 
 // TensorRT keeps the first logger it is given as its global one for as long as any builder exists, and
@@ -202,8 +215,17 @@ class Logger final : public nvinfer1::ILogger {
   }
 
   void log(Severity severity, const char* text) noexcept override {
-    if (severity > Severity::kWARNING || text == nullptr) return;
+    if (text == nullptr) return;
     try {
+      if (severity > Severity::kWARNING) {
+        constexpr std::string_view kNode = "Parsing node: ";
+        const std::string_view line = text;
+        const size_t start = line.find(kNode);
+        if (current_ != nullptr && start != std::string_view::npos) {
+          current_->parsing(line.substr(start + kNode.size()));
+        }
+        return;
+      }
       if (current_ != nullptr) {
         current_->add(severity, text);
         return;
@@ -378,6 +400,9 @@ std::string joined(const std::vector<std::string>& texts) {
 // The parser's assertions hold their text as `expression: text` or as `expression && "text"`.
 std::string readableAssertion(std::string text) {
   constexpr std::string_view kPrefix = "Assertion failed: ";
+  if (text.find("Failed to convert ONNX date type") != std::string::npos) {
+    return "TensorRT has no equal of its element type.";
+  }
   if (text == "false") return "TensorRT's ONNX parser does not implement this operator.";
   if (text.find("Plugin not found") != std::string::npos) {
     return "TensorRT has neither an operator nor a plugin of this name.";
@@ -393,19 +418,21 @@ std::string readableAssertion(std::string text) {
   return colon == std::string::npos ? text : text.substr(colon + 2);
 }
 
-std::string describeError(const nvonnxparser::IParserError& error) {
+// `lastNode`: "name [operator]" of the node that the parser began last.
+std::string describeError(const nvonnxparser::IParserError& error, const std::string& lastNode) {
   const auto orEmpty = [](const char* text) { return text != nullptr ? std::string(text) : std::string(); };
   const std::string name = orEmpty(error.nodeName());
   const std::string op = orEmpty(error.nodeOperator());
   std::string text;
   if (error.node() >= 0) {
-    text = "Node " + std::to_string(error.node());
-    if (!name.empty()) text.append(" ").append(quoted(name));
+    text = "Node " + (name.empty() ? std::to_string(error.node()) : quoted(name));
     if (!op.empty()) text.append(" (").append(op).append(")");
     text += ": ";
   } else if (orEmpty(error.func()) == "importInput") {
     // Where the source file should be, the parser puts the input's name.
     text = "Input " + quoted(orEmpty(error.file())) + ": ";
+  } else if (!lastNode.empty()) {
+    text = "Node " + lastNode + ": ";
   }
   return text + ended(readableAssertion(readable(orEmpty(error.desc()))));
 }
@@ -422,11 +449,16 @@ std::string describeError(const nvonnxparser::IParserError& error) {
     }
     invalid |= error.code() == nvonnxparser::ErrorCode::kMODEL_DESERIALIZE_FAILED ||
                error.code() == nvonnxparser::ErrorCode::kINVALID_GRAPH;
-    reasons.push_back(describeError(error));
+    reasons.push_back(describeError(error, messages.node()));
   }
   for (const std::string& message : messages.errors()) {
     // Why external data could not be read stands only in the log.
-    if (reasons.empty() || message.starts_with("WeightsContext.cpp")) reasons.push_back(readable(message));
+    if (message.starts_with("WeightsContext.cpp")) {
+      reasons.push_back(readable(message));
+    } else if (reasons.empty()) {
+      const std::string node = messages.node();
+      reasons.push_back((node.empty() ? "" : "Node " + node + ": ") + readable(message));
+    }
   }
   if (invalid) {
     throw Error("ERR_MODEL_INVALID", "TensorRT could not read the model " + model + ". " + joined(reasons));
@@ -576,6 +608,16 @@ void setTargets(nvinfer1::IBuilderConfig& config, const std::vector<int>& comput
   if (!accepted) throw Error("ERR_INVALID_ARG_VALUE", "options.target was refused by TensorRT-RTX.");
 }
 
+// Attention for which there is no fused kernel, FP32 above all, is compiled from its parts: without this
+// leave the build fails.
+void allowDecomposition(const nvinfer1::INetworkDefinition& network) {
+  for (int32_t i = 0; i < network.getNbLayers(); ++i) {
+    nvinfer1::ILayer* layer = network.getLayer(i);
+    if (layer->getType() != nvinfer1::LayerType::kATTENTION_INPUT) continue;
+    static_cast<nvinfer1::IAttentionInputLayer*>(layer)->getAttention()->setDecomposable(true);
+  }
+}
+
 // What TensorRT's more opaque messages mean.
 std::string explain(const std::vector<std::string>& errors) {
   struct Explanation {
@@ -584,9 +626,7 @@ std::string explain(const std::vector<std::string>& errors) {
   };
   constexpr Explanation kExplanations[] = {
       {"dedicated kernel",
-       "An Attention of this type, shape or mask has no fused kernel: convert the model to FP16 or BF16, or "
-       "mark "
-       "the node decomposable."},
+       "An Attention of this type, shape or mask has no fused kernel: convert the model to FP16 or BF16."},
       {"Could not find any implementation for node",
        "No kernel does this part of the model at these shapes and types: raise options.workspace, narrow "
        "options.shapes, or keep its nodes in FP32."},
@@ -598,6 +638,7 @@ std::string explain(const std::vector<std::string>& errors) {
        "TensorRT's graph compiler could not relate dynamic dimensions: give inputs that share a dimension "
        "the "
        "same dimension name in the model."},
+      {"violate shape constraints", "The model does not allow these shapes: give others in options.shapes."},
       {"CHECK(status == CUDA_SUCCESS)", "This combination of options needs a GPU at build time."},
       {"Error Code 35", "There is no usable NVIDIA driver on this machine."},
       {"ut of memory", "Lower options.workspace or the maximum shapes, or free memory."},
@@ -681,6 +722,7 @@ BuildResult FlavourLibrary::build(const BuildRequest& request, std::stop_token s
   observer.progress("Parsing", 1, 1);
   throwIfStopped(stop);
 
+  allowDecomposition(*network);
   BuildResult result;
   for (int32_t i = 0; i < network->getNbInputs(); ++i) {
     result.inputs.push_back(describe(*network->getInput(i)));
