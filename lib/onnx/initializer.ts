@@ -226,7 +226,8 @@ export function tensorElements(tensor: TensorProto, options: ExternalDataOptions
 /** Bytes as elements of a type: a view where the alignment allows, else a copy. */
 export function viewAs(type: Exclude<DataType, 'string'>, bytes: Uint8Array): ElementArray {
   const { byteSize } = dataTypes[type];
-  const aligned = bytes.byteOffset % byteSize === 0 ? bytes : bytes.slice();
+  // Not slice(): of a Buffer that would be a view.
+  const aligned = bytes.byteOffset % byteSize === 0 ? bytes : new Uint8Array(bytes);
   return new elementArrays[type](
     aligned.buffer as ArrayBuffer,
     aligned.byteOffset,

@@ -2,9 +2,15 @@ import { execFileSync } from 'node:child_process';
 import { pythonOracle } from '../../scripts/python-oracle.mjs';
 
 /** Runs Python code that may import onnx and numpy; returns what it prints. Throws with its traceback. */
-export function python(code: string, ...args: string[]): string {
+export function python(
+  code: string,
+  args: readonly string[] = [],
+  input: string | Uint8Array = '',
+  encoding: 'utf8' | 'latin1' = 'utf8',
+): string {
   return execFileSync('python3', ['-c', code, ...args], {
-    encoding: 'utf8',
+    encoding,
+    input,
     maxBuffer: 2 ** 30,
     env: { ...process.env, PYTHONPATH: pythonOracle() },
   });

@@ -1,7 +1,7 @@
 """Rewrites a mixed-precision model so that it runs in FP32 and gives FP16's numbers: every FP16 value is computed in
 FP32 and rounded to FP16 and back. ONNX Runtime's own CPU kernels keep FP16 chains in FP32 and hide what FP16 does.
 
-usage: simulate_float16.py MODEL OUT
+usage: simulate_float16.py MODEL >OUT
 """
 
 import sys
@@ -51,4 +51,4 @@ def simulate(model: onnx.ModelProto) -> onnx.ModelProto:
 
 
 if __name__ == "__main__":
-    onnx.save(simulate(onnx.load(sys.argv[1])), sys.argv[2])
+    sys.stdout.buffer.write(simulate(onnx.load(sys.argv[1])).SerializeToString())
