@@ -2,10 +2,15 @@
 import { spawnSync } from 'node:child_process';
 import path from 'node:path';
 import { fileURLToPath } from 'node:url';
+import { minilmDirectory } from './minilm.mjs';
 import { pythonOracle } from './python-oracle.mjs';
 
 const root = path.resolve(path.dirname(fileURLToPath(import.meta.url)), '..');
-pythonOracle(); // now, rather than within some test's time limit
+// What tests need from elsewhere: now, rather than within some test's time limit.
+pythonOracle();
+await minilmDirectory();
+const install = [path.join(root, 'dist/cli/main.js'), 'libs', 'install', 'rtx'];
+if (spawnSync(process.execPath, install, { stdio: 'inherit' }).status !== 0) process.exit(1);
 
 let failed = false;
 function run(command, args, env = {}) {

@@ -2,7 +2,14 @@ import { mkdtemp, rm, writeFile } from 'node:fs/promises';
 import os from 'node:os';
 import path from 'node:path';
 import { InferenceSession, Tensor } from 'node-tensorrt';
-import { castToFloat16, GraphBuilder, type ModelProto, parseModel, serializeModel, writeModel } from 'node-tensorrt/onnx';
+import {
+  castToFloat16,
+  GraphBuilder,
+  type ModelProto,
+  parseModel,
+  serializeModel,
+  writeModel,
+} from 'node-tensorrt/onnx';
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
 import { python } from '../../oracle/python.js';
 import { simulateFloat16 } from '../../oracle/simulate-float16.js';
@@ -66,7 +73,11 @@ async function run(model: Uint8Array, x: Float32Array, dims: number[] = [2, 8]):
 describe('what computes in FP16', () => {
   test.each<[string, (g: GraphBuilder, x: string) => string]>([
     ['MatMul', (g, x) => g.op('MatMul', [x, weight(g, 'w')])],
-    ['Gemm', (g, x) => g.op('Gemm', [x, weight(g, 'w'), g.initializer('b', 'float32', [8], random(8))], { transB: 1 })],
+    [
+      'Gemm',
+      (g, x) =>
+        g.op('Gemm', [x, weight(g, 'w'), g.initializer('b', 'float32', [8], random(8))], { transB: 1 }),
+    ],
     ['Einsum', (g, x) => g.op('Einsum', [x, weight(g, 'w')], { equation: 'ij,jk->ik' })],
   ])('%s, with its weights', (operator, body) => {
     const { typeOf, weights, report } = cast(graph(body));
@@ -101,7 +112,10 @@ describe('what computes in FP16', () => {
 
   test.each<[string, (g: GraphBuilder, m: string) => string]>([
     ['Softmax', (g, m) => g.op('Softmax', [m])],
-    ['LayerNormalization', (g, m) => g.op('LayerNormalization', [m, g.initializer('s', 'float32', [8], random(8))])],
+    [
+      'LayerNormalization',
+      (g, m) => g.op('LayerNormalization', [m, g.initializer('s', 'float32', [8], random(8))]),
+    ],
     ['ReduceMean', (g, m) => g.op('Add', [m, g.op('ReduceMean', [m, g.vector([1])])])],
     ['Pow', (g, m) => g.op('Pow', [m, g.scalar(2)])],
     ['Exp', (g, m) => g.op('Exp', [m])],
@@ -165,7 +179,9 @@ describe('what stays', () => {
   });
 
   test('products of weights beyond FP16, with the reason', () => {
-    const { typeOf, report } = cast(graph((g, x) => g.op('MatMul', [x, weight(g, 'huge', 1e6)], {}, { name: 'mm' })));
+    const { typeOf, report } = cast(
+      graph((g, x) => g.op('MatMul', [x, weight(g, 'huge', 1e6)], {}, { name: 'mm' })),
+    );
     expect(typeOf('MatMul')).toBe('FLOAT');
     expect(report.kept).toEqual([{ node: 'mm', reason: expect.stringContaining('"huge"') }]);
   });
@@ -201,7 +217,9 @@ describe('what stays', () => {
       const product = g.op('MatMul', [x, weight(g, 'w')], {}, { outputs: 1 })[0]!;
       const body = (name: string, type: string) => {
         const node = { input: [product], output: [name], opType: type, attribute: [] };
-        const output = [{ name, type: { tensorType: { elemType: 1, shape: { dim: [{ dimValue: 2 }, { dimValue: 8 }] } } } }];
+        const output = [
+          { name, type: { tensorType: { elemType: 1, shape: { dim: [{ dimValue: 2 }, { dimValue: 8 }] } } } },
+        ];
         return { graph: { name, node: [node], input: [], output, initializer: [], valueInfo: [] } };
       };
       const yes = g.op('Greater', [g.op('ReduceMax', [x], { keepdims: 0 }), g.scalar(0)]);
@@ -221,7 +239,11 @@ describe('what stays', () => {
     const tensor = model.graph.initializer[0]!;
     await writeFile(path.join(directory, 'w.bin'), tensor.rawData!);
     const { rawData: _, ...rest } = tensor;
-    model.graph.initializer[0] = { ...rest, dataLocation: 1, externalData: [{ key: 'location', value: 'w.bin' }] };
+    model.graph.initializer[0] = {
+      ...rest,
+      dataLocation: 1,
+      externalData: [{ key: 'location', value: 'w.bin' }],
+    };
     expect(() => castToFloat16(model)).toThrow(expect.objectContaining({ code: 'ERR_MODEL_INVALID' }));
     expect(castToFloat16(model, { directory }).report.weights).toBe(1);
   });

@@ -52,5 +52,10 @@ test("float32 becomes numpy's float16: every exponent, ties, subnormals, infinit
 });
 
 test('bfloat16 is the upper half of a float32', () => {
-  expect([...fromBfloat16Bits(Uint16Array.of(0x3f80, 0xc000, 0x7f80, 0x0001))]).toEqual([1, -2, Infinity, 2 ** -133]);
+  expect([...fromBfloat16Bits(Uint16Array.of(0x3f80, 0xc000, 0x7f80, 0x0001))]).toEqual([
+    1,
+    -2,
+    Infinity,
+    2 ** -133,
+  ]);
 });

@@ -4,8 +4,8 @@ import path from 'node:path';
 import { TensorRTError } from 'node-tensorrt';
 import {
   externalData,
-  makeTensor,
   type ModelProto,
+  makeTensor,
   parseModel,
   readModel,
   serializeModel,
@@ -68,12 +68,16 @@ sys.stdout.buffer.write(helper.make_model(graph).SerializeToString())`;
       const elements = [...tensorElements(tensor)].map(Number);
       const half = [0, 0x3c00, 0x4000, 0x5640];
       const brain = [0, 0x3f80, 0x4000, 0x42c8];
-      const expected = tensor.name!.startsWith('FLOAT16') ? half : tensor.name === 'BFLOAT16' ? brain : undefined;
+      const expected = tensor.name!.startsWith('FLOAT16')
+        ? half
+        : tensor.name === 'BFLOAT16'
+          ? brain
+          : undefined;
       const plain = tensor.name!.startsWith('BOOL') ? elements.map((_, i) => Math.min(i, 1)) : [0, 1, 2, 100];
-      expect([tensor.name, elements.map((e) => (tensor.name!.startsWith('BOOL') ? Math.min(e, 1) : e))]).toEqual([
+      expect([
         tensor.name,
-        expected ?? plain,
-      ]);
+        elements.map((e) => (tensor.name!.startsWith('BOOL') ? Math.min(e, 1) : e)),
+      ]).toEqual([tensor.name, expected ?? plain]);
     }
   });
 
@@ -82,14 +86,18 @@ sys.stdout.buffer.write(helper.make_model(graph).SerializeToString())`;
     const folder = path.join(directory, 'folder.onnx');
     await mkdir(folder);
     await expect(writeModel(model, folder)).rejects.toThrow(withCode('ERR_IO'));
-    await expect(writeModel(model, path.join(directory, 'absent/x.onnx'))).rejects.toThrow(withCode('ERR_IO'));
+    await expect(writeModel(model, path.join(directory, 'absent/x.onnx'))).rejects.toThrow(
+      withCode('ERR_IO'),
+    );
     expect((await readdir(directory)).filter((name) => name.includes('.tmp'))).toEqual([]);
   });
 });
 
 describe('what is no model', () => {
   test('missing, empty, a folder, text', async () => {
-    await expect(readModel(path.join(directory, 'absent.onnx'))).rejects.toThrow(withCode('ERR_MODEL_NOT_FOUND'));
+    await expect(readModel(path.join(directory, 'absent.onnx'))).rejects.toThrow(
+      withCode('ERR_MODEL_NOT_FOUND'),
+    );
     await expect(readModel(directory)).rejects.toThrow(withCode('ERR_IO'));
     expect(() => parseModel(new Uint8Array())).toThrow(withCode('ERR_MODEL_INVALID'));
     expect(() => parseModel(Buffer.from('<html>'))).toThrow(withCode('ERR_MODEL_INVALID'));
@@ -157,7 +165,9 @@ describe('external data', () => {
 });
 
 test('tensors refuse data that contradicts their dimensions', () => {
-  expect(() => makeTensor('w', 'float32', [3], new Float32Array(2))).toThrow(withCode('ERR_INVALID_ARG_VALUE'));
+  expect(() => makeTensor('w', 'float32', [3], new Float32Array(2))).toThrow(
+    withCode('ERR_INVALID_ARG_VALUE'),
+  );
   const model: ModelProto = parseModel(
     serializeModel({
       irVersion: 9,

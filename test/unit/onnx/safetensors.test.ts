@@ -56,13 +56,31 @@ test.each<[string, Uint8Array]>([
   ['a header that is a list', file([])],
   ['data cut short', file({ w: { dtype: 'F32', shape: [2], data_offsets: [0, 8] } }, new Uint8Array(4))],
   ['data left over', file({ w: { dtype: 'F32', shape: [1], data_offsets: [0, 4] } }, new Uint8Array(8))],
-  ['an overlap', file({ a: { dtype: 'U8', shape: [2], data_offsets: [0, 2] }, b: { dtype: 'U8', shape: [2], data_offsets: [1, 3] } }, new Uint8Array(3))],
+  [
+    'an overlap',
+    file(
+      {
+        a: { dtype: 'U8', shape: [2], data_offsets: [0, 2] },
+        b: { dtype: 'U8', shape: [2], data_offsets: [1, 3] },
+      },
+      new Uint8Array(3),
+    ),
+  ],
   ['offsets backwards', file({ w: { dtype: 'F32', shape: [1], data_offsets: [4, 0] } }, new Uint8Array(4))],
-  ['a shape that contradicts them', file({ w: { dtype: 'F32', shape: [3], data_offsets: [0, 8] } }, new Uint8Array(8))],
-  ['a negative dimension', file({ w: { dtype: 'F32', shape: [-2], data_offsets: [0, 8] } }, new Uint8Array(8))],
+  [
+    'a shape that contradicts them',
+    file({ w: { dtype: 'F32', shape: [3], data_offsets: [0, 8] } }, new Uint8Array(8)),
+  ],
+  [
+    'a negative dimension',
+    file({ w: { dtype: 'F32', shape: [-2], data_offsets: [0, 8] } }, new Uint8Array(8)),
+  ],
   ['an unknown type', file({ w: { dtype: 'Q9', shape: [2], data_offsets: [0, 8] } }, new Uint8Array(8))],
   ['a tensor that is null', file({ w: null })],
-  ['offsets that are text', file({ w: { dtype: 'U8', shape: [1], data_offsets: ['0', '1'] } }, new Uint8Array(1))],
+  [
+    'offsets that are text',
+    file({ w: { dtype: 'U8', shape: [1], data_offsets: ['0', '1'] } }, new Uint8Array(1)),
+  ],
 ])('refused: %s', (_, bytes) => {
   expect(() => parseSafetensors(bytes)).toThrow(withCode('ERR_MODEL_INVALID'));
 });

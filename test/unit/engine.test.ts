@@ -1,0 +1,195 @@
+import { execFileSync } from 'node:child_process';
+import { mkdir, mkdtemp, readdir, readFile, rm, writeFile } from 'node:fs/promises';
+import os from 'node:os';
+import path from 'node:path';
+import { buildEngine, Engine, InferenceSession, TensorRTError } from 'node-tensorrt';
+import { afterAll, beforeAll, describe, expect, test } from 'vitest';
+
+const model = path.join(import.meta.dirname, '../fixtures/session/linear.onnx');
+const withCode = (code: string) => expect.objectContaining({ code });
+
+let directory: string;
+let engine: Engine;
+let file: string;
+let bytes: Buffer;
+beforeAll(async () => {
+  directory = await mkdtemp(path.join(os.tmpdir(), 'engine-'));
+  engine = await buildEngine(model, {
+    target: 'sm_89',
+    shapes: { x: { min: [1, 4], opt: [2, 4], max: [8, 4] } },
+  });
+  file = path.join(directory, 'linear.engine');
+  await engine.save(file);
+  bytes = await readFile(file);
+});
+afterAll(() => rm(directory, { recursive: true }));
+
+describe('a saved engine', () => {
+  test('comes back as it was, from its file and from its bytes', async () => {
+    for (const source of [file, new Uint8Array(bytes)]) {
+      using loaded = await Engine.load(source);
+      expect(loaded.manifest).toEqual(engine.manifest);
+      expect(loaded.inputs).toEqual(engine.inputs);
+      expect(loaded.outputs).toEqual(engine.outputs);
+      expect(await loaded.inspect()).toEqual(await engine.inspect());
+      expect(Buffer.compare(loaded.plan(), engine.plan())).toBe(0);
+      expect(loaded.byteLength).toBe(bytes.length);
+    }
+  });
+
+  test('says what it holds', () => {
+    expect(engine.inputs).toEqual([
+      { name: 'x', type: 'float32', dims: [-1, 4], profiles: [{ min: [1, 4], opt: [2, 4], max: [8, 4] }] },
+    ]);
+    expect(engine.manifest).toMatchObject({
+      library: { flavour: 'rtx', version: expect.stringMatching(/^1\.\d+\.\d+$/) },
+      targets: ['sm_89'],
+      precision: 'fp16',
+      model: { name: 'linear.onnx' },
+    });
+    const sum = execFileSync('sha256sum', [model], { encoding: 'utf8' }).split(' ')[0];
+    expect(engine.manifest.model.sha256).toBe(sum);
+  });
+
+  test('holds layers by their TensorRT names', async () => {
+    expect((await engine.inspect()).map((layer) => layer.type)).toContain('MATRIX_MULTIPLY');
+  });
+
+  test('does not change with what was given or taken', async () => {
+    const given = new Uint8Array(bytes);
+    const loaded = await Engine.load(given);
+    given.fill(0);
+    loaded.plan().fill(0);
+    const layers = await loaded.inspect();
+    layers.length = 0;
+    expect(Buffer.compare(loaded.plan(), engine.plan())).toBe(0);
+    expect((await loaded.inspect()).length).toBeGreaterThan(0);
+    await loaded.save(path.join(directory, 'again.engine'));
+    expect(await readFile(path.join(directory, 'again.engine'))).toEqual(bytes);
+  });
+
+  test('is refused by a session where it cannot run, with the reason', async () => {
+    await expect(InferenceSession.create(engine)).rejects.toThrow(withCode('ERR_NO_GPU'));
+    await expect(InferenceSession.create(file)).rejects.toThrow(/is an engine, not an ONNX model/);
+  });
+});
+
+describe('a damaged engine file', () => {
+  test('every truncation is refused', async () => {
+    const lengths = [
+      ...Array(200).keys(),
+      ...Array.from({ length: 100 }, (_, i) => Math.floor((bytes.length * i) / 100)),
+    ];
+    for (const length of lengths) {
+      await expect(Engine.load(bytes.subarray(0, length))).rejects.toThrow(withCode('ERR_ENGINE_CORRUPT'));
+    }
+  });
+
+  test('every flipped bit is found, in the header and anywhere else', async () => {
+    const places = [
+      ...Array(1000).keys(),
+      ...Array.from({ length: 200 }, (_, i) => Math.floor((bytes.length * i) / 200)),
+    ];
+    for (const place of places) {
+      const flipped = Uint8Array.from(bytes);
+      flipped[place]! ^= 1 << (place % 8);
+      const error = await Engine.load(flipped).catch((reason) => reason);
+      expect(error).toBeInstanceOf(TensorRTError);
+      // Bytes 8 to 11 are the version: another one is another version.
+      expect(error.code).toBe(place >= 8 && place < 12 ? 'ERR_ENGINE_INCOMPATIBLE' : 'ERR_ENGINE_CORRUPT');
+    }
+  });
+
+  test('bytes after its end, text, an ONNX model, nothing', async () => {
+    const longer = Buffer.concat([bytes, Buffer.of(0)]);
+    for (const other of [longer, Buffer.from('text'), await readFile(model), Buffer.alloc(0)]) {
+      await expect(Engine.load(other)).rejects.toThrow(withCode('ERR_ENGINE_CORRUPT'));
+    }
+  });
+
+  test('a correct checksum over a wrong manifest', async () => {
+    const { createHash } = await import('node:crypto');
+    const forge = (manifest: string) => {
+      const plan = Buffer.from(engine.plan());
+      const parts = [Buffer.from(manifest), Buffer.from('[]'), plan];
+      const header = Buffer.alloc(72);
+      bytes.copy(header, 0, 0, 16);
+      parts.forEach((part, i) => {
+        header.writeBigUInt64LE(BigInt(part.length), 16 + 8 * i);
+      });
+      const hash = createHash('sha256').update(header.subarray(0, 40));
+      for (const part of parts) hash.update(part);
+      hash.digest().copy(header, 40);
+      return Buffer.concat([header, ...parts]);
+    };
+    const good = JSON.stringify(engine.manifest);
+    await expect(Engine.load(forge(good))).resolves.toBeInstanceOf(Engine);
+    for (const bad of ['{}', 'null', '[', good.replace('"float32"', '7'), good.replace('[-1,4]', '["a"]')]) {
+      await expect(Engine.load(forge(bad))).rejects.toThrow(withCode('ERR_ENGINE_CORRUPT'));
+    }
+  });
+
+  test('another format version is said to be one', async () => {
+    const other = Uint8Array.from(bytes);
+    other[8] = 2;
+    await expect(Engine.load(other)).rejects.toThrow(/version 2; .* reads version 1/);
+  });
+});
+
+describe('a bare plan', () => {
+  test('needs to be trusted, and says nothing about itself', async () => {
+    const plan = engine.plan();
+    await expect(Engine.load(plan)).rejects.toThrow(/trusted: true/);
+    const bare = await Engine.load(plan, { trusted: true });
+    expect(Buffer.compare(bare.plan(), plan)).toBe(0);
+    expect(() => bare.manifest).toThrow(withCode('ERR_ENGINE_INCOMPATIBLE'));
+    expect(() => bare.inputs).toThrow(withCode('ERR_ENGINE_INCOMPATIBLE'));
+    await expect(bare.inspect()).rejects.toThrow(withCode('ERR_ENGINE_INCOMPATIBLE'));
+  });
+});
+
+describe('life', () => {
+  test('files that are not there, or cannot be', async () => {
+    await expect(Engine.load(path.join(directory, 'absent'))).rejects.toThrow(
+      withCode('ERR_MODEL_NOT_FOUND'),
+    );
+    await expect(Engine.load(directory)).rejects.toThrow(withCode('ERR_IO'));
+    await expect(engine.save(path.join(file, 'below'))).rejects.toThrow(withCode('ERR_IO'));
+    await mkdir(path.join(directory, 'folder'));
+    await expect(engine.save(path.join(directory, 'folder'))).rejects.toThrow(withCode('ERR_IO'));
+    await writeFile(path.join(directory, 'folder/kept'), '');
+    expect((await readdir(directory)).filter((name) => name.endsWith('.tmp'))).toEqual([]);
+  });
+
+  test('a full disk loses nothing', () => {
+    // A child whose files may have 4 kB: the write fails half way, as on a full disk.
+    const code = `
+process.on('SIGXFSZ', () => {});
+const { Engine } = require('node-tensorrt');
+Engine.load(process.argv[1]).then((engine) => engine.save(process.argv[2])).then(
+  () => console.log('saved'), (error) => console.log(error.code));`;
+    const target = path.join(directory, 'old.engine');
+    const script = `cp "$2" "$3"; ulimit -f 8; exec "$0" -e "$1" "$2" "$3"`;
+    const out = execFileSync('bash', ['-c', script, process.execPath, code, file, target], {
+      encoding: 'utf8',
+      cwd: import.meta.dirname,
+    });
+    expect(out.trim()).toBe('ERR_IO');
+    expect(execFileSync('cmp', [file, target])).toBeDefined();
+  });
+
+  test('after dispose it refuses; disposing twice is nothing', async () => {
+    const loaded = await Engine.load(file);
+    loaded.dispose();
+    loaded.dispose();
+    expect(() => loaded.plan()).toThrow(withCode('ERR_DISPOSED'));
+    expect(() => loaded.manifest).toThrow(withCode('ERR_DISPOSED'));
+    await expect(loaded.save(file)).rejects.toThrow(withCode('ERR_DISPOSED'));
+  });
+
+  test('wrong arguments', async () => {
+    await expect(Engine.load(42 as never)).rejects.toThrow(withCode('ERR_INVALID_ARG_TYPE'));
+    await expect(Engine.load(file, { trust: true } as never)).rejects.toThrow(/did you mean 'trusted'/);
+    await expect(engine.save(undefined as never)).rejects.toThrow(withCode('ERR_INVALID_ARG_TYPE'));
+  });
+});
