@@ -1,0 +1,212 @@
+import { execFile } from 'node:child_process';
+import { copyFile, mkdir, mkdtemp, readdir, readFile, rm, writeFile } from 'node:fs/promises';
+import os from 'node:os';
+import path from 'node:path';
+import { Engine } from 'node-tensorrt';
+import { afterAll, beforeAll, describe, expect, test } from 'vitest';
+import { python } from '../oracle/python.js';
+
+const cli = path.join(import.meta.dirname, '../../dist/cli/main.js');
+const fixture = (name: string) => path.join(import.meta.dirname, '../fixtures/session', name);
+
+let directory: string;
+beforeAll(async () => {
+  directory = await mkdtemp(path.join(os.tmpdir(), 'cli-'));
+});
+afterAll(() => rm(directory, { recursive: true }));
+
+interface Result {
+  code: number;
+  stdout: string;
+  stderr: string;
+}
+function run(args: string[], env: Record<string, string> = {}): Promise<Result> {
+  return new Promise((resolve) => {
+    const options = { cwd: directory, env: { ...process.env, ...env } };
+    execFile(process.execPath, [cli, ...args], options, (error, stdout, stderr) => {
+      resolve({ code: (error?.code as number | undefined) ?? 0, stdout, stderr });
+    });
+  });
+}
+async function json(args: string[], env: Record<string, string> = {}) {
+  const { code, stdout, stderr } = await run([...args, '--json'], env);
+  expect(stderr).toBe('');
+  expect(code).toBe(0);
+  return JSON.parse(stdout);
+}
+
+describe('exit codes', () => {
+  test.each<[string, string[], number, RegExp]>([
+    ['help', ['--help'], 0, /^$/],
+    ['version', ['--version'], 0, /^$/],
+    ['an unknown command', ['compile'], 2, /unknown command/],
+    ['an unknown flag', ['build', 'x.onnx', '--fast'], 2, /unknown option/],
+    ['no model', ['build'], 2, /missing required argument/],
+    ['shapes that are none', ['build', 'x.onnx', '--shapes', 'x:1xtwo'], 2, /--shapes must be NAME:/],
+    ['shapes given twice', ['build', 'x.onnx', '--shapes', 'x:1', '--shapes', 'x:2'], 2, /gives 'x' twice/],
+    ['a number that is none', ['build', 'x.onnx', '--workspace', 'much'], 2, /--workspace must be a number/],
+    ['a library that no one has', ['libs', 'install', 'trt9'], 2, /only 'rtx'/],
+    ['a missing model', ['build', 'x.onnx', '--target', 'sm_89'], 1, /^error: ERR_MODEL_NOT_FOUND: .*x\.onnx.*\n$/],
+    ['refit', ['build', 'x.onnx', '--refit'], 1, /^error: ERR_INVALID_ARG_VALUE: options.refit .*\n$/],
+    ['no GPU', ['build', fixture('linear.onnx')], 1, /^error: ERR_NO_GPU: .*options.target.*\n$/],
+    ['a missing engine', ['inspect', 'x.engine'], 1, /^error: ERR_MODEL_NOT_FOUND: .*\n$/],
+  ])('%s', async (_, args, code, stderr) => {
+    const result = await run(args);
+    expect(result.code).toBe(code);
+    expect(result.stderr).toMatch(stderr);
+    if (code !== 0) expect(result.stdout).toBe('');
+  });
+});
+
+test('doctor says what is here', async () => {
+  const report = await json(['doctor']);
+  expect(report).toMatchObject({
+    node: process.version,
+    gpus: expect.any(Array),
+    tensorrt: [expect.objectContaining({ flavour: 'rtx', version: expect.stringMatching(/^1\./) })],
+    onnxruntime: { version: expect.stringMatching(/^1\./), path: expect.stringContaining('libonnxruntime') },
+  });
+  expect(report.findings.map(({ works }: { works: boolean }) => works).slice(0, 2)).toEqual([true, true]);
+  const { stdout } = await run(['doctor']);
+  expect(stdout).toMatch(/✓ Run ONNX models on the CPU: ONNX Runtime 1\./);
+});
+
+test('doctor, where parts are missing, says what to do', async () => {
+  const empty = { NODE_TENSORRT_TENSORRT_PATH: directory, NODE_TENSORRT_ONNXRUNTIME: path.join(directory, 'no.so') };
+  const report = await json(['doctor'], empty);
+  expect(report.onnxruntime).toBeNull();
+  for (const { works, remedy } of report.findings) {
+    expect(works).toBe(false);
+    expect(remedy).toBeTruthy();
+  }
+});
+
+describe('libs', () => {
+  test('lists what is installed, with versions', async () => {
+    const libraries = await json(['libs', 'list']);
+    expect(libraries[0]).toMatchObject({ flavour: 'rtx', version: expect.stringMatching(/^1\./) });
+    expect((await run(['libs'])).stdout).toContain(libraries[0].path);
+  });
+
+  test('installing again installs nothing, and shows the licence', async () => {
+    const { code, stdout } = await run(['libs', 'install', 'rtx']);
+    expect(code).toBe(0);
+    expect(stdout).toMatch(/is installed[^]*NVIDIA's licence[^]*LICENSE/);
+  });
+
+  test('a cache that cannot be written', async () => {
+    const file = path.join(directory, 'a-file');
+    await writeFile(file, '');
+    const { code, stderr } = await run(['libs', 'install', 'rtx'], { NODE_TENSORRT_CACHE: file });
+    expect(code).toBe(1);
+    expect(stderr).toMatch(/^error: ERR_IO: .*NODE_TENSORRT_CACHE.*\n$/);
+  });
+
+  test('a pip that fails, and no Python, leave nothing behind', async () => {
+    const cache = path.join(directory, 'cache');
+    const failing = await run(['libs', 'install', 'rtx'], {
+      NODE_TENSORRT_CACHE: cache,
+      PIP_INDEX_URL: 'http://127.0.0.1:1/simple',
+      PIP_NO_INDEX: '1',
+      PIP_RETRIES: '0',
+      PIP_CONFIG_FILE: '/dev/null',
+    });
+    expect(failing).toMatchObject({ code: 1, stderr: expect.stringMatching(/^error: ERR_DOWNLOAD_FAILED: .*\n$/) });
+    const missing = await run(['libs', 'install', 'rtx'], { NODE_TENSORRT_CACHE: cache, PATH: '/nowhere' });
+    expect(missing).toMatchObject({ code: 1, stderr: expect.stringMatching(/ERR_DOWNLOAD_FAILED: python3/) });
+    expect(await readdir(path.join(cache, 'lib'))).toEqual([]);
+  });
+
+  test('removes by name, and says what there is for another', async () => {
+    const cache = path.join(directory, 'other-cache');
+    await mkdir(path.join(cache, 'lib/rtx-0.0.0-test'), { recursive: true });
+    const env = { NODE_TENSORRT_CACHE: cache };
+    const unknown = await run(['libs', 'remove', 'trt'], env);
+    expect(unknown).toMatchObject({ code: 1, stderr: expect.stringContaining('there is rtx-0.0.0-test') });
+    expect(await json(['libs', 'remove', 'rtx'], env)).toEqual({ removed: ['rtx-0.0.0-test'] });
+    expect(await readdir(path.join(cache, 'lib'))).toEqual([]);
+  });
+});
+
+describe('build and inspect', () => {
+  test('an engine and its plan', async () => {
+    const args = ['build', fixture('linear.onnx'), '-o', 'a.engine', '--plan', 'a.plan', '--target', 'sm_86,sm_89'];
+    const built = await json([...args, '--shapes', 'x:1x4,2x4,8x4', '--optimization-level', '1']);
+    expect(built).toMatchObject({
+      engine: 'a.engine',
+      plan: 'a.plan',
+      manifest: { targets: ['sm_86', 'sm_89'], options: { optimizationLevel: 1 } },
+    });
+    const engine = await Engine.load(path.join(directory, 'a.engine'));
+    expect(Buffer.compare(engine.plan(), await readFile(path.join(directory, 'a.plan')))).toBe(0);
+
+    const inspected = await json(['inspect', 'a.engine']);
+    expect(inspected.manifest).toEqual(built.manifest);
+    expect(inspected.layers.length).toBeGreaterThan(0);
+    const { stdout } = await run(['inspect', 'a.engine']);
+    expect(stdout).toMatch(/sm_86, sm_89[^]*input +x +float32 +\?×4 +1×4 to 2×4 to 8×4/);
+  });
+
+  test('into the working directory by default, in words', async () => {
+    const { code, stdout, stderr } = await run(['build', fixture('linear.onnx'), '--target', 'sm_89']);
+    expect({ code, stderr }).toEqual({ code: 0, stderr: '' });
+    expect(stdout).toMatch(/^linear\.engine: .*fp16, for sm_89/);
+    expect(stdout).toMatch(/x: 1×4 to 8×4 to 16×4/);
+  });
+
+  test('a damaged engine', async () => {
+    const bytes = await readFile(path.join(directory, 'a.engine'));
+    bytes[bytes.length - 9]! ^= 1;
+    await writeFile(path.join(directory, 'bad.engine'), bytes);
+    const { code, stderr } = await run(['inspect', 'bad.engine']);
+    expect({ code, stderr }).toEqual({ code: 1, stderr: expect.stringMatching(/ERR_ENGINE_CORRUPT: .*SHA-256/) });
+  });
+
+  test('a model, by the onnx package', async () => {
+    const report = await json(['inspect', fixture('linear.onnx')]);
+    const expected = JSON.parse(
+      python(
+        `
+import collections, json, math, onnx, sys
+m = onnx.load(sys.argv[1])
+print(json.dumps({'parameters': sum(math.prod(t.dims) for t in m.graph.initializer), 'irVersion': m.ir_version,
+  'operators': dict(collections.Counter(n.op_type for n in m.graph.node)), 'inputs': [i.name for i in m.graph.input]}))`,
+        [fixture('linear.onnx')],
+      ),
+    );
+    const { parameters, irVersion, operators, inputs } = report;
+    const names = inputs.map(({ name }: { name: string }) => name);
+    expect({ parameters, irVersion, operators, inputs: names }).toEqual(expected);
+    expect((await run(['inspect', fixture('linear.onnx')])).stdout).toMatch(/input +x +float32 +batch×4/);
+  });
+});
+
+describe('run', () => {
+  test('on a file, into a file', async () => {
+    python(
+      `
+import numpy as np, sys
+np.save(sys.argv[1] + '/x.npy', np.arange(8, dtype='<f4').reshape(2, 4))`,
+      [directory],
+    );
+    const report = await json(['run', fixture('linear.onnx'), '--input', 'x=x.npy', '--output', 'out']);
+    expect(report.outputs.map(({ name, dims }: { name: string; dims: number[] }) => [name, dims])).toEqual([
+      ['y', [2, 3]],
+      ['s', [2, 3]],
+    ]);
+    const sum = python("import numpy as np, sys; print(np.load(sys.argv[1]).astype('f8').mean())", [
+      path.join(directory, 'out/y.npy'),
+    ]);
+    expect(report.outputs[0].mean).toBeCloseTo(Number(sum), 4);
+  });
+
+  test('says what it lacks', async () => {
+    const dynamic = await run(['run', fixture('linear.onnx')]);
+    expect(dynamic).toMatchObject({ code: 1, stderr: expect.stringMatching(/--input x=random:batchx4/) });
+    await copyFile(path.join(directory, 'a.engine'), path.join(directory, 'b.engine'));
+    const engine = await run(['run', 'b.engine']);
+    expect(engine).toMatchObject({ code: 1, stderr: expect.stringMatching(/^error: ERR_NO_GPU: /) });
+    const noInput = await run(['run', fixture('linear.onnx'), '--input', 'x']);
+    expect(noInput.code).toBe(2);
+  });
+});
