@@ -1,5 +1,5 @@
 import { createHash } from 'node:crypto';
-import { open } from 'node:fs/promises';
+import { closeSync, constants, openSync, readSync } from 'node:fs';
 import { setImmediate as nextTurn } from 'node:timers/promises';
 import { writeAtomically } from './atomic-file.js';
 import { type DataType, dataTypes } from './data-type.js';
@@ -224,17 +224,18 @@ export class Engine {
   }
 }
 
-/** Whether a file begins as engine files do; false where there is none to read. */
-export async function isEngineFile(file: string): Promise<boolean> {
-  const handle = await open(file, 'r').catch(() => undefined);
+/** Whether a file begins as engine files do; false where there is none to read. Blocks for 8 bytes. */
+export function isEngineFile(file: string): boolean {
+  let descriptor: number | undefined;
   try {
+    descriptor = openSync(file, constants.O_RDONLY | constants.O_NONBLOCK);
     const start = Buffer.alloc(magic.length);
-    await handle?.read(start, 0, start.length, 0);
+    readSync(descriptor, start);
     return start.equals(magic);
   } catch {
     return false;
   } finally {
-    await handle?.close();
+    if (descriptor !== undefined) closeSync(descriptor);
   }
 }
 

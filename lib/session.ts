@@ -176,7 +176,7 @@ export class InferenceSession {
       return new InferenceSession(session, loaded, why, profiles);
     } catch (error) {
       if (loaded) await session.close();
-      else if (typeof model === 'string' && (await isEngineFile(model))) {
+      else if (typeof model === 'string' && isEngineFile(model)) {
         throw new TensorRTError(
           'ERR_MODEL_INVALID',
           `${model} is an engine, not an ONNX model: give InferenceSession.create what Engine.load(path) returns.`,

@@ -18,7 +18,7 @@ export function addInspectCommand(program: Command): void {
 }
 
 async function inspect(file: string, flags: { json: boolean }): Promise<void> {
-  const isEngine = (await isEngineFile(file)) || path.extname(file) === '.engine';
+  const isEngine = isEngineFile(file) || path.extname(file) === '.engine';
   return isEngine ? inspectEngine(file, flags.json) : inspectModel(file, flags.json);
 }
 

@@ -37,7 +37,7 @@ export function addRunCommand(program: Command): void {
 async function run(model: string, flags: RunFlags): Promise<void> {
   const sources = new Map(flags.input.map(splitInput));
   const started = performance.now();
-  const source = (await isEngineFile(model)) ? await Engine.load(model) : model;
+  const source = isEngineFile(model) ? await Engine.load(model) : model;
   const session = await InferenceSession.create(source, { device: flags.device as SessionOptions['device'] });
   try {
     const loaded = performance.now();

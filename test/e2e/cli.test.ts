@@ -46,7 +46,12 @@ describe('exit codes', () => {
     ['shapes given twice', ['build', 'x.onnx', '--shapes', 'x:1', '--shapes', 'x:2'], 2, /gives 'x' twice/],
     ['a number that is none', ['build', 'x.onnx', '--workspace', 'much'], 2, /--workspace must be a number/],
     ['a library that no one has', ['libs', 'install', 'trt9'], 2, /only 'rtx'/],
-    ['a missing model', ['build', 'x.onnx', '--target', 'sm_89'], 1, /^error: ERR_MODEL_NOT_FOUND: .*x\.onnx.*\n$/],
+    [
+      'a missing model',
+      ['build', 'x.onnx', '--target', 'sm_89'],
+      1,
+      /^error: ERR_MODEL_NOT_FOUND: .*x\.onnx.*\n$/,
+    ],
     ['refit', ['build', 'x.onnx', '--refit'], 1, /^error: ERR_INVALID_ARG_VALUE: options.refit .*\n$/],
     ['no GPU', ['build', fixture('linear.onnx')], 1, /^error: ERR_NO_GPU: .*options.target.*\n$/],
     ['a missing engine', ['inspect', 'x.engine'], 1, /^error: ERR_MODEL_NOT_FOUND: .*\n$/],
@@ -72,7 +77,10 @@ test('doctor says what is here', async () => {
 });
 
 test('doctor, where parts are missing, says what to do', async () => {
-  const empty = { NODE_TENSORRT_TENSORRT_PATH: directory, NODE_TENSORRT_ONNXRUNTIME: path.join(directory, 'no.so') };
+  const empty = {
+    NODE_TENSORRT_TENSORRT_PATH: directory,
+    NODE_TENSORRT_ONNXRUNTIME: path.join(directory, 'no.so'),
+  };
   const report = await json(['doctor'], empty);
   expect(report.onnxruntime).toBeNull();
   for (const { works, remedy } of report.findings) {
@@ -91,7 +99,7 @@ describe('libs', () => {
   test('installing again installs nothing, and shows the licence', async () => {
     const { code, stdout } = await run(['libs', 'install', 'rtx']);
     expect(code).toBe(0);
-    expect(stdout).toMatch(/is installed[^]*NVIDIA's licence[^]*LICENSE/);
+    expect(stdout).toMatch(/is installed[\s\S]*NVIDIA's licence[\s\S]*LICENSE/);
   });
 
   test('a cache that cannot be written', async () => {
@@ -111,7 +119,10 @@ describe('libs', () => {
       PIP_RETRIES: '0',
       PIP_CONFIG_FILE: '/dev/null',
     });
-    expect(failing).toMatchObject({ code: 1, stderr: expect.stringMatching(/^error: ERR_DOWNLOAD_FAILED: .*\n$/) });
+    expect(failing).toMatchObject({
+      code: 1,
+      stderr: expect.stringMatching(/^error: ERR_DOWNLOAD_FAILED: .*\n$/),
+    });
     const missing = await run(['libs', 'install', 'rtx'], { NODE_TENSORRT_CACHE: cache, PATH: '/nowhere' });
     expect(missing).toMatchObject({ code: 1, stderr: expect.stringMatching(/ERR_DOWNLOAD_FAILED: python3/) });
     expect(await readdir(path.join(cache, 'lib'))).toEqual([]);
@@ -130,7 +141,16 @@ describe('libs', () => {
 
 describe('build and inspect', () => {
   test('an engine and its plan', async () => {
-    const args = ['build', fixture('linear.onnx'), '-o', 'a.engine', '--plan', 'a.plan', '--target', 'sm_86,sm_89'];
+    const args = [
+      'build',
+      fixture('linear.onnx'),
+      '-o',
+      'a.engine',
+      '--plan',
+      'a.plan',
+      '--target',
+      'sm_86,sm_89',
+    ];
     const built = await json([...args, '--shapes', 'x:1x4,2x4,8x4', '--optimization-level', '1']);
     expect(built).toMatchObject({
       engine: 'a.engine',
@@ -144,7 +164,7 @@ describe('build and inspect', () => {
     expect(inspected.manifest).toEqual(built.manifest);
     expect(inspected.layers.length).toBeGreaterThan(0);
     const { stdout } = await run(['inspect', 'a.engine']);
-    expect(stdout).toMatch(/sm_86, sm_89[^]*input +x +float32 +\?×4 +1×4 to 2×4 to 8×4/);
+    expect(stdout).toMatch(/sm_86, sm_89[\s\S]*input +x +float32 +\?×4 +1×4 to 2×4 to 8×4/);
   });
 
   test('into the working directory by default, in words', async () => {
@@ -159,7 +179,10 @@ describe('build and inspect', () => {
     bytes[bytes.length - 9]! ^= 1;
     await writeFile(path.join(directory, 'bad.engine'), bytes);
     const { code, stderr } = await run(['inspect', 'bad.engine']);
-    expect({ code, stderr }).toEqual({ code: 1, stderr: expect.stringMatching(/ERR_ENGINE_CORRUPT: .*SHA-256/) });
+    expect({ code, stderr }).toEqual({
+      code: 1,
+      stderr: expect.stringMatching(/ERR_ENGINE_CORRUPT: .*SHA-256/),
+    });
   });
 
   test('a model, by the onnx package', async () => {

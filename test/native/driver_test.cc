@@ -1,0 +1,66 @@
+// What is said of a CUDA driver: of the stand-in, of one that fails, of none.
+#include "runtime/cuda/driver.h"
+
+#include <gtest/gtest.h>
+
+#include <cstdlib>
+#include <fstream>
+
+namespace node_tensorrt::cuda {
+namespace {
+
+class DriverTest : public testing::Test {
+ protected:
+  void TearDown() override { unsetenv("STAND_IN_CUDA"); }
+
+  const DriverFiles files_{NODE_TENSORRT_STAND_IN_CUDA, NODE_TENSORRT_STAND_IN_CUDA, "/nonexistent"};
+};
+
+TEST_F(DriverTest, DescribesEveryGpu) {
+  const Report report = probe(files_);
+  EXPECT_EQ(report.error, "");
+  EXPECT_EQ(report.driver, "590.10");
+  EXPECT_EQ(report.cudaVersion, "13.1");
+  ASSERT_EQ(report.gpus.size(), 2u);
+  EXPECT_EQ(report.gpus[0].name, "Stand-in GPU A");
+  EXPECT_EQ(report.gpus[0].major, 8);
+  EXPECT_EQ(report.gpus[0].minor, 9);
+  EXPECT_EQ(report.gpus[0].memory, size_t{24} << 30);
+  EXPECT_EQ(report.gpus[1].major, 12);
+}
+
+TEST_F(DriverTest, PrefersTheKernelModulesVersion) {
+  const std::string file = testing::TempDir() + "nvidia-version";
+  std::ofstream(file)
+      << "NVRM version: NVIDIA UNIX Open Kernel Module for x86_64  580.65.06  Release Build\n";
+  DriverFiles files = files_;
+  files.kernelModule = file;
+  EXPECT_EQ(probe(files).driver, "580.65.06");
+}
+
+TEST_F(DriverTest, SaysThatThereIsNoGpu) {
+  setenv("STAND_IN_CUDA", "none", 1);
+  const Report report = probe(files_);
+  EXPECT_TRUE(report.gpus.empty());
+  EXPECT_NE(report.error, "");
+}
+
+TEST_F(DriverTest, NamesTheCallThatFails) {
+  setenv("STAND_IN_CUDA", "uninitialized", 1);
+  EXPECT_EQ(probe(files_).error,
+            "The CUDA driver's cuInit failed with CUDA_ERROR_SYSTEM_DRIVER_MISMATCH (803).");
+  setenv("STAND_IN_CUDA", "lost", 1);
+  const Report report = probe(files_);
+  EXPECT_TRUE(report.gpus.empty());
+  EXPECT_NE(report.error.find("cuDeviceTotalMem_v2"), std::string::npos);
+}
+
+TEST(NoDriverTest, SaysThatThereIsNone) {
+  const Report report = probe({"/nonexistent/libcuda.so", "/nonexistent/libnvml.so", "/nonexistent"});
+  EXPECT_TRUE(report.gpus.empty());
+  EXPECT_EQ(report.driver, "");
+  EXPECT_NE(report.error.find("There is no NVIDIA driver here."), std::string::npos);
+}
+
+}  // namespace
+}  // namespace node_tensorrt::cuda
