@@ -1,7 +1,8 @@
 // Builds what is stale: the native addon (CMake through cmake-js), then the TypeScript. `--tests` adds the native
 // unit tests where GoogleTest is installed. `--sanitize address,undefined` or `thread` builds the addon and the
-// tests into build/<sanitizer>/ instead.
+// tests into build/<sanitizer>/ instead. `--addon FILE`, which binding.gyp calls, builds the addon alone into FILE.
 import { spawnSync } from 'node:child_process';
+import { copyFileSync, mkdirSync } from 'node:fs';
 import path from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { parseArgs } from 'node:util';
@@ -9,7 +10,11 @@ import { provideTensorRTHeaders } from './tensorrt-headers.mjs';
 
 const root = path.resolve(path.dirname(fileURLToPath(import.meta.url)), '..');
 const { values } = parseArgs({
-  options: { tests: { type: 'boolean', default: false }, sanitize: { type: 'string' } },
+  options: {
+    tests: { type: 'boolean', default: false },
+    sanitize: { type: 'string' },
+    addon: { type: 'string' },
+  },
 });
 
 function run(command, args) {
@@ -41,6 +46,13 @@ run(process.execPath, [
   `build/${variant}`,
   ...definitions,
 ]);
+
+if (values.addon) {
+  const file = path.resolve(values.addon);
+  mkdirSync(path.dirname(file), { recursive: true });
+  copyFileSync(path.join(root, `build/${variant}/Release/node_tensorrt.node`), file);
+  process.exit(0);
+}
 
 if (values.tests) {
   console.error(`Building the native tests (build/${variant}-tests) …`);

@@ -23,9 +23,7 @@ const run = (command, args, cwd = project) =>
 try {
   const [packed] = JSON.parse(run('npm', ['pack', '--json', '--pack-destination', project], root));
   const files = packed.files.map((file) => file.path);
-  const foreign = files.filter(
-    (file) => !/^(dist\/|prebuilds\/|package\.json$|README\.md$|LICENSE$)/.test(file),
-  );
+  const foreign = files.filter((file) => !/^(dist\/|package\.json$|README\.md$|LICENSE$)/.test(file));
   if (foreign.length > 0) throw new Error(`The package holds what it should not: ${foreign.join(', ')}`);
   const libraries = files.filter((file) => /\.so|\.dll|nvinfer|tensorrt_rtx/.test(file));
   if (libraries.length > 0) throw new Error(`The package holds libraries: ${libraries.join(', ')}`);

@@ -3,6 +3,7 @@
 import { spawnSync } from 'node:child_process';
 import path from 'node:path';
 import { fileURLToPath } from 'node:url';
+import { nativeLibraries } from './native-libraries.mjs';
 
 const root = path.resolve(path.dirname(fileURLToPath(import.meta.url)), '..');
 const sanitizers = process.argv[2];
@@ -29,10 +30,7 @@ const options = {
 };
 run('ctest', ['--test-dir', `build/${variant}-tests`, '--output-on-failure'], {
   ...options,
-  NODE_TENSORRT_ONNXRUNTIME: path.join(
-    root,
-    'node_modules/onnxruntime-node/bin/napi-v6/linux/x64/libonnxruntime.so.1',
-  ),
+  ...nativeLibraries(),
 });
 
 const library = sanitizers === 'thread' ? 'libtsan.so' : 'libasan.so';

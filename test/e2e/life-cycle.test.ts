@@ -6,10 +6,14 @@ import { expect, test } from 'vitest';
 // What only a process of its own can show: how it ends at each step of a session's life.
 const root = path.join(import.meta.dirname, '../..');
 const prelude = `
-  const { InferenceSession, Tensor } = require('node-tensorrt');
+  const { buildEngine, InferenceSession, Tensor } = require('node-tensorrt');
   const model = ${JSON.stringify(path.join(root, 'test/fixtures/session/slow.onnx'))};
   const square = (n) => new Tensor('float32', new Float32Array(n * n).fill(0.001), [n, n]);
   const feeds = { x: square(512), v0: square(512) };
+  const shapes = { x: [64, 64], v0: [64, 64] };
+  const build = (at, then) => buildEngine(model, {
+    target: 'sm_89', shapes, onProgress: ({ phase }) => { if (phase === at) then(); },
+  });
 `;
 
 function run(body: string) {
@@ -61,6 +65,17 @@ test.each([
     0,
     'collected',
   ],
+  ['awaits a build', `const e = await build(); console.log(e.inputs.length);`, 0, '2'],
+  ['does not await a build', `build().then(() => console.log('built'));`, 0, 'built'],
+  ['exits while a model is prepared', `build('Preparing model', () => process.exit(6));`, 6, ''],
+  ['exits during a build', `build('Building engine', () => process.exit(7));`, 7, ''],
+  ['exits during a build, from elsewhere', `build(); setTimeout(() => process.exit(8), 150);`, 8, ''],
+  [
+    'throws during a build',
+    `build('Building engine', () => setImmediate(() => { throw new Error('boom'); }));`,
+    1,
+    '',
+  ],
 ])('a process that %s ends cleanly', (_what, body, status, stdout) => {
   const child = run(body);
   expect({ status: child.status, signal: child.signal, stdout: child.stdout }, child.stderr).toEqual({
@@ -88,6 +103,17 @@ test('50 workers load, run and are terminated', async () => {
       }),
     );
     expect(codes).toEqual([1, 1, 1, 1, 1]);
+  }
+}, 120_000);
+
+test('workers are terminated while they build', async () => {
+  const script = `${prelude}
+    const { parentPort } = require('node:worker_threads');
+    build('Building engine', () => parentPort.postMessage('building'));`;
+  for (let i = 0; i < 5; i++) {
+    const worker = new Worker(script, { eval: true });
+    await new Promise((resolve, reject) => worker.once('message', resolve).once('error', reject));
+    expect(await worker.terminate()).toBe(1);
   }
 }, 120_000);
 

@@ -299,3 +299,36 @@ describe('cancelling and disposing', () => {
     await Promise.all(sessions.map((s) => s.dispose()));
   });
 });
+
+describe('shapes', () => {
+  const range = { min: [1, 4], opt: [2, 4], max: [8, 4] };
+
+  test('are binding: a run outside them is refused, one inside is not', async () => {
+    await using session = await InferenceSession.create(fixture('linear.onnx'), { shapes: { x: range } });
+    expect((await session.run({ x: random([8, 4]) })).y!.dims).toEqual([8, 3]);
+    for (const rows of [0, 9]) {
+      await expect(session.run({ x: random([rows, 4]) })).rejects.toEqual(withCode('ERR_SHAPE_MISMATCH'));
+      expect(() => session.runSync({ x: random([rows, 4]) })).toThrow(/allows \[1,4\] to \[8,4\]/);
+    }
+  });
+
+  test('of several profiles any will do', async () => {
+    const shapes = [{ x: range }, { x: [100, 4] }];
+    await using session = await InferenceSession.create(fixture('linear.onnx'), { shapes });
+    expect((await session.run({ x: random([100, 4]) })).y!.dims).toEqual([100, 3]);
+    await expect(session.run({ x: random([50, 4]) })).rejects.toEqual(withCode('ERR_SHAPE_MISMATCH'));
+  });
+
+  test('that contradict the model or themselves are refused', async () => {
+    const create = (options: object) => InferenceSession.create(fixture('linear.onnx'), options);
+    await expect(create({ shapes: { y: range } })).rejects.toThrow(/options.shapes.y is not an input/);
+    await expect(create({ shapes: { x: [2, 5] } })).rejects.toThrow(/fixes at 4/);
+    await expect(create({ shapes: { x: { ...range, min: [-1, 4] } } })).rejects.toThrow(
+      /options.shapes.x.min/,
+    );
+    await expect(create({ precision: 'fp16' })).rejects.toThrow(/options.precision is "fp16"/);
+    await expect(create({ target: 'sm_89' })).rejects.toThrow(/options.target is not supported/);
+    await using session = await create({ precision: 'fp32' });
+    expect(session.device).toBe('cpu');
+  });
+});
