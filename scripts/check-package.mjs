@@ -1,7 +1,7 @@
 // Packs the package, installs it into an empty project and uses it there, from ESM, CommonJS and TypeScript.
 // Needs the checkout built (`npm run build`).
 import { execFileSync } from 'node:child_process';
-import { mkdtempSync, rmSync, symlinkSync, writeFileSync } from 'node:fs';
+import { mkdtempSync, readFileSync, rmSync, symlinkSync, writeFileSync } from 'node:fs';
 import os from 'node:os';
 import path from 'node:path';
 
@@ -61,6 +61,13 @@ try {
     }`;
   writeFileSync(path.join(project, 'typed.mts'), typed);
   writeFileSync(path.join(project, 'typed.cts'), typed);
+
+  // The README's first lines of code, as pasted.
+  const pasted = /```js\n([\s\S]*?)```/.exec(readFileSync(path.join(root, 'README.md'), 'utf8'))[1];
+  writeFileSync(path.join(project, 'readme.mjs'), pasted);
+  const said = run(process.execPath, ['readme.mjs']);
+  if (!/^cpu \[ 1, 3 \] Float32Array\(3\) \[ 2, 4, 6 \]$/m.test(said))
+    throw new Error(`The README's code: ${said}`);
 
   for (const file of ['esm.mjs', 'cjs.cjs']) run(process.execPath, [file]);
   const flags = [
