@@ -8,12 +8,16 @@ import { TensorRTError } from './errors.js';
  * @param what 'engine', 'model': for the error's text
  * @throws (rejects) TensorRTError ERR_IO with the cause
  */
-export async function writeAtomically(file: string, bytes: Uint8Array, what: string): Promise<void> {
+export async function writeAtomically(
+  file: string,
+  pieces: readonly Uint8Array[],
+  what: string,
+): Promise<void> {
   const temporary = join(dirname(file), `.${basename(file)}.${randomBytes(6).toString('hex')}.tmp`);
   try {
     const handle = await open(temporary, 'wx');
     try {
-      await handle.writeFile(bytes);
+      for (const piece of pieces) await handle.writeFile(piece);
       await handle.sync();
     } finally {
       await handle.close();

@@ -85,6 +85,11 @@ const planMagics = ['ptrt', 'vtrt'];
 /** Hashing in pieces of this size, the event loop is held up 2 ms at most. */
 const pieceBytes = 2 ** 20;
 
+interface FileBytes {
+  readonly head: Uint8Array;
+  readonly plan: Uint8Array;
+}
+
 interface Contents {
   readonly manifest: EngineManifest;
   readonly layers: readonly LayerInfo[];
@@ -92,14 +97,12 @@ interface Contents {
 
 /** A model compiled by TensorRT, in memory. Immutable. */
 export class Engine {
-  /** The bytes of the file: the container, or a bare plan. */
-  #bytes: Uint8Array | undefined;
-  readonly #planOffset: number;
+  /** The file's bytes: what comes before the plan (nothing, if it is a bare one), and the plan. */
+  #file: FileBytes | undefined;
   readonly #contents: Contents | undefined;
 
-  private constructor(bytes: Uint8Array, planOffset: number, contents: Contents | undefined) {
-    this.#bytes = bytes;
-    this.#planOffset = planOffset;
+  private constructor(file: FileBytes, contents: Contents | undefined) {
+    this.#file = file;
     this.#contents = contents;
   }
 
@@ -119,15 +122,15 @@ export class Engine {
     const label = isPath ? file : 'The engine';
     const isContainer = magic.equals(bytes.subarray(0, magic.length));
     if (!isContainer && planMagics.includes(Buffer.from(bytes.subarray(0, 4)).toString('latin1'))) {
-      if (options.trusted === true) return new Engine(bytes, 0, undefined);
+      if (options.trusted === true) return new Engine({ head: new Uint8Array(), plan: bytes }, undefined);
       throw new TensorRTError(
         'ERR_ENGINE_CORRUPT',
         `${label} is a bare TensorRT plan, not an engine file of node-tensorrt: it has no checksum. ` +
           'If you trust where it comes from, pass { trusted: true }.',
       );
     }
-    const { planOffset, ...contents } = await parseContainer(bytes, label);
-    return new Engine(bytes, planOffset, contents);
+    const { file: parts, ...contents } = await parseContainer(bytes, label);
+    return new Engine(parts, contents);
   }
 
   /** The engine of a finished build. */
@@ -136,22 +139,16 @@ export class Engine {
     layers: readonly LayerInfo[],
     plan: Uint8Array,
   ): Promise<Engine> {
-    const parts = [Buffer.from(JSON.stringify(manifest)), Buffer.from(JSON.stringify(layers)), plan];
-    const lengths = parts.map((part) => part.length);
-    const bytes = new Uint8Array(headerBytes + lengths.reduce((sum, length) => sum + length, 0));
-    bytes.set(magic);
-    const view = new DataView(bytes.buffer);
-    view.setUint32(magic.length, formatVersion, true);
-    lengths.forEach((length, i) => {
-      view.setBigUint64(16 + 8 * i, BigInt(length), true);
+    const texts = [manifest, layers].map((part) => Buffer.from(JSON.stringify(part)));
+    const head = Buffer.concat([Buffer.alloc(headerBytes), ...texts]);
+    head.set(magic);
+    head.writeUInt32LE(formatVersion, magic.length);
+    [...texts, plan].forEach((part, i) => {
+      head.writeBigUInt64LE(BigInt(part.length), 16 + 8 * i);
     });
-    let offset = headerBytes;
-    for (const part of parts) {
-      bytes.set(part, offset);
-      offset += part.length;
-    }
-    bytes.set(await containerHash(bytes), hashOffset);
-    return new Engine(bytes, bytes.length - plan.length, { manifest, layers });
+    const file = { head, plan };
+    head.set(await containerHash(file), hashOffset);
+    return new Engine(file, { manifest, layers });
   }
 
   /** @throws TensorRTError ERR_ENGINE_INCOMPATIBLE for a bare plan, which says nothing about itself */
@@ -175,7 +172,8 @@ export class Engine {
 
   /** Bytes of the file that {@link save} writes. */
   get byteLength(): number {
-    return this.#live().length;
+    const { head, plan } = this.#live();
+    return head.length + plan.length;
   }
 
   /**
@@ -184,12 +182,13 @@ export class Engine {
    */
   async save(file: string): Promise<void> {
     if (typeof file !== 'string') throw invalidArgType('path', 'a string', file);
-    await writeAtomically(file, this.#live(), 'engine');
+    const { head, plan } = this.#live();
+    await writeAtomically(file, [head, plan], 'engine');
   }
 
   /** A copy of the bare TensorRT plan: what trtexec and Triton load. */
   plan(): Uint8Array {
-    return this.#live().slice(this.#planOffset);
+    return new Uint8Array(this.#live().plan);
   }
 
   /**
@@ -202,16 +201,16 @@ export class Engine {
 
   /** Lets go of the memory. May be called again. */
   dispose(): void {
-    this.#bytes = undefined;
+    this.#file = undefined;
   }
 
   [Symbol.dispose](): void {
     this.dispose();
   }
 
-  #live(): Uint8Array {
-    if (!this.#bytes) throw new TensorRTError('ERR_DISPOSED', 'The engine was disposed.');
-    return this.#bytes;
+  #live(): FileBytes {
+    if (!this.#file) throw new TensorRTError('ERR_DISPOSED', 'The engine was disposed.');
+    return this.#file;
   }
 
   #described(): Contents {
@@ -239,16 +238,16 @@ export function isEngineFile(file: string): boolean {
   }
 }
 
-async function containerHash(bytes: Uint8Array): Promise<Uint8Array> {
-  const hash = createHash('sha256').update(bytes.subarray(0, hashOffset));
-  for (let at = headerBytes; at < bytes.length; at += pieceBytes) {
-    hash.update(bytes.subarray(at, at + pieceBytes));
+async function containerHash({ head, plan }: FileBytes): Promise<Uint8Array> {
+  const hash = createHash('sha256').update(head.subarray(0, hashOffset)).update(head.subarray(headerBytes));
+  for (let at = 0; at < plan.length; at += pieceBytes) {
+    hash.update(plan.subarray(at, at + pieceBytes));
     await nextTurn();
   }
   return hash.digest();
 }
 
-async function parseContainer(bytes: Uint8Array, label: string): Promise<Contents & { planOffset: number }> {
+async function parseContainer(bytes: Uint8Array, label: string): Promise<Contents & { file: FileBytes }> {
   const corrupt = (problem: string, cause?: unknown) =>
     new TensorRTError('ERR_ENGINE_CORRUPT', `${label} ${problem}. Build it again.`, { cause });
   if (bytes.length === 0) throw corrupt('is empty');
@@ -269,13 +268,13 @@ async function parseContainer(bytes: Uint8Array, label: string): Promise<Content
     const relation = expected > bytes.length ? 'is cut short' : 'has bytes after its end';
     throw corrupt(`${relation}: it should have ${expected} bytes and has ${bytes.length}`);
   }
-  const hash = await containerHash(bytes);
-  if (!Buffer.from(hash).equals(bytes.subarray(hashOffset, headerBytes))) {
+  const layersOffset = headerBytes + Number(manifestLength);
+  const planOffset = layersOffset + Number(layersLength);
+  const file = { head: bytes.subarray(0, planOffset), plan: bytes.subarray(planOffset) };
+  if (!Buffer.from(await containerHash(file)).equals(bytes.subarray(hashOffset, headerBytes))) {
     throw corrupt('is damaged: its SHA-256 does not match');
   }
   // The checksum guards against accidents, not against a maker of bad files: shapes are checked too.
-  const layersOffset = headerBytes + Number(manifestLength);
-  const planOffset = layersOffset + Number(layersLength);
   const text = (from: number, to: number) =>
     Buffer.from(bytes.buffer, bytes.byteOffset + from, to - from).toString();
   try {
@@ -283,7 +282,7 @@ async function parseContainer(bytes: Uint8Array, label: string): Promise<Content
     const layers = JSON.parse(text(layersOffset, planOffset));
     if (!isManifest(manifest) || !isArrayOf(layers, isLayer))
       throw new Error('a field is missing or of another type');
-    return { manifest, layers, planOffset };
+    return { manifest, layers, file };
   } catch (cause) {
     throw corrupt(`has a manifest that can't be read: ${(cause as Error).message}`, cause);
   }

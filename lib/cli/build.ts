@@ -78,7 +78,7 @@ async function build(model: string, flags: BuildFlags & { refit?: boolean }): Pr
   const engine = await buildEngine(model, options).finally(progress.clear);
   const seconds = (performance.now() - started) / 1000;
   await engine.save(output);
-  if (flags.plan !== undefined) await writeAtomically(flags.plan, engine.plan(), 'plan');
+  if (flags.plan !== undefined) await writeAtomically(flags.plan, [engine.plan()], 'plan');
   if (flags.json) {
     const { byteLength, manifest } = engine;
     const plan = flags.plan === undefined ? {} : { plan: flags.plan };

@@ -449,5 +449,5 @@ export async function readModel(path: string): Promise<ModelProto> {
  * @throws TensorRTError ERR_IO with the cause, ERR_MODEL_UNSUPPORTED above 2 GiB.
  */
 export async function writeModel(value: ModelProto, path: string): Promise<void> {
-  await writeAtomically(path, serializeModel(value), 'model');
+  await writeAtomically(path, [serializeModel(value)], 'model');
 }

@@ -3,7 +3,7 @@
 #include <array>
 #include <fstream>
 #include <optional>
-#include <regex>
+#include <sstream>
 #include <utility>
 
 #include "core/error.h"
@@ -17,9 +17,15 @@ constexpr int kSuccess = 0;
 constexpr int kComputeCapabilityMajor = 75;
 constexpr int kComputeCapabilityMinor = 76;
 
+// The first word that is a version: "580.65.06".
 std::string firstVersion(const std::string& text) {
-  std::smatch match;
-  return std::regex_search(text, match, std::regex(R"(\b\d+\.\d+(\.\d+)?\b)")) ? match.str() : "";
+  std::istringstream words(text);
+  for (std::string word; words >> word;) {
+    const bool digits = word.find_first_not_of("0123456789.") == std::string::npos;
+    if (digits && word.front() != '.' && word.back() != '.' && word.find('.') != std::string::npos)
+      return word;
+  }
+  return "";
 }
 
 // The kernel module's own words, else NVML's, which also speaks where there is no such file (WSL).

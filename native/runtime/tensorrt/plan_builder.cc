@@ -12,7 +12,6 @@
 #include <cstring>
 #include <map>
 #include <mutex>
-#include <regex>
 #include <utility>
 
 #include "core/error.h"
@@ -139,12 +138,26 @@ std::string listComputeCapabilities() {
   return list;
 }
 
+// `line` without the "ModelImporter.cpp:1071: " before it and " In validate at /_src/…/network.cpp:3424" in
+// it.
+std::string withoutSource(std::string line) {
+  constexpr std::string_view kSuffix = ".cpp:";
+  const size_t colon = line.find(": ");
+  const size_t file = line.find(kSuffix);
+  if (file != std::string::npos && colon != std::string::npos && file < colon &&
+      line.find_first_not_of("0123456789", file + kSuffix.size()) == colon) {
+    line.erase(0, colon + 2);
+  }
+  const size_t place = line.find(" at /_src/");
+  const size_t in = line.rfind(" In ", place);
+  if (place != std::string::npos && in != std::string::npos) {
+    line.erase(in, line.find_first_of(" )", place + 4) - in);
+  }
+  return line;
+}
+
 // A message of TensorRT's or its parser's without what only their authors can use.
 std::string readable(std::string_view text) {
-  // "ModelImporter.cpp:1071: "
-  static const std::regex& sourceLine = *new std::regex(R"(^[A-Za-z]+\.cpp:\d+: )");
-  // " In validate at /_src/optimizer/api/layers/attentionInputLayer.cpp:177"
-  static const std::regex& sourceFile = *new std::regex(R"( In \S+ at /_src/[^ )]+:\d+)");
   std::string lines;
   while (!text.empty()) {
     const size_t end = text.find('\n');
@@ -153,7 +166,7 @@ std::string readable(std::string_view text) {
     // What any error adds on a machine without a GPU.
     if (line.empty() || line.find("catchCudaError") != std::string_view::npos) continue;
     if (!lines.empty()) lines += ' ';
-    lines += std::regex_replace(std::regex_replace(std::string(line), sourceLine, ""), sourceFile, "");
+    lines += withoutSource(std::string(line));
   }
   return lines;
 }
