@@ -1,4 +1,4 @@
-// Builds with sanitizers and runs the native tests and the session suite on that build:
+// Builds with sanitizers and runs the native tests and the suites that use the addon on that build:
 // `node scripts/sanitize.mjs address,undefined` or `thread`. Needs the TypeScript built (`npm run build`).
 import { spawnSync } from 'node:child_process';
 import path from 'node:path';
@@ -37,7 +37,11 @@ const library = sanitizers === 'thread' ? 'libtsan.so' : 'libasan.so';
 const preload = spawnSync('g++', [`-print-file-name=${library}`], { encoding: 'utf8' }).stdout.trim();
 run(
   process.execPath,
-  ['node_modules/vitest/vitest.mjs', 'run', 'test/unit/session.test.ts', 'test/unit/tensor.test.ts'],
+  [
+    'node_modules/vitest/vitest.mjs',
+    'run',
+    ...['session', 'tensor', 'build-engine'].map((name) => `test/unit/${name}.test.ts`),
+  ],
   {
     ...options,
     LD_PRELOAD: preload,
