@@ -6,7 +6,7 @@ import { Engine, type EngineManifest, type TensorInfo } from './engine.js';
 import { describe, invalidArgType, invalidArgValue, TensorRTError } from './errors.js';
 import { type NativeBuildRequest, type NativeBuildResult, native } from './native.js';
 import { checkOptions, checkSignal, enumOption, integerOption, stringsOption } from './options.js';
-import { type PreparedModel, prepareModel } from './prepare-model.js';
+import type { PreparedModel } from './prepare-model.js';
 import {
   checkProfiles,
   completeProfile,
@@ -15,7 +15,6 @@ import {
   parseShapes,
   type ShapeRanges,
 } from './shapes.js';
-import { findTensorRT } from './tensorrt-library.js';
 
 export interface BuildProgress {
   /** 'Preparing model', then TensorRT's own terms, e.g. 'Parsing', 'Building engine'. Phases may nest. */
@@ -128,6 +127,9 @@ export async function buildEngine(model: string | Uint8Array, options: BuildOpti
   checkSignal(signal, 'options.signal');
   signal?.throwIfAborted();
 
+  // Only who builds pays for loading what builds.
+  const { findTensorRT } = await import('./tensorrt-library.js');
+  const { prepareModel } = await import('./prepare-model.js');
   const library = await findTensorRT(options.libraryPath);
   const targets = computeCapabilities ?? [gpuHere()];
   signal?.throwIfAborted();

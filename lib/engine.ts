@@ -1,4 +1,3 @@
-import { createHash } from 'node:crypto';
 import { closeSync, constants, openSync, readSync } from 'node:fs';
 import { setImmediate as nextTurn } from 'node:timers/promises';
 import { writeAtomically } from './atomic-file.js';
@@ -239,6 +238,7 @@ export function isEngineFile(file: string): boolean {
 }
 
 async function containerHash({ head, plan }: FileBytes): Promise<Uint8Array> {
+  const { createHash } = await import('node:crypto');
   const hash = createHash('sha256').update(head.subarray(0, hashOffset)).update(head.subarray(headerBytes));
   for (let at = 0; at < plan.length; at += pieceBytes) {
     hash.update(plan.subarray(at, at + pieceBytes));

@@ -1,10 +1,8 @@
 import os from 'node:os';
 import { type NativeGpu, native } from './native.js';
-import { GraphBuilder } from './onnx/graph-builder.js';
-import { serializeModel } from './onnx/model.js';
 import { findOnnxRuntime } from './onnxruntime-library.js';
 import { InferenceSession } from './session.js';
-import { listTensorRT, type TensorRTLibrary } from './tensorrt-library.js';
+import type { TensorRTLibrary } from './tensorrt-library.js';
 
 /** Something that this machine can or cannot do. */
 export interface Finding {
@@ -47,6 +45,7 @@ export interface SystemReport {
 export async function inspectSystem(): Promise<SystemReport> {
   const { version } = require('../package.json') as { version: string };
   const cuda = native().probeCuda();
+  const { listTensorRT } = await import('./tensorrt-library.js');
   const tensorrt = await listTensorRT();
   const cpu = await tryCpu();
   return {
@@ -71,6 +70,7 @@ type Cpu = { version: string; path: string } | { error: string };
 async function tryCpu(): Promise<Cpu> {
   try {
     const path = findOnnxRuntime();
+    const { GraphBuilder, serializeModel } = await import('./onnx/index.js');
     const graph = new GraphBuilder('identity');
     graph.op('Identity', [graph.input('x', 'float32', [1])], {}, { outputs: ['y'] });
     graph.output('y', 'float32', [1]);
