@@ -147,16 +147,16 @@ for (const [name, where, time] of steps)
   console.log(`${name.padEnd(36)}${where.padEnd(16)}${time.padStart(8)}`);
 console.log();
 const { gpus, driver } = await inspectSystem();
-const { flavour, version } = engine.manifest.library;
+const { version } = engine.manifest.library;
 console.log(
   gpus.length > 0
     ? `This machine has ${gpus.map((gpu) => gpu.name).join(', ')} (driver ${driver}).`
     : 'This machine has no GPU that can be used, so the session ran the ONNX model on the CPU, in FP32.',
 );
 console.log(
-  `${relative(engineFile)} holds the same model for ${target.join(', ')} in FP16: ${flavour} ${version} on a GPU of ` +
-    'these runs its plan as it is, with no compiler and no ONNX file. This version compiles and inspects plans; ' +
-    'its sessions run on the CPU.',
+  `With a GPU: TensorRT-RTX ${version} runs the plan in ${relative(engineFile)} as it is on ${target.join(', ')}, in FP16, ` +
+    'for batches from 1×8 to 32×256, with no ONNX file and no compiler at hand. This version compiles and inspects ' +
+    'plans; its sessions run on the CPU.',
 );
 
 function showProgress({ phase, step: done, steps: all }) {
