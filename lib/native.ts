@@ -119,6 +119,8 @@ export type NativeCuda =
 
 export interface NativeBinding {
   initialize(errorClass: typeof TensorRTError): void;
+  /** Abandons all work and waits for the threads of this environment. */
+  stopAll(): void;
   /** Opens the library and checks its version. Throws ERR_LIBRARY_NOT_FOUND, ERR_LIBRARY_UNSUPPORTED. */
   openTensorRT(library: string): NativeTensorRT;
   /** Parses and compiles on a thread of its own. */
@@ -152,6 +154,8 @@ export function native(): NativeBinding {
   try {
     const loaded = require(candidate) as NativeBinding;
     loaded.initialize(TensorRTError);
+    // Of a process that exits with work in flight; where the event loop just ends, nothing is.
+    process.once('exit', () => loaded.stopAll());
     binding = loaded;
     return loaded;
   } catch (cause) {

@@ -12,9 +12,16 @@ void initialize(const Napi::CallbackInfo& info) {
   node_tensorrt::Environment::of(info.Env()).setErrorClass(info[0].As<Napi::Function>());
 }
 
+// stopAll(): called once by lib/native.ts, when the process begins to exit. Node runs no cleanup hooks then,
+// and our threads must be gone before the exit handlers of the libraries that they are in.
+void stopAll(const Napi::CallbackInfo& info) {
+  node_tensorrt::Environment::of(info.Env()).end();
+}
+
 Napi::Object start(Napi::Env env, Napi::Object exports) {
   node_tensorrt::Environment::create(env);
   exports["initialize"] = Napi::Function::New(env, initialize);
+  exports["stopAll"] = Napi::Function::New(env, stopAll);
   exports["HostBuffer"] = node_tensorrt::HostBuffer::define(env);
   exports["NativeSession"] = node_tensorrt::InferenceSession::define(env);
   node_tensorrt::defineEngineBuilder(env, exports);

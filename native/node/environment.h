@@ -47,6 +47,9 @@ class Environment {
   void add(std::shared_ptr<Stoppable> stoppable) { stoppables_.insert(std::move(stoppable)); }
   void remove(const std::shared_ptr<Stoppable>& stoppable) { stoppables_.erase(stoppable); }
 
+  // JavaScript thread. Abandons all work, joins its threads, and drops what they posted. May be called again.
+  void end();
+
   // A TensorRTError, for a native Error; any other exception becomes ERR_EXECUTION_FAILED.
   Napi::Value toJs(Napi::Env env, std::exception_ptr error) const;
 
@@ -61,7 +64,6 @@ class Environment {
   explicit Environment(Napi::Env env);
   void enqueue(Posted posted);
   static void drain(Napi::Env env, Napi::Function, Environment* self, void*);
-  void end();
 
   using Bridge = Napi::TypedThreadSafeFunction<Environment, void, &Environment::drain>;
 

@@ -1,4 +1,4 @@
-import { spawnSync } from 'node:child_process';
+import { spawn, spawnSync } from 'node:child_process';
 import path from 'node:path';
 import { Worker } from 'node:worker_threads';
 import { expect, test } from 'vitest';
@@ -84,6 +84,30 @@ test.each([
     stdout,
   });
 });
+
+test('a process may exit at any moment of loads, runs and builds', async () => {
+  const body = `${prelude}
+    setTimeout(() => process.exit(9), Number(process.argv[1]));
+    build();
+    (async () => {
+      for (;;) {
+        const session = await InferenceSession.create(model, { concurrency: 2 });
+        session.run(feeds);
+        session.run(feeds).catch(() => {});
+        session.dispose();
+      }
+    })();`;
+  // Four at a time on fewer cores: their threads get in each other's way.
+  const exits = (delay: number) =>
+    new Promise((resolve) => {
+      const child = spawn(process.execPath, ['-e', body, String(delay)], { cwd: root, stdio: 'ignore' });
+      child.on('close', (status, signal) => resolve(signal ?? status));
+    });
+  for (let delay = 0; delay < 400; delay += 40) {
+    const ends = await Promise.all([0, 10, 20, 30].map((more) => exits(delay + more)));
+    expect(ends).toEqual([9, 9, 9, 9]);
+  }
+}, 120_000);
 
 test('50 workers load, run and are terminated', async () => {
   const script = `${prelude}
