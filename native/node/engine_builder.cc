@@ -198,6 +198,10 @@ class Build final : public Stoppable,
     } catch (...) {
       error = std::current_exception();
     }
+    std::lock_guard lock(mutex_);
+    ended_ = true;
+    endedCondition_.notify_all();
+    if (environment_ == nullptr) return;
     environment_->post(
         [self = shared_from_this(), result, error](Napi::Env env) { self->settle(env, *result, error); });
   }
