@@ -262,10 +262,12 @@ async function python(args: readonly string[], signal: AbortSignal | undefined):
     child.on('close', resolve);
   });
   if (status !== 0) {
-    const code = /No space left|Errno 28|Read-only|Permission denied/.test(words)
-      ? 'ERR_IO'
-      : 'ERR_DOWNLOAD_FAILED';
-    const last = words.trim().split('\n').slice(-3).join(' ');
+    // pip's own words, else the end of a traceback.
+    const lines = words.trim().split('\n');
+    const said = lines.filter((line) => line.startsWith('ERROR: '));
+    const last = (said.length > 0 ? said : lines.slice(-1)).join(' ');
+    const full = /No space left|Errno 28|File too large|Disk quota|Read-only|Permission denied/;
+    const code = full.test(words) ? 'ERR_IO' : 'ERR_DOWNLOAD_FAILED';
     throw new TensorRTError(
       code,
       `python3 ${args.slice(0, 3).join(' ')} failed: ${last || `exit code ${status}`}`,

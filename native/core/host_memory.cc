@@ -1,5 +1,9 @@
 #include "core/host_memory.h"
 
+#ifdef __GLIBC__
+#include <malloc.h>
+#endif
+
 #include <bit>
 #include <cstdlib>
 #include <cstring>
@@ -27,6 +31,12 @@ std::shared_ptr<void> allocateHostMemory(size_t bytes) {
   void* block = allocateAligned(bytes);
   std::memset(block, 0, bytes);
   return std::shared_ptr<void>(block, std::free);
+}
+
+void trimHostMemory() noexcept {
+#ifdef __GLIBC__
+  malloc_trim(0);
+#endif
 }
 
 struct HostMemoryPool::State {

@@ -16,6 +16,10 @@ inline constexpr size_t kHostAlignment = 64;
 // A block of its own, zeroed; freed with its last owner. Throws Error(ERR_OUT_OF_MEMORY).
 std::shared_ptr<void> allocateHostMemory(size_t bytes);
 
+// Gives memory that was freed back to the system, where the allocator would keep it for later. Takes
+// milliseconds.
+void trimHostMemory() noexcept;
+
 // Thread-safe. Blocks may outlive the pool: they are then freed instead of kept.
 class HostMemoryPool {
  public:

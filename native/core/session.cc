@@ -4,6 +4,7 @@
 #include <utility>
 
 #include "core/error.h"
+#include "core/host_memory.h"
 
 namespace node_tensorrt {
 
@@ -140,6 +141,8 @@ void Session::serve(size_t index) {
   context.reset();
   syncContext.reset();
   model.reset();
+  // A model's many small blocks lie between others, in the heap of whichever thread loaded it.
+  trimHostMemory();
   if (closed) closed(nullptr);
 }
 

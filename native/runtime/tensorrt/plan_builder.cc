@@ -417,7 +417,7 @@ std::string readableAssertion(std::string text) {
     return "TensorRT has no equal of its element type.";
   }
   if (text == "false") return "TensorRT's ONNX parser does not implement this operator.";
-  if (text.find("Plugin not found") != std::string::npos) {
+  if (text.find("Plugin not found") != std::string::npos || text.starts_with("failed to load ")) {
     return "TensorRT has neither an operator nor a plugin of this name.";
   }
   if (const size_t quote = text.find("&& \""); quote != std::string::npos) {
