@@ -1,9 +1,10 @@
-import { open, rename, rm, stat } from 'node:fs/promises';
+import { open, realpath, rename, rm, stat } from 'node:fs/promises';
 import { basename, dirname, join } from 'node:path';
 import { TensorRTError } from './errors.js';
 
 /**
- * Writes a file that appears whole or not at all: it is written beside its place, then renamed.
+ * Writes a file that appears whole or not at all: it is written beside its place, then renamed. What is no ordinary
+ * file, a pipe or a device, is written to; of a symbolic link, what it leads to.
  * @param what 'engine', 'model': for the error's text
  * @throws (rejects) TensorRTError ERR_IO with the cause
  */
@@ -12,23 +13,28 @@ export async function writeAtomically(
   pieces: readonly Uint8Array[],
   what: string,
 ): Promise<void> {
-  const temporary = join(dirname(file), `.${basename(file)}.${Math.random().toString(36).slice(2)}.tmp`);
+  let temporary: string | undefined;
   try {
-    const handle = await open(temporary, 'wx');
-    try {
-      for (const piece of pieces) await handle.writeFile(piece);
-      await handle.sync();
-    } finally {
-      await handle.close();
-    }
-    // Renaming onto an empty folder would succeed on some systems.
     const existing = await stat(file).catch(() => undefined);
-    if (existing?.isDirectory()) throw Object.assign(new Error('EISDIR: it is a folder'), { code: 'EISDIR' });
-    await rename(temporary, file);
+    if (existing && !existing.isFile()) return await write(file, 'w', pieces);
+    const target = existing ? await realpath(file) : file;
+    temporary = join(dirname(target), `.${basename(target)}.${Math.random().toString(36).slice(2)}.tmp`);
+    await write(temporary, 'wx', pieces);
+    await rename(temporary, target);
   } catch (cause) {
-    await rm(temporary, { force: true }).catch(() => undefined);
+    if (temporary) await rm(temporary, { force: true }).catch(() => undefined);
     throw new TensorRTError('ERR_IO', `Can't write the ${what} ${file}: ${(cause as Error).message}.`, {
       cause,
     });
+  }
+}
+
+async function write(file: string, flags: 'w' | 'wx', pieces: readonly Uint8Array[]): Promise<void> {
+  const handle = await open(file, flags);
+  try {
+    for (const piece of pieces) await handle.writeFile(piece);
+    if (flags === 'wx') await handle.sync();
+  } finally {
+    await handle.close();
   }
 }

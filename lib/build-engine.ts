@@ -1,4 +1,3 @@
-import { mkdtemp, rm } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import path from 'node:path';
 import { type DataType, dataTypeFromOnnx } from './data-type.js';
@@ -15,6 +14,7 @@ import {
   parseShapes,
   type ShapeRanges,
 } from './shapes.js';
+import { temporaryDirectory } from './temporary-directory.js';
 
 export interface BuildProgress {
   /** 'Preparing model', then TensorRT's own terms, e.g. 'Parsing', 'Building engine'. Phases may nest. */
@@ -133,11 +133,11 @@ export async function buildEngine(model: string | Uint8Array, options: BuildOpti
   const library = await findTensorRT(options.libraryPath);
   const targets = computeCapabilities ?? [gpuHere()];
   signal?.throwIfAborted();
-  const directory = await temporaryDirectory();
+  const directory = await buildDirectory();
   try {
     onProgress?.({ phase: 'Preparing model', step: 0, steps: 1 });
     const prepared = await prepareModel(
-      { model, float16: precision === 'fp16', keepFp32, directory, maxInlineBytes },
+      { model, float16: precision === 'fp16', keepFp32, directory: directory.path, maxInlineBytes },
       signal,
     );
     onProgress?.({ phase: 'Preparing model', step: 1, steps: 1 });
@@ -163,7 +163,14 @@ export async function buildEngine(model: string | Uint8Array, options: BuildOpti
     );
     const cancel = () => build.cancel();
     signal?.addEventListener('abort', cancel, { once: true });
-    const result = await build.result.finally(() => signal?.removeEventListener('abort', cancel));
+    const result = await build.result
+      .catch((error: TensorRTError) => {
+        if (typeof model === 'string' || !(error instanceof TensorRTError)) throw error;
+        // The file is ours, and gone when the caller reads this.
+        const message = error.message.replaceAll(prepared.modelPath, 'given as bytes');
+        throw new TensorRTError(error.code as 'ERR_BUILD_FAILED', message, { cause: error });
+      })
+      .finally(() => signal?.removeEventListener('abort', cancel));
     signal?.throwIfAborted();
     if (!result) throw new TensorRTError('ERR_BUILD_FAILED', 'The build was stopped.');
 
@@ -194,7 +201,7 @@ export async function buildEngine(model: string | Uint8Array, options: BuildOpti
     const layers = result.layers.map((layer) => ({ ...layer, outputs: layer.outputs.map(withTypeName) }));
     return await Engine.assemble(manifest, layers, new Uint8Array(result.plan));
   } finally {
-    await rm(directory, { recursive: true, force: true });
+    await directory.remove();
   }
 }
 
@@ -262,9 +269,9 @@ function gpuHere(): number {
   );
 }
 
-async function temporaryDirectory(): Promise<string> {
+async function buildDirectory() {
   try {
-    return await mkdtemp(path.join(tmpdir(), 'node-tensorrt-'));
+    return await temporaryDirectory(path.join(tmpdir(), 'node-tensorrt-'));
   } catch (cause) {
     throw new TensorRTError(
       'ERR_IO',

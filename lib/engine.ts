@@ -5,7 +5,7 @@ import { type DataType, dataTypes } from './data-type.js';
 import { invalidArgType, TensorRTError } from './errors.js';
 import { readWhole } from './onnx/file-range.js';
 import { checkOptions } from './options.js';
-import type { Profile, ShapeRange } from './shapes.js';
+import { type Profile, rangeOf, type ShapeRange } from './shapes.js';
 import type { Dims } from './tensor.js';
 
 /** A value in a compiled network. */
@@ -48,7 +48,7 @@ export interface EngineManifest {
     readonly name?: string;
     /** Hexadecimal SHA-256 of the ONNX file. */
     readonly sha256: string;
-    /** Hexadecimal SHA-256 of its weights' names, types, dimensions and elements. */
+    /** Hexadecimal SHA-256 of its weights' (the main graph's initializers') names, types, dimensions and elements. */
     readonly weightsSha256: string;
     /** What exported it. */
     readonly producer: string;
@@ -84,6 +84,12 @@ const planMagics = ['ptrt', 'vtrt'];
 /** Hashing in pieces of this size, the event loop is held up 2 ms at most. */
 const pieceBytes = 2 ** 20;
 
+function deepFreeze<T>(value: T): T {
+  if (typeof value !== 'object' || value === null || Object.isFrozen(value)) return value;
+  for (const each of Object.values(value)) deepFreeze(each);
+  return Object.freeze(value);
+}
+
 interface FileBytes {
   readonly head: Uint8Array;
   readonly plan: Uint8Array;
@@ -102,7 +108,7 @@ export class Engine {
 
   private constructor(file: FileBytes, contents: Contents | undefined) {
     this.#file = file;
-    this.#contents = contents;
+    this.#contents = contents && { ...contents, manifest: deepFreeze(contents.manifest) };
   }
 
   /**
@@ -155,7 +161,7 @@ export class Engine {
     const { inputs, profiles } = this.manifest;
     return inputs.map((input) => ({
       ...input,
-      profiles: profiles.flatMap((profile) => profile[input.name] ?? []),
+      profiles: profiles.flatMap((profile) => rangeOf(profile, input.name) ?? []),
     }));
   }
 

@@ -38,7 +38,7 @@ export interface PreparedModel {
   readonly inputs: readonly DeclaredInput[];
   /** Of the file given, in hexadecimal. */
   readonly sha256: string;
-  /** Of every weight's name, type, dimensions and elements, in the order of names. */
+  /** Of every initializer's name, type, dimensions and elements, in the order of names. */
   readonly weightsSha256: string;
   readonly producer: string;
   readonly cast?: CastFloat16Report;
@@ -103,6 +103,7 @@ async function prepare(request: PrepareRequest): Promise<PreparedModel> {
   const where = directory === undefined ? {} : { directory };
   try {
     const model = parseModel(bytes);
+    refuseWhatTensorRTCannotName(model.graph);
     const weightsSha256 = hashWeights(model.graph, where);
     const common = {
       inputs: declaredInputs(model),
@@ -136,6 +137,24 @@ function declaredInputs(model: ModelProto): DeclaredInput[] {
       const shape = type?.tensorType?.shape?.dim.map((dim) => dim.dimValue ?? dim.dimParam ?? '') ?? [];
       return { name, type: dataType, shape };
     });
+}
+
+/** TensorRT's own errors about these name neither the cause nor, at times, the input. */
+function refuseWhatTensorRTCannotName(graph: GraphProto): void {
+  for (const { name, type } of graph.input) {
+    if (type?.tensorType && !type.tensorType.shape) {
+      throw new TensorRTError(
+        'ERR_MODEL_UNSUPPORTED',
+        `The input "${name}" has no shape: TensorRT needs its rank.`,
+      );
+    }
+    if (graph.output.some((output) => output.name === name)) {
+      throw new TensorRTError(
+        'ERR_MODEL_UNSUPPORTED',
+        `"${name}" is an input and an output at once, which TensorRT can't tell apart: put an Identity in between.`,
+      );
+    }
+  }
 }
 
 /** Reads every weight, also those in other files, so that what is missing or misplaced is found before TensorRT. */

@@ -161,6 +161,9 @@ export class InferenceSession {
     const profiles = parseShapes(options.shapes);
     checkSignal(signal, 'options.signal');
     signal?.throwIfAborted();
+    if (typeof model === 'string' && model.includes('\0')) {
+      throw invalidArgValue('model', 'is a path with a zero byte in it.');
+    }
     if (model instanceof Engine) throw engineNeedsGpu();
 
     const session = new (native().NativeSession)({ concurrency, maxQueue });
@@ -176,6 +179,7 @@ export class InferenceSession {
       return new InferenceSession(session, loaded, why, profiles);
     } catch (error) {
       if (loaded) await session.close();
+      else if (signal?.aborted) throw signal.reason;
       else if (typeof model === 'string' && isEngineFile(model)) {
         throw new TensorRTError(
           'ERR_MODEL_INVALID',
@@ -292,6 +296,14 @@ export class InferenceSession {
     const targets = names.map((name: string) =>
       Array.isArray(fetches) || !fetches ? null : ((fetches as Record<string, Tensor | null>)[name] ?? null),
     );
+    targets.forEach((target: Tensor | null, i: number) => {
+      if (target && targets.indexOf(target) !== i) {
+        throw invalidArgValue(
+          `fetches['${names[i]}']`,
+          'is the same tensor as another output is written into.',
+        );
+      }
+    });
     const indices = names.map((name: string, i: number) => {
       const index = this.outputNames.indexOf(name);
       if (index < 0) {
@@ -353,6 +365,8 @@ function checkAgainst(info: ValueMetadata, tensor: TensorLike, path: string): vo
     throw invalidArgValue(`${path}.type`, `must be '${info.type}', as the model says, not '${tensor.type}'.`);
   }
   const { shape } = info;
+  // A scalar, or a model that doesn't give the rank: ONNX Runtime's API tells neither from the other.
+  if (shape.length === 0) return;
   const expected = `[${shape.map((dim) => (dim === '' ? '?' : dim)).join(', ')}]`;
   if (tensor.dims.length !== shape.length) {
     throw shapeMismatch(
@@ -378,8 +392,11 @@ function toTensor([type, dims, data]: NativeOutput, target: Tensor | null): Tens
       `The output has dims [${dims}], but the tensor to write it into has [${target.dims}].`,
     );
   }
-  if (Array.isArray(elements)) (target.data as string[]).splice(0, elements.length, ...elements);
-  else bytesOf(target.data as ArrayBufferView).set(bytesOf(elements as ArrayBufferView));
+  if (Array.isArray(elements)) {
+    elements.forEach((element, i) => {
+      (target.data as string[])[i] = element;
+    });
+  } else bytesOf(target.data as ArrayBufferView).set(bytesOf(elements as ArrayBufferView));
   return target;
 }
 

@@ -137,6 +137,11 @@ export function checkProfiles(
   });
 }
 
+/** An input may be called `constructor`. */
+export function rangeOf(profile: Profile, name: string): ShapeRange | undefined {
+  return Object.hasOwn(profile, name) ? profile[name] : undefined;
+}
+
 /** May the input's elements be a shape? TensorRT finds out. */
 function isShape({ type, shape }: DeclaredInput): boolean {
   return (type === 'int64' || type === 'int32') && shape.length <= 1 && typeof (shape[0] ?? 1) === 'number';
@@ -154,16 +159,16 @@ export function completeProfile(
 ): Profile {
   const known = new Map<string, Triple>();
   for (const { name, shape } of inputs) {
-    const range = profile[name];
+    const range = rangeOf(profile, name);
     if (!range) continue;
     shape.forEach((size, i) => {
       if (typeof size !== 'string' || size === '') return;
       known.set(size, [range.min[i]!, range.opt[i]!, range.max[i]!]);
     });
   }
-  const complete: Record<string, ShapeRange> = {};
+  const complete: Record<string, ShapeRange> = Object.create(null);
   for (const { name, shape } of inputs) {
-    const given = profile[name];
+    const given = rangeOf(profile, name);
     if (given) complete[name] = given;
     if (given || shape.every((size) => typeof size === 'number' && size >= 0)) continue;
     const ranges = shape.map((size, i): Triple => {
@@ -231,13 +236,13 @@ export function requireProfile(
 ): void {
   const misfits = profiles.map((profile) =>
     shapes.find(({ name, dims }) => {
-      const range = profile[name];
+      const range = rangeOf(profile, name);
       return range?.min.some((least, i) => dims[i]! < least || dims[i]! > range.max[i]!);
     }),
   );
   const misfit = misfits[0];
   if (profiles.length === 0 || !misfits.every((input) => input !== undefined)) return;
-  const { min, max } = profiles[0]![misfit!.name]!;
+  const { min, max } = rangeOf(profiles[0]!, misfit!.name)!;
   throw shapeMismatch(
     `feeds['${misfit!.name}'] has dims [${misfit!.dims}], outside ` +
       (profiles.length > 1 ? `every profile of options.shapes; the first` : 'options.shapes, which') +

@@ -95,6 +95,9 @@ export function checkTensor(tensor: TensorLike, path: string): void {
     if (!Array.isArray(data)) throw invalidArgType(`${path}.data`, 'an array of strings', data);
     const bad = data.findIndex((element) => typeof element !== 'string');
     if (bad >= 0) throw invalidArgType(`${path}.data[${bad}]`, 'a string', data[bad]);
+    // ONNX Runtime takes strings that end at their first zero.
+    const cut = data.findIndex((element) => element.includes('\0'));
+    if (cut >= 0) throw invalidArgValue(`${path}.data[${cut}]`, 'has a zero character in it.');
     length = data.length;
   } else {
     const expected = arrayTypes[type];
@@ -157,6 +160,14 @@ export class Tensor implements TensorLike {
       throw invalidArgValue('type', `must be one of ${Object.keys(dataTypes)}, not ${describe(type)}.`);
     }
     if (Array.isArray(data) && type !== 'string') {
+      // As onnxruntime-common: where the array is one of bit patterns, numbers would become patterns.
+      if (type === 'bfloat16' || (type === 'float16' && arrayTypes.float16 === (Uint16Array as unknown))) {
+        throw invalidArgType(
+          'data',
+          `a Uint16Array of ${type} bit patterns, for this host has no array of them`,
+          data,
+        );
+      }
       try {
         data = arrayTypes[type].from(data as unknown as Iterable<never>);
       } catch (cause) {

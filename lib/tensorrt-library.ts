@@ -1,13 +1,14 @@
 import { execFile, spawn } from 'node:child_process';
 import { createHash } from 'node:crypto';
 import { createReadStream, existsSync, statSync } from 'node:fs';
-import { mkdir, mkdtemp, readdir, rename, rm } from 'node:fs/promises';
+import { mkdir, readdir, rename, rm } from 'node:fs/promises';
 import path from 'node:path';
 import { pipeline } from 'node:stream/promises';
 import { promisify } from 'node:util';
 import { cacheDirectory } from './cache-directory.js';
 import { TensorRTError } from './errors.js';
 import { type NativeTensorRT, native } from './native.js';
+import { temporaryDirectory } from './temporary-directory.js';
 
 /** TensorRT-RTX's core library; its ONNX parser lies beside it. */
 const rtxLibrary = 'libtensorrt_rtx.so.1';
@@ -50,39 +51,43 @@ function installedDirectory(): string {
 }
 
 /** Folders to look in, in this order. A named one is the only one. */
-async function places(libraryPath: string | undefined): Promise<Place[]> {
-  const named = libraryPath ?? process.env.NODE_TENSORRT_TENSORRT_PATH;
+async function* places(named: string | undefined): AsyncGenerator<Place> {
   if (named) {
-    const source = libraryPath ? 'options.libraryPath' : 'NODE_TENSORRT_TENSORRT_PATH';
-    const isFile = statSync(named, { throwIfNoEntry: false })?.isFile();
-    return isFile
-      ? [{ source, directory: named }]
-      : [named, path.join(named, 'lib')].map((directory) => ({ source, directory }));
+    const source =
+      named === process.env.NODE_TENSORRT_TENSORRT_PATH ? 'NODE_TENSORRT_TENSORRT_PATH' : 'options';
+    yield { source, directory: named };
+    yield { source, directory: path.join(named, 'lib') };
+    return;
   }
-  const installed = await readdir(installedDirectory()).catch(() => [] as string[]);
-  return [
-    ...installed
-      .filter((name) => !name.includes('.partial-'))
-      .sort()
-      .reverse()
-      .map((name) => ({
-        source: 'libs install',
-        name,
-        directory: path.join(installedDirectory(), name, rtxPackage.folder),
-      })),
-    ...(await pythonPlaces()),
-    ...(process.env.LD_LIBRARY_PATH ?? '')
-      .split(':')
-      .filter(Boolean)
-      .map((directory) => ({ source: 'LD_LIBRARY_PATH', directory })),
-    ...[
-      '/usr/lib/x86_64-linux-gnu',
-      '/usr/local/lib',
-      '/usr/lib64',
-      '/usr/local/cuda/lib64',
-      '/opt/tensorrt-rtx/lib',
-    ].map((directory) => ({ source: 'system', directory })),
-  ];
+  for (const name of (await installedNames()).sort().reverse()) {
+    const directory = path.join(installedDirectory(), name, rtxPackage.folder);
+    yield { source: 'libs install', name, directory };
+  }
+  yield* await pythonPlaces();
+  for (const directory of (process.env.LD_LIBRARY_PATH ?? '').split(':')) {
+    if (directory) yield { source: 'LD_LIBRARY_PATH', directory };
+  }
+  for (const directory of systemDirectories) yield { source: 'system', directory };
+}
+
+const systemDirectories = [
+  '/usr/lib/x86_64-linux-gnu',
+  '/usr/local/lib',
+  '/usr/lib64',
+  '/usr/local/cuda/lib64',
+  '/opt/tensorrt-rtx/lib',
+];
+
+/** Entries of the cache, without those that an installation is still writing. */
+async function installedNames(): Promise<string[]> {
+  const names = await readdir(installedDirectory()).catch(() => [] as string[]);
+  return names.filter((name) => !name.includes('.partial-'));
+}
+
+/** The library files that exist in a place; a place may be a file itself. */
+function filesIn({ directory }: Place): string[] {
+  if (statSync(directory, { throwIfNoEntry: false })?.isFile()) return [directory];
+  return [rtxLibrary, ...trtLibraries].map((name) => path.join(directory, name)).filter(existsSync);
 }
 
 /** Where pip installs NVIDIA's packages, for the `python3` on the PATH; nowhere if it has none, or does not answer. */
@@ -103,34 +108,37 @@ async function pythonPlaces(): Promise<Place[]> {
 }
 
 /** Every TensorRT library found, the preferred one first, opened to learn its version. */
-export async function listTensorRT(libraryPath?: string): Promise<TensorRTLibrary[]> {
+export async function listTensorRT(): Promise<TensorRTLibrary[]> {
   const found: TensorRTLibrary[] = [];
-  for (const { directory, ...place } of await places(libraryPath)) {
-    const isFile = statSync(directory, { throwIfNoEntry: false })?.isFile() ?? false;
-    const files = isFile
-      ? [directory]
-      : [rtxLibrary, ...trtLibraries].map((name) => path.join(directory, name));
-    for (const file of files) {
-      if (!existsSync(file) || found.some((other) => other.path === file)) continue;
-      found.push({ ...inspectLibrary(file), path: file, ...place });
+  for await (const place of places(process.env.NODE_TENSORRT_TENSORRT_PATH)) {
+    for (const file of filesIn(place)) {
+      if (found.some((other) => other.path === file)) continue;
+      const { source, name } = place;
+      found.push({ ...inspectLibrary(file), path: file, source, ...(name ? { name } : {}) });
     }
   }
   return found;
 }
 
+/** TensorRT itself is recognised by its name: opening hundreds of megabytes only to refuse them takes long. */
+function refuseTensorRT(file: string): void {
+  const version = /^libnvinfer\.so\.(10|11)/.exec(path.basename(file))?.[1];
+  if (!version) return;
+  throw new TensorRTError(
+    'ERR_LIBRARY_UNSUPPORTED',
+    `${file} is TensorRT ${version}, which this version can't compile with; it compiles with TensorRT-RTX.`,
+  );
+}
+
 function inspectLibrary(file: string): Pick<TensorRTLibrary, 'flavour' | 'version' | 'error'> {
-  const trt = /libnvinfer\.so\.(10|11)/.exec(path.basename(file))?.[1];
-  if (trt) {
-    return {
-      flavour: `trt${trt}` as 'trt10',
-      error: `TensorRT ${trt} can't be used by this version; TensorRT-RTX can.`,
-    };
-  }
   try {
+    refuseTensorRT(file);
     const { flavour, version } = native().openTensorRT(file);
     return { flavour, version };
   } catch (error) {
-    return { flavour: 'rtx', error: (error as Error).message };
+    const { message } = error as Error;
+    const trt = /libnvinfer\.so\.(1[01])/.exec(file)?.[1] as '10' | '11' | undefined;
+    return { flavour: trt ? `trt${trt}` : 'rtx', error: message };
   }
 }
 
@@ -144,22 +152,29 @@ export async function findTensorRT(libraryPath?: string): Promise<NativeTensorRT
   const remedy =
     'Install TensorRT-RTX with `npx node-tensorrt libs install rtx` (95 MB, through pip), or point ' +
     'NODE_TENSORRT_TENSORRT_PATH at the folder that holds it.';
-  const tried = await places(libraryPath);
-  let refused: string | undefined;
-  for (const { directory } of tried) {
-    const isFile = statSync(directory, { throwIfNoEntry: false })?.isFile() ?? false;
-    const file = isFile ? directory : path.join(directory, rtxLibrary);
-    if (existsSync(file)) return native().openTensorRT(file);
-    refused ??= trtLibraries.map((name) => path.join(directory, name)).find((name) => existsSync(name));
+  const tried: string[] = [];
+  let failure: unknown;
+  for await (const place of places(libraryPath || process.env.NODE_TENSORRT_TENSORRT_PATH)) {
+    tried.push(place.directory);
+    for (const file of filesIn(place)) {
+      try {
+        refuseTensorRT(file);
+        return native().openTensorRT(file);
+      } catch (error) {
+        // The next may do; of several failures the first is the one to mend.
+        failure ??= error;
+      }
+    }
   }
-  if (refused) {
-    throw new TensorRTError(
-      'ERR_LIBRARY_UNSUPPORTED',
-      `${refused} is TensorRT, which this version can't compile with; it compiles with TensorRT-RTX. ${remedy}`,
-    );
+  if (failure instanceof TensorRTError) {
+    throw new TensorRTError(failure.code as 'ERR_LIBRARY_UNSUPPORTED', `${failure.message} ${remedy}`, {
+      cause: failure,
+    });
   }
-  const folders = tried.map(({ directory }) => directory).join(', ');
-  throw new TensorRTError('ERR_LIBRARY_NOT_FOUND', `${rtxLibrary} was not found in ${folders}. ${remedy}`);
+  throw new TensorRTError(
+    'ERR_LIBRARY_NOT_FOUND',
+    `${rtxLibrary} was not found in ${tried.join(', ')}. ${remedy}`,
+  );
 }
 
 /** What became of an installation. */
@@ -195,10 +210,12 @@ export async function installTensorRTRtx(
   });
   if (existsSync(path.join(directory, rtxLibrary))) return done(false);
 
-  let partial: string | undefined;
+  let directoryOfParts: Awaited<ReturnType<typeof temporaryDirectory>> | undefined;
   try {
     await mkdir(installedDirectory(), { recursive: true });
-    partial = await mkdtemp(`${target}.partial-`);
+    await removeStaleParts();
+    directoryOfParts = await temporaryDirectory(`${target}.partial-`);
+    const partial = directoryOfParts.path;
     onProgress?.(`Downloading ${rtxPackage.requirement} (${rtxPackage.megabytes} MB) with pip`);
     const pip = ['-m', 'pip', 'download', '--disable-pip-version-check', '--no-deps', '--dest', partial];
     await python([...pip, rtxPackage.requirement], signal);
@@ -217,9 +234,10 @@ export async function installTensorRTRtx(
     onProgress?.('Unpacking');
     const unpacked = path.join(partial, 'unpacked');
     await python(['-m', 'zipfile', '-e', path.join(partial, wheel), unpacked], signal);
-    await rename(unpacked, target).catch((error: NodeJS.ErrnoException) => {
-      // Another process was faster, with the same result.
-      if (error.code !== 'ENOTEMPTY' && error.code !== 'EEXIST') throw error;
+    // What is there and incomplete goes; what another process has completed meanwhile is as good.
+    if (!existsSync(path.join(directory, rtxLibrary))) await rm(target, { recursive: true, force: true });
+    await rename(unpacked, target).catch((error) => {
+      if (!existsSync(path.join(directory, rtxLibrary))) throw error;
     });
     return await done(true);
   } catch (cause) {
@@ -232,7 +250,16 @@ export async function installTensorRTRtx(
       { cause },
     );
   } finally {
-    if (partial) await rm(partial, { recursive: true, force: true });
+    await directoryOfParts?.remove();
+  }
+}
+
+/** What installations that were killed left behind more than an hour ago. */
+async function removeStaleParts(): Promise<void> {
+  for (const name of await readdir(installedDirectory())) {
+    const part = path.join(installedDirectory(), name);
+    const isStale = name.includes('.partial-') && statSync(part).mtimeMs < Date.now() - 3_600_000;
+    if (isStale) await rm(part, { recursive: true, force: true });
   }
 }
 
@@ -244,6 +271,9 @@ async function licenceFile(target: string): Promise<string> {
 /** Runs Python; its failure becomes an error that ends with its own last words. */
 async function python(args: readonly string[], signal: AbortSignal | undefined): Promise<void> {
   const child = spawn('python3', args, { stdio: ['ignore', 'ignore', 'pipe'], signal });
+  // Else it would go on writing what an ending process removes.
+  const stop = () => child.kill();
+  process.once('exit', stop);
   let words = '';
   child.stderr.on('data', (data) => {
     words = (words + data).slice(-4000);
@@ -260,7 +290,7 @@ async function python(args: readonly string[], signal: AbortSignal | undefined):
       );
     });
     child.on('close', resolve);
-  });
+  }).finally(() => process.off('exit', stop));
   if (status !== 0) {
     // pip's own words, else the end of a traceback.
     const lines = words.trim().split('\n');
@@ -280,8 +310,7 @@ async function python(args: readonly string[], signal: AbortSignal | undefined):
  * @throws (rejects) TensorRTError ERR_LIBRARY_NOT_FOUND for a name that is not installed, ERR_IO
  */
 export async function removeTensorRT(name: string): Promise<string[]> {
-  const installed = await readdir(installedDirectory()).catch(() => [] as string[]);
-  const names = installed.filter((entry) => !entry.includes('.partial-'));
+  const names = await installedNames();
   const matches = names.filter((entry) => entry === name || entry.startsWith(`${name}-`));
   if (matches.length === 0) {
     throw new TensorRTError(

@@ -1,5 +1,5 @@
 import path from 'node:path';
-import type { Command } from 'commander';
+import { type Command, Option } from 'commander';
 import { writeAtomically } from '../atomic-file.js';
 import { type BuildOptions, buildEngine } from '../build-engine.js';
 import type { ShapeRange } from '../shapes.js';
@@ -20,6 +20,8 @@ interface BuildFlags {
   json: boolean;
 }
 
+const precisions = ['fp16', 'fp32', 'as-exported'] as const;
+
 const collect = (value: string, all: string[]) => [...all, value];
 
 /** `build MODEL.onnx`: compiles an engine file, ahead of time or for this machine's GPU. */
@@ -29,7 +31,9 @@ export function addBuildCommand(program: Command): void {
     .description('compile an ONNX model into a TensorRT engine; with --target no GPU is needed')
     .argument('<model>', 'ONNX file')
     .option('-o, --output <file>', 'engine file; default: MODEL.engine, in the working directory')
-    .option('--precision <precision>', "'fp16', 'fp32' or 'as-exported'", 'fp16')
+    .addOption(
+      new Option('--precision <precision>', 'types to compute in').choices(precisions).default('fp16'),
+    )
     .option(
       '--shapes <name:min,opt,max>',
       'shapes of a dynamic input, NAME:1x3x224x224,8x3x224x224,16x3x224x224, or one shape; repeatable',
@@ -37,8 +41,15 @@ export function addBuildCommand(program: Command): void {
       [],
     )
     .option('--target <targets>', "GPUs, such as sm_89,sm_120; default: this machine's")
-    .option('--sparsity <sparsity>', "'off' or 'auto': use 2:4 sparse weights where there are any")
-    .option('--optimization-level <level>', '0 to 5: how long to look for a faster plan')
+    .addOption(
+      new Option('--sparsity <sparsity>', 'auto: use 2:4 sparse weights where there are any').choices([
+        'off',
+        'auto',
+      ]),
+    )
+    .addOption(
+      new Option('--optimization-level <level>', 'how long to look for a faster plan').choices([...'012345']),
+    )
     .option('--workspace <bytes>', 'device memory for scratch space')
     .option(
       '--keep-fp32 <pattern>',
@@ -63,11 +74,11 @@ async function build(model: string, flags: BuildFlags & { refit?: boolean }): Pr
   const options: BuildOptions = {
     precision: flags.precision as 'fp16',
     ...(shapes.length > 0 ? { shapes: Object.fromEntries(shapes) } : {}),
-    ...(flags.target === undefined ? {} : { target: flags.target.split(',').map((name) => name.trim()) }),
+    ...(flags.target === undefined ? {} : { target: parseTargets(flags.target) }),
     ...(flags.sparsity === undefined ? {} : { sparsity: flags.sparsity as 'auto' }),
     ...(flags.optimizationLevel === undefined
       ? {}
-      : { optimizationLevel: parseNumber('--optimization-level', flags.optimizationLevel) as 3 }),
+      : { optimizationLevel: Number(flags.optimizationLevel) as 3 }),
     ...(flags.workspace === undefined ? {} : { workspace: parseNumber('--workspace', flags.workspace) }),
     ...(flags.library === undefined ? {} : { libraryPath: flags.library }),
     // Refused by the library, by name.
@@ -114,9 +125,18 @@ export function parseShapeFlag(text: string): [name: string, range: ShapeRange |
   );
 }
 
+/** `sm_89,sm_120`. */
+function parseTargets(text: string): string[] {
+  const targets = text.split(',').map((name) => name.trim());
+  const odd = targets.find((name) => !/^sm_\d{2,3}$/.test(name));
+  if (odd !== undefined)
+    throw new UsageError(`--target must be a list such as sm_89,sm_120; '${odd}' is no GPU.`);
+  return targets;
+}
+
 function parseNumber(flag: string, text: string): number {
   const value = Number(text);
-  if (text.trim() === '' || Number.isNaN(value))
-    throw new UsageError(`${flag} must be a number, not '${text}'.`);
+  if (text.trim() === '' || !Number.isInteger(value) || value < 0)
+    throw new UsageError(`${flag} must be a whole number, not '${text}'.`);
   return value;
 }

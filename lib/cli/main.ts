@@ -24,6 +24,13 @@ async function main(): Promise<void> {
   for (const command of program.commands) {
     for (const each of [command, ...command.commands]) each.exitOverride();
   }
+  // Exiting, rather than being ended, removes what is temporary and stops what runs.
+  process.once('SIGINT', () => process.exit(130));
+  process.once('SIGTERM', () => process.exit(143));
+  // A reader that has had enough (`… | head`) is no failure; a full disk is.
+  process.stdout.on('error', (error: NodeJS.ErrnoException) => {
+    process.exit(error.code === 'EPIPE' ? 0 : report(Object.assign(error, { code: 'ERR_IO' })));
+  });
   try {
     await program.parseAsync();
   } catch (error) {

@@ -35,7 +35,12 @@ export function addRunCommand(program: Command): void {
 }
 
 async function run(model: string, flags: RunFlags): Promise<void> {
-  const sources = new Map(flags.input.map(splitInput));
+  if (!/^(auto|cpu|cuda(:\d+)?)$/.test(flags.device)) {
+    throw new UsageError(`--device must be auto, cpu, cuda or cuda:N, not '${flags.device}'.`);
+  }
+  const pairs = flags.input.map(splitInput);
+  const sources = new Map(pairs);
+  if (sources.size < pairs.length) throw new UsageError('--input gives one input twice.');
   const started = performance.now();
   const source = isEngineFile(model) ? await Engine.load(model) : model;
   const session = await InferenceSession.create(source, { device: flags.device as SessionOptions['device'] });
@@ -48,6 +53,7 @@ async function run(model: string, flags: RunFlags): Promise<void> {
         `names '${unknown}', which is not an input of this model. Its inputs are ${session.inputNames.join(', ')}.`,
       );
     }
+    const files = flags.output === undefined ? undefined : outputFiles(flags.output, session.outputNames);
     const feeds: Record<string, Tensor> = {};
     for (const input of session.inputMetadata) {
       feeds[input.name] = await readInput(input, sources.get(input.name));
@@ -67,7 +73,8 @@ async function run(model: string, flags: RunFlags): Promise<void> {
       outputs: await Promise.all(
         Object.entries(outputs).map(async ([name, tensor]) => {
           const { type, dims } = tensor;
-          const file = flags.output === undefined ? undefined : await writeOutput(flags.output, name, tensor);
+          const file = files?.get(name);
+          if (file !== undefined) await writeOutput(file, tensor);
           return { name, type, dims, ...statistics(tensor), ...(file === undefined ? {} : { file }) };
         }),
       ),
@@ -129,6 +136,7 @@ function randomTensor(type: DataType, dims: readonly number[]): Tensor {
     return state / 2 ** 32;
   };
   const elements = { length: dims.reduce((product, size) => product * size, 1) };
+  if (elements.length > 2 ** 31) throw new UsageError(`random:${dims.join('x')} has too many elements.`);
   switch (type) {
     case 'string':
       throw invalidArgValue('--input', 'cannot be random for an input of strings.');
@@ -173,16 +181,27 @@ function randomTensor(type: DataType, dims: readonly number[]): Tensor {
   }
 }
 
-async function writeOutput(directory: string, name: string, tensor: Tensor): Promise<string> {
-  const file = path.join(directory, `${name.replaceAll(/[^\w.-]/g, '_')}.npy`);
+/** A file for each output; names that would be one file are told apart by numbers. */
+function outputFiles(directory: string, names: readonly string[]): Map<string, string> {
+  const files = new Map<string, string>();
+  for (const name of names) {
+    const base = path.join(directory, name.replaceAll(/[^\w.-]/g, '_'));
+    const taken = new Set(files.values());
+    let file = `${base}.npy`;
+    for (let i = 1; taken.has(file); i++) file = `${base}.${i}.npy`;
+    files.set(name, file);
+  }
+  return files;
+}
+
+async function writeOutput(file: string, tensor: Tensor): Promise<void> {
   try {
-    await mkdir(directory, { recursive: true });
+    await mkdir(path.dirname(file), { recursive: true });
     await writeFile(file, serializeNpy(tensor));
   } catch (cause) {
     if (cause instanceof TensorRTError) throw cause;
     throw new TensorRTError('ERR_IO', `Could not write ${file}: ${(cause as Error).message}`, { cause });
   }
-  return file;
 }
 
 /** null where there are no numbers: strings, an empty tensor, and 16-bit patterns on a host without Float16Array. */

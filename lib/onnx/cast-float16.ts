@@ -1,5 +1,6 @@
 import { dataTypes } from '../data-type.js';
 import { exceedsFloat16, maxFloat16, toFloat16Bits } from './float16.js';
+import { attributeProto } from './graph-builder.js';
 import { type ExternalDataOptions, makeTensor, tensorElements } from './initializer.js';
 import {
   AttributeType,
@@ -160,7 +161,7 @@ export function castToFloat16(
   model: ModelProto,
   options: CastFloat16Options = {},
 ): { model: ModelProto; report: CastFloat16Report } {
-  const caster = new Caster(model.graph, model.irVersion, options);
+  const caster = new Caster(model, options);
   const graph = caster.run();
   // Before version 4 of the format weights had to be inputs too; the new ones are not.
   return { model: { ...model, irVersion: Math.max(model.irVersion, 4), graph }, report: caster.report() };
@@ -170,6 +171,7 @@ export function castToFloat16(
 // reads what it always read, whatever it is.
 class Caster {
   readonly #graph: GraphProto;
+  readonly #opset: number;
   readonly #options: CastFloat16Options;
   readonly #keep: readonly RegExp[];
   readonly #nodes: NodeProto[] = [];
@@ -178,24 +180,31 @@ class Caster {
   readonly #types = new Map<string, number>();
   /** Weights, and the values of Constant nodes. */
   readonly #constants = new Map<string, TensorProto>();
-  readonly #converted = new Map<string, { tensor?: TensorProto; refusal?: string; flushesToZero: boolean }>();
+  readonly #converted = new Map<
+    string,
+    { tensor?: TensorProto; refusal?: string; vanishes: 'none' | 'some' | 'all' }
+  >();
   readonly #added: TensorProto[] = [];
   /** FP32 name → FP16 name, where the FP16 value exists. */
   readonly #low = new Map<string, string>();
   /** Values computed in FP16 whose FP32 version does not exist (yet). */
   readonly #lowOnly = new Set<string>();
+  /** Values that something other than a product reads; the graph's outputs too. */
+  readonly #otherReaders = new Set<string>();
   /** Values computed in FP16, as opposed to cast to it. */
   readonly #computedLow = new Set<string>();
   /** Values that were 32- or 64-bit integers, moved and calculated with. */
   readonly #integral = new Set<string>();
   readonly #dequantized = new Set<string>();
   readonly #softmax = new Set<string>();
+  readonly #lowMasks = new Map<string, string>();
   readonly #counts = new Map<string, number>();
   readonly #kept: { node: string; reason: string }[] = [];
   #casts = 0;
 
-  constructor(graph: GraphProto, irVersion: number, options: CastFloat16Options) {
+  constructor({ graph, irVersion, opsetImport }: ModelProto, options: CastFloat16Options) {
     this.#graph = graph;
+    this.#opset = opsetImport.find(({ domain }) => !domain || domain === 'ai.onnx')?.version ?? 1;
     this.#options = options;
     this.#keep = (options.keepFp32 ?? []).map(pattern);
     const inputs = new Set(graph.input.map((input) => input.name));
@@ -208,6 +217,11 @@ class Caster {
     for (const { name, type } of [...graph.input, ...graph.output, ...graph.valueInfo]) {
       const elemType = type?.tensorType?.elemType;
       if (elemType) this.#types.set(name, elemType);
+    }
+    for (const { name } of graph.output) this.#otherReaders.add(name);
+    for (const node of graph.node) {
+      if (products.has(standardOperator(node))) continue;
+      for (const name of [...node.input, ...captured(node)]) this.#otherReaders.add(name);
     }
     collectNames(graph, this.#names);
   }
@@ -247,8 +261,7 @@ class Caster {
   }
 
   #visit(node: NodeProto): void {
-    const standard = !node.domain || node.domain === 'ai.onnx';
-    const operator = standard ? node.opType : '';
+    const operator = standardOperator(node);
     const kept = this.#keep.some((p) => p.test(node.name ?? '') || p.test(node.opType));
     const shared = products.get(operator) ?? followers.get(operator);
     const typed = shared === 'all' ? node.input.map((_, i) => i) : (shared ?? []);
@@ -281,6 +294,8 @@ class Caster {
   #productRefusal(node: NodeProto, inputs: readonly number[]): string | undefined {
     for (const i of inputs) {
       const name = node.input[i]!;
+      // Of an attention mask, low values are limited.
+      if (node.opType === 'Attention' && i === 3) continue;
       if (this.#constants.has(name)) {
         const { refusal } = this.#convert(name);
         if (refusal) return refusal;
@@ -292,19 +307,20 @@ class Caster {
   }
 
   #follows(node: NodeProto, operator: string, inputs: readonly number[]): boolean {
+    // A square is a power.
+    if (operator === 'Mul' && node.input[0] === node.input[1]) return false;
     // PyTorch guards a softmax with Where(IsNaN(p), 0, p). TensorRT's attention fusion wants the cast before that, and
-    // fails to compile where it comes after; nothing is lost, for p lies in [0, 1] and a product reads it next.
-    const isLow = (name: string) =>
-      this.#computedLow.has(name) || (operator === 'Where' && this.#softmax.has(name));
+    // fails to compile where it comes after; nothing is lost, for p lies in [0, 1] and only products read it next.
+    const isGuard = operator === 'Where' && !this.#otherReaders.has(node.output[0]!);
+    const isLow = (name: string) => this.#computedLow.has(name) || (isGuard && this.#softmax.has(name));
     if (!inputs.some((i) => isLow(node.input[i]!))) return false;
     return inputs.every((i) => {
       const name = node.input[i]!;
       if (!this.#constants.has(name)) return isLow(name);
       if (this.#types.get(name) !== float32) return false;
-      const { refusal, flushesToZero } = this.#convert(name);
+      const { refusal, vanishes } = this.#convert(name);
       // An epsilon, or a divisor, that FP16 would make zero.
-      const size = this.#constants.get(name)!.dims.reduce((product, size) => product * size, 1);
-      return !refusal && !(flushesToZero && (size === 1 || (operator === 'Div' && i === 1)));
+      return !refusal && vanishes !== 'all' && !(vanishes === 'some' && operator === 'Div' && i === 1);
     });
   }
 
@@ -357,6 +373,7 @@ class Caster {
     const name = node.output[0];
     if (!name) return;
     if (operator === 'Cast' && isWideInteger(this.#types.get(node.input[0]!))) this.#integral.add(name);
+    if (operator === 'Range') this.#integral.add(name);
     if (isMove && inputs.some((i) => this.#integral.has(node.input[i]!))) this.#integral.add(name);
     if (operator === 'DequantizeLinear') this.#dequantized.add(name);
     if (operator === 'Softmax' && this.#types.get(name) === float32) this.#softmax.add(name);
@@ -421,12 +438,16 @@ class Caster {
       const source = this.#constants.get(name)!;
       const values = tensorElements(source, this.#options) as Float32Array;
       if (exceedsFloat16(values)) {
-        result = { refusal: `"${name}" has values beyond FP16's largest, 65504`, flushesToZero: false };
+        result = { refusal: `"${name}" has values beyond FP16's largest, 65504`, vanishes: 'none' };
+      } else if (values.length >= 16 && values.every((value, i) => value === i)) {
+        result = {
+          refusal: `"${name}" holds positions, which FP16 rounds once multiplied`,
+          vanishes: 'none',
+        };
       } else {
         const bits = toFloat16Bits(values);
-        const flushesToZero = bits.some((half, i) => (half & 0x7fff) === 0 && values[i] !== 0);
         const tensor = makeTensor(this.#unique(`${name}__fp16`), 'float16', source.dims, bits);
-        result = { tensor, flushesToZero };
+        result = { tensor, vanishes: vanishing(values, bits) };
       }
       this.#converted.set(name, result);
     }
@@ -452,6 +473,8 @@ class Caster {
 
   /** An attention mask adds what may be the lowest float32 of all; FP16's lowest masks as well, and is finite. */
   #lowMask(name: string): string {
+    const known = this.#lowMasks.get(name);
+    if (known) return known;
     this.#needHigh(name);
     const bounded = this.#unique(`${name}__bounded`);
     const limit = (f: number) => {
@@ -462,7 +485,9 @@ class Caster {
     };
     const input = [name, limit(-maxFloat16), limit(maxFloat16)];
     this.#nodes.push({ name: bounded, opType: 'Clip', input, output: [bounded], attribute: [] });
-    return this.#cast(bounded, `${name}__fp16`, float16);
+    const low = this.#cast(bounded, `${name}__fp16`, float16);
+    this.#lowMasks.set(name, low);
+    return low;
   }
 
   #cast(from: string, to: string, type: number): string {
@@ -472,7 +497,7 @@ class Caster {
       opType: 'Cast',
       input: [from],
       output: [output],
-      attribute: [{ name: 'to', type: AttributeType.INT, i: BigInt(type) }],
+      attribute: [attributeProto('to', this.#opset < 6 ? (type === float16 ? 'FLOAT16' : 'FLOAT') : type)],
     });
     this.#casts++;
     return output;
@@ -490,6 +515,22 @@ class Caster {
 function pattern(text: string): RegExp {
   const parts = text.split('*').map((part) => part.replaceAll(/[\\^$.|?+()[\]{}]/g, '\\$&'));
   return new RegExp(`^${parts.join('.*')}$`);
+}
+
+/** Do nonzero values become zero: none, some, or all of them? */
+function vanishing(values: Float32Array, bits: Uint16Array): 'none' | 'some' | 'all' {
+  let [some, all] = [false, true];
+  for (let i = 0; i < bits.length; i++) {
+    if (values[i] === 0) continue;
+    if ((bits[i]! & 0x7fff) === 0) some = true;
+    else all = false;
+  }
+  return some ? (all ? 'all' : 'some') : 'none';
+}
+
+/** An operator of the ONNX standard; '' for any other. */
+function standardOperator({ domain, opType }: NodeProto): string {
+  return !domain || domain === 'ai.onnx' ? opType : '';
 }
 
 function isWideInteger(type: number | undefined): boolean {

@@ -2,6 +2,7 @@
 // TensorRTError with the same code.
 #pragma once
 
+#include <exception>
 #include <stdexcept>
 #include <string>
 #include <utility>
@@ -24,5 +25,16 @@ class Cancelled : public std::exception {
  public:
   const char* what() const noexcept override { return "cancelled"; }
 };
+
+inline bool isCancelled(const std::exception_ptr& error) {
+  if (!error) return false;
+  try {
+    std::rethrow_exception(error);
+  } catch (const Cancelled&) {
+    return true;
+  } catch (...) {
+    return false;
+  }
+}
 
 }  // namespace node_tensorrt

@@ -1,6 +1,8 @@
 #include "core/session.h"
 
 #include <algorithm>
+#include <string>
+#include <system_error>
 #include <utility>
 
 #include "core/error.h"
@@ -18,7 +20,21 @@ void Session::start(Load load, Listener loaded) {
   load_ = std::move(load);
   loadedListener_ = std::move(loaded);
   running_ = config_.concurrency;
-  for (size_t i = 0; i < config_.concurrency; ++i) threads_.emplace_back([this, i] { serve(i); });
+  // The first loads the model, so it comes last: the others only wait, and can still be sent away.
+  for (size_t i = config_.concurrency; i-- > 0;) {
+    try {
+      threads_.emplace_back([this, i] { serve(i); });
+    } catch (const std::system_error& error) {
+      {
+        std::lock_guard lock(mutex_);
+        loaded_ = closing_ = true;
+        running_ = threads_.size();
+      }
+      stop();
+      throw Error("ERR_OUT_OF_MEMORY", std::string("The system has no thread left for the session (") +
+                                           error.code().message() + ").");
+    }
+  }
 }
 
 void Session::enqueue(std::shared_ptr<Run> run) {

@@ -6,6 +6,7 @@
 #include <mutex>
 #include <stop_token>
 #include <string>
+#include <system_error>
 #include <thread>
 #include <utility>
 #include <vector>
@@ -133,10 +134,18 @@ class Build final : public Stoppable,
       onProgress_.Reset();
       return deferred_.Promise();
     }
-    environment_->expect(env);
     environment_->add(shared_from_this());
-    thread_ = std::thread(
-        [self = shared_from_this(), opened, request = std::move(request)] { self->run(*opened, request); });
+    try {
+      thread_ = std::thread(
+          [self = shared_from_this(), opened, request = std::move(request)] { self->run(*opened, request); });
+    } catch (const std::system_error& error) {
+      environment_->remove(shared_from_this());
+      onProgress_.Reset();
+      throw Error("ERR_OUT_OF_MEMORY",
+                  "The system has no thread left for the build (" + error.code().message() + ").");
+    }
+    // What the thread has posted already waits for this one.
+    environment_->expect(env);
     return deferred_.Promise();
   }
 
@@ -241,17 +250,6 @@ class Build final : public Stoppable,
       deferred_.Resolve(toJs(env, result));
     }
     thrown_ = Napi::Error();
-  }
-
-  static bool isCancelled(const std::exception_ptr& error) {
-    if (!error) return false;
-    try {
-      std::rethrow_exception(error);
-    } catch (const Cancelled&) {
-      return true;
-    } catch (...) {
-      return false;
-    }
   }
 
   Environment* environment_;  // null once it has ended

@@ -47,7 +47,8 @@ class Environment {
   void add(std::shared_ptr<Stoppable> stoppable) { stoppables_.insert(std::move(stoppable)); }
   void remove(const std::shared_ptr<Stoppable>& stoppable) { stoppables_.erase(stoppable); }
 
-  // JavaScript thread. Abandons all work, joins its threads, and drops what they posted. May be called again.
+  // JavaScript thread. Abandons all work, waits for its threads, and drops what they posted. May be called
+  // again.
   void end();
 
   // A TensorRTError, for a native Error; any other exception becomes ERR_EXECUTION_FAILED.

@@ -75,17 +75,6 @@ std::vector<bool> inPlaceOutputs(const Run& run) {
   return inPlace;
 }
 
-bool isCancelled(const std::exception_ptr& error) {
-  if (!error) return false;
-  try {
-    std::rethrow_exception(error);
-  } catch (const Cancelled&) {
-    return true;
-  } catch (...) {
-    return false;
-  }
-}
-
 }  // namespace
 
 // What outlives the JavaScript object: it may be collected while its threads still free the model.
@@ -137,6 +126,10 @@ void InferenceSession::Finalize(Napi::BasicEnv) {
 }
 
 Napi::Value InferenceSession::load(const Napi::CallbackInfo& info) {
+  return guarded(info.Env(), [&] { return startLoading(info); });
+}
+
+Napi::Value InferenceSession::startLoading(const Napi::CallbackInfo& info) {
   Napi::Env env = info.Env();
   const std::string library = info[0].As<Napi::String>();
   ModelSource source;
@@ -151,9 +144,6 @@ Napi::Value InferenceSession::load(const Napi::CallbackInfo& info) {
 
   auto deferred = Napi::Promise::Deferred::New(env);
   Environment& environment = Environment::of(env);
-  environment.expect(env);
-  Ref();
-  threads_->started = true;
   Threads* threads = threads_.get();
   threads_->session.start(
       [threads, library, source = std::move(source), options](std::stop_token stop) {
@@ -188,6 +178,10 @@ Napi::Value InferenceSession::load(const Napi::CallbackInfo& info) {
           deferred.Resolve(result);
         });
       });
+  // What the threads have posted already waits for this thread.
+  threads_->started = true;
+  environment.expect(env);
+  Ref();
   return deferred.Promise();
 }
 

@@ -26,6 +26,7 @@ class InferenceSession : public Napi::ObjectWrap<InferenceSession> {
   // load(libraryPath, pathOrBytes, threads): Promise<{ inputs, outputs, runtime: { name, version } } |
   // undefined> Resolves with undefined when stopLoading() came first.
   Napi::Value load(const Napi::CallbackInfo& info);
+  Napi::Value startLoading(const Napi::CallbackInfo& info);
   void stopLoading(const Napi::CallbackInfo& info);
   // run(id, data: (TypedArray | HostBuffer | string[])[], shapes: number[][], outputIndices: number[],
   //     targets: (HostBuffer | undefined)[], targetShapes: number[][]): Promise<Output[] | undefined>

@@ -1,4 +1,4 @@
-import { execFile } from 'node:child_process';
+import { execFile, spawn } from 'node:child_process';
 import { copyFile, mkdir, mkdtemp, readdir, readFile, rm, writeFile } from 'node:fs/promises';
 import os from 'node:os';
 import path from 'node:path';
@@ -44,7 +44,17 @@ describe('exit codes', () => {
     ['no model', ['build'], 2, /missing required argument/],
     ['shapes that are none', ['build', 'x.onnx', '--shapes', 'x:1xtwo'], 2, /--shapes must be NAME:/],
     ['shapes given twice', ['build', 'x.onnx', '--shapes', 'x:1', '--shapes', 'x:2'], 2, /gives 'x' twice/],
-    ['a number that is none', ['build', 'x.onnx', '--workspace', 'much'], 2, /--workspace must be a number/],
+    [
+      'a number that is none',
+      ['build', 'x.onnx', '--workspace', 'much'],
+      2,
+      /--workspace must be a whole number/,
+    ],
+    ['no precision', ['build', 'x.onnx', '--precision', 'fp99'], 2, /fp99.*fp16, fp32, as-exported/],
+    ['no level', ['build', 'x.onnx', '--optimization-level', '9'], 2, /0, 1, 2, 3, 4, 5/],
+    ['no GPU name', ['build', 'x.onnx', '--target', 'rtx4090'], 2, /'rtx4090' is no GPU/],
+    ['no device', ['run', 'x.onnx', '--device', 'gpu'], 2, /--device must be auto/],
+    ['an input twice', ['run', 'x.onnx', '--input', 'x=random:1', '--input', 'x=random:2'], 2, /twice/],
     ['a library that no one has', ['libs', 'install', 'trt9'], 2, /only 'rtx'/],
     [
       'a missing model',
@@ -61,6 +71,46 @@ describe('exit codes', () => {
     expect(result.stderr).toMatch(stderr);
     if (code !== 0) expect(result.stdout).toBe('');
   });
+});
+
+test('an interrupted build leaves nothing behind', async () => {
+  const temporary = path.join(directory, 'tmp');
+  await mkdir(temporary);
+  const args = [
+    cli,
+    'build',
+    fixture('slow.onnx'),
+    '--target',
+    'sm_89',
+    '--shapes',
+    'x:64x64',
+    '--shapes',
+    'v0:64x64',
+  ];
+  for (const [signal, code] of [
+    ['SIGINT', 130],
+    ['SIGTERM', 143],
+  ] as const) {
+    const child = spawn(process.execPath, args, {
+      cwd: directory,
+      env: { ...process.env, TMPDIR: temporary },
+    });
+    const ended = new Promise((resolve) => child.on('close', resolve));
+    while ((await readdir(temporary)).length === 0 && child.exitCode === null) {
+      await new Promise((resolve) => setTimeout(resolve, 5));
+    }
+    child.kill(signal);
+    expect(await ended).toBe(code);
+    expect(await readdir(temporary)).toEqual([]);
+  }
+});
+
+test('a reader that has had enough is no failure', async () => {
+  const script = 'set -o pipefail; "$0" "$1" --help | true; echo $?';
+  const { stdout } = await new Promise<{ stdout: string }>((resolve) => {
+    execFile('bash', ['-c', script, process.execPath, cli], (_, out) => resolve({ stdout: out }));
+  });
+  expect(stdout.trim()).toBe('0');
 });
 
 test('doctor says what is here', async () => {

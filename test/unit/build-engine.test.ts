@@ -204,6 +204,24 @@ describe('a model that cannot be', () => {
     }
   });
 
+  test('what TensorRT cannot name, by name', async () => {
+    const g = new GraphBuilder('through');
+    const value = g.input('constructor', 'float32', ['batch', 4]);
+    g.op('Relu', [value], {}, { outputs: ['y'] });
+    g.output('y', 'float32', ['batch', 4]);
+    const engine = await buildEngine(serializeModel(g.finish()), { target });
+    expect(engine.inputs[0]!.profiles).toEqual([{ min: [1, 4], opt: [8, 4], max: [16, 4] }]);
+    const through = g.finish();
+    through.graph.output.push(through.graph.input[0]!);
+    await expect(buildEngine(serializeModel(through), { target })).rejects.toThrow(
+      /"constructor" is an input and an/,
+    );
+    delete through.graph.input[0]!.type!.tensorType!.shape;
+    await expect(buildEngine(serializeModel(through), { target })).rejects.toThrow(
+      /"constructor" has no shape/,
+    );
+  });
+
   test('an operator that TensorRT lacks is named, with its node', async () => {
     const g = new GraphBuilder('bad');
     const a = g.input('a', 'float32', [2, 3]);

@@ -1,5 +1,5 @@
 import { execFileSync } from 'node:child_process';
-import { mkdir, mkdtemp, readdir, readFile, rm, writeFile } from 'node:fs/promises';
+import { lstat, mkdir, mkdtemp, readdir, readFile, rm, symlink, writeFile } from 'node:fs/promises';
 import os from 'node:os';
 import path from 'node:path';
 import { buildEngine, Engine, InferenceSession, TensorRTError } from 'node-tensorrt';
@@ -176,6 +176,22 @@ Engine.load(process.argv[1]).then((engine) => engine.save(process.argv[2])).then
     });
     expect(out.trim()).toBe('ERR_IO');
     expect(execFileSync('cmp', [file, target])).toBeDefined();
+  });
+
+  test('a link is followed, and a pipe is written to', async () => {
+    const link = path.join(directory, 'link.engine');
+    await symlink(file, link);
+    await (await Engine.load(file)).save(link);
+    expect((await lstat(link)).isSymbolicLink()).toBe(true);
+    const pipe = path.join(directory, 'pipe');
+    execFileSync('mkfifo', [pipe]);
+    const [read] = await Promise.all([readFile(pipe), engine.save(pipe)]);
+    expect(read).toEqual(bytes);
+    expect((await lstat(pipe)).isFIFO()).toBe(true);
+  });
+
+  test('its manifest does not change', () => {
+    expect(() => (engine.manifest.targets as string[]).push('sm_1')).toThrow(TypeError);
   });
 
   test('after dispose it refuses; disposing twice is nothing', async () => {

@@ -4,6 +4,7 @@ import { createRequire } from 'node:module';
 import os from 'node:os';
 import path from 'node:path';
 import { InferenceSession, Tensor, type TensorLike } from 'node-tensorrt';
+import { GraphBuilder, serializeModel } from 'node-tensorrt/onnx';
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
 
 const ort = createRequire(import.meta.url)('onnxruntime-node') as typeof import('onnxruntime-node');
@@ -298,6 +299,30 @@ describe('cancelling and disposing', () => {
     for (const { y } of runs) expect(y!.data).toEqual(expected);
     await Promise.all(sessions.map((s) => s.dispose()));
   });
+});
+
+test('one tensor is not written by two outputs, and strings have no zero', async () => {
+  const target = Tensor.allocate('float32', [2, 3]);
+  await expect(linear.run({ x: random([2, 4]) }, { y: target, s: target })).rejects.toThrow(/same tensor/);
+  expect(() => new Tensor('string', ['a\0b'], [1])).toThrow(withCode('ERR_INVALID_ARG_VALUE'));
+  expect(() => new Tensor('bfloat16', [1.5], [1])).toThrow(withCode('ERR_INVALID_ARG_TYPE'));
+  await expect(InferenceSession.create('m.onnx\0.txt')).rejects.toEqual(withCode('ERR_INVALID_ARG_VALUE'));
+  const wrong = Tensor.allocate('float32', [5, 3]);
+  await expect(linear.run({ x: random([2, 4]) }, { y: wrong })).rejects.toEqual(
+    withCode('ERR_SHAPE_MISMATCH'),
+  );
+});
+
+test('an input that the model gives no rank takes any', async () => {
+  const g = new GraphBuilder('ranks');
+  g.op('Relu', [g.input('any', 'float32', [])], {}, { outputs: ['y'] });
+  g.output('y', 'float32', []);
+  const model = g.finish();
+  for (const { type } of [model.graph.input[0]!, model.graph.output[0]!]) delete type!.tensorType!.shape;
+  await using session = await InferenceSession.create(serializeModel(model));
+  for (const dims of [[], [6], [2, 3]]) {
+    expect((await session.run({ any: random(dims) })).y!.dims).toEqual(dims);
+  }
 });
 
 describe('shapes', () => {

@@ -46,9 +46,12 @@ class Api {
       case kNotImplemented:
         throw Error("ERR_MODEL_UNSUPPORTED", message);
       default:
-        if (message.find("bad_alloc") != std::string::npos ||
-            message.find("Failed to allocate memory") != std::string::npos) {
-          throw Error("ERR_OUT_OF_MEMORY", message);
+        for (const char* words : {"bad_alloc", "Failed to allocate memory", "pthread_create failed"}) {
+          if (message.find(words) != std::string::npos) throw Error("ERR_OUT_OF_MEMORY", message);
+        }
+        // Of outputs to be written in place: nobody knows their shapes before they are computed.
+        if (message.find("The output OrtValue provided for output") != std::string::npos) {
+          throw Error("ERR_SHAPE_MISMATCH", message);
         }
         throw Error(code, message);
     }

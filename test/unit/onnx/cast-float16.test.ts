@@ -203,6 +203,42 @@ describe('what stays', () => {
     expect(cast(graph((g, x) => g.op('Div', [product(g, x), g.scalar(8)]))).typeOf('Div')).toBe('FLOAT16');
   });
 
+  test('an epsilon in a vector too, a square, and a softmax that a logarithm reads', () => {
+    const product = (g: GraphBuilder, x: string) => g.op('MatMul', [x, weight(g, 'w')]);
+    const epsilons = (g: GraphBuilder) => g.initializer('e', 'float32', [8], new Float32Array(8).fill(1e-12));
+    expect(cast(graph((g, x) => g.op('Add', [product(g, x), epsilons(g)]))).typeOf('Add')).toBe('FLOAT');
+    const square = graph((g, x) => {
+      const h = product(g, x);
+      return g.op('Mul', [h, h]);
+    });
+    expect(cast(square).typeOf('Mul')).toBe('FLOAT');
+    const guarded = (last: string) =>
+      graph((g, x) => {
+        const p = g.op('Softmax', [product(g, x)]);
+        const where = g.op('Where', [g.op('IsNaN', [p]), g.scalar(0), p]);
+        return last === 'Log' ? g.op('Log', [where]) : g.op('MatMul', [where, weight(g, 'v')]);
+      });
+    expect(cast(guarded('Log')).typeOf('Where')).toBe('FLOAT');
+    expect(cast(guarded('MatMul')).typeOf('Where')).toBe('FLOAT16');
+  });
+
+  test('positions that are not cast: a range, or a weight that counts', () => {
+    const angles = (positions: (g: GraphBuilder) => string) => {
+      const g = new GraphBuilder('angles');
+      const frequencies = g.input('f', 'float32', [1, 4]);
+      g.op('Sin', [g.op('MatMul', [positions(g), frequencies])], {}, { outputs: ['y'] });
+      g.output('y', 'float32', [64, 4]);
+      return cast(g.finish()).typeOf('MatMul');
+    };
+    const column = (g: GraphBuilder, value: string) => g.op('Reshape', [value, g.vector([64, 1])]);
+    const range = (g: GraphBuilder) => column(g, g.op('Range', [g.scalar(0), g.scalar(64), g.scalar(1)]));
+    expect(angles(range)).toBe('FLOAT');
+    const counted = Float32Array.from({ length: 64 }, (_, i) => i);
+    expect(angles((g) => g.initializer('n', 'float32', [64, 1], counted))).toBe('FLOAT');
+    const odd = Float32Array.from({ length: 64 }, (_, i) => i / 7);
+    expect(angles((g) => g.initializer('n', 'float32', [64, 1], odd))).toBe('FLOAT16');
+  });
+
   test('what keepFp32 names, by name or operator type', () => {
     const model = graph((g, x) =>
       g.op('MatMul', [g.op('MatMul', [x, weight(g, 'a')], {}, { name: 'layer.0.q' }), weight(g, 'b')]),
