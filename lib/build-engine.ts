@@ -133,7 +133,7 @@ export async function buildEngine(model: string | Uint8Array, options: BuildOpti
   const library = await findTensorRT(options.libraryPath);
   const targets = computeCapabilities ?? [gpuHere()];
   signal?.throwIfAborted();
-  const directory = await buildDirectory();
+  const directory = buildDirectory();
   try {
     onProgress?.({ phase: 'Preparing model', step: 0, steps: 1 });
     const prepared = await prepareModel(
@@ -269,9 +269,9 @@ function gpuHere(): number {
   );
 }
 
-async function buildDirectory() {
+function buildDirectory() {
   try {
-    return await temporaryDirectory(path.join(tmpdir(), 'node-tensorrt-'));
+    return temporaryDirectory(path.join(tmpdir(), 'node-tensorrt-'));
   } catch (cause) {
     throw new TensorRTError(
       'ERR_IO',

@@ -129,6 +129,9 @@ export interface NativeBinding {
     onProgress: ((phase: string, step: number, steps: number) => void) | undefined,
   ): NativeBuild;
   probeCuda(): NativeCuda;
+  /** A folder to remove when the process exits, or this worker ends, before `disownDirectory(path)`. */
+  ownDirectory(path: string): void;
+  disownDirectory(path: string): void;
   HostBuffer: new (byteLength: number) => HostBuffer;
   NativeSession: new (config: { concurrency: number; maxQueue: number }) => NativeSession;
 }

@@ -1,29 +1,22 @@
-import { rmSync } from 'node:fs';
-import { mkdtemp, rm } from 'node:fs/promises';
-
-/** What has to be removed when the process exits first. */
-const live = new Set<string>();
+import { mkdtempSync } from 'node:fs';
+import { rm } from 'node:fs/promises';
+import { native } from './native.js';
 
 /**
- * A new, empty folder: `prefix` and random characters. It is removed by `remove()`, or when the process exits.
- * @throws (rejects) the file system's error
+ * A new, empty folder: `prefix` and random characters. It is removed by `remove()`, or when the process exits or the
+ * worker that made it ends, however it ends.
+ * @throws the file system's error
  */
-export async function temporaryDirectory(
-  prefix: string,
-): Promise<{ readonly path: string; remove(): Promise<void> }> {
-  const path = await mkdtemp(prefix);
-  if (live.size === 0) process.on('exit', removeAll);
-  live.add(path);
+export function temporaryDirectory(prefix: string): { readonly path: string; remove(): Promise<void> } {
+  const { ownDirectory, disownDirectory } = native();
+  // Not a moment in between: who is ended there leaves it behind.
+  const path = mkdtempSync(prefix);
+  ownDirectory(path);
   return {
     path,
     async remove() {
       await rm(path, { recursive: true, force: true });
-      live.delete(path);
-      if (live.size === 0) process.off('exit', removeAll);
+      disownDirectory(path);
     },
   };
-}
-
-function removeAll(): void {
-  for (const path of live) rmSync(path, { recursive: true, force: true });
 }

@@ -210,11 +210,11 @@ export async function installTensorRTRtx(
   });
   if (existsSync(path.join(directory, rtxLibrary))) return done(false);
 
-  let directoryOfParts: Awaited<ReturnType<typeof temporaryDirectory>> | undefined;
+  let directoryOfParts: ReturnType<typeof temporaryDirectory> | undefined;
   try {
     await mkdir(installedDirectory(), { recursive: true });
     await removeStaleParts();
-    directoryOfParts = await temporaryDirectory(`${target}.partial-`);
+    directoryOfParts = temporaryDirectory(`${target}.partial-`);
     const partial = directoryOfParts.path;
     onProgress?.(`Downloading ${rtxPackage.requirement} (${rtxPackage.megabytes} MB) with pip`);
     const pip = ['-m', 'pip', 'download', '--disable-pip-version-check', '--no-deps', '--dest', partial];

@@ -4,6 +4,7 @@
 #include "node/host_buffer.h"
 #include "node/inference_session.h"
 #include "node/napi_setup.h"
+#include "runtime/onnxruntime/onnxruntime.h"
 
 namespace {
 
@@ -18,10 +19,21 @@ void stopAll(const Napi::CallbackInfo& info) {
   node_tensorrt::Environment::of(info.Env()).end();
 }
 
+// ownDirectory(path), disownDirectory(path): temporary folders.
+void ownDirectory(const Napi::CallbackInfo& info) {
+  node_tensorrt::Environment::of(info.Env()).ownDirectory(info[0].As<Napi::String>());
+}
+void disownDirectory(const Napi::CallbackInfo& info) {
+  node_tensorrt::Environment::of(info.Env()).disownDirectory(info[0].As<Napi::String>());
+}
+
 Napi::Object start(Napi::Env env, Napi::Object exports) {
+  node_tensorrt::ort::disableTelemetry();
   node_tensorrt::Environment::create(env);
   exports["initialize"] = Napi::Function::New(env, initialize);
   exports["stopAll"] = Napi::Function::New(env, stopAll);
+  exports["ownDirectory"] = Napi::Function::New(env, ownDirectory);
+  exports["disownDirectory"] = Napi::Function::New(env, disownDirectory);
   exports["HostBuffer"] = node_tensorrt::HostBuffer::define(env);
   exports["NativeSession"] = node_tensorrt::InferenceSession::define(env);
   node_tensorrt::defineEngineBuilder(env, exports);

@@ -1,6 +1,8 @@
 #include "node/environment.h"
 
+#include <filesystem>
 #include <new>
+#include <system_error>
 #include <utility>
 
 #include "core/error.h"
@@ -29,6 +31,11 @@ void Environment::end() {
   for (const auto& stoppable : stoppables_) stoppable->stop();
   stoppables_.clear();
   posted_.clear();
+  for (const std::string& path : directories_) {
+    std::error_code ignored;  // there is nobody left to tell
+    std::filesystem::remove_all(path, ignored);
+  }
+  directories_.clear();
 }
 
 void Environment::expect(Napi::Env env) {

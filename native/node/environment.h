@@ -7,6 +7,7 @@
 #include <memory>
 #include <mutex>
 #include <set>
+#include <string>
 #include <utility>
 #include <vector>
 
@@ -47,6 +48,11 @@ class Environment {
   void add(std::shared_ptr<Stoppable> stoppable) { stoppables_.insert(std::move(stoppable)); }
   void remove(const std::shared_ptr<Stoppable>& stoppable) { stoppables_.erase(stoppable); }
 
+  // JavaScript thread. A folder to remove, with what is in it, should the environment end before it is
+  // disowned.
+  void ownDirectory(const std::string& path) { directories_.insert(path); }
+  void disownDirectory(const std::string& path) { directories_.erase(path); }
+
   // JavaScript thread. Abandons all work, waits for its threads, and drops what they posted. May be called
   // again.
   void end();
@@ -74,6 +80,7 @@ class Environment {
   bool ended_ = false;
   size_t expected_ = 0;  // JavaScript thread only
   std::set<std::shared_ptr<Stoppable>> stoppables_;
+  std::set<std::string> directories_;
   Napi::FunctionReference errorClass_;
 };
 

@@ -1,4 +1,6 @@
 import { spawn, spawnSync } from 'node:child_process';
+import { mkdtempSync, readdirSync, rmSync } from 'node:fs';
+import os from 'node:os';
 import path from 'node:path';
 import { Worker } from 'node:worker_threads';
 import { expect, test } from 'vitest';
@@ -85,7 +87,8 @@ test.each([
   });
 });
 
-test('a process may exit at any moment of loads, runs and builds', async () => {
+test('a process may exit at any moment of loads, runs and builds, and leaves nothing behind', async () => {
+  const temporary = mkdtempSync(path.join(os.tmpdir(), 'life-'));
   const body = `${prelude}
     setTimeout(() => process.exit(9), Number(process.argv[1]));
     build();
@@ -100,13 +103,16 @@ test('a process may exit at any moment of loads, runs and builds', async () => {
   // Four at a time on fewer cores: their threads get in each other's way.
   const exits = (delay: number) =>
     new Promise((resolve) => {
-      const child = spawn(process.execPath, ['-e', body, String(delay)], { cwd: root, stdio: 'ignore' });
+      const env = { ...process.env, TMPDIR: temporary };
+      const child = spawn(process.execPath, ['-e', body, String(delay)], { cwd: root, env, stdio: 'ignore' });
       child.on('close', (status, signal) => resolve(signal ?? status));
     });
   for (let delay = 0; delay < 400; delay += 40) {
     const ends = await Promise.all([0, 10, 20, 30].map((more) => exits(delay + more)));
     expect(ends).toEqual([9, 9, 9, 9]);
   }
+  expect(readdirSync(temporary)).toEqual([]);
+  rmSync(temporary, { recursive: true });
 }, 120_000);
 
 test('50 workers load, run and are terminated', async () => {
@@ -130,15 +136,18 @@ test('50 workers load, run and are terminated', async () => {
   }
 }, 120_000);
 
-test('workers are terminated while they build', async () => {
+test('workers are terminated while they build, and leave nothing behind', async () => {
+  const temporary = mkdtempSync(path.join(os.tmpdir(), 'life-'));
   const script = `${prelude}
     const { parentPort } = require('node:worker_threads');
     build('Building engine', () => parentPort.postMessage('building'));`;
   for (let i = 0; i < 5; i++) {
-    const worker = new Worker(script, { eval: true });
+    const worker = new Worker(script, { eval: true, env: { ...process.env, TMPDIR: temporary } });
     await new Promise((resolve, reject) => worker.once('message', resolve).once('error', reject));
     expect(await worker.terminate()).toBe(1);
+    expect(readdirSync(temporary)).toEqual([]);
   }
+  rmSync(temporary, { recursive: true });
 }, 120_000);
 
 test('importing opens no library', () => {

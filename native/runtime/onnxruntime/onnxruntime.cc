@@ -3,6 +3,7 @@
 #include <sys/stat.h>
 
 #include <atomic>
+#include <cstdlib>
 #include <cstring>
 #include <mutex>
 #include <stop_token>
@@ -416,6 +417,10 @@ const Library* openLibrary(const std::string& path) {
 }
 
 }  // namespace
+
+void disableTelemetry() {
+  ::setenv("ORT_DISABLE_TELEMETRY", "1", /*overwrite*/ 0);
+}
 
 std::shared_ptr<Runtime> openRuntime(const std::string& libraryPath) {
   static std::mutex mutex;
