@@ -90,48 +90,15 @@ export async function buildEngine(model: string | Uint8Array, options: BuildOpti
   if (typeof model !== 'string' && !(model instanceof Uint8Array)) {
     throw invalidArgType('model', 'a path or a Uint8Array', model);
   }
-  checkOptions(options, 'options', buildOptionNames, laterBuildOptions);
-  const precision = precisionOption(options.precision);
-  const profiles = parseShapes(options.shapes);
-  const computeCapabilities = parseTargets(options.target);
-  if ((options.runtime as string) === 'tensorrt') {
-    throw new TensorRTError(
-      'ERR_LIBRARY_UNSUPPORTED',
-      "options.runtime is 'tensorrt', with which this version can't compile; 'tensorrt-rtx' can.",
-    );
-  }
-  enumOption(options.runtime, 'options.runtime', ['auto', 'tensorrt-rtx']);
-  if (options.libraryPath !== undefined && typeof options.libraryPath !== 'string') {
-    throw invalidArgType('options.libraryPath', 'a string', options.libraryPath);
-  }
-  const sparsity = enumOption(options.sparsity, 'options.sparsity', ['off', 'auto']) === 'auto';
-  const optimizationLevel = integerOption(
-    options.optimizationLevel,
-    'options.optimizationLevel',
-    undefined,
-    0,
-    5,
-  );
-  const workspace = integerOption(
-    options.workspace,
-    'options.workspace',
-    undefined,
-    0,
-    Number.MAX_SAFE_INTEGER,
-  );
-  const keepFp32 = stringsOption(options.keepFp32, 'options.keepFp32');
-  const { onProgress, signal } = options;
-  if (onProgress !== undefined && typeof onProgress !== 'function') {
-    throw invalidArgType('options.onProgress', 'a function', onProgress);
-  }
-  checkSignal(signal, 'options.signal');
+  const settings = readOptions(options);
+  const { onProgress, signal, precision, keepFp32 } = settings;
   signal?.throwIfAborted();
 
   // Only who builds pays for loading what builds.
   const { findTensorRT } = await import('./tensorrt-library.js');
   const { prepareModel } = await import('./prepare-model.js');
   const library = await findTensorRT(options.libraryPath);
-  const targets = computeCapabilities ?? [gpuHere()];
+  const targets = settings.computeCapabilities ?? [gpuHere()];
   signal?.throwIfAborted();
   const directory = buildDirectory();
   try {
@@ -142,37 +109,28 @@ export async function buildEngine(model: string | Uint8Array, options: BuildOpti
     );
     onProgress?.({ phase: 'Preparing model', step: 1, steps: 1 });
     checkTypes(prepared.inputs);
-    checkProfiles(profiles, prepared.inputs);
-    const complete = completeProfiles(profiles, prepared);
+    checkProfiles(settings.profiles, prepared.inputs);
+    const profiles = completeProfiles(settings.profiles, prepared);
+    signal?.throwIfAborted();
 
-    const request: NativeBuildRequest = {
-      library: library.path,
-      model: prepared.file,
-      modelPath: prepared.modelPath,
-      profiles: complete,
-      // Empty for the GPU present, for which TensorRT asks it for more than its number.
-      computeCapabilities: computeCapabilities ?? [],
-      sparsity,
-      ...(optimizationLevel === undefined ? {} : { optimizationLevel }),
-      ...(workspace === undefined ? {} : { workspace }),
-    };
-    signal?.throwIfAborted();
-    const build = native().buildPlan(
-      request,
-      onProgress && ((phase, step, steps) => onProgress({ phase, step, steps })),
-    );
-    const cancel = () => build.cancel();
-    signal?.addEventListener('abort', cancel, { once: true });
-    const result = await build.result
-      .catch((error: TensorRTError) => {
-        if (typeof model === 'string' || !(error instanceof TensorRTError)) throw error;
-        // The file is ours, and gone when the caller reads this.
-        const message = error.message.replaceAll(prepared.modelPath, 'given as bytes');
-        throw new TensorRTError(error.code as 'ERR_BUILD_FAILED', message, { cause: error });
-      })
-      .finally(() => signal?.removeEventListener('abort', cancel));
-    signal?.throwIfAborted();
-    if (!result) throw new TensorRTError('ERR_BUILD_FAILED', 'The build was stopped.');
+    const result = await buildPlan(
+      {
+        library: library.path,
+        model: prepared.file,
+        modelPath: prepared.modelPath,
+        profiles,
+        // Empty for the GPU present, for which TensorRT asks it for more than its number.
+        computeCapabilities: settings.computeCapabilities ?? [],
+        ...settings.compiler,
+      },
+      onProgress,
+      signal,
+    ).catch((error) => {
+      if (typeof model === 'string' || !(error instanceof TensorRTError)) throw error;
+      // The file is ours, and gone when the caller reads this.
+      const message = error.message.replaceAll(prepared.modelPath, 'given as bytes');
+      throw new TensorRTError(error.code as 'ERR_BUILD_FAILED', message, { cause: error });
+    });
 
     const { version } = require('../package.json') as { version: string };
     const manifest: EngineManifest = {
@@ -180,19 +138,15 @@ export async function buildEngine(model: string | Uint8Array, options: BuildOpti
       builder: version,
       targets: targets.map((number) => `sm_${number}`),
       precision,
-      profiles: complete,
+      ...(prepared.cast ? { cast: prepared.cast } : {}),
+      profiles,
       model: {
         ...(typeof model === 'string' ? { name: path.basename(model) } : {}),
         sha256: prepared.sha256,
         weightsSha256: prepared.weightsSha256,
         producer: prepared.producer,
       },
-      options: {
-        ...(sparsity ? { sparsity: 'auto' } : {}),
-        ...(optimizationLevel === undefined ? {} : { optimizationLevel }),
-        ...(workspace === undefined ? {} : { workspace }),
-        ...(keepFp32.length > 0 ? { keepFp32 } : {}),
-      },
+      options: settings.recorded,
       created: new Date().toISOString(),
       warnings: result.warnings,
       inputs: result.inputs.map(withTypeName),
@@ -202,6 +156,72 @@ export async function buildEngine(model: string | Uint8Array, options: BuildOpti
     return await Engine.assemble(manifest, layers, new Uint8Array(result.plan));
   } finally {
     await directory.remove();
+  }
+}
+
+/** Checks the options. `compiler` goes to TensorRT, `recorded` into the manifest: what is not a default. */
+function readOptions(options: BuildOptions) {
+  checkOptions(options, 'options', buildOptionNames, laterBuildOptions);
+  const { libraryPath, onProgress, signal } = options;
+  if ((options.runtime as string) === 'tensorrt') {
+    throw new TensorRTError(
+      'ERR_LIBRARY_UNSUPPORTED',
+      "options.runtime is 'tensorrt', with which this version can't compile; 'tensorrt-rtx' can.",
+    );
+  }
+  enumOption(options.runtime, 'options.runtime', ['auto', 'tensorrt-rtx']);
+  if (libraryPath !== undefined && typeof libraryPath !== 'string') {
+    throw invalidArgType('options.libraryPath', 'a string', libraryPath);
+  }
+  if (onProgress !== undefined && typeof onProgress !== 'function') {
+    throw invalidArgType('options.onProgress', 'a function', onProgress);
+  }
+  checkSignal(signal, 'options.signal');
+  const optimization = 'options.optimizationLevel';
+  const optimizationLevel = integerOption(options.optimizationLevel, optimization, undefined, 0, 5);
+  const most = Number.MAX_SAFE_INTEGER;
+  const workspace = integerOption(options.workspace, 'options.workspace', undefined, 0, most);
+  const sparsity = enumOption(options.sparsity, 'options.sparsity', ['off', 'auto']);
+  const keepFp32 = stringsOption(options.keepFp32, 'options.keepFp32');
+  const given = {
+    ...(optimizationLevel === undefined ? {} : { optimizationLevel }),
+    ...(workspace === undefined ? {} : { workspace }),
+  };
+  return {
+    onProgress,
+    signal,
+    keepFp32,
+    precision: precisionOption(options.precision),
+    profiles: parseShapes(options.shapes),
+    computeCapabilities: parseTargets(options.target),
+    compiler: { ...given, sparsity: sparsity === 'auto' },
+    recorded: {
+      ...given,
+      ...(sparsity === 'auto' ? { sparsity } : {}),
+      ...(keepFp32.length > 0 ? { keepFp32 } : {}),
+    },
+  };
+}
+
+/** Native's build, which the signal stops. */
+async function buildPlan(
+  request: NativeBuildRequest,
+  onProgress: BuildOptions['onProgress'],
+  signal: AbortSignal | undefined,
+): Promise<NativeBuildResult> {
+  const build = native().buildPlan(
+    request,
+    onProgress && ((phase, step, steps) => onProgress({ phase, step, steps })),
+  );
+  const cancel = () => build.cancel();
+  signal?.addEventListener('abort', cancel, { once: true });
+  try {
+    const result = await build.result;
+    signal?.throwIfAborted();
+    if (!result) throw new TensorRTError('ERR_BUILD_FAILED', 'The build was stopped.');
+    return result;
+  } finally {
+    signal?.removeEventListener('abort', cancel);
   }
 }
 

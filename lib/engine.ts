@@ -3,6 +3,7 @@ import { setImmediate as nextTurn } from 'node:timers/promises';
 import { writeAtomically } from './atomic-file.js';
 import { type DataType, dataTypes } from './data-type.js';
 import { invalidArgType, TensorRTError } from './errors.js';
+import type { CastFloat16Report } from './onnx/cast-float16.js';
 import { readWhole } from './onnx/file-range.js';
 import { checkOptions } from './options.js';
 import { type Profile, rangeOf, type ShapeRange } from './shapes.js';
@@ -41,6 +42,8 @@ export interface EngineManifest {
   /** GPUs it was compiled for, e.g. 'sm_89'. */
   readonly targets: readonly string[];
   readonly precision: 'as-exported' | 'fp32' | 'fp16';
+  /** With 'fp16': what was cast, and why the rest was not. */
+  readonly cast?: CastFloat16Report;
   /** Empty where every input is static. */
   readonly profiles: readonly Profile[];
   readonly model: {

@@ -4,7 +4,7 @@ import { writeAtomically } from '../atomic-file.js';
 import { type BuildOptions, buildEngine } from '../build-engine.js';
 import type { ShapeRange } from '../shapes.js';
 import type { Dims } from '../tensor.js';
-import { bytes, print, progressLine, UsageError } from './output.js';
+import { bytes, castLines, print, progressLine, UsageError } from './output.js';
 
 interface BuildFlags {
   output?: string;
@@ -95,11 +95,12 @@ async function build(model: string, flags: BuildFlags & { refit?: boolean }): Pr
     const plan = flags.plan === undefined ? {} : { plan: flags.plan };
     return print(JSON.stringify({ engine: output, ...plan, byteLength, seconds, manifest }, null, 2));
   }
-  const { library, targets, precision, profiles, warnings } = engine.manifest;
+  const { library, targets, precision, cast, profiles, warnings } = engine.manifest;
   print(
     `${output}: ${bytes(engine.byteLength)}, ${precision}, for ${targets.join(', ')}, in ${seconds.toFixed(1)} s`,
   );
   print(`compiled by TensorRT-RTX ${library.version}`);
+  if (cast) for (const line of castLines(cast)) print(line);
   profiles.forEach((profile, i) => {
     for (const [name, { min, opt, max }] of Object.entries(profile)) {
       const number = profiles.length > 1 ? ` (profile ${i})` : '';

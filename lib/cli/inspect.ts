@@ -5,7 +5,7 @@ import { Engine, isEngineFile } from '../engine.js';
 import { isExternal, tensorSize } from '../onnx/initializer.js';
 import { readModel } from '../onnx/model.js';
 import type { Dims } from '../tensor.js';
-import { bytes, print, table } from './output.js';
+import { bytes, castLines, print, table } from './output.js';
 
 /** `inspect FILE`: what an ONNX model or an engine file holds. */
 export function addInspectCommand(program: Command): void {
@@ -34,6 +34,7 @@ async function inspectEngine(file: string, json: boolean): Promise<void> {
   print(
     `from       ${model.name ?? 'bytes'}, SHA-256 ${model.sha256}${model.producer ? `, by ${model.producer}` : ''}`,
   );
+  if (manifest.cast) for (const line of castLines(manifest.cast)) print(line);
   if (Object.keys(options).length > 0) print(`options    ${JSON.stringify(options)}`);
   for (const warning of warnings) print(`warning    ${warning}`);
   print('');

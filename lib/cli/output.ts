@@ -1,3 +1,5 @@
+import type { CastFloat16Report } from '../onnx/cast-float16.js';
+
 /** Writes a line to standard output, which carries nothing but results. */
 export function print(text: string): void {
   process.stdout.write(`${text}\n`);
@@ -25,6 +27,14 @@ export function bytes(count: number): string {
   let value = count;
   for (; value >= 1000 && unit < units.length - 1; unit++) value /= 1000;
   return `${unit === 0 ? value : value.toFixed(1)} ${units[unit]}`;
+}
+
+/** What the FP16 cast did: '48 MatMul, 2 Gather in FP16', and a line for each product that stayed. */
+export function castLines({ float16, kept }: CastFloat16Report): string[] {
+  const counts = Object.entries(float16).map(([type, count]) => `${count} ${type}`);
+  const listed = kept.slice(0, 5).map(({ node, reason }) => `  ${node} stays in FP32: ${reason}`);
+  if (kept.length > listed.length) listed.push(`  … and ${kept.length - listed.length} more`);
+  return [`in FP16: ${counts.join(', ') || 'nothing'}`, ...listed];
 }
 
 /** One line on standard error that is overwritten by the next and leaves no trace; nothing unless it is a terminal. */
