@@ -142,6 +142,12 @@ function declaredInputs(model: ModelProto): DeclaredInput[] {
 /** TensorRT's own errors about these name neither the cause nor, at times, the input. */
 function refuseWhatTensorRTCannotName(graph: GraphProto): void {
   for (const { name, type } of graph.input) {
+    if (type && !type.tensorType) {
+      throw new TensorRTError(
+        'ERR_MODEL_UNSUPPORTED',
+        `The input "${name}" is no tensor: TensorRT takes nothing else.`,
+      );
+    }
     if (type?.tensorType && !type.tensorType.shape) {
       throw new TensorRTError(
         'ERR_MODEL_UNSUPPORTED',
