@@ -14,7 +14,7 @@ function residentSet(body: string): { warm: number; after: number } {
     const rss = async () => { await settle(); return process.memoryUsage.rss() / 2 ** 20; };
     (async () => {
       ${body}
-      await work(2); const warm = await rss();
+      await work(3); const warm = await rss();
       await work(5); const after = await rss();
       console.log(JSON.stringify({ warm, after }));
     })();`;
