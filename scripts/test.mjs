@@ -1,5 +1,6 @@
 // Runs every test: native unit tests under ctest, then vitest. Builds nothing: `npm test` does that first.
 import { spawnSync } from 'node:child_process';
+import { existsSync } from 'node:fs';
 import path from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { minilmDirectory } from './minilm.mjs';
@@ -18,6 +19,11 @@ function run(command, args, env = {}) {
   failed ||= result.error !== undefined || result.status !== 0;
 }
 
-run('ctest', ['--test-dir', 'build/addon-tests', '--output-on-failure'], libraries);
+// The build requires GoogleTest where CI is set.
+if (existsSync(path.join(root, 'build/addon-tests/native_tests'))) {
+  run('ctest', ['--test-dir', 'build/addon-tests', '--output-on-failure'], libraries);
+} else {
+  console.warn('Skipped: the native unit tests, for GoogleTest is not installed (Debian: libgtest-dev).');
+}
 run(process.execPath, ['node_modules/vitest/vitest.mjs', 'run', ...process.argv.slice(2)]);
 process.exit(failed ? 1 : 0);
