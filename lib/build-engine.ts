@@ -5,12 +5,10 @@ import { Engine, type EngineManifest, type TensorInfo } from './engine.js';
 import { describe, invalidArgType, invalidArgValue, TensorRTError } from './errors.js';
 import { type NativeBuildRequest, type NativeBuildResult, native } from './native.js';
 import { checkOptions, checkSignal, enumOption, integerOption, stringsOption } from './options.js';
-import type { PreparedModel } from './prepare-model.js';
 import {
   checkProfiles,
-  completeProfile,
+  completeProfiles,
   type DeclaredInput,
-  type Profile,
   parseShapes,
   type ShapeRanges,
 } from './shapes.js';
@@ -110,7 +108,7 @@ export async function buildEngine(model: string | Uint8Array, options: BuildOpti
     onProgress?.({ phase: 'Preparing model', step: 1, steps: 1 });
     checkTypes(prepared.inputs);
     checkProfiles(settings.profiles, prepared.inputs);
-    const profiles = completeProfiles(settings.profiles, prepared);
+    const profiles = completeProfiles(settings.profiles, prepared.inputs);
     signal?.throwIfAborted();
 
     const result = await buildPlan(
@@ -240,17 +238,6 @@ function withTypeName({ name, type, dims }: NativeBuildResult['inputs'][number])
   return { name, type: dataTypeFromOnnx(type) ?? null, dims };
 }
 
-/** The profiles given, with ranges for the inputs that they lack; one of those alone where none is given. */
-function completeProfiles(profiles: readonly Profile[], { inputs }: PreparedModel): Profile[] {
-  if (profiles.length === 0) {
-    const derived = completeProfile({}, inputs);
-    return Object.keys(derived).length > 0 ? [derived] : [];
-  }
-  return profiles.map((profile, i) =>
-    completeProfile(profile, inputs, profiles.length > 1 ? `options.shapes[${i}]` : 'options.shapes'),
-  );
-}
-
 function precisionOption(precision: unknown): 'as-exported' | 'fp32' | 'fp16' {
   if (precision === 'bf16') {
     throw invalidArgValue(
@@ -280,11 +267,10 @@ function parseTargets(target: unknown): number[] | undefined {
 /** The number of this machine's first GPU: 89 for sm_89. */
 function gpuHere(): number {
   const { gpus, error } = native().probeCuda();
-  const gpu = gpus[0];
-  if (gpu) return gpu.computeCapability[0] * 10 + gpu.computeCapability[1];
+  if (error === undefined) return gpus[0].computeCapability[0] * 10 + gpus[0].computeCapability[1];
   throw new TensorRTError(
     'ERR_NO_GPU',
-    `There is no GPU here to compile for: ${error ?? 'the driver lists none.'} ` +
+    `There is no GPU here to compile for: ${error} ` +
       "To compile for one elsewhere, name it in options.target: 'sm_89', or a list.",
   );
 }

@@ -128,8 +128,7 @@ export class Engine {
       throw invalidArgType('file', 'a path or a Uint8Array', file);
     const bytes = isPath ? await readWhole(file, 'engine') : new Uint8Array(file);
     const label = isPath ? file : 'The engine';
-    const isContainer = magic.equals(bytes.subarray(0, magic.length));
-    if (!isContainer && planMagics.includes(Buffer.from(bytes.subarray(0, 4)).toString('latin1'))) {
+    if (planMagics.includes(Buffer.from(bytes.subarray(0, 4)).toString('latin1'))) {
       if (options.trusted === true) return new Engine({ head: new Uint8Array(), plan: bytes }, undefined);
       throw new TensorRTError(
         'ERR_ENGINE_CORRUPT',

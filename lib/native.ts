@@ -112,9 +112,9 @@ export interface NativeGpu {
   memory: number;
 }
 
-/** What libcuda.so.1 says. Without a usable driver, `error` says why. */
+/** What libcuda.so.1 says. Without a usable driver, or without a GPU, `error` says why. */
 export type NativeCuda =
-  | { driver: string; cudaVersion: string; gpus: NativeGpu[]; error?: undefined }
+  | { driver: string; cudaVersion: string; gpus: [NativeGpu, ...NativeGpu[]]; error?: undefined }
   | { error: string; gpus: [] };
 
 export interface NativeBinding {

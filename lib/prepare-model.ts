@@ -1,5 +1,5 @@
 import { createHash, type Hash } from 'node:crypto';
-import { mkdir, open, symlink } from 'node:fs/promises';
+import { mkdir, symlink, writeFile } from 'node:fs/promises';
 import path from 'node:path';
 import { parentPort, Worker, workerData } from 'node:worker_threads';
 import { type DataType, dataTypeFromOnnx, dataTypes } from './data-type.js';
@@ -114,7 +114,7 @@ async function prepare(request: PrepareRequest): Promise<PreparedModel> {
     if (!request.float16) {
       if (isFile) return { ...common, file: path.resolve(source), modelPath: path.resolve(source) };
       const file = path.join(request.directory, 'model.onnx');
-      await writeFile(file, [bytes]);
+      await write(file, [bytes]);
       return { ...common, file, modelPath: file };
     }
     const { model: mixed, report } = castToFloat16(model, { ...where, keepFp32: request.keepFp32 });
@@ -202,7 +202,7 @@ async function writeMixed(
   const file = path.join(request.directory, 'model.onnx');
   const inline = model.graph.initializer.reduce((sum, tensor) => sum + (tensor.rawData?.length ?? 0), 0);
   if (inline <= request.maxInlineBytes) {
-    await writeFile(file, [serializeModel(model)]);
+    await write(file, [serializeModel(model)]);
     const { model: source } = request;
     return { file, modelPath: typeof source === 'string' ? path.resolve(source) : file };
   }
@@ -230,19 +230,14 @@ async function writeMixed(
     await mkdir(path.dirname(target), { recursive: true });
     await symlink(path.join(directory!, link), target);
   }
-  await writeFile(path.join(request.directory, weights), pieces);
-  await writeFile(file, [serializeModel({ ...model, graph: { ...model.graph, initializer } })]);
+  await write(path.join(request.directory, weights), pieces);
+  await write(file, [serializeModel({ ...model, graph: { ...model.graph, initializer } })]);
   return { file, modelPath: file };
 }
 
-async function writeFile(file: string, pieces: readonly Uint8Array[]): Promise<void> {
+async function write(file: string, pieces: readonly Uint8Array[]): Promise<void> {
   try {
-    const handle = await open(file, 'wx');
-    try {
-      for (const piece of pieces) await handle.writeFile(piece);
-    } finally {
-      await handle.close();
-    }
+    await writeFile(file, pieces, { flag: 'wx' });
   } catch (cause) {
     throw new TensorRTError(
       'ERR_IO',

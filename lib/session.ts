@@ -13,7 +13,14 @@ import {
 } from './native.js';
 import { findOnnxRuntime } from './onnxruntime-library.js';
 import { checkOptions, checkSignal, integerOption } from './options.js';
-import { checkProfiles, type Profile, parseShapes, requireProfile, type ShapeRanges } from './shapes.js';
+import {
+  checkProfiles,
+  type Profile,
+  parseShapes,
+  requireProfile,
+  type ShapeRanges,
+  shapeText,
+} from './shapes.js';
 import { checkTensor, hostBufferOf, Tensor, type TensorLike, typedArray } from './tensor.js';
 
 /** A model's input or output. `shape` has a symbolic name ('' where the exporter gave none) for a dynamic dimension. */
@@ -60,26 +67,22 @@ const sessionOptionNames = [
   'signal',
 ] as const;
 const laterSessionOptions = [
-  ...[
-    'batching',
-    'masks',
-    'cudaGraph',
-    'preferredOutputLocation',
-    'target',
-    'runtime',
-    'libraryPath',
-    'sparsity',
-  ],
-  ...[
-    'refit',
-    'optimizationLevel',
-    'workspace',
-    'timingCache',
-    'calibration',
-    'keepFp32',
-    'cache',
-    'onProgress',
-  ],
+  'batching',
+  'masks',
+  'cudaGraph',
+  'preferredOutputLocation',
+  'target',
+  'runtime',
+  'libraryPath',
+  'sparsity',
+  'refit',
+  'optimizationLevel',
+  'workspace',
+  'timingCache',
+  'calibration',
+  'keepFp32',
+  'cache',
+  'onProgress',
 ] as const;
 
 /** Runs a model on native threads of its own; the event loop is never blocked. Named as onnxruntime-common's. */
@@ -341,8 +344,8 @@ export class InferenceSession {
 }
 
 function engineNeedsGpu(): TensorRTError {
-  const { gpus, error } = native().probeCuda();
-  const here = gpus.length > 0 ? '' : ` This machine has none: ${error ?? 'the driver lists none.'}`;
+  const { error } = native().probeCuda();
+  const here = error === undefined ? '' : ` This machine has none: ${error}`;
   return new TensorRTError(
     'ERR_NO_GPU',
     `An engine runs on an NVIDIA GPU.${here} This version compiles engines and does not run them: its sessions run ` +
@@ -367,16 +370,15 @@ function checkAgainst(info: ValueMetadata, tensor: TensorLike, path: string): vo
   const { shape } = info;
   // A scalar, or a model that doesn't give the rank: ONNX Runtime's API tells neither from the other.
   if (shape.length === 0) return;
-  const expected = `[${shape.map((dim) => (dim === '' ? '?' : dim)).join(', ')}]`;
   if (tensor.dims.length !== shape.length) {
     throw shapeMismatch(
-      `${path} has ${tensor.dims.length} dimensions, [${tensor.dims}]; the model says ${shape.length}, ${expected}.`,
+      `${path} has ${tensor.dims.length} dimensions, [${tensor.dims}]; the model says ${shape.length}, ${shapeText(shape)}.`,
     );
   }
   for (let i = 0; i < shape.length; i++) {
     if (typeof shape[i] === 'number' && shape[i] !== tensor.dims[i]) {
       throw shapeMismatch(
-        `${path} has dims [${tensor.dims}]; dimension ${i} must be ${shape[i]}, as the model says ${expected}.`,
+        `${path} has dims [${tensor.dims}]; dimension ${i} must be ${shape[i]}, as the model says ${shapeText(shape)}.`,
       );
     }
   }

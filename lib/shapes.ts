@@ -29,7 +29,8 @@ const sides = ['min', 'opt', 'max'] as const;
  * @throws TypeError ERR_INVALID_ARG_TYPE, RangeError ERR_INVALID_ARG_VALUE naming the path, e.g.
  *   `options.shapes.input_ids.max`
  */
-export function parseShapes(shapes: unknown, path = 'options.shapes'): Profile[] {
+export function parseShapes(shapes: unknown): Profile[] {
+  const path = 'options.shapes';
   if (shapes === undefined) return [];
   if (Array.isArray(shapes)) {
     if (shapes.length === 0) throw invalidArgValue(path, 'is an empty list of profiles.');
@@ -102,13 +103,9 @@ function parseDims(dims: unknown, path: string): Dims {
  * Checks profiles against a model's inputs.
  * @throws RangeError ERR_INVALID_ARG_VALUE for a name, rank or static dimension that is not the model's
  */
-export function checkProfiles(
-  profiles: readonly Profile[],
-  inputs: readonly DeclaredInput[],
-  path = 'options.shapes',
-): void {
+export function checkProfiles(profiles: readonly Profile[], inputs: readonly DeclaredInput[]): void {
   profiles.forEach((profile, p) => {
-    const option = profiles.length > 1 ? `${path}[${p}]` : path;
+    const option = profilePath(p, profiles);
     for (const [name, range] of Object.entries(profile)) {
       const input = inputs.find((candidate) => candidate.name === name);
       if (!input) {
@@ -137,6 +134,11 @@ export function checkProfiles(
   });
 }
 
+/** What errors call a profile. */
+function profilePath(index: number, profiles: readonly Profile[]): string {
+  return profiles.length > 1 ? `options.shapes[${index}]` : 'options.shapes';
+}
+
 /** An input may be called `constructor`. */
 export function rangeOf(profile: Profile, name: string): ShapeRange | undefined {
   return Object.hasOwn(profile, name) ? profile[name] : undefined;
@@ -148,15 +150,22 @@ function isShape({ type, shape }: DeclaredInput): boolean {
 }
 
 /**
- * Adds the ranges that a profile lacks. Dimensions of the same name have the same range, taken from the profile where
- * it gives one, else from what the name says (see {@link rangeOfName}).
+ * The profiles given, with ranges for the inputs that they lack; one of those alone where none is given, and none at
+ * all for a static model.
  * @throws RangeError ERR_INVALID_ARG_VALUE for a dimension that says nothing
  */
-export function completeProfile(
-  profile: Profile,
-  inputs: readonly DeclaredInput[],
-  path = 'options.shapes',
-): Profile {
+export function completeProfiles(profiles: readonly Profile[], inputs: readonly DeclaredInput[]): Profile[] {
+  const complete = (profiles.length > 0 ? profiles : [{}]).map((profile, i) =>
+    completeProfile(profile, inputs, profilePath(i, profiles)),
+  );
+  return profiles.length > 0 ? complete : complete.filter((profile) => Object.keys(profile).length > 0);
+}
+
+/**
+ * Adds the ranges that a profile lacks. Dimensions of the same name have the same range, taken from the profile where
+ * it gives one, else from what the name says (see {@link rangeOfName}).
+ */
+function completeProfile(profile: Profile, inputs: readonly DeclaredInput[], path: string): Profile {
   const known = new Map<string, Triple>();
   for (const { name, shape } of inputs) {
     const range = rangeOf(profile, name);
@@ -227,7 +236,7 @@ function rangeOfName(
 }
 
 /**
- * Checks a run's shapes: some profile must accept them all.
+ * Checks a run's shapes: some profile, of one or more, must accept them all.
  * @throws RangeError ERR_SHAPE_MISMATCH
  */
 export function requireProfile(
@@ -241,7 +250,7 @@ export function requireProfile(
     }),
   );
   const misfit = misfits[0];
-  if (profiles.length === 0 || !misfits.every((input) => input !== undefined)) return;
+  if (misfits.includes(undefined)) return;
   const { min, max } = rangeOf(profiles[0]!, misfit!.name)!;
   throw shapeMismatch(
     `feeds['${misfit!.name}'] has dims [${misfit!.dims}], outside ` +

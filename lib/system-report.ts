@@ -1,5 +1,5 @@
 import os from 'node:os';
-import { type NativeGpu, native } from './native.js';
+import { type NativeCuda, native } from './native.js';
 import { findOnnxRuntime } from './onnxruntime-library.js';
 import { InferenceSession } from './session.js';
 import type { TensorRTLibrary } from './tensorrt-library.js';
@@ -61,7 +61,7 @@ export async function inspectSystem(): Promise<SystemReport> {
     })),
     tensorrt,
     onnxruntime: 'error' in cpu ? null : cpu,
-    findings: [cpuFinding(cpu), compileFinding(tensorrt), gpuFinding(cuda.gpus, cuda.error)],
+    findings: [cpuFinding(cpu), compileFinding(tensorrt), gpuFinding(cuda)],
   };
 }
 
@@ -102,18 +102,18 @@ function compileFinding(libraries: readonly TensorRTLibrary[]): Finding {
   };
 }
 
-function gpuFinding(gpus: readonly NativeGpu[], error: string | undefined): Finding {
+function gpuFinding(cuda: NativeCuda): Finding {
   const what = 'Run engines on a GPU';
   const cpuOnly = 'This version compiles engines and does not run them: its sessions run on the CPU.';
-  const gpu = gpus[0];
-  if (!gpu) {
+  if (cuda.error !== undefined) {
     return {
       works: false,
       what,
-      detail: `${error ?? 'The CUDA driver reports no GPU.'} ${cpuOnly}`,
+      detail: `${cuda.error} ${cpuOnly}`,
       remedy: "Compile for a GPU elsewhere with options.target, such as 'sm_89'.",
     };
   }
+  const gpu = cuda.gpus[0];
   const target = `sm_${gpu.computeCapability.join('')}`;
   return {
     works: false,

