@@ -1,6 +1,5 @@
 // Compiling an ONNX model with one flavour of TensorRT. Compiled once per flavour, with NODE_TENSORRT_FLAVOUR
 // as its name: see flavour.h.
-#include <NvInfer.h>
 #include <NvOnnxParser.h>
 #include <fcntl.h>
 #include <sys/mman.h>
@@ -16,39 +15,14 @@
 
 #include "core/error.h"
 #include "runtime/cuda/driver.h"
+#include "runtime/tensorrt/api.h"
 #include "runtime/tensorrt/flavour.h"
+#include "runtime/tensorrt/messages.h"
 
 namespace node_tensorrt::tensorrt::NODE_TENSORRT_FLAVOUR {
 namespace {
 
-constexpr int kListedErrors = 8;
-
-// ---- what TensorRT's numbers mean, which differs between flavours ----
-
-DataType toDataType(nvinfer1::DataType type) {
-  switch (type) {
-    case nvinfer1::DataType::kFLOAT:
-      return DataType::kFloat32;
-    case nvinfer1::DataType::kHALF:
-      return DataType::kFloat16;
-    case nvinfer1::DataType::kBF16:
-      return DataType::kBfloat16;
-    case nvinfer1::DataType::kINT8:
-      return DataType::kInt8;
-    case nvinfer1::DataType::kUINT8:
-      return DataType::kUint8;
-    case nvinfer1::DataType::kINT32:
-      return DataType::kInt32;
-    case nvinfer1::DataType::kINT64:
-      return DataType::kInt64;
-    case nvinfer1::DataType::kBOOL:
-      return DataType::kBool;
-    default:
-      return DataType::kUndefined;
-  }
-}
-
-const char* toString(nvinfer1::LayerType type) {
+const char* layerTypeName(nvinfer1::LayerType type) {
   switch (type) {
 #define NODE_TENSORRT_LAYER(name)    \
   case nvinfer1::LayerType::k##name: \
@@ -138,147 +112,7 @@ std::string listComputeCapabilities() {
   return list;
 }
 
-// `line` without the "ModelImporter.cpp:1071: " before it and " In validate at /_src/…/network.cpp:3424" in
-// it.
-std::string withoutSource(std::string line) {
-  constexpr std::string_view kSuffix = ".cpp:";
-  const size_t colon = line.find(": ");
-  const size_t file = line.find(kSuffix);
-  if (file != std::string::npos && colon != std::string::npos && file < colon &&
-      line.find_first_not_of("0123456789", file + kSuffix.size()) == colon) {
-    line.erase(0, colon + 2);
-  }
-  const size_t place = line.find(" at /_src/");
-  const size_t in = line.rfind(" In ", place);
-  if (place != std::string::npos && in != std::string::npos) {
-    line.erase(in, line.find_first_of(" )", place + 4) - in);
-  }
-  return line;
-}
-
-// A message of TensorRT's or its parser's without what only their authors can use.
-std::string readable(std::string_view text) {
-  std::string lines;
-  while (!text.empty()) {
-    const size_t end = text.find('\n');
-    const std::string_view line = text.substr(0, end);
-    text = end == std::string_view::npos ? "" : text.substr(end + 1);
-    // What any error adds on a machine without a GPU.
-    if (line.empty() || line.find("catchCudaError") != std::string_view::npos) continue;
-    if (!lines.empty()) lines += ' ';
-    lines += withoutSource(std::string(line));
-  }
-  return lines;
-}
-
 // ---- what TensorRT calls back ----
-
-// What one build heard. TensorRT logs from threads of its own.
-class Messages {
- public:
-  void add(nvinfer1::ILogger::Severity severity, std::string_view text) {
-    std::lock_guard lock(mutex_);
-    std::vector<std::string>& list = severity == nvinfer1::ILogger::Severity::kWARNING ? warnings_ : errors_;
-    // A build can repeat one message per layer.
-    if (list.size() < kMaxMessages && std::find(list.begin(), list.end(), text) == list.end()) {
-      list.emplace_back(text);
-    }
-  }
-
-  std::vector<std::string> warnings() const {
-    std::lock_guard lock(mutex_);
-    std::vector<std::string> readableWarnings;
-    for (const std::string& warning : warnings_) {
-      // Said of every int64 input, whatever the caller does.
-      if (warning.find("Make sure input ") == std::string::npos)
-        readableWarnings.push_back(readable(warning));
-    }
-    return readableWarnings;
-  }
-  std::vector<std::string> errors() const {
-    std::lock_guard lock(mutex_);
-    return errors_;
-  }
-
-  // "name [operator]" of the node that the parser began last.
-  void parsing(std::string_view node) {
-    std::lock_guard lock(mutex_);
-    node_ = node;
-  }
-  std::string node() const {
-    std::lock_guard lock(mutex_);
-    return node_;
-  }
-
- private:
-  static constexpr size_t kMaxMessages = 256;
-  mutable std::mutex mutex_;
-  std::vector<std::string> warnings_;
-  std::vector<std::string> errors_;
-  std::string node_;
-};
-
-// TensorRT keeps the first logger it is given as its global one for as long as any builder exists, and
-// ignores others: there is one, never destroyed, which finds out whose a message is.
-class Logger final : public nvinfer1::ILogger {
- public:
-  static Logger& instance() {
-    static Logger& logger = *new Logger;
-    return logger;
-  }
-
-  void log(Severity severity, const char* text) noexcept override {
-    if (text == nullptr) return;
-    try {
-      if (severity > Severity::kWARNING) {
-        constexpr std::string_view kNode = "Parsing node: ";
-        const std::string_view line = text;
-        const size_t start = line.find(kNode);
-        if (current_ != nullptr && start != std::string_view::npos) {
-          current_->parsing(line.substr(start + kNode.size()));
-        }
-        return;
-      }
-      if (current_ != nullptr) {
-        current_->add(severity, text);
-        return;
-      }
-      // A thread of TensorRT's own: the message is of one of the builds in progress.
-      std::lock_guard lock(mutex_);
-      for (Messages* messages : listeners_) messages->add(severity, text);
-    } catch (...) {
-      // Without memory for a message there is none.
-    }
-  }
-
-  // Collects what is logged of the build on this thread, for its own lifetime.
-  class Scope {
-   public:
-    explicit Scope(Messages& messages) : messages_(&messages) {
-      Logger& logger = instance();
-      std::lock_guard lock(logger.mutex_);
-      logger.listeners_.push_back(messages_);
-      current_ = messages_;
-    }
-    Scope(const Scope&) = delete;
-    ~Scope() {
-      current_ = nullptr;
-      Logger& logger = instance();
-      std::lock_guard lock(logger.mutex_);
-      std::erase(logger.listeners_, messages_);
-    }
-
-   private:
-    Messages* messages_;
-  };
-
- private:
-  static thread_local Messages* current_;
-  std::mutex mutex_;
-  std::vector<Messages*> listeners_;
-};
-
-thread_local Messages* Logger::current_ = nullptr;
 
 class ProgressMonitor final : public nvinfer1::IProgressMonitor {
  public:
@@ -357,28 +191,6 @@ class MappedFile {
   size_t size_ = 0;
 };
 
-std::string quoted(std::string_view text) {
-  std::string result = "\"";
-  return result.append(text).append("\"");
-}
-
-std::string toString(const Shape& shape) {
-  std::string text = "[";
-  for (size_t i = 0; i < shape.size(); ++i) text += (i > 0 ? ", " : "") + std::to_string(shape[i]);
-  return text + ']';
-}
-
-Shape toShape(const nvinfer1::Dims& dims) {
-  return dims.nbDims > 0 ? Shape(dims.d, dims.d + dims.nbDims) : Shape{};
-}
-
-nvinfer1::Dims toDims(const Shape& shape) {
-  nvinfer1::Dims dims;
-  dims.nbDims = static_cast<int32_t>(shape.size());
-  std::copy(shape.begin(), shape.end(), dims.d);
-  return dims;
-}
-
 TensorDescription describe(const nvinfer1::ITensor& tensor) {
   return {tensor.getName(), toDataType(tensor.getType()), toShape(tensor.getDimensions())};
 }
@@ -393,21 +205,6 @@ std::string describeInput(const nvinfer1::ITensor& tensor) {
     text += dims.d[i] >= 0 ? std::to_string(dims.d[i]) : name != nullptr && *name != '\0' ? name : "?";
   }
   return text + ']';
-}
-
-// `text` as the end of a sentence.
-std::string ended(std::string text) {
-  while (!text.empty() && (text.back() == '\n' || text.back() == ' ')) text.pop_back();
-  if (!text.empty() && text.back() != '.' && text.back() != '!') text += '.';
-  return text;
-}
-
-std::string joined(const std::vector<std::string>& texts) {
-  std::string all;
-  const size_t listed = std::min<size_t>(texts.size(), kListedErrors);
-  for (size_t i = 0; i < listed; ++i) all += (i > 0 ? " " : "") + ended(texts[i]);
-  if (texts.size() > listed) all += " (" + std::to_string(texts.size() - listed) + " more.)";
-  return all;
 }
 
 // The parser's assertions hold their text as `expression: text` or as `expression && "text"`.
@@ -746,7 +543,7 @@ BuildResult FlavourLibrary::build(const BuildRequest& request, std::stop_token s
   result.layers.reserve(static_cast<size_t>(network->getNbLayers()));
   for (int32_t i = 0; i < network->getNbLayers(); ++i) {
     const nvinfer1::ILayer& layer = *network->getLayer(i);
-    LayerDescription description{layer.getName(), toString(layer.getType()), {}, {}};
+    LayerDescription description{layer.getName(), layerTypeName(layer.getType()), {}, {}};
     for (int32_t t = 0; t < layer.getNbInputs(); ++t) {
       // An optional input that is absent leaves a hole.
       const nvinfer1::ITensor* input = layer.getInput(t);
