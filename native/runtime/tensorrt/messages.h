@@ -57,7 +57,7 @@ inline constexpr int kListedErrors = 8;
 inline std::string joined(const std::vector<std::string>& texts) {
   std::string all;
   const size_t listed = std::min<size_t>(texts.size(), kListedErrors);
-  for (size_t i = 0; i < listed; ++i) all += (i > 0 ? " " : "") + ended(texts[i]);
+  for (size_t i = 0; i < listed; ++i) all.append(i > 0 ? " " : "").append(ended(texts[i]));
   if (texts.size() > listed) all += " (" + std::to_string(texts.size() - listed) + " more.)";
   return all;
 }
