@@ -1,26 +1,37 @@
-// Installs the Python packages that tests use as oracles (test/oracle/requirements.txt) into build/, once.
+// Installs the Python packages that tests use as oracles (test/oracle/requirements*.txt) into build/, once.
 import { spawnSync } from 'node:child_process';
 import { createHash } from 'node:crypto';
 import { existsSync, mkdtempSync, readFileSync, renameSync } from 'node:fs';
 import path from 'node:path';
 
 const root = path.resolve(import.meta.dirname, '..');
-const requirements = path.join(root, 'test/oracle/requirements.txt');
 
-/** The folder to put on PYTHONPATH. Another Python version, or other requirements, make another one. */
+/** The folder of onnx and numpy, to put on PYTHONPATH. */
 export function pythonOracle() {
+  return install('requirements.txt', 'python-oracle');
+}
+
+/** The folder of MLPerf's logging package, whose parser needs none of its dependencies (SciPy, pandas …). */
+export function mlperfOracle() {
+  return install('requirements-mlperf.txt', 'mlperf-oracle', '--no-deps');
+}
+
+/** Another Python version, or other requirements, make another folder. */
+function install(file, name, ...flags) {
+  const requirements = path.join(root, 'test/oracle', file);
   const version = spawnSync('python3', ['-VV'], { encoding: 'utf8' });
   if (version.status !== 0) throw new Error('The tests need python3 with pip: install it first.');
   const key = createHash('sha256').update(version.stdout).update(readFileSync(requirements)).digest('hex');
-  const folder = path.join(root, 'build', `python-oracle-${key.slice(0, 12)}`);
+  const folder = path.join(root, 'build', `${name}-${key.slice(0, 12)}`);
   if (existsSync(folder)) return folder;
 
-  console.error('Installing the Python oracles (onnx, numpy) with pip …');
+  console.error(`Installing test/oracle/${file} with pip …`);
   const partial = mkdtempSync(`${folder}.partial-`);
   const options = [
     '--quiet',
     '--root-user-action=ignore',
     '--disable-pip-version-check',
+    ...flags,
     '--target',
     partial,
   ];

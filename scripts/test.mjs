@@ -5,11 +5,12 @@ import path from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { minilmDirectory } from './minilm.mjs';
 import { nativeLibraries } from './native-libraries.mjs';
-import { pythonOracle } from './python-oracle.mjs';
+import { mlperfOracle, pythonOracle } from './python-oracle.mjs';
 
 const root = path.resolve(path.dirname(fileURLToPath(import.meta.url)), '..');
 // What tests need from elsewhere: now, rather than within some test's time limit.
 pythonOracle();
+mlperfOracle();
 await minilmDirectory();
 const libraries = nativeLibraries();
 

@@ -1,5 +1,6 @@
 #!/usr/bin/env node
 import { Command, CommanderError } from 'commander';
+import { addBenchCommand } from './bench.js';
 import { addBuildCommand } from './build.js';
 import { addDoctorCommand } from './doctor.js';
 import { addInspectCommand } from './inspect.js';
@@ -21,6 +22,7 @@ async function main(): Promise<void> {
   addBuildCommand(program);
   addInspectCommand(program);
   addRunCommand(program);
+  addBenchCommand(program);
   for (const command of program.commands) {
     for (const each of [command, ...command.commands]) each.exitOverride();
   }

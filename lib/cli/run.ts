@@ -1,13 +1,13 @@
-import { mkdir, readFile, writeFile } from 'node:fs/promises';
+import { mkdir, writeFile } from 'node:fs/promises';
 import path from 'node:path';
 import type { Command } from 'commander';
-import type { DataType } from '../data-type.js';
 import { Engine, isEngineFile } from '../engine.js';
-import { invalidArgValue, TensorRTError } from '../errors.js';
-import { InferenceSession, type SessionOptions, type ValueMetadata } from '../session.js';
-import { Tensor } from '../tensor.js';
-import { parseNpy, serializeNpy } from './npy.js';
-import { print, table, UsageError } from './output.js';
+import { TensorRTError } from '../errors.js';
+import { InferenceSession } from '../session.js';
+import type { Tensor } from '../tensor.js';
+import { parseDevice, parseInputFlags, readInput, requireInputs } from './model-input.js';
+import { serializeNpy } from './npy.js';
+import { print, table } from './output.js';
 
 interface RunFlags {
   input: string[];
@@ -35,24 +35,14 @@ export function addRunCommand(program: Command): void {
 }
 
 async function run(model: string, flags: RunFlags): Promise<void> {
-  if (!/^(auto|cpu|cuda(:\d+)?)$/.test(flags.device)) {
-    throw new UsageError(`--device must be auto, cpu, cuda or cuda:N, not '${flags.device}'.`);
-  }
-  const pairs = flags.input.map(splitInput);
-  const sources = new Map(pairs);
-  if (sources.size < pairs.length) throw new UsageError('--input gives one input twice.');
+  const device = parseDevice(flags.device);
+  const sources = parseInputFlags(flags.input);
   const started = performance.now();
   const source = isEngineFile(model) ? await Engine.load(model) : model;
-  const session = await InferenceSession.create(source, { device: flags.device as SessionOptions['device'] });
+  const session = await InferenceSession.create(source, { device });
   try {
     const loaded = performance.now();
-    const unknown = [...sources.keys()].find((name) => !session.inputNames.includes(name));
-    if (unknown !== undefined) {
-      throw invalidArgValue(
-        '--input',
-        `names '${unknown}', which is not an input of this model. Its inputs are ${session.inputNames.join(', ')}.`,
-      );
-    }
+    requireInputs('--input', sources.keys(), session.inputNames);
     const files = flags.output === undefined ? undefined : outputFiles(flags.output, session.outputNames);
     const feeds: Record<string, Tensor> = {};
     for (const input of session.inputMetadata) {
@@ -95,89 +85,6 @@ async function run(model: string, flags: RunFlags): Promise<void> {
     );
   } finally {
     await session.dispose();
-  }
-}
-
-function splitInput(text: string): [name: string, source: string] {
-  const split = text.indexOf('=');
-  if (split <= 0) throw new UsageError(`--input must be NAME=FILE.npy or NAME=random:DIMS, not '${text}'.`);
-  return [text.slice(0, split), text.slice(split + 1)];
-}
-
-async function readInput(input: ValueMetadata, source: string | undefined): Promise<Tensor> {
-  if (source === undefined) {
-    const dynamic = input.shape.some((size) => typeof size !== 'number');
-    if (!dynamic) return randomTensor(input.type, input.shape as number[]);
-    const shape = input.shape.map((size) => size || '?').join('x');
-    throw invalidArgValue(
-      '--input',
-      `is needed for '${input.name}', whose dimensions are dynamic: --input ${input.name}=random:${shape} with numbers.`,
-    );
-  }
-  const random = /^random:((?:\d+(?:x\d+)*)?)$/.exec(source);
-  if (random) return randomTensor(input.type, random[1] ? random[1].split('x').map(Number) : []);
-  if (source.startsWith('random')) {
-    throw new UsageError(`--input ${input.name}=${source}: write random:1x3x224x224.`);
-  }
-  let bytes: Uint8Array;
-  try {
-    bytes = await readFile(source);
-  } catch (cause) {
-    throw new TensorRTError('ERR_IO', `Could not read ${source}: ${(cause as Error).message}`, { cause });
-  }
-  return parseNpy(bytes, source);
-}
-
-/** Floats are uniform in [-1, 1), 16-bit ones in [0.5, 1); integers and booleans are 0 or 1: fit for ids and masks. */
-function randomTensor(type: DataType, dims: readonly number[]): Tensor {
-  let state = 1;
-  const uniform = () => {
-    state = (Math.imul(state, 1664525) + 1013904223) >>> 0; // Numerical Recipes' generator: the same every time
-    return state / 2 ** 32;
-  };
-  const elements = { length: dims.reduce((product, size) => product * size, 1) };
-  if (elements.length > 2 ** 31) throw new UsageError(`random:${dims.join('x')} has too many elements.`);
-  switch (type) {
-    case 'string':
-      throw invalidArgValue('--input', 'cannot be random for an input of strings.');
-    case 'float32':
-      return new Tensor(
-        type,
-        Float32Array.from(elements, () => 2 * uniform() - 1),
-        dims,
-      );
-    case 'float64':
-      return new Tensor(
-        type,
-        Float64Array.from(elements, () => 2 * uniform() - 1),
-        dims,
-      );
-    // Exponent bits of 0.5, any mantissa.
-    case 'float16':
-      return new Tensor(
-        type,
-        Uint16Array.from(elements, () => 0x3800 | (uniform() * 0x400)),
-        dims,
-      );
-    case 'bfloat16':
-      return new Tensor(
-        type,
-        Uint16Array.from(elements, () => 0x3f00 | (uniform() * 0x80)),
-        dims,
-      );
-    case 'int64':
-    case 'uint64':
-      return new Tensor(
-        type,
-        Array.from(elements, () => BigInt(Math.round(uniform()))),
-        dims,
-      );
-    default:
-      return new Tensor(
-        type,
-        Array.from(elements, () => Math.round(uniform())),
-        dims,
-      );
   }
 }
 

@@ -1,4 +1,5 @@
 import { execFile, spawn } from 'node:child_process';
+import { createHash } from 'node:crypto';
 import { copyFile, mkdir, mkdtemp, readdir, readFile, rm, writeFile } from 'node:fs/promises';
 import os from 'node:os';
 import path from 'node:path';
@@ -55,6 +56,17 @@ describe('exit codes', () => {
     ['no GPU name', ['build', 'x.onnx', '--target', 'rtx4090'], 2, /'rtx4090' is no GPU/],
     ['no device', ['run', 'x.onnx', '--device', 'gpu'], 2, /--device must be auto/],
     ['an input twice', ['run', 'x.onnx', '--input', 'x=random:1', '--input', 'x=random:2'], 2, /twice/],
+    ['no batch', ['bench', 'x.onnx', '--batch', '1,0'], 2, /--batch must be a whole number of at least 1/],
+    ['no seconds', ['bench', 'x.onnx', '--duration', 'long'], 2, /--duration must be a number of seconds/],
+    ['a peer that is none', ['bench', 'x.onnx', '--compare', 'torch'], 2, /Allowed choices are onnxruntime/],
+    ['two runs in one log', ['bench', 'x.onnx', '--batch', '1,8', '--mlperf', 'l'], 2, /--batch one size/],
+    [
+      'a stream of batches',
+      ['bench', 'x.onnx', '--batch', '8', '--mlperf', 'l'],
+      2,
+      /SingleStream is one sample at a time/,
+    ],
+    ['a scenario without a log', ['bench', 'x.onnx', '--scenario', 'Offline'], 2, /--mlperf FILE/],
     ['a library that no one has', ['libs', 'install', 'trt9'], 2, /only 'rtx'/],
     [
       'a missing model',
@@ -281,5 +293,58 @@ np.save(sys.argv[1] + '/x.npy', np.arange(8, dtype='<f4').reshape(2, 4))`,
     expect(engine).toMatchObject({ code: 1, stderr: expect.stringMatching(/^error: ERR_NO_GPU: /) });
     const noInput = await run(['run', fixture('linear.onnx'), '--input', 'x']);
     expect(noInput.code).toBe(2);
+  });
+});
+
+describe('bench', () => {
+  test('batches, beside onnxruntime-node', async () => {
+    const args = ['--batch', '1,8', '--duration', '0.1', '--compare', 'onnxruntime', '--json', 'bench.json'];
+    const { code, stdout, stderr } = await run(['bench', fixture('linear.onnx'), ...args]);
+    expect({ code, stderr }).toEqual({ code: 0, stderr: '' });
+    expect(stdout).toMatch(/batch 8, on cpu[\s\S]*onnxruntime-node[\s\S]*ratio of median latencies/);
+    const { reports, sha256 } = JSON.parse(await readFile(path.join(directory, 'bench.json'), 'utf8'));
+    const digest = createHash('sha256')
+      .update(await readFile(fixture('linear.onnx')))
+      .digest('hex');
+    expect(sha256).toBe(digest);
+    expect(reports.map(({ batch, inputs }: never) => [batch, inputs])).toEqual([
+      [1, [{ name: 'x', type: 'float32', dims: [1, 4] }]],
+      [8, [{ name: 'x', type: 'float32', dims: [8, 4] }]],
+    ]);
+    for (const { rows, ratioOfMedians, batch } of reports) {
+      const [ours, theirs] = rows;
+      expect([ours.name, theirs.name]).toEqual(['node-tensorrt', 'onnxruntime-node']);
+      expect(ratioOfMedians).toBe(ours.result.latency.median / theirs.result.latency.median);
+      for (const { result, samplesPerSecond } of rows) {
+        expect(result.queries).toBeGreaterThanOrEqual(10);
+        expect(samplesPerSecond).toBeCloseTo((1000 * batch * result.queries) / result.wallMs, 6);
+      }
+      expect(ours.hostBytes).toBeGreaterThanOrEqual(0);
+    }
+  });
+
+  test('an MLPerf log', async () => {
+    const args = ['--batch', '16', '--duration', '0.05', '--scenario', 'Offline', '--mlperf', 'offline.log'];
+    expect(await run(['bench', fixture('linear.onnx'), ...args])).toMatchObject({ code: 0, stderr: '' });
+    const lines = (await readFile(path.join(directory, 'offline.log'), 'utf8')).trimEnd().split('\n');
+    const values = Object.fromEntries(
+      lines.map((line) => JSON.parse(line.slice(':::MLLOG '.length))).map(({ key, value }) => [key, value]),
+    );
+    expect(values).toMatchObject({ submission_benchmark: 'linear', effective_scenario: 'Offline' });
+    expect(values.result_samples_per_second).toBeGreaterThan(0);
+  });
+
+  test('says what it lacks', async () => {
+    const args = ['--duration', '0.05'];
+    const unknown = await run(['bench', fixture('linear.onnx'), ...args, '--shapes', 'z:1x4']);
+    expect(unknown).toMatchObject({
+      code: 1,
+      stderr: expect.stringMatching(/--shapes names 'z'.*inputs are x/),
+    });
+    const contradiction = ['--batch', '8', '--input', 'x=random:2x4'];
+    expect(await run(['bench', fixture('linear.onnx'), ...args, ...contradiction])).toMatchObject({
+      code: 1,
+      stderr: expect.stringMatching(/--input gives 'x' dims \[2,4\], where --batch asks for \[8,4\]/),
+    });
   });
 });

@@ -1,7 +1,8 @@
 import { execFileSync } from 'node:child_process';
-import { pythonOracle } from '../../scripts/python-oracle.mjs';
+import path from 'node:path';
+import { mlperfOracle, pythonOracle } from '../../scripts/python-oracle.mjs';
 
-/** Runs Python code that may import onnx and numpy; returns what it prints. Throws with its traceback. */
+/** Runs Python code that may import onnx, numpy and mlperf_logging; returns what it prints. Throws with its traceback. */
 export function python(
   code: string,
   args: readonly string[] = [],
@@ -12,6 +13,6 @@ export function python(
     encoding,
     input,
     maxBuffer: 2 ** 30,
-    env: { ...process.env, PYTHONPATH: pythonOracle() },
+    env: { ...process.env, PYTHONPATH: [pythonOracle(), mlperfOracle()].join(path.delimiter) },
   });
 }

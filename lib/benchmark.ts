@@ -1,0 +1,150 @@
+import { type LatencyStatistics, latencyStatistics } from './latency-statistics.js';
+
+/** What one query's time went to, milliseconds. What the device doesn't have or the runtime doesn't say is absent. */
+export interface PartTimes {
+  /** Waiting for the queries before it. */
+  readonly queueMs?: number;
+  /** Giving the work to the GPU. */
+  readonly enqueueMs?: number;
+  /** Copying inputs to the GPU. */
+  readonly h2dMs?: number;
+  readonly computeMs?: number;
+  /** Copying outputs from the GPU. */
+  readonly d2hMs?: number;
+}
+
+export const parts = ['queueMs', 'enqueueMs', 'h2dMs', 'computeMs', 'd2hMs'] as const;
+export type Part = (typeof parts)[number];
+
+/** Something to measure. */
+export interface BenchmarkTarget {
+  /** Executes one query. */
+  run(): Promise<PartTimes>;
+}
+
+export interface BenchmarkOptions {
+  /** How long each target is measured, at least. */
+  readonly durationMs: number;
+  /** Queries in flight at a time. */
+  readonly concurrency: number;
+  /** Turns that the targets take, so that a noisy machine is as noisy for all of them. */
+  readonly rounds: number;
+}
+
+export interface BenchmarkResult {
+  readonly queries: number;
+  /** From the first query's begin to the last one's end, without the other targets' turns. */
+  readonly wallMs: number;
+  readonly queriesPerSecond: number;
+  /** From a query's begin to its result, as the caller sees it; milliseconds. */
+  readonly latency: LatencyStatistics;
+  readonly parts: Readonly<Partial<Record<Part, LatencyStatistics>>>;
+}
+
+/** trtexec's `--iterations`: queries at least, however long they take. */
+const minQueries = 10;
+
+/** Runs a target, unmeasured. */
+export async function warmUp(
+  target: BenchmarkTarget,
+  durationMs: number,
+  concurrency: number,
+): Promise<void> {
+  await takeTurn(target, { durationMs, concurrency, queries: concurrency });
+}
+
+/** Measures targets in turns; the order of a round is the reverse of the one before. */
+export async function benchmark(
+  targets: readonly BenchmarkTarget[],
+  { durationMs, concurrency, rounds }: BenchmarkOptions,
+): Promise<BenchmarkResult[]> {
+  const samples = targets.map((target) => ({
+    target,
+    wallMs: 0,
+    latencies: [] as number[],
+    parts: noParts(),
+  }));
+  const turn = { durationMs: durationMs / rounds, concurrency, queries: Math.ceil(minQueries / rounds) };
+  for (let round = 0; round < rounds; round++) {
+    for (const sample of round % 2 === 0 ? samples : samples.toReversed()) {
+      // What the other target left in the caches is not this one's to pay for.
+      if (targets.length > 1) await sample.target.run();
+      sample.wallMs += await takeTurn(sample.target, turn, (latency, times) => {
+        sample.latencies.push(latency);
+        for (const part of parts) if (times[part] !== undefined) sample.parts[part].push(times[part]);
+      });
+    }
+  }
+  return samples.map(({ wallMs, latencies, parts: times }) => ({
+    queries: latencies.length,
+    wallMs,
+    queriesPerSecond: (1000 * latencies.length) / wallMs,
+    latency: latencyStatistics(latencies),
+    parts: Object.fromEntries(
+      parts.filter((part) => times[part].length > 0).map((part) => [part, latencyStatistics(times[part])]),
+    ),
+  }));
+}
+
+function noParts(): Record<Part, number[]> {
+  return { queueMs: [], enqueueMs: [], h2dMs: [], computeMs: [], d2hMs: [] };
+}
+
+/** Keeps `concurrency` queries in flight for a time, and until there were so many; returns how long that took. */
+async function takeTurn(
+  target: BenchmarkTarget,
+  { durationMs, concurrency, queries }: { durationMs: number; concurrency: number; queries: number },
+  record?: (latencyMs: number, parts: PartTimes) => void,
+): Promise<number> {
+  const began = performance.now();
+  let started = 0;
+  const stream = async () => {
+    while (started < queries || performance.now() - began < durationMs) {
+      started++;
+      const before = performance.now();
+      const times = await target.run();
+      record?.(performance.now() - before, times);
+    }
+  };
+  await Promise.all(Array.from({ length: concurrency }, stream));
+  return performance.now() - began;
+}
+
+/** Above this, trtexec calls GPU compute time unstable (sampleReporting.cpp); a CPU's varies more. */
+const unstable = { gpu: 0.01, cpu: 0.05 };
+
+/** trtexec's warnings: what to doubt about a result. */
+export function benchmarkWarnings(
+  { queries, latency, parts: times }: BenchmarkResult,
+  isGpu: boolean,
+): string[] {
+  const warnings: string[] = [];
+  if (queries < 100) {
+    warnings.push(
+      `${queries} queries are too few for a 99th percentile, which needs 100: use a longer --duration.`,
+    );
+  }
+  const { computeMs, enqueueMs, h2dMs, d2hMs } = times;
+  const what = computeMs ? 'compute time' : 'latency';
+  const { coefficientOfVariation } = computeMs ?? latency;
+  if (coefficientOfVariation > (isGpu ? unstable.gpu : unstable.cpu)) {
+    warnings.push(
+      `The ${what} is unstable, with a coefficient of variation of ${(100 * coefficientOfVariation).toFixed(1)} %: ` +
+        `${isGpu ? "lock the GPU's clock (nvidia-smi --lock-gpu-clocks)" : 'leave the machine to the benchmark'}, ` +
+        'or measure longer.',
+    );
+  }
+  if (!computeMs) return warnings;
+  if (enqueueMs && enqueueMs.median > 0.8 * computeMs.median) {
+    warnings.push(
+      'Throughput may be bound by enqueue time rather than by compute: larger batches and CUDA graphs help.',
+    );
+  }
+  if (h2dMs && h2dMs.median >= computeMs.median) {
+    warnings.push('Throughput may be bound by copying inputs to the GPU rather than by compute.');
+  }
+  if (d2hMs && d2hMs.median >= computeMs.median) {
+    warnings.push('Throughput may be bound by copying outputs from the GPU rather than by compute.');
+  }
+  return warnings;
+}

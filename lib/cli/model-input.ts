@@ -1,0 +1,119 @@
+import { readFile } from 'node:fs/promises';
+import type { DataType } from '../data-type.js';
+import { invalidArgValue, TensorRTError } from '../errors.js';
+import type { SessionOptions, ValueMetadata } from '../session.js';
+import { Tensor } from '../tensor.js';
+import { parseNpy } from './npy.js';
+import { UsageError } from './output.js';
+
+/** The generator's first state; the same inputs every time. */
+export const randomSeed = 1;
+
+/** @throws UsageError */
+export function parseDevice(device: string): SessionOptions['device'] {
+  if (/^(auto|cpu|cuda(:\d+)?)$/.test(device)) return device as SessionOptions['device'];
+  throw new UsageError(`--device must be auto, cpu, cuda or cuda:N, not '${device}'.`);
+}
+
+/** `--input` flags by name. @throws UsageError for one that is no NAME=SOURCE, or comes twice */
+export function parseInputFlags(flags: readonly string[]): Map<string, string> {
+  const pairs = flags.map(splitInput);
+  const sources = new Map(pairs);
+  if (sources.size < pairs.length) throw new UsageError('--input gives one input twice.');
+  return sources;
+}
+
+/** @throws RangeError ERR_INVALID_ARG_VALUE for a flag that names no input of the model */
+export function requireInputs(flag: string, names: Iterable<string>, inputNames: readonly string[]): void {
+  for (const name of names) {
+    if (inputNames.includes(name)) continue;
+    throw invalidArgValue(
+      flag,
+      `names '${name}', which is not an input of this model. Its inputs are ${inputNames.join(', ')}.`,
+    );
+  }
+}
+
+function splitInput(text: string): [name: string, source: string] {
+  const split = text.indexOf('=');
+  if (split <= 0) throw new UsageError(`--input must be NAME=FILE.npy or NAME=random:DIMS, not '${text}'.`);
+  return [text.slice(0, split), text.slice(split + 1)];
+}
+
+/** An input from its source: FILE.npy, random:DIMS, or nothing, which is random where the model's dimensions are static. */
+export async function readInput(input: ValueMetadata, source: string | undefined): Promise<Tensor> {
+  if (source === undefined) {
+    const dynamic = input.shape.some((size) => typeof size !== 'number');
+    if (!dynamic) return randomTensor(input.type, input.shape as number[]);
+    const shape = input.shape.map((size) => size || '?').join('x');
+    throw invalidArgValue(
+      '--input',
+      `is needed for '${input.name}', whose dimensions are dynamic: --input ${input.name}=random:${shape} with numbers.`,
+    );
+  }
+  const random = /^random:((?:\d+(?:x\d+)*)?)$/.exec(source);
+  if (random) return randomTensor(input.type, random[1] ? random[1].split('x').map(Number) : []);
+  if (source.startsWith('random')) {
+    throw new UsageError(`--input ${input.name}=${source}: write random:1x3x224x224.`);
+  }
+  let bytes: Uint8Array;
+  try {
+    bytes = await readFile(source);
+  } catch (cause) {
+    throw new TensorRTError('ERR_IO', `Could not read ${source}: ${(cause as Error).message}`, { cause });
+  }
+  return parseNpy(bytes, source);
+}
+
+/** Floats are uniform in [-1, 1), 16-bit ones in [0.5, 1); integers and booleans are 0 or 1: fit for ids and masks. */
+export function randomTensor(type: DataType, dims: readonly number[]): Tensor {
+  let state = randomSeed;
+  const uniform = () => {
+    state = (Math.imul(state, 1664525) + 1013904223) >>> 0; // Numerical Recipes' generator: the same every time
+    return state / 2 ** 32;
+  };
+  const elements = { length: dims.reduce((product, size) => product * size, 1) };
+  if (elements.length > 2 ** 31) throw new UsageError(`random:${dims.join('x')} has too many elements.`);
+  switch (type) {
+    case 'string':
+      throw invalidArgValue('--input', 'cannot be random for an input of strings.');
+    case 'float32':
+      return new Tensor(
+        type,
+        Float32Array.from(elements, () => 2 * uniform() - 1),
+        dims,
+      );
+    case 'float64':
+      return new Tensor(
+        type,
+        Float64Array.from(elements, () => 2 * uniform() - 1),
+        dims,
+      );
+    // Exponent bits of 0.5, any mantissa.
+    case 'float16':
+      return new Tensor(
+        type,
+        Uint16Array.from(elements, () => 0x3800 | (uniform() * 0x400)),
+        dims,
+      );
+    case 'bfloat16':
+      return new Tensor(
+        type,
+        Uint16Array.from(elements, () => 0x3f00 | (uniform() * 0x80)),
+        dims,
+      );
+    case 'int64':
+    case 'uint64':
+      return new Tensor(
+        type,
+        Array.from(elements, () => BigInt(Math.round(uniform()))),
+        dims,
+      );
+    default:
+      return new Tensor(
+        type,
+        Array.from(elements, () => Math.round(uniform())),
+        dims,
+      );
+  }
+}

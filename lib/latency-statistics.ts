@@ -1,0 +1,37 @@
+/** A distribution of durations, in the unit of its values; trtexec's figures. */
+export interface LatencyStatistics {
+  readonly min: number;
+  readonly max: number;
+  readonly mean: number;
+  readonly median: number;
+  readonly p90: number;
+  readonly p95: number;
+  readonly p99: number;
+  /** Standard deviation (of the population) over the mean: 0.05 is 5 %. */
+  readonly coefficientOfVariation: number;
+}
+
+/**
+ * The statistics of at least one value.
+ *
+ * Percentiles are nearest ranks: the smallest value that at least p percent of all don't exceed. NumPy calls that
+ * `inverted_cdf`; trtexec computes the same (NVIDIA/TensorRT, samples/common/sampleReporting.cpp, findPercentile), as
+ * it does the median (of an even count, the mean of the middle two) and the coefficient of variation.
+ */
+export function latencyStatistics(values: readonly number[]): LatencyStatistics {
+  const sorted = Float64Array.from(values).sort();
+  const count = sorted.length;
+  const mean = sorted.reduce((sum, value) => sum + value, 0) / count;
+  const variance = sorted.reduce((sum, value) => sum + (value - mean) ** 2, 0) / count;
+  const percentile = (percent: number) => sorted[Math.max(Math.ceil((percent * count) / 100) - 1, 0)]!;
+  return {
+    min: sorted[0]!,
+    max: sorted[count - 1]!,
+    mean,
+    median: (sorted[(count - 1) >> 1]! + sorted[count >> 1]!) / 2,
+    p90: percentile(90),
+    p95: percentile(95),
+    p99: percentile(99),
+    coefficientOfVariation: mean === 0 ? 0 : Math.sqrt(variance) / mean,
+  };
+}

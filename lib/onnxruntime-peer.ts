@@ -1,0 +1,74 @@
+import { createRequire } from 'node:module';
+import path from 'node:path';
+import type { BenchmarkTarget } from './benchmark.js';
+import type { DataType } from './data-type.js';
+import { TensorRTError } from './errors.js';
+import type { TensorLike } from './tensor.js';
+
+/** What this needs of onnxruntime-node. */
+interface OnnxRuntimeNode {
+  readonly InferenceSession: {
+    create(
+      model: string,
+      options: { intraOpNumThreads?: number; executionProviders: unknown[] },
+    ): Promise<{ run(feeds: Record<string, unknown>): Promise<unknown>; release(): Promise<void> }>;
+  };
+  readonly Tensor: new (type: DataType, data: unknown, dims: readonly number[]) => unknown;
+  readonly env: { readonly versions: { readonly node?: string } };
+}
+
+export interface PeerSession extends BenchmarkTarget {
+  dispose(): Promise<void>;
+}
+
+/** onnxruntime-node, to be measured beside us. */
+export class OnnxRuntimePeer {
+  readonly name = 'onnxruntime-node';
+  readonly version: string;
+  readonly #module: OnnxRuntimeNode;
+
+  /** Found from this package, then from the working directory. @throws TensorRTError ERR_LIBRARY_NOT_FOUND */
+  constructor() {
+    const fromWorkingDirectory = createRequire(path.join(process.cwd(), 'package.json'));
+    let cause: unknown;
+    for (const load of [require, fromWorkingDirectory]) {
+      try {
+        this.#module = load('onnxruntime-node');
+        this.version = this.#module.env.versions.node ?? 'unknown';
+        return;
+      } catch (error) {
+        cause ??= error;
+      }
+    }
+    throw new TensorRTError(
+      'ERR_LIBRARY_NOT_FOUND',
+      `onnxruntime-node, to compare with, can't be loaded (${(cause as Error).message.split('\n')[0]}): ` +
+        '`npm install onnxruntime-node`, with ONNXRUNTIME_NODE_INSTALL=skip if its download of CUDA parts fails.',
+      { cause },
+    );
+  }
+
+  /** A session on 'cpu', or on a GPU ('cuda:1') through its CUDA execution provider. */
+  async createSession(
+    model: string,
+    feeds: Readonly<Record<string, TensorLike>>,
+    { device, threads }: { device: string; threads?: number },
+  ): Promise<PeerSession> {
+    const { InferenceSession, Tensor } = this.#module;
+    const deviceId = Number(device.split(':')[1] ?? 0);
+    const session = await InferenceSession.create(model, {
+      executionProviders: [device === 'cpu' ? 'cpu' : { name: 'cuda', deviceId }],
+      ...(threads === undefined ? {} : { intraOpNumThreads: threads }),
+    });
+    const theirs = Object.fromEntries(
+      Object.entries(feeds).map(([name, { type, dims, data }]) => [name, new Tensor(type, data, dims)]),
+    );
+    return {
+      async run() {
+        await session.run(theirs);
+        return {};
+      },
+      dispose: () => session.release(),
+    };
+  }
+}
