@@ -1,5 +1,4 @@
-import { existsSync } from 'node:fs';
-import path from 'node:path';
+import { loadBinary } from './binary.js';
 import { TensorRTError } from './errors.js';
 
 /** Native memory behind an ArrayBuffer; runs use it without a copy. */
@@ -117,7 +116,16 @@ export type NativeCuda =
   | { driver: string; cudaVersion: string; gpus: [NativeGpu, ...NativeGpu[]]; error?: undefined }
   | { error: string; gpus: [] };
 
+/** What a binary was compiled for. */
+export interface NativeVariant {
+  /** CUDA's major version. */
+  readonly cuda: 12 | 13;
+  /** The TensorRT flavours that it holds a binding for, e.g. 'rtx'. */
+  readonly flavours: readonly string[];
+}
+
 export interface NativeBinding {
+  readonly variant: NativeVariant;
   initialize(errorClass: typeof TensorRTError): void;
   /** Abandons all work and waits for the threads of this environment. */
   stopAll(): void;
@@ -136,32 +144,28 @@ export interface NativeBinding {
   NativeSession: new (config: { concurrency: number; maxQueue: number }) => NativeSession;
 }
 
-let binding: NativeBinding | undefined;
+let loaded: { binding: NativeBinding; path: string } | undefined;
 
 /**
- * The compiled addon, loaded on first use: `NODE_TENSORRT_BINARY` (a path), else this checkout's build.
- * @throws TensorRTError ERR_LIBRARY_NOT_FOUND with what was tried and what to do
+ * The compiled addon, loaded on first use.
+ * @throws what {@link loadBinary} throws
  */
 export function native(): NativeBinding {
-  if (binding) return binding;
-  const named = process.env.NODE_TENSORRT_BINARY;
-  const candidate = named ?? path.join(__dirname, '..', 'build', 'addon', 'Release', 'node_tensorrt.node');
-  const what = `Could not load the native addon of node-tensorrt for ${process.platform}-${process.arch}`;
-  if (!existsSync(candidate)) {
-    throw new TensorRTError(
-      'ERR_LIBRARY_NOT_FOUND',
-      `${what}: ${candidate} does not exist. ` +
-        (named ? 'Correct NODE_TENSORRT_BINARY or unset it.' : 'In a checkout, `npm run build` compiles it.'),
-    );
-  }
-  try {
-    const loaded = require(candidate) as NativeBinding;
-    loaded.initialize(TensorRTError);
-    // Of a process that exits with work in flight; where the event loop just ends, nothing is.
-    process.once('exit', () => loaded.stopAll());
-    binding = loaded;
-    return loaded;
-  } catch (cause) {
-    throw new TensorRTError('ERR_LIBRARY_NOT_FOUND', `${what}: ${(cause as Error).message}`, { cause });
-  }
+  return load().binding;
+}
+
+/** The file of the compiled addon. Loads it. */
+export function nativePath(): string {
+  return load().path;
+}
+
+function load(): { binding: NativeBinding; path: string } {
+  if (loaded) return loaded;
+  const { exports, path } = loadBinary();
+  const binding = exports as NativeBinding;
+  binding.initialize(TensorRTError);
+  // Of a process that exits with work in flight; where the event loop just ends, nothing is.
+  process.once('exit', () => binding.stopAll());
+  loaded = { binding, path };
+  return loaded;
 }

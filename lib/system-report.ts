@@ -1,5 +1,5 @@
 import os from 'node:os';
-import { type NativeCuda, native } from './native.js';
+import { type NativeCuda, native, nativePath } from './native.js';
 import { findOnnxRuntime } from './onnxruntime-library.js';
 import { InferenceSession } from './session.js';
 import type { TensorRTLibrary } from './tensorrt-library.js';
@@ -20,6 +20,14 @@ export interface SystemReport {
   readonly node: string;
   /** Version of node-tensorrt. */
   readonly version: string;
+  /** The compiled addon: its file, and what it was compiled for. */
+  readonly addon: {
+    readonly path: string;
+    /** CUDA's major version. */
+    readonly cuda: number;
+    /** The TensorRT flavours that it has a binding for. */
+    readonly flavours: readonly string[];
+  };
   /** NVIDIA's driver, e.g. '580.65'; null without one. */
   readonly driver: string | null;
   /** The newest CUDA that the driver supports, e.g. '13.0'; null without a driver. */
@@ -52,6 +60,7 @@ export async function inspectSystem(): Promise<SystemReport> {
     platform: `${process.platform}-${process.arch} (${os.type()} ${os.release()})`,
     node: process.version,
     version,
+    addon: { path: nativePath(), ...native().variant },
     driver: cuda.error === undefined ? cuda.driver || null : null,
     cuda: cuda.error === undefined ? cuda.cudaVersion : null,
     gpus: cuda.gpus.map(({ name, computeCapability, memory }) => ({

@@ -4,6 +4,7 @@
 #include "node/host_buffer.h"
 #include "node/inference_session.h"
 #include "node/napi_setup.h"
+#include "node/variant.h"
 #include "runtime/onnxruntime/onnxruntime.h"
 
 namespace {
@@ -30,6 +31,7 @@ void disownDirectory(const Napi::CallbackInfo& info) {
 Napi::Object start(Napi::Env env, Napi::Object exports) {
   node_tensorrt::ort::disableTelemetry();
   node_tensorrt::Environment::create(env);
+  exports["variant"] = node_tensorrt::variant(env);
   exports["initialize"] = Napi::Function::New(env, initialize);
   exports["stopAll"] = Napi::Function::New(env, stopAll);
   exports["ownDirectory"] = Napi::Function::New(env, ownDirectory);

@@ -1,6 +1,7 @@
 // Builds what is stale: the native addon (CMake through cmake-js), then the TypeScript. `--tests` adds the native
 // unit tests where GoogleTest is installed. `--sanitize address,undefined` or `thread` builds the addon and the
-// tests into build/<sanitizer>/ instead. `--addon FILE`, which binding.gyp calls, builds the addon alone into FILE.
+// tests into build/<sanitizer>/ instead. `--addon FILE`, which binding.gyp calls, builds the addon alone into FILE, for
+// the CUDA major version that NODE_TENSORRT_CUDA names (12 or 13).
 import { spawnSync } from 'node:child_process';
 import { copyFileSync, mkdirSync } from 'node:fs';
 import path from 'node:path';
@@ -35,24 +36,28 @@ try {
   process.exit(1);
 }
 
-// One folder per variant: CMake does not rebuild everything when a definition changes.
-const variant = values.sanitize ? values.sanitize.replaceAll(',', '-') : 'addon';
-const definitions = values.sanitize ? [`--CDNODE_TENSORRT_SANITIZE=${values.sanitize}`] : [];
-console.error(`Building the native addon (build/${variant}) …`);
-run(process.execPath, [
-  'node_modules/cmake-js/bin/cmake-js',
-  'compile',
-  '--out',
-  `build/${variant}`,
-  ...definitions,
-]);
+function buildAddon(out, ...options) {
+  console.error(`Building the native addon (${out}) …`);
+  run(process.execPath, ['node_modules/cmake-js/bin/cmake-js', 'compile', '--out', out, ...options]);
+}
 
 if (values.addon) {
+  const cuda = process.env.NODE_TENSORRT_CUDA || '13';
+  if (cuda !== '12' && cuda !== '13') {
+    process.stderr.write(`NODE_TENSORRT_CUDA must be 12 or 13, not ${cuda}.\n`);
+    process.exit(2);
+  }
+  buildAddon('build/addon', '--target', `node_tensorrt_cuda${cuda}`);
+  const built = path.join(root, 'build/addon/Release', cuda === '12' ? 'cuda12' : '', 'node_tensorrt.node');
   const file = path.resolve(values.addon);
   mkdirSync(path.dirname(file), { recursive: true });
-  copyFileSync(path.join(root, `build/${variant}/Release/node_tensorrt.node`), file);
+  copyFileSync(built, file);
   process.exit(0);
 }
+
+// One folder per set of definitions: CMake does not rebuild everything when one changes.
+const variant = values.sanitize ? values.sanitize.replaceAll(',', '-') : 'addon';
+buildAddon(`build/${variant}`, ...(values.sanitize ? [`--CDNODE_TENSORRT_SANITIZE=${values.sanitize}`] : []));
 
 if (values.tests) {
   console.error(`Building the native tests (build/${variant}-tests) …`);

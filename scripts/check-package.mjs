@@ -1,57 +1,93 @@
-// Packs the package, installs it into an empty project and uses it there, from ESM, CommonJS and TypeScript.
-// Needs the checkout built (`npm run build`).
-import { execFileSync } from 'node:child_process';
-import { mkdtempSync, readFileSync, rmSync, symlinkSync, writeFileSync } from 'node:fs';
+// Packs the package, installs it into empty projects where there is no compiler, and uses it there, from ESM, CommonJS
+// and TypeScript. Needs the checkout built (`npm run build`) and its binaries (`npm run prebuild`).
+import { execFileSync, spawnSync } from 'node:child_process';
+import { mkdirSync, mkdtempSync, readFileSync, rmSync, symlinkSync, writeFileSync } from 'node:fs';
 import os from 'node:os';
 import path from 'node:path';
+import { checkBinary } from './check-binary.mjs';
 
 const root = path.resolve(import.meta.dirname, '..');
-const project = mkdtempSync(path.join(os.tmpdir(), 'node-tensorrt-package-'));
-// Prebuilt binaries do not travel in the package yet: this checkout's stands in for one.
-const environment = {
-  ...process.env,
-  NODE_TENSORRT_BINARY: path.join(root, 'build/addon/Release/node_tensorrt.node'),
-};
-const run = (command, args, cwd = project) =>
-  execFileSync(command, args, {
-    cwd,
+const scratch = mkdtempSync(path.join(os.tmpdir(), 'node-tensorrt-package-'));
+const model = path.join(root, 'test/fixtures/session/linear.onnx');
+const { version } = JSON.parse(readFileSync(path.join(root, 'package.json'), 'utf8'));
+
+// A machine that has Node, npm and a shell, and nothing that compiles.
+const bin = path.join(scratch, 'bin');
+mkdirSync(bin);
+const which = (name) => spawnSync('sh', ['-c', `command -v ${name}`], { encoding: 'utf8' }).stdout.trim();
+for (const name of ['node', 'npm', 'sh', 'env', 'cat', 'ls', 'mkdir', 'rm', 'uname', 'dirname', 'basename']) {
+  symlinkSync(which(name), path.join(bin, name));
+}
+const { NODE_TENSORRT_BINARY, NODE_TENSORRT_CUDA, NODE_PATH, ...inherited } = process.env;
+const environment = { ...inherited, PATH: bin };
+
+function run(command, args, options = {}) {
+  return execFileSync(command, args, {
     encoding: 'utf8',
-    env: environment,
     stdio: ['ignore', 'pipe', 'inherit'],
+    ...options,
+    env: { ...environment, ...options.env },
   });
+}
 
-try {
-  const [packed] = JSON.parse(run('npm', ['pack', '--json', '--pack-destination', project], root));
+/** The names and sizes of what npm packs; the tarball lies in `scratch`. */
+function pack() {
+  const [packed] = JSON.parse(
+    run('npm', ['pack', '--json', '--pack-destination', scratch], { cwd: root, env: process.env }),
+  );
   const files = packed.files.map((file) => file.path);
-  const foreign = files.filter((file) => !/^(dist\/|package\.json$|README\.md$|LICENSE$)/.test(file));
-  if (foreign.length > 0) throw new Error(`The package holds what it should not: ${foreign.join(', ')}`);
-  const libraries = files.filter((file) => /\.so|\.dll|nvinfer|tensorrt_rtx/.test(file));
-  if (libraries.length > 0) throw new Error(`The package holds libraries: ${libraries.join(', ')}`);
-
-  writeFileSync(path.join(project, 'package.json'), '{ "name": "consumer", "private": true }');
-  run('npm', ['install', '--ignore-scripts', '--no-audit', '--no-fund', path.join(project, packed.filename)]);
-  // The runtime, types and compiler of this checkout, as a user would have installed them.
-  for (const name of ['onnxruntime-node', 'onnxruntime-common', '@types', 'typescript', 'undici-types']) {
-    symlinkSync(path.join(root, 'node_modules', name), path.join(project, 'node_modules', name));
+  const binaries = ['12', '13'].map(
+    (cuda) => `prebuilds/cuda${cuda}/prebuilds/linux-x64/node-tensorrt.glibc.node`,
+  );
+  for (const file of binaries) {
+    if (!files.includes(file)) throw new Error(`The package lacks ${file}: \`npm run prebuild\` makes it.`);
   }
+  const expected =
+    /^(dist\/.+\.(js|mjs|d\.ts|d\.mts|map)|package\.json|README\.md|LICENSE|prebuilds\/README\.md)$/;
+  const foreign = files.filter((file) => !expected.test(file) && !binaries.includes(file));
+  if (foreign.length > 0) throw new Error(`The package holds what it should not: ${foreign.join(', ')}`);
+  for (const file of binaries) console.log(`${file}: ${checkBinary(path.join(root, file))}`);
+  return { tarball: path.join(scratch, packed.filename), count: files.length, size: packed.size };
+}
 
+/** An empty project with the package installed, and with what a user would have installed beside it. */
+function install(name, tarball, ...options) {
+  const project = path.join(scratch, name);
+  mkdirSync(project);
+  writeFileSync(path.join(project, 'package.json'), '{ "name": "consumer", "private": true }');
+  run('npm', ['install', '--no-audit', '--no-fund', ...options, tarball], { cwd: project });
+  // The runtime, types and compiler of this checkout.
+  for (const part of ['onnxruntime-node', 'onnxruntime-common', '@types', 'typescript', 'undici-types']) {
+    symlinkSync(path.join(root, 'node_modules', part), path.join(project, 'node_modules', part));
+  }
+  return project;
+}
+
+/** Runs a model from either kind of module, and from the README's first lines as pasted. */
+function useModules(project) {
   const body = `
-    const model = ${JSON.stringify(path.join(root, 'test/fixtures/session/linear.onnx'))};
-    const session = await InferenceSession.create(model);
+    const session = await InferenceSession.create(${JSON.stringify(model)});
     const { y } = await session.run({ x: new Tensor('float32', new Float32Array(8), [2, 4]) });
     if (y.dims.join() !== '2,3') throw new Error('wrong dims ' + y.dims);
-    const { graph } = await readModel(model);
+    const { graph } = await readModel(${JSON.stringify(model)});
     if (graph.input[0].name !== 'x') throw new Error('wrong model');
     await session.dispose();`;
-  writeFileSync(
-    path.join(project, 'esm.mjs'),
-    `import { InferenceSession, Tensor } from 'node-tensorrt'; import { readModel } from 'node-tensorrt/onnx';${body}`,
-  );
-  writeFileSync(
-    path.join(project, 'cjs.cjs'),
-    `const { InferenceSession, Tensor } = require('node-tensorrt'); const { readModel } = require('node-tensorrt/onnx');
-    (async () => {${body} })();`,
-  );
+  const modules = {
+    'esm.mjs': `import { InferenceSession, Tensor } from 'node-tensorrt'; import { readModel } from 'node-tensorrt/onnx';${body}`,
+    'cjs.cjs': `const { InferenceSession, Tensor } = require('node-tensorrt'); const { readModel } = require('node-tensorrt/onnx');
+      (async () => {${body} })();`,
+    'readme.mjs': /```js\n([\s\S]*?)```/.exec(readFileSync(path.join(root, 'README.md'), 'utf8'))[1],
+  };
+  for (const [file, text] of Object.entries(modules)) {
+    writeFileSync(path.join(project, file), text);
+    const said = run('node', [file], { cwd: project });
+    if (file === 'readme.mjs' && !/^cpu \[ 1, 3 \] Float32Array\(3\) \[ 2, 4, 6 \]$/m.test(said)) {
+      throw new Error(`The README's code: ${said}`);
+    }
+  }
+}
+
+function checkTypes(project) {
   const typed = `import { InferenceSession, Tensor, type TensorLike } from 'node-tensorrt';
     import { type ModelProto, readModel } from 'node-tensorrt/onnx';
     export async function infer(path: string, feeds: Record<string, TensorLike>): Promise<[Tensor, ModelProto]> {
@@ -59,33 +95,71 @@ try {
       const outputs = await session.run(feeds);
       return [outputs.y ?? new Tensor('float32', [0], [1]), await readModel(path)];
     }`;
-  writeFileSync(path.join(project, 'typed.mts'), typed);
-  writeFileSync(path.join(project, 'typed.cts'), typed);
+  for (const file of ['typed.mts', 'typed.cts']) writeFileSync(path.join(project, file), typed);
+  const options = '--noEmit --strict --module nodenext --target es2022 --lib es2023,esnext.disposable'.split(
+    ' ',
+  );
+  run('node', ['node_modules/typescript/bin/tsc', ...options, 'typed.mts', 'typed.cts'], { cwd: project });
+}
 
-  // The README's first lines of code, as pasted.
-  const pasted = /```js\n([\s\S]*?)```/.exec(readFileSync(path.join(root, 'README.md'), 'utf8'))[1];
-  writeFileSync(path.join(project, 'readme.mjs'), pasted);
-  const said = run(process.execPath, ['readme.mjs']);
-  if (!/^cpu \[ 1, 3 \] Float32Array\(3\) \[ 2, 4, 6 \]$/m.test(said))
-    throw new Error(`The README's code: ${said}`);
+/** Loads the binary of each variant, and what is loaded by default: each is what it was compiled for. */
+function loadVariants(project) {
+  const addon = (env) => {
+    const said = run('node', ['node_modules/node-tensorrt/dist/cli/main.js', 'doctor', '--json'], {
+      cwd: project,
+      env,
+    });
+    return JSON.parse(said).addon;
+  };
+  const flavours = ['rtx'];
+  for (const [env, cuda] of [
+    [{ NODE_TENSORRT_CUDA: '12' }, 12],
+    [{ NODE_TENSORRT_CUDA: '13' }, 13],
+    [{}, 13],
+  ]) {
+    const loaded = addon(env);
+    const file = `node_modules/node-tensorrt/prebuilds/cuda${cuda}/prebuilds/linux-x64/node-tensorrt.glibc.node`;
+    const expected = { path: path.join(project, file), cuda, flavours };
+    if (JSON.stringify(loaded) !== JSON.stringify(expected)) {
+      throw new Error(`Loaded ${JSON.stringify(loaded)}, not ${JSON.stringify(expected)}.`);
+    }
+  }
+}
 
-  for (const file of ['esm.mjs', 'cjs.cjs']) run(process.execPath, [file]);
-  const flags = [
-    '--noEmit',
-    '--strict',
-    '--module',
-    'nodenext',
-    '--target',
-    'es2022',
-    '--lib',
-    'es2023,esnext.disposable',
+function lint(tarball) {
+  const tools = [
+    ['publint/src/cli.js', 'run', tarball, '--strict'],
+    ['@arethetypeswrong/cli/dist/index.js', tarball, '--format', 'ascii'],
   ];
-  run(process.execPath, ['node_modules/typescript/bin/tsc', ...flags, 'typed.mts', 'typed.cts']);
-  const help = run('node_modules/.bin/node-tensorrt', ['--help']);
-  if (!help.includes('Usage: node-tensorrt')) throw new Error(`No help: ${help}`);
+  for (const [tool, ...args] of tools) {
+    const result = spawnSync(process.execPath, [path.join(root, 'node_modules', tool), ...args], {
+      encoding: 'utf8',
+    });
+    if (result.status !== 0) throw new Error(`${tool}:\n${result.stdout}${result.stderr}`);
+  }
+}
+
+try {
+  for (const name of ['cc', 'gcc', 'g++', 'clang', 'make', 'cmake', 'python3']) {
+    const found = spawnSync('sh', ['-c', `command -v ${name}`], { env: environment });
+    if (found.status === 0) throw new Error(`${name} is on the PATH of the machine without compilers.`);
+  }
+  const { tarball, count, size } = pack();
+  lint(tarball);
+  for (const [name, option] of [
+    ['plain', '--ignore-scripts=false'],
+    ['without-scripts', '--ignore-scripts'],
+  ]) {
+    const project = install(name, tarball, option);
+    useModules(project);
+    checkTypes(project);
+    loadVariants(project);
+    const help = run('node_modules/.bin/node-tensorrt', ['--version'], { cwd: project });
+    if (help.trim() !== version) throw new Error(`node-tensorrt --version: ${help}`);
+  }
   console.log(
-    `${packed.filename}: ${files.length} files, ${packed.size} bytes packed; ESM, CommonJS and types work.`,
+    `${path.basename(tarball)}: ${count} files, ${size} bytes packed; ESM, CommonJS and types work.`,
   );
 } finally {
-  rmSync(project, { recursive: true, force: true });
+  rmSync(scratch, { recursive: true, force: true });
 }

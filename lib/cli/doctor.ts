@@ -16,6 +16,10 @@ async function doctor(flags: { json: boolean }): Promise<void> {
   if (flags.json) return print(JSON.stringify(report, null, 2));
   const rows: [string, string][] = [
     ['System', `${report.platform}, Node ${report.node}, node-tensorrt ${report.version}`],
+    [
+      'Addon',
+      `${report.addon.path}, for CUDA ${report.addon.cuda}, with ${report.addon.flavours.join(', ')}`,
+    ],
     ['Driver', report.driver ? `${report.driver} (CUDA ${report.cuda})` : 'none'],
     ...report.gpus.map(({ name, computeCapability, memory }): [string, string] => [
       'GPU',
