@@ -7,7 +7,9 @@ export {
   type Fetches,
   InferenceSession,
   type RunOptions,
+  type RunTiming,
   type SessionOptions,
+  type SessionStats,
   type ValueMetadata,
 } from './session.js';
 export type { Profile, ShapeRange, ShapeRanges } from './shapes.js';

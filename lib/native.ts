@@ -18,6 +18,26 @@ export interface NativeTensorInfo {
 /** `[type, dims, data]`; no data where the run wrote a HostBuffer of the caller. */
 export type NativeOutput = [type: number, dims: number[], data: ArrayBuffer | string[] | undefined];
 
+/** Milliseconds; see RunTiming in session.ts. */
+export interface NativeTiming {
+  queueMs: number;
+  enqueueMs?: number;
+  h2dMs?: number;
+  computeMs: number;
+  d2hMs?: number;
+  totalMs: number;
+}
+
+export interface NativeSessionStats {
+  completed: number;
+  failed: number;
+  cancelled: number;
+  queued: number;
+  executing: number;
+  /** Milliseconds of the latest runs that completed, in no order. */
+  latencies: number[];
+}
+
 export type NativeInput = ArrayBufferView | HostBuffer | readonly string[];
 
 export interface NativeLoadedModel {
@@ -38,7 +58,8 @@ export interface NativeSession {
     outputIndices: number[],
     targets: (HostBuffer | undefined)[],
     targetDims: (readonly number[])[],
-  ): Promise<NativeOutput[] | undefined>;
+    timed: boolean,
+  ): Promise<(NativeOutput[] & { timing?: NativeTiming }) | undefined>;
   runSync(
     id: number,
     data: NativeInput[],
@@ -48,6 +69,7 @@ export interface NativeSession {
     targetDims: (readonly number[])[],
   ): NativeOutput[];
   cancel(id: number): void;
+  stats(): NativeSessionStats;
   close(): Promise<void>;
 }
 

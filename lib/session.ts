@@ -51,6 +51,44 @@ export interface SessionOptions {
 export interface RunOptions {
   /** Aborting rejects the run with the signal's reason, once nothing of the caller's is in use any more. */
   signal?: AbortSignal;
+  /** Called when the run has completed, just before its promise resolves. What it throws, the promise rejects with. */
+  onTiming?(timing: RunTiming): void;
+}
+
+/** Where a run's time went, in milliseconds. */
+export interface RunTiming {
+  /** From `run()` to the beginning of the run on one of the session's threads. */
+  readonly queueMs: number;
+  /** On the GPU: how long the thread took to give the work to it. */
+  readonly enqueueMs?: number;
+  /** On the GPU: copying inputs to it. */
+  readonly h2dMs?: number;
+  readonly computeMs: number;
+  /** On the GPU: copying outputs back. */
+  readonly d2hMs?: number;
+  /** From `run()` to the result, still on the session's thread. */
+  readonly totalMs: number;
+}
+
+/** What a session has done so far, {@link InferenceSession.runSync} apart. */
+export interface SessionStats {
+  readonly runs: {
+    readonly completed: number;
+    readonly failed: number;
+    /** Ended by a signal. */
+    readonly cancelled: number;
+    /** Waiting for a thread. */
+    readonly queued: number;
+    readonly executing: number;
+  };
+  /** {@link RunTiming.totalMs} of the latest 1024 runs that completed, in milliseconds; null before the first. */
+  readonly latencyMs: {
+    readonly mean: number;
+    readonly p50: number;
+    readonly p90: number;
+    readonly p99: number;
+    readonly max: number;
+  } | null;
 }
 
 export type Feeds = Readonly<Record<string, TensorLike>>;
@@ -209,20 +247,24 @@ export class InferenceSession {
     third?: RunOptions,
   ): Promise<Record<string, Tensor>> {
     const [fetches, options] = this.#splitArguments(second, third);
-    checkOptions(options, 'options', ['signal'], []);
-    const { signal } = options;
+    checkOptions(options, 'options', ['signal', 'onTiming'], []);
+    const { signal, onTiming } = options;
+    if (onTiming !== undefined && typeof onTiming !== 'function') {
+      throw invalidArgType('options.onTiming', 'a function', onTiming);
+    }
     checkSignal(signal, 'options.signal');
     signal?.throwIfAborted();
     const request = this.#request(feeds, fetches);
 
     const id = this.#nextRun++ >>> 0;
     const abort = () => this.#native.cancel(id);
-    const running = this.#native.run(id, ...request.native);
+    const running = this.#native.run(id, ...request.native, onTiming !== undefined);
     signal?.addEventListener('abort', abort, { once: true });
     try {
       const outputs = await running;
       if (signal?.aborted) throw signal.reason;
       if (!outputs) throw new TensorRTError('ERR_DISPOSED', 'The session was stopped during the run.');
+      onTiming?.(outputs.timing!);
       return request.results(outputs);
     } finally {
       signal?.removeEventListener('abort', abort);
@@ -233,6 +275,28 @@ export class InferenceSession {
   runSync(feeds: Feeds, fetches?: Fetches): Record<string, Tensor> {
     const request = this.#request(feeds, fetches);
     return request.results(this.#native.runSync(0, ...request.native));
+  }
+
+  /** May be called after {@link dispose}. */
+  stats(): SessionStats {
+    const { latencies, ...runs } = this.#native.stats();
+    latencies.sort((a, b) => a - b);
+    const count = latencies.length;
+    // The nearest rank: the smallest latency that at least this share of the runs does not exceed.
+    const percentile = (share: number) => latencies[Math.ceil(share * count) - 1]!;
+    return {
+      runs,
+      latencyMs:
+        count === 0
+          ? null
+          : {
+              mean: latencies.reduce((sum, latency) => sum + latency) / count,
+              p50: percentile(0.5),
+              p90: percentile(0.9),
+              p99: percentile(0.99),
+              max: percentile(1),
+            },
+    };
   }
 
   /** Refuses further runs, lets those accepted finish, then frees the model. May be called again. */

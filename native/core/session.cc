@@ -46,6 +46,7 @@ void Session::enqueue(std::shared_ptr<Run> run) {
                                         " runs are waiting already (options.maxQueue): wait for some to "
                                         "finish before starting more.");
     }
+    run->enqueued = Clock::now();
     queue_.push_back(std::move(run));
   }
   wake_.notify_one();
@@ -54,6 +55,22 @@ void Session::enqueue(std::shared_ptr<Run> run) {
 void Session::finish(Run& run, std::exception_ptr error) {
   run.inputs.clear();
   if (error) run.outputs.clear();
+  {
+    std::lock_guard lock(mutex_);
+    if (!error) {
+      const double latency = std::chrono::duration<double, std::milli>(run.ended - run.enqueued).count();
+      if (stats_.latencies.size() < kLatencies) {
+        stats_.latencies.push_back(latency);
+      } else {
+        stats_.latencies[stats_.completed % kLatencies] = latency;
+      }
+      ++stats_.completed;
+    } else if (isCancelled(error)) {
+      ++stats_.cancelled;
+    } else {
+      ++stats_.failed;
+    }
+  }
   run.error = std::move(error);
   run.done();
 }
@@ -71,6 +88,14 @@ void Session::cancel(const std::shared_ptr<Run>& run) {
     queue_.erase(waiting);
   }
   finish(*run, std::make_exception_ptr(Cancelled()));
+}
+
+SessionStats Session::stats() {
+  std::lock_guard lock(mutex_);
+  SessionStats stats = stats_;
+  stats.queued = queue_.size();
+  for (const Executing& executing : executing_) stats.executing += executing.run != nullptr;
+  return stats;
 }
 
 void Session::runSync(Run& run) {
@@ -138,7 +163,10 @@ void Session::serve(size_t index) {
       context->reset();
       executing_[index] = {run, context.get()};
       lock.unlock();
+      run->begun = Clock::now();
       context->execute(run->inputs, run->outputIndices, run->outputs);
+      run->ended = Clock::now();
+      run->device = context->timing();
     } catch (...) {
       error = std::current_exception();
     }

@@ -1,13 +1,16 @@
 // Runs a model on threads of its own: a bounded queue in front of one execution context per thread.
 #pragma once
 
+#include <chrono>
 #include <condition_variable>
 #include <cstddef>
+#include <cstdint>
 #include <deque>
 #include <exception>
 #include <functional>
 #include <memory>
 #include <mutex>
+#include <optional>
 #include <stop_token>
 #include <thread>
 #include <vector>
@@ -17,12 +20,19 @@
 
 namespace node_tensorrt {
 
+using Clock = std::chrono::steady_clock;
+
 // One run. The owner keeps it alive until `done` was called and reads it only from then on.
 struct Run {
   std::vector<Tensor> inputs;  // all of them, in model order; released before `done`
   std::vector<size_t> outputIndices;
   std::vector<Tensor> outputs;
   std::exception_ptr error;  // Error or Cancelled; null when the run succeeded
+
+  Clock::time_point enqueued;
+  Clock::time_point begun;
+  Clock::time_point ended;
+  std::optional<DeviceTiming> device;  // of a run that succeeded, where it had a device
 
   // Called exactly once, by a session thread, or by the thread that cancelled or closed. Must not throw.
   std::function<void()> done;
@@ -31,6 +41,17 @@ struct Run {
 struct SessionConfig {
   size_t concurrency = 1;  // threads, each with a context
   size_t maxQueue = 1024;  // runs accepted and not yet begun
+};
+
+// What became of the runs that were enqueued.
+struct SessionStats {
+  uint64_t completed = 0;
+  uint64_t failed = 0;
+  uint64_t cancelled = 0;
+  size_t queued = 0;
+  size_t executing = 0;
+  std::vector<double>
+      latencies;  // ms from enqueue to the result, of the latest runs that completed, in no order
 };
 
 class Session {
@@ -57,6 +78,9 @@ class Session {
   // Ends `run` with Cancelled: at once when it still waits, soon when it executes. No effect once it is done.
   void cancel(const std::shared_ptr<Run>& run);
 
+  // Any thread.
+  SessionStats stats();
+
   // Executes on the calling thread, beside the session's own threads. One caller at a time.
   void runSync(Run& run);
 
@@ -73,6 +97,8 @@ class Session {
     ExecutionContext* context;
   };
 
+  static constexpr size_t kLatencies = 1024;
+
   void serve(size_t index);
   void finish(Run& run, std::exception_ptr error);
 
@@ -82,6 +108,7 @@ class Session {
   std::deque<std::shared_ptr<Run>> queue_;
   std::vector<Executing> executing_;  // one per thread
   std::vector<std::thread> threads_;
+  SessionStats stats_;
   size_t running_ = 0;  // threads that have not ended
   bool closing_ = false;
   bool loaded_ = false;

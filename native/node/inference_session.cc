@@ -69,6 +69,25 @@ Napi::Array outputsToJs(Napi::Env env, const Run& run, const std::vector<bool>& 
   return result;
 }
 
+double milliseconds(Clock::duration duration) {
+  return std::chrono::duration<double, std::milli>(duration).count();
+}
+
+// lib/session.ts' RunTiming.
+Napi::Object timingToJs(Napi::Env env, const Run& run) {
+  Napi::Object result = Napi::Object::New(env);
+  const auto set = [&](const char* name, double value) { result[name] = Napi::Number::New(env, value); };
+  set("queueMs", milliseconds(run.begun - run.enqueued));
+  if (run.device) {
+    set("enqueueMs", run.device->enqueueMs);
+    set("h2dMs", run.device->h2dMs);
+  }
+  set("computeMs", run.device ? run.device->computeMs : milliseconds(run.ended - run.begun));
+  if (run.device) set("d2hMs", run.device->d2hMs);
+  set("totalMs", milliseconds(run.ended - run.enqueued));
+  return result;
+}
+
 std::vector<bool> inPlaceOutputs(const Run& run) {
   std::vector<bool> inPlace;
   for (const Tensor& output : run.outputs) inPlace.push_back(output.data != nullptr);
@@ -98,7 +117,7 @@ Napi::Function InferenceSession::define(Napi::Env env) {
       {InstanceMethod<&InferenceSession::load>("load"),
        InstanceMethod<&InferenceSession::stopLoading>("stopLoading"),
        InstanceMethod<&InferenceSession::run>("run"), InstanceMethod<&InferenceSession::runSync>("runSync"),
-       InstanceMethod<&InferenceSession::cancel>("cancel"),
+       InstanceMethod<&InferenceSession::cancel>("cancel"), InstanceMethod<&InferenceSession::stats>("stats"),
        InstanceMethod<&InferenceSession::close>("close")});
 }
 
@@ -269,11 +288,12 @@ Napi::Value InferenceSession::run(const Napi::CallbackInfo& info) {
     Environment& environment = Environment::of(env);
     const uint32_t id = info[0].As<Napi::Number>().Uint32Value();
     std::shared_ptr<Run> run = readRun(info);
+    const bool timed = info[6].ToBoolean();
     auto deferred = Napi::Promise::Deferred::New(env);
     // The run's owner until it is settled; `done` holds no strong reference, or the two would keep each
     // other.
-    run->done = [this, id, &environment, deferred, inPlace = inPlaceOutputs(*run)] {
-      environment.post([this, id, deferred, inPlace](Napi::Env env) {
+    run->done = [this, id, timed, &environment, deferred, inPlace = inPlaceOutputs(*run)] {
+      environment.post([this, id, timed, deferred, inPlace](Napi::Env env) {
         const auto entry = pending_.find(id);
         const std::shared_ptr<Run> run = std::move(entry->second);
         pending_.erase(entry);
@@ -283,7 +303,9 @@ Napi::Value InferenceSession::run(const Napi::CallbackInfo& info) {
         } else if (run->error) {
           deferred.Reject(Environment::of(env).toJs(env, run->error));
         } else {
-          deferred.Resolve(outputsToJs(env, *run, inPlace));
+          Napi::Array outputs = outputsToJs(env, *run, inPlace);
+          if (timed) outputs.Set("timing", timingToJs(env, *run));
+          deferred.Resolve(outputs);
         }
       });
     };
@@ -313,6 +335,24 @@ Napi::Value InferenceSession::runSync(const Napi::CallbackInfo& info) {
 void InferenceSession::cancel(const Napi::CallbackInfo& info) {
   const auto entry = pending_.find(info[0].As<Napi::Number>().Uint32Value());
   if (entry != pending_.end()) threads_->session.cancel(entry->second);
+}
+
+Napi::Value InferenceSession::stats(const Napi::CallbackInfo& info) {
+  Napi::Env env = info.Env();
+  const SessionStats stats = threads_->session.stats();
+  Napi::Object result = Napi::Object::New(env);
+  const auto set = [&](const char* name, double value) { result[name] = Napi::Number::New(env, value); };
+  set("completed", static_cast<double>(stats.completed));
+  set("failed", static_cast<double>(stats.failed));
+  set("cancelled", static_cast<double>(stats.cancelled));
+  set("queued", static_cast<double>(stats.queued));
+  set("executing", static_cast<double>(stats.executing));
+  Napi::Array latencies = Napi::Array::New(env, stats.latencies.size());
+  for (size_t i = 0; i < stats.latencies.size(); ++i) {
+    latencies[i] = Napi::Number::New(env, stats.latencies[i]);
+  }
+  result["latencies"] = latencies;
+  return result;
 }
 
 Napi::Value InferenceSession::close(const Napi::CallbackInfo& info) {

@@ -29,12 +29,16 @@ class InferenceSession : public Napi::ObjectWrap<InferenceSession> {
   Napi::Value startLoading(const Napi::CallbackInfo& info);
   void stopLoading(const Napi::CallbackInfo& info);
   // run(id, data: (TypedArray | HostBuffer | string[])[], shapes: number[][], outputIndices: number[],
-  //     targets: (HostBuffer | undefined)[], targetShapes: number[][]): Promise<Output[] | undefined>
-  // Resolves with undefined when cancel(id) came first.
+  //     targets: (HostBuffer | undefined)[], targetShapes: number[][], timed: boolean): Promise<Output[] |
+  //     undefined>
+  // The array has a property `timing` where the run is `timed`. Resolves with undefined when cancel(id) came
+  // first.
   Napi::Value run(const Napi::CallbackInfo& info);
   // The same, on the calling thread and without an id's promise.
   Napi::Value runSync(const Napi::CallbackInfo& info);
   void cancel(const Napi::CallbackInfo& info);
+  // stats(): NativeSessionStats
+  Napi::Value stats(const Napi::CallbackInfo& info);
   // close(): Promise<void>, resolved when accepted runs are done and the model is freed
   Napi::Value close(const Napi::CallbackInfo& info);
 

@@ -4,6 +4,7 @@
 
 #include <cstdint>
 #include <memory>
+#include <optional>
 #include <span>
 #include <stop_token>
 #include <string>
@@ -25,6 +26,14 @@ struct TensorInfo {
   std::vector<Dimension> shape;
 };
 
+// Where a run's time went on a device, in milliseconds.
+struct DeviceTiming {
+  double enqueueMs = 0;  // on the thread that gave the work to the device
+  double h2dMs = 0;      // copying inputs to the device
+  double computeMs = 0;
+  double d2hMs = 0;  // copying outputs back
+};
+
 // Executes one run at a time. Not thread-safe, except for cancel().
 class ExecutionContext {
  public:
@@ -35,6 +44,9 @@ class ExecutionContext {
   // Returned tensors share memory with nothing else. Throws Error, or Cancelled after cancel().
   virtual void execute(std::span<const Tensor> inputs, std::span<const size_t> outputIndices,
                        std::span<Tensor> outputs) = 0;
+
+  // Of the last execute(); nothing where the calling thread did all the work itself.
+  virtual std::optional<DeviceTiming> timing() const { return std::nullopt; }
 
   // Makes a running execute() throw Cancelled soon. Any thread. Stays set until reset(), which the executing
   // thread calls between runs.

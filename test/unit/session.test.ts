@@ -3,7 +3,7 @@ import { copyFile, mkdir, mkdtemp, rm, writeFile } from 'node:fs/promises';
 import { createRequire } from 'node:module';
 import os from 'node:os';
 import path from 'node:path';
-import { InferenceSession, Tensor, type TensorLike } from 'node-tensorrt';
+import { InferenceSession, type RunTiming, Tensor, type TensorLike } from 'node-tensorrt';
 import { GraphBuilder, serializeModel } from 'node-tensorrt/onnx';
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
 
@@ -355,5 +355,60 @@ describe('shapes', () => {
     await expect(create({ target: 'sm_89' })).rejects.toThrow(/options.target is not supported/);
     await using session = await create({ precision: 'fp32' });
     expect(session.device).toBe('cpu');
+  });
+});
+
+describe('what a session says of its runs', () => {
+  test('onTiming is told where the time of a run went', async () => {
+    const feeds = slowFeeds(256);
+    const timings: RunTiming[] = [];
+    const onTiming = (timing: RunTiming) => timings.push(timing);
+    await Promise.all([slow.run(feeds, { onTiming }), slow.run(feeds, ['v64'], { onTiming })]);
+    for (const { queueMs, computeMs, totalMs } of timings) {
+      expect(computeMs).toBeGreaterThan(0);
+      expect(totalMs).toBeCloseTo(queueMs + computeMs, 9);
+    }
+    // One thread: the second run waited for the first, begun at most moments before.
+    expect(timings[1]!.queueMs).toBeGreaterThan(timings[0]!.computeMs / 2);
+    expect(Object.keys(timings[0]!)).toEqual(['queueMs', 'computeMs', 'totalMs']);
+
+    const thrown = new Error('not listening');
+    const run = slow.run(feeds, {
+      onTiming() {
+        throw thrown;
+      },
+    });
+    await expect(run).rejects.toBe(thrown);
+    await expect(slow.run(feeds, { onTiming: 1 } as never)).rejects.toEqual(withCode('ERR_INVALID_ARG_TYPE'));
+  });
+
+  test('stats() counts runs and gives their latency', async () => {
+    const session = await InferenceSession.create(fixture('slow.onnx'));
+    expect(session.stats()).toEqual({
+      runs: { completed: 0, failed: 0, cancelled: 0, queued: 0, executing: 0 },
+      latencyMs: null,
+    });
+    const totals: number[] = [];
+    const onTiming = ({ totalMs }: RunTiming) => totals.push(totalMs);
+    const stop = new AbortController();
+    const feeds = slowFeeds(256);
+    const runs = Array.from({ length: 5 }, () => session.run(feeds, { onTiming }));
+    const stopped = session.run(feeds, { signal: stop.signal });
+    const { queued, executing } = session.stats().runs;
+    expect(queued + executing).toBe(6);
+    stop.abort();
+    await expect(stopped).rejects.toThrow();
+    await Promise.all(runs);
+    // Products of matrices that don't fit.
+    const misfit = { ...feeds, v0: random([128, 128]) };
+    await expect(session.run(misfit)).rejects.toEqual(withCode('ERR_EXECUTION_FAILED'));
+    const stats = session.stats();
+    expect(stats.runs).toEqual({ completed: 5, failed: 1, cancelled: 1, queued: 0, executing: 0 });
+    totals.sort((a, b) => a - b);
+    expect(stats.latencyMs!.p50).toBeCloseTo(totals[2]!, 9);
+    expect(stats.latencyMs!.p90).toBeCloseTo(totals[4]!, 9);
+    expect(stats.latencyMs!.max).toBeCloseTo(totals[4]!, 9);
+    await session.dispose();
+    expect(session.stats().runs.completed).toBe(5);
   });
 });
