@@ -2,11 +2,10 @@ import { join } from 'node:path';
 import { dataTypes } from '../data-type.js';
 import { describe, invalidArgType, invalidArgValue, TensorRTError } from '../errors.js';
 import { readWhole } from './file-range.js';
-import { fromBfloat16Bits, fromFloat16Bits } from './float16.js';
 import { GraphBuilder, type Value } from './graph-builder.js';
-import { viewAs } from './initializer.js';
 import type { ModelProto } from './model.js';
 import { readSafetensors, type Safetensors } from './safetensors.js';
+import { checkSeed, normalNumbers, SafetensorsWeights, type Weights } from './weights.js';
 
 export interface BertOptions {
   /**
@@ -16,6 +15,8 @@ export interface BertOptions {
    *   `attention_mask`, scaled to L2 norm 1, as sentence-transformers does for all-MiniLM-L6-v2.
    */
   head?: 'last_hidden_state' | 'embedding';
+  /** Of random weights. Default 0. */
+  seed?: number;
 }
 
 interface BertConfig {
@@ -43,16 +44,23 @@ const countEpsilon = 1e-9;
 
 /**
  * Builds the ONNX graph of a BERT encoder from a Hugging Face folder: `config.json` and `model.safetensors`
- * (float32, float16 or bfloat16; names with or without the `bert.` prefix).
+ * (float32, float16 or bfloat16; names with or without the `bert.` prefix). Of a configuration alone, an object with
+ * the fields of `config.json`, the weights are random: enough to measure speed with.
  *
  * Inputs, all int64 `[batch, seq]`: `input_ids`, `attention_mask` (1 = a token, 0 = padding), `token_type_ids`.
  * `seq` may be up to the configuration's `max_position_embeddings`. Weights are written as float32.
  *
+ * @param source the folder, or the configuration.
  * @throws TensorRTError ERR_MODEL_NOT_FOUND, ERR_MODEL_INVALID (a weight is missing or has another shape, the
  * configuration is broken), ERR_MODEL_UNSUPPORTED (a configuration this doesn't build), ERR_IO.
  */
-export async function buildBert(directory: string, options: BertOptions = {}): Promise<ModelProto> {
-  if (typeof directory !== 'string') throw invalidArgType('directory', 'a string', directory);
+export async function buildBert(
+  source: string | Readonly<Record<string, unknown>>,
+  options: BertOptions = {},
+): Promise<ModelProto> {
+  if (typeof source !== 'string' && (typeof source !== 'object' || source === null)) {
+    throw invalidArgType('source', "a folder's path or a configuration", source);
+  }
   const head = options.head ?? 'embedding';
   if (head !== 'last_hidden_state' && head !== 'embedding') {
     throw invalidArgValue(
@@ -60,8 +68,13 @@ export async function buildBert(directory: string, options: BertOptions = {}): P
       `must be 'last_hidden_state' or 'embedding', not ${describe(head)}.`,
     );
   }
-  const config = await readConfig(join(directory, 'config.json'));
-  const weights = new BertWeights(await readSafetensors(join(directory, 'model.safetensors')));
+  const seed = options.seed ?? 0;
+  checkSeed(seed, 'options.seed');
+  if (typeof source !== 'string') {
+    return new BertGraph(parseConfig(source, 'The configuration'), randomWeights(seed)).build(head);
+  }
+  const config = await readConfig(join(source, 'config.json'));
+  const weights = bertWeights(await readSafetensors(join(source, 'model.safetensors')));
   return new BertGraph(config, weights).build(head);
 }
 
@@ -76,10 +89,15 @@ async function readConfig(path: string): Promise<BertConfig> {
       cause,
     });
   }
+  return parseConfig(json, path);
+}
+
+/** `label` names the configuration in errors. */
+function parseConfig(json: Readonly<Record<string, unknown>>, label: string): BertConfig {
   const unsupported = (key: string, supported: string): never => {
     throw new TensorRTError(
       'ERR_MODEL_UNSUPPORTED',
-      `${path}: ${key} is ${describe(json[key])}; buildBert builds ${supported} only.`,
+      `${label}: ${key} is ${describe(json[key])}; buildBert builds ${supported} only.`,
     );
   };
   const count = (key: string): number => {
@@ -87,7 +105,7 @@ async function readConfig(path: string): Promise<BertConfig> {
     if (!Number.isSafeInteger(value) || (value as number) < 1) {
       throw new TensorRTError(
         'ERR_MODEL_INVALID',
-        `${path}: ${key} is ${describe(value)}, not a positive whole number.`,
+        `${label}: ${key} is ${describe(value)}, not a positive whole number.`,
       );
     }
     return value as number;
@@ -103,7 +121,7 @@ async function readConfig(path: string): Promise<BertConfig> {
   }
   const epsilon = json.layer_norm_eps ?? 1e-12;
   if (typeof epsilon !== 'number' || !(epsilon >= 0 && epsilon < 1)) {
-    throw new TensorRTError('ERR_MODEL_INVALID', `${path}: layer_norm_eps is ${describe(epsilon)}.`);
+    throw new TensorRTError('ERR_MODEL_INVALID', `${label}: layer_norm_eps is ${describe(epsilon)}.`);
   }
   const config: BertConfig = {
     vocabSize: count('vocab_size'),
@@ -119,7 +137,7 @@ async function readConfig(path: string): Promise<BertConfig> {
   if (config.hiddenSize % config.heads !== 0) {
     throw new TensorRTError(
       'ERR_MODEL_INVALID',
-      `${path}: hidden_size ${config.hiddenSize} isn't a multiple of num_attention_heads ${config.heads}.`,
+      `${label}: hidden_size ${config.hiddenSize} isn't a multiple of num_attention_heads ${config.heads}.`,
     );
   }
   return config;
@@ -136,54 +154,38 @@ const activations: Readonly<Record<string, (g: GraphBuilder, x: Value) => Value>
   swish: (g, x) => g.op('Mul', [x, g.op('Sigmoid', [x])]),
 };
 
-/** Finds weights by name and shape, as float32. */
-class BertWeights {
-  readonly #file: Safetensors;
-  readonly #prefix: string;
-
-  constructor(file: Safetensors) {
-    this.#file = file;
-    this.#prefix = file.tensors.has('bert.embeddings.word_embeddings.weight') ? 'bert.' : '';
-  }
-
-  get(name: string, dims: readonly number[]): Float32Array {
-    const fullName = this.#prefix + name;
-    // Checkpoints converted from TensorFlow call LayerNorm's weight and bias gamma and beta.
+/** Checkpoints have names with or without `bert.`; those from TensorFlow call LayerNorm's weight and bias gamma and beta. */
+function bertWeights(file: Safetensors): Weights {
+  const prefix = file.tensors.has('bert.embeddings.word_embeddings.weight') ? 'bert.' : '';
+  return new SafetensorsWeights(file, (name) => {
+    const fullName = prefix + name;
     const legacy = fullName
       .replace(/LayerNorm\.weight$/, 'LayerNorm.gamma')
       .replace(/LayerNorm\.bias$/, 'LayerNorm.beta');
-    const tensor = this.#file.tensors.get(fullName) ?? this.#file.tensors.get(legacy);
-    if (tensor === undefined) {
-      throw new TensorRTError('ERR_MODEL_INVALID', `model.safetensors has no weight "${fullName}".`);
-    }
-    if (tensor.dims.length !== dims.length || dims.some((d, i) => d !== tensor.dims[i])) {
-      throw new TensorRTError(
-        'ERR_MODEL_INVALID',
-        `Weight "${fullName}" has shape [${tensor.dims}]; by config.json it is [${dims}].`,
-      );
-    }
-    switch (tensor.type) {
-      case 'float32':
-        return viewAs('float32', tensor.bytes) as Float32Array;
-      case 'float16':
-        return fromFloat16Bits(viewAs('float16', tensor.bytes) as Uint16Array);
-      case 'bfloat16':
-        return fromBfloat16Bits(viewAs('bfloat16', tensor.bytes) as Uint16Array);
-      default:
-        throw new TensorRTError(
-          'ERR_MODEL_UNSUPPORTED',
-          `Weight "${fullName}" is ${tensor.dtype}; buildBert reads F32, F16 and BF16.`,
-        );
-    }
-  }
+    return !file.tensors.has(fullName) && file.tensors.has(legacy) ? legacy : fullName;
+  });
+}
+
+/** As BERT is before it is trained (google-research/bert, modeling.py): normal with deviation 0.02, no biases. */
+function randomWeights(seed: number): Weights {
+  const normal = normalNumbers(seed);
+  return {
+    get(name, dims) {
+      const values = new Float32Array(dims.reduce((size, dim) => size * dim, 1));
+      if (name.endsWith('LayerNorm.weight')) return values.fill(1);
+      if (name.endsWith('.bias')) return values;
+      for (let i = 0; i < values.length; i++) values[i] = 0.02 * normal();
+      return values;
+    },
+  };
 }
 
 class BertGraph {
   readonly #config: BertConfig;
-  readonly #weights: BertWeights;
+  readonly #weights: Weights;
   readonly #g = new GraphBuilder('bert');
 
-  constructor(config: BertConfig, weights: BertWeights) {
+  constructor(config: BertConfig, weights: Weights) {
     this.#config = config;
     this.#weights = weights;
   }

@@ -23,6 +23,7 @@ export {
   tensorSize,
 } from './initializer.js';
 export * from './model.js';
+export { buildResnet, type ResnetOptions } from './resnet.js';
 export {
   parseSafetensors,
   readSafetensors,
