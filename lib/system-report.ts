@@ -61,8 +61,8 @@ export async function inspectSystem(): Promise<SystemReport> {
     node: process.version,
     version,
     addon: { path: nativePath(), ...native().variant },
-    driver: cuda.error === undefined ? cuda.driver || null : null,
-    cuda: cuda.error === undefined ? cuda.cudaVersion : null,
+    driver: cuda.driver || null,
+    cuda: cuda.cudaVersion || null,
     gpus: cuda.gpus.map(({ name, computeCapability, memory }) => ({
       name,
       computeCapability: computeCapability.join('.'),

@@ -291,7 +291,7 @@ Napi::Value buildPlan(const Napi::CallbackInfo& info) {
   });
 }
 
-// probeCuda(): { driver, cudaVersion, gpus } or { error, gpus: [] }
+// probeCuda(): { library, driver, cudaVersion, gpus, error }, see NativeCuda
 Napi::Value probeCuda(const Napi::CallbackInfo& info) {
   Napi::Env env = info.Env();
   return guarded(env, [&]() -> Napi::Value {
@@ -306,15 +306,15 @@ Napi::Value probeCuda(const Napi::CallbackInfo& info) {
       gpu["name"] = Napi::String::New(env, found.name);
       gpu["computeCapability"] = computeCapability;
       gpu["memory"] = toJs(env, static_cast<double>(found.memory));
+      gpu["uuid"] = Napi::String::New(env, found.uuid);
+      gpu["pciBusId"] = Napi::String::New(env, found.pciBusId);
       gpus[i] = gpu;
     }
     Napi::Object result = Napi::Object::New(env);
-    if (report.error.empty()) {
-      result["driver"] = Napi::String::New(env, report.driver);
-      result["cudaVersion"] = Napi::String::New(env, report.cudaVersion);
-    } else {
-      result["error"] = Napi::String::New(env, report.error);
-    }
+    result["library"] = Napi::String::New(env, report.library);
+    result["driver"] = Napi::String::New(env, report.driver);
+    result["cudaVersion"] = Napi::String::New(env, report.cudaVersion);
+    if (!report.error.empty()) result["error"] = Napi::String::New(env, report.error);
     result["gpus"] = gpus;
     return result;
   });

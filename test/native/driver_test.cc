@@ -25,8 +25,22 @@ TEST_F(DriverTest, DescribesEveryGpu) {
   EXPECT_EQ(report.gpus[0].name, "Stand-in GPU A");
   EXPECT_EQ(report.gpus[0].major, 8);
   EXPECT_EQ(report.gpus[0].minor, 9);
-  EXPECT_EQ(report.gpus[0].memory, size_t{24} << 30);
+  // NVML's figure, which is nvidia-smi's.
+  EXPECT_EQ(report.gpus[0].memory, (size_t{24} << 30) + (size_t{512} << 20));
+  EXPECT_EQ(report.gpus[0].uuid, "GPU-00102030-4050-6070-8090-a0b0c0d0e0f0");
+  EXPECT_EQ(report.gpus[0].pciBusId, "0000:1B:00.0");
   EXPECT_EQ(report.gpus[1].major, 12);
+  EXPECT_EQ(report.gpus[1].uuid, "MIG-01112131-4151-6171-8191-a1b1c1d1e1f1");
+  EXPECT_EQ(report.library, NODE_TENSORRT_STAND_IN_CUDA);
+}
+
+TEST_F(DriverTest, GoesWithoutNvml) {
+  DriverFiles files = files_;
+  files.nvml = "/nonexistent";
+  const Report report = probe(files);
+  EXPECT_EQ(report.driver, "");
+  EXPECT_EQ(report.gpus.at(0).memory, size_t{24} << 30);
+  EXPECT_EQ(report.gpus.at(0).uuid, "GPU-00102030-4050-6070-8090-a0b0c0d0e0f0");
 }
 
 TEST_F(DriverTest, PrefersTheKernelModulesVersion) {
@@ -47,6 +61,7 @@ TEST_F(DriverTest, SaysThatThereIsNoGpu) {
 
 TEST_F(DriverTest, NamesTheCallThatFails) {
   setenv("STAND_IN_CUDA", "uninitialized", 1);
+  EXPECT_EQ(probe(files_).cudaVersion, "13.1");
   EXPECT_EQ(probe(files_).error,
             "The CUDA driver's cuInit failed with CUDA_ERROR_SYSTEM_DRIVER_MISMATCH (803).");
   setenv("STAND_IN_CUDA", "lost", 1);

@@ -1,9 +1,12 @@
 #include "runtime/cuda/driver.h"
 
+#include <dlfcn.h>
+
 #include <array>
 #include <fstream>
 #include <optional>
 #include <sstream>
+#include <string_view>
 #include <utility>
 
 #include "core/error.h"
@@ -28,24 +31,76 @@ std::string firstVersion(const std::string& text) {
   return "";
 }
 
+// NVIDIA's management library, whose words are nvidia-smi's. Silent where it is missing or fails.
+class Nvml {
+ public:
+  explicit Nvml(const std::string& path) {
+    try {
+      library_.emplace(SharedLibrary::open(path));
+      running_ = library_->symbol<int()>("nvmlInit_v2")() == kSuccess;
+    } catch (const Error&) {
+    }
+  }
+  ~Nvml() {
+    if (auto* shutdown = find<int()>("nvmlShutdown")) shutdown();
+  }
+  Nvml(const Nvml&) = delete;
+  Nvml& operator=(const Nvml&) = delete;
+
+  std::string driverVersion() const {
+    std::array<char, 96> version = {};
+    auto* ask = find<int(char*, unsigned)>("nvmlSystemGetDriverVersion");
+    return ask != nullptr && ask(version.data(), version.size()) == kSuccess ? version.data() : "";
+  }
+
+  // `gpu.uuid` is what CUDA says. A part of a GPU (MIG) has one of its own.
+  void describe(Gpu& gpu) const {
+    struct {
+      unsigned long long total, free, used;
+    } memory = {};
+    auto* handle = find<int(const char*, void**)>("nvmlDeviceGetHandleByUUID");
+    auto* ask = find<int(void*, void*)>("nvmlDeviceGetMemoryInfo");
+    if (handle == nullptr || ask == nullptr) return;
+    for (const char* kind : {"GPU-", "MIG-"}) {
+      const std::string uuid = kind + gpu.uuid.substr(4);
+      void* device = nullptr;
+      if (handle(uuid.c_str(), &device) != kSuccess) continue;
+      gpu.uuid = uuid;
+      if (ask(device, &memory) == kSuccess) gpu.memory = memory.total;
+      return;
+    }
+  }
+
+ private:
+  template <class F>
+  F* find(const char* name) const {
+    return running_ ? library_->find<F>(name) : nullptr;
+  }
+
+  std::optional<SharedLibrary> library_;
+  bool running_ = false;
+};
+
 // The kernel module's own words, else NVML's, which also speaks where there is no such file (WSL).
-std::string driverVersion(const DriverFiles& files) {
+std::string driverVersion(const DriverFiles& files, const Nvml& nvml) {
   std::ifstream module(files.kernelModule);
   std::string line;
   if (std::getline(module, line)) {
     if (std::string version = firstVersion(line); !version.empty()) return version;
   }
-  try {
-    const SharedLibrary nvml = SharedLibrary::open(files.nvml);
-    if (nvml.symbol<int()>("nvmlInit_v2")() != 0) return "";
-    std::array<char, 96> version = {};
-    const int status =
-        nvml.symbol<int(char*, unsigned)>("nvmlSystemGetDriverVersion")(version.data(), version.size());
-    nvml.symbol<int()>("nvmlShutdown")();
-    return status == 0 ? version.data() : "";
-  } catch (const Error&) {
-    return "";
+  return nvml.driverVersion();
+}
+
+// 16 bytes as nvidia-smi writes them: GPU-8d12c5e9-….
+std::string uuidText(const std::array<unsigned char, 16>& bytes) {
+  constexpr std::string_view kDigits = "0123456789abcdef";
+  std::string text = "GPU-";
+  for (size_t i = 0; i < bytes.size(); ++i) {
+    if (i == 4 || i == 6 || i == 8 || i == 10) text += '-';
+    text += kDigits[bytes[i] >> 4];
+    text += kDigits[bytes[i] & 15];
   }
+  return text;
 }
 
 // Calls `name` in the driver; throws Error(ERR_NO_GPU) that names it and CUDA's error.
@@ -65,6 +120,18 @@ class Driver {
                                   std::to_string(status) + ").");
   }
 
+  template <class F>
+  F* find(const char* name) const {
+    return library_.find<F>(name);
+  }
+
+  // The file behind the name that it was opened by.
+  std::string file() const {
+    Dl_info found = {};
+    void* symbol = reinterpret_cast<void*>(library_.find<int(unsigned)>("cuInit"));
+    return symbol != nullptr && dladdr(symbol, &found) != 0 ? found.dli_fname : library_.path();
+  }
+
  private:
   SharedLibrary library_;
 };
@@ -76,7 +143,8 @@ using Function = int (*)(Parameters...);
 
 Report probe(const DriverFiles& files) {
   Report report;
-  report.driver = driverVersion(files);
+  const Nvml nvml(files.nvml);
+  report.driver = driverVersion(files, nvml);
   try {
     std::optional<Driver> opened;
     try {
@@ -86,11 +154,12 @@ Report probe(const DriverFiles& files) {
       return report;
     }
     const Driver& driver = *opened;
-    driver.call("cuInit", Function<unsigned>{}, 0u);
+    report.library = driver.file();
     int version = 0;
     driver.call("cuDriverGetVersion", Function<int*>{}, &version);
     // 13010 for 13.1
     report.cudaVersion = std::to_string(version / 1000) + '.' + std::to_string(version % 1000 / 10);
+    driver.call("cuInit", Function<unsigned>{}, 0u);
     int count = 0;
     driver.call("cuDeviceGetCount", Function<int*>{}, &count);
     for (int ordinal = 0; ordinal < count; ++ordinal) {
@@ -106,6 +175,17 @@ Report probe(const DriverFiles& files) {
                   device);
       driver.call("cuDeviceTotalMem_v2", Function<size_t*, int>{}, &gpu.memory, device);
       gpu.name = name.data();
+      std::array<unsigned char, 16> uuid = {};
+      if (auto* ask = driver.find<int(void*, int)>("cuDeviceGetUuid_v2");
+          ask && ask(uuid.data(), device) == kSuccess) {
+        gpu.uuid = uuidText(uuid);
+        nvml.describe(gpu);
+      }
+      std::array<char, 32> bus = {};
+      if (auto* ask = driver.find<int(char*, int, int)>("cuDeviceGetPCIBusId");
+          ask && ask(bus.data(), static_cast<int>(bus.size()), device) == kSuccess) {
+        gpu.pciBusId = bus.data();
+      }
       report.gpus.push_back(std::move(gpu));
     }
     if (report.gpus.empty()) report.error = "The CUDA driver reports no GPU.";

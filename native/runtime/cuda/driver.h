@@ -11,11 +11,16 @@ struct Gpu {
   std::string name;
   int major = 0;  // compute capability: 8 and 9 for sm_89
   int minor = 0;
-  size_t memory = 0;  // bytes
+  // Bytes: all that NVML counts, as nvidia-smi shows it; what the driver leaves to programs where NVML is
+  // silent.
+  size_t memory = 0;
+  std::string uuid;      // GPU-…, or MIG-… for a part of one; empty where the driver is too old to say
+  std::string pciBusId;  // 0000:1b:00.0
 };
 
 // Without a usable driver, or without a GPU, `error` is a sentence that says why, and `gpus` is empty.
 struct Report {
+  std::string library;      // the file of libcuda that was opened; empty without one
   std::string driver;       // e.g. 580.65.06; empty where nothing tells
   std::string cudaVersion;  // the newest CUDA the driver supports, e.g. 13.0
   std::vector<Gpu> gpus;

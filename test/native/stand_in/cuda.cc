@@ -46,6 +46,14 @@ EXPORT int cuDeviceTotalMem_v2(size_t* bytes, int device) {
   *bytes = size_t{24} << 30;
   return 0;
 }
+EXPORT int cuDeviceGetUuid_v2(unsigned char* uuid, int device) {
+  for (int i = 0; i < 16; ++i) uuid[i] = static_cast<unsigned char>(i * 16 + device);
+  return 0;
+}
+EXPORT int cuDeviceGetPCIBusId(char* id, int length, int device) {
+  std::strncpy(id, device == 0 ? "0000:1B:00.0" : "0000:1C:00.0", static_cast<size_t>(length));
+  return 0;
+}
 EXPORT int cuGetErrorName(int status, const char** name) {
   *name = status == kErrorSystemDriverMismatch ? "CUDA_ERROR_SYSTEM_DRIVER_MISMATCH" : "CUDA_ERROR_UNKNOWN";
   return 0;
@@ -60,6 +68,19 @@ EXPORT int nvmlShutdown() {
 }
 EXPORT int nvmlSystemGetDriverVersion(char* version, unsigned length) {
   std::strncpy(version, "590.10", length);
+  return 0;
+}
+// The first is a whole GPU, the second a part of one.
+EXPORT int nvmlDeviceGetHandleByUUID(const char* uuid, void** device) {
+  const std::string_view text = uuid;
+  if (text != "GPU-00102030-4050-6070-8090-a0b0c0d0e0f0" &&
+      text != "MIG-01112131-4151-6171-8191-a1b1c1d1e1f1")
+    return kErrorUnknown;
+  *device = const_cast<char*>("device");
+  return 0;
+}
+EXPORT int nvmlDeviceGetMemoryInfo(void*, unsigned long long* totalFreeUsed) {
+  totalFreeUsed[0] = (size_t{24} << 30) + (size_t{512} << 20);
   return 0;
 }
 }
