@@ -265,15 +265,29 @@ class Build final : public Stoppable,
   std::vector<Progress> progress_;  // not yet reported
 };
 
-// openTensorRT(library): { flavour, version, path }
+Napi::Object toJs(Napi::Env env, const tensorrt::Capabilities& capabilities) {
+  Napi::Object result = Napi::Object::New(env);
+  result["aheadOfTime"] = Napi::Boolean::New(env, capabilities.aheadOfTime);
+  result["timingCache"] = Napi::Boolean::New(env, capabilities.timingCache);
+  result["kvCache"] = Napi::Boolean::New(env, capabilities.kvCache);
+  result["keyValueLengths"] = Napi::Boolean::New(env, capabilities.keyValueLengths);
+  result["runtimeCache"] = Napi::Boolean::New(env, capabilities.runtimeCache);
+  result["engineValidity"] = Napi::Boolean::New(env, capabilities.engineValidity);
+  result["streamCapturable"] = Napi::Boolean::New(env, capabilities.streamCapturable);
+  result["engineStatistics"] = Napi::Boolean::New(env, capabilities.engineStatistics);
+  return result;
+}
+
+// openTensorRT(library): { flavour, version, path, capabilities }
 Napi::Value openTensorRT(const Napi::CallbackInfo& info) {
   Napi::Env env = info.Env();
   return guarded(env, [&]() -> Napi::Value {
     const auto library = tensorrt::Library::open(info[0].As<Napi::String>());
     Napi::Object result = Napi::Object::New(env);
-    result["flavour"] = Napi::String::New(env, library->flavour());
+    result["flavour"] = Napi::String::New(env, toString(library->flavour()));
     result["version"] = Napi::String::New(env, library->version());
     result["path"] = Napi::String::New(env, library->path());
+    result["capabilities"] = toJs(env, library->capabilities());
     return result;
   });
 }

@@ -69,7 +69,7 @@ class TensorRTTest : public testing::Test {
 
 TEST_F(TensorRTTest, OpensALibraryOnce) {
   EXPECT_EQ(Library::open(library_->path()), library_);
-  EXPECT_STREQ(library_->flavour(), "rtx");
+  EXPECT_EQ(library_->flavour(), Flavour::kRtx);
   EXPECT_EQ(library_->version().substr(0, 2), "1.");
 }
 

@@ -11,7 +11,37 @@
 #include "core/data_type.h"
 #include "runtime/tensorrt/flavour.h"
 
+// What one flavour's headers declare and another's do not; 1 or 0. What differs between the releases of one
+// flavour is known when its library is open: Capabilities in tensorrt.h.
+//
+// TensorRT-RTX compiles for GPUs that are not here (IBuilderConfig::setComputeCapability), keeps the kernels
+// that it compiled at run time (IRuntimeCache) and judges a plan before it is loaded
+// (IRuntime::getEngineValidity).
+#ifdef TRT_MAJOR_RTX
+#define NODE_TENSORRT_RTX 1
+#else
+#define NODE_TENSORRT_RTX 0
+#endif
+
 namespace node_tensorrt::tensorrt::NODE_TENSORRT_FLAVOUR {
+
+#if NODE_TENSORRT_RTX
+inline constexpr Flavour kFlavour = Flavour::kRtx;
+#elif NV_TENSORRT_MAJOR == 10
+inline constexpr Flavour kFlavour = Flavour::kTrt10;
+#else
+inline constexpr Flavour kFlavour = Flavour::kTrt11;
+#endif
+
+// Types are the model's: what TensorRT 11 and TensorRT-RTX always do (there the flag is deprecated), and
+// TensorRT 10 on request.
+inline uint32_t networkFlags() {
+#if NV_TENSORRT_MAJOR == 10
+  return 1U << static_cast<uint32_t>(nvinfer1::NetworkDefinitionCreationFlag::kSTRONGLY_TYPED);
+#else
+  return 0;
+#endif
+}
 
 inline DataType toDataType(nvinfer1::DataType type) {
   switch (type) {

@@ -15,8 +15,15 @@ struct LibraryFiles {
   SharedLibrary core;
   SharedLibrary parser;
   std::string version;
+  Capabilities capabilities;
 };
 
+namespace trt10 {
+std::shared_ptr<const Library> createLibrary(LibraryFiles files);
+}
+namespace trt11 {
+std::shared_ptr<const Library> createLibrary(LibraryFiles files);
+}
 namespace rtx {
 std::shared_ptr<const Library> createLibrary(LibraryFiles files);
 }

@@ -82,34 +82,12 @@ const char* layerTypeName(nvinfer1::LayerType type) {
     NODE_TENSORRT_LAYER(ATTENTION_OUTPUT)
     NODE_TENSORRT_LAYER(ROTARY_EMBEDDING)
     NODE_TENSORRT_LAYER(KVCACHE_UPDATE)
+    NODE_TENSORRT_LAYER(MOE)
+    NODE_TENSORRT_LAYER(DIST_COLLECTIVE)
 #undef NODE_TENSORRT_LAYER
     default:
       return "UNKNOWN";
   }
-}
-
-// TensorRT-RTX's own list; it has no kernels for sm_90 and sm_100.
-constexpr std::array<std::pair<int, nvinfer1::ComputeCapability>, 6> kComputeCapabilities = {{
-    {75, nvinfer1::ComputeCapability::kSM75},
-    {80, nvinfer1::ComputeCapability::kSM80},
-    {86, nvinfer1::ComputeCapability::kSM86},
-    {89, nvinfer1::ComputeCapability::kSM89},
-    {120, nvinfer1::ComputeCapability::kSM120},
-    {121, nvinfer1::ComputeCapability::kSM121},
-}};
-
-const nvinfer1::ComputeCapability* findComputeCapability(int number) {
-  const auto entry = std::find_if(kComputeCapabilities.begin(), kComputeCapabilities.end(),
-                                  [number](const auto& known) { return known.first == number; });
-  return entry == kComputeCapabilities.end() ? nullptr : &entry->second;
-}
-
-std::string listComputeCapabilities() {
-  std::string list;
-  for (const auto& [number, value] : kComputeCapabilities) {
-    list += (list.empty() ? "sm_" : ", sm_") + std::to_string(number);
-  }
-  return list;
 }
 
 // ---- what TensorRT calls back ----
@@ -384,6 +362,32 @@ void setProfiles(nvinfer1::IBuilder& builder, nvinfer1::IBuilderConfig& config,
   }
 }
 
+#if NODE_TENSORRT_RTX
+
+// TensorRT-RTX's own list; it has no kernels for sm_90 and sm_100.
+constexpr std::array<std::pair<int, nvinfer1::ComputeCapability>, 6> kComputeCapabilities = {{
+    {75, nvinfer1::ComputeCapability::kSM75},
+    {80, nvinfer1::ComputeCapability::kSM80},
+    {86, nvinfer1::ComputeCapability::kSM86},
+    {89, nvinfer1::ComputeCapability::kSM89},
+    {120, nvinfer1::ComputeCapability::kSM120},
+    {121, nvinfer1::ComputeCapability::kSM121},
+}};
+
+const nvinfer1::ComputeCapability* findComputeCapability(int number) {
+  const auto entry = std::find_if(kComputeCapabilities.begin(), kComputeCapabilities.end(),
+                                  [number](const auto& known) { return known.first == number; });
+  return entry == kComputeCapabilities.end() ? nullptr : &entry->second;
+}
+
+std::string listComputeCapabilities() {
+  std::string list;
+  for (const auto& [number, value] : kComputeCapabilities) {
+    list += (list.empty() ? "sm_" : ", sm_") + std::to_string(number);
+  }
+  return list;
+}
+
 void setTargets(nvinfer1::IBuilderConfig& config, const std::vector<int>& computeCapabilities) {
   std::vector<nvinfer1::ComputeCapability> targets;
   for (const int number : computeCapabilities) {
@@ -417,6 +421,19 @@ void setTargets(nvinfer1::IBuilderConfig& config, const std::vector<int>& comput
   }
   if (!accepted) throw Error("ERR_INVALID_ARG_VALUE", "options.target was refused by TensorRT-RTX.");
 }
+
+#else
+
+// TensorRT measures kernels on the GPU present, and compiles for nothing else.
+void setTargets(nvinfer1::IBuilderConfig&, const std::vector<int>& computeCapabilities) {
+  if (computeCapabilities.empty()) return;
+  throw Error(
+      "ERR_LIBRARY_UNSUPPORTED",
+      "options.target is for TensorRT-RTX, which compiles ahead of time: TensorRT compiles for the GPU of "
+      "the machine it runs on. Leave options.target out, or install TensorRT-RTX.");
+}
+
+#endif
 
 // Attention for which there is no fused kernel, FP32 above all, is compiled from its parts: without this
 // leave the build fails.
@@ -470,7 +487,8 @@ class FlavourLibrary final : public Library {
         createParser_(
             files_.parser.symbol<void*(void*, void*, int) noexcept>("createNvOnnxParser_INTERNAL")) {}
 
-  const char* flavour() const noexcept override { return "rtx"; }
+  Flavour flavour() const noexcept override { return kFlavour; }
+  const Capabilities& capabilities() const noexcept override { return files_.capabilities; }
   const std::string& version() const noexcept override { return files_.version; }
   const std::string& path() const noexcept override { return files_.core.path(); }
 
@@ -506,7 +524,7 @@ BuildResult FlavourLibrary::build(const BuildRequest& request, std::stop_token s
   const std::unique_ptr<nvinfer1::IBuilder> builder(
       static_cast<nvinfer1::IBuilder*>(createBuilder_(&logger, NV_TENSORRT_VERSION)));
   if (!builder) throw failed("create a builder", messages);
-  const std::unique_ptr<nvinfer1::INetworkDefinition> network(builder->createNetworkV2(0));
+  const std::unique_ptr<nvinfer1::INetworkDefinition> network(builder->createNetworkV2(networkFlags()));
   const std::unique_ptr<nvinfer1::IBuilderConfig> config(builder->createBuilderConfig());
   if (!network || !config) throw failed("create a network", messages);
   setTargets(*config, request.computeCapabilities);

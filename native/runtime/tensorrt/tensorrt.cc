@@ -25,7 +25,8 @@ std::string toString(const Version& version) {
   return std::to_string(version[0]) + '.' + std::to_string(version[1]) + '.' + std::to_string(version[2]);
 }
 
-constexpr char kSupported[] = "node-tensorrt supports TensorRT-RTX 1.5 and later 1.x.";
+constexpr char kSupported[] =
+    "node-tensorrt supports TensorRT 10.11 and later 10.x, TensorRT 11, and TensorRT-RTX 1.5 and later 1.x.";
 
 // The builds of this process. When it exits they must have ended before the libraries' static objects are
 // destroyed, which they use.
@@ -84,52 +85,108 @@ class Builds {
   bool exiting_ = false;
 };
 
-std::shared_ptr<const Library> openFlavour(const std::string& path) {
-  SharedLibrary core = SharedLibrary::open(path);
-  // TensorRT does not check which headers its caller was compiled against: everything is decided here, before
-  // the first object is created.
-  Version version;
+// What `core` says it is. TensorRT does not check which headers its caller was compiled against: everything
+// is decided by this, before the first object is created.
+Version versionOf(const SharedLibrary& core) {
   constexpr std::array kParts = {"getInferLibMajorVersion", "getInferLibMinorVersion",
                                  "getInferLibPatchVersion"};
+  Version version;
   for (size_t i = 0; i < kParts.size(); ++i) {
     auto* part = core.find<int32_t()>(kParts[i]);
     if (part == nullptr) {
-      throw Error("ERR_LIBRARY_UNSUPPORTED", path + " is not a TensorRT library. " + kSupported);
+      throw Error("ERR_LIBRARY_UNSUPPORTED", core.path() + " is not a TensorRT library. " + kSupported);
     }
     version[i] = part();
   }
-  const std::string found = toString(version);
-  // TensorRT itself has counted from 10 since its interface changed last; only TensorRT-RTX is at 1.
-  if (version[0] != 1) {
-    throw Error("ERR_LIBRARY_UNSUPPORTED",
-                path + " is TensorRT " + found + ", not TensorRT-RTX. " + kSupported);
-  }
-  // 1.5 broke the interface of 1.4; from then on each release only appended to it (headers 1.5 to 1.7).
-  if (version[1] < 5) {
-    throw Error("ERR_LIBRARY_UNSUPPORTED", path + " is TensorRT-RTX " + found + ". " + kSupported);
-  }
+  return version;
+}
 
-  const std::string parserPath =
-      (std::filesystem::path(path).parent_path() / "libtensorrt_onnxparser_rtx.so.1").string();
+// Within a flavour, each release only appended to the interfaces of the one before it: TensorRT 10.9
+// to 10.16, 11.0 to 11.4, TensorRT-RTX 1.5 to 1.7 (headers). From 10.11 on there is
+// IOptimizationProfile::setShapeValuesV2; TensorRT-RTX 1.4 is an interface of its own.
+Flavour flavourOf(const std::string& path, const Version& version) {
+  const auto [major, minor, patch] = version;
+  // TensorRT-RTX began at 1 when TensorRT was at 10.
+  const bool isRtx =
+      major == 1 || std::filesystem::path(path).filename().string().starts_with("libtensorrt_rtx");
+  if (isRtx && major == 1 && minor >= 5) return Flavour::kRtx;
+  if (!isRtx && major == 10 && minor >= 11) return Flavour::kTrt10;
+  if (!isRtx && major == 11) return Flavour::kTrt11;
+  throw Error("ERR_LIBRARY_UNSUPPORTED",
+              path + (isRtx ? " is TensorRT-RTX " : " is TensorRT ") + toString(version) + ". " + kSupported);
+}
+
+// The ONNX parser that belongs to the core library `path`, from the same folder.
+SharedLibrary openParser(const std::string& path, Flavour flavour, const Version& version) {
+  const bool isRtx = flavour == Flavour::kRtx;
+  const std::string product = isRtx ? "TensorRT-RTX" : "TensorRT";
+  const std::string file =
+      isRtx ? "libtensorrt_onnxparser_rtx.so.1" : "libnvonnxparser.so." + std::to_string(version[0]);
+  const std::string parserPath = (std::filesystem::path(path).parent_path() / file).string();
   if (!std::filesystem::exists(parserPath)) {
     throw Error("ERR_LIBRARY_NOT_FOUND",
-                "TensorRT-RTX's ONNX parser is missing: " + parserPath + " belongs beside " + path + ".");
+                product + "'s ONNX parser is missing: " + parserPath + " belongs beside " + path + ".");
   }
   SharedLibrary parser = SharedLibrary::open(parserPath);
-  // The interface's own version, in two decimal digits each: 0.1 in TensorRT-RTX 1.5, 0.2 in 1.6 and 1.7,
-  // which appended to it (NvOnnxParser.h).
-  const int parserInterface = (*parser.symbol<int()>("getNvOnnxParserVersion"))() / 100;
-  const bool matches = version[1] == 5 ? parserInterface == 1 : parserInterface >= 2 && parserInterface < 100;
-  if (!matches) {
+  // The interface's own version, in two decimal digits each (NvOnnxParser.h): 0.1 in TensorRT 10,
+  // TensorRT 11.0 and TensorRT-RTX 1.5; 0.2, which appended to it, in TensorRT 11.4 and in TensorRT-RTX 1.6
+  // and 1.7.
+  const int interface = (*parser.symbol<int()>("getNvOnnxParserVersion"))() / 100;
+  const int least = isRtx && version[1] > 5 ? 2 : 1;
+  const int most = flavour == Flavour::kTrt10 || (isRtx && version[1] == 5) ? 1 : 99;
+  if (interface < least || interface > most) {
     throw Error("ERR_LIBRARY_UNSUPPORTED",
-                parserPath + ", whose interface is " + std::to_string(parserInterface / 100) + '.' +
-                    std::to_string(parserInterface % 100) + ", does not belong to " + path +
-                    ", which is TensorRT-RTX " + found + ": install both from one release.");
+                parserPath + ", whose interface is " + std::to_string(interface / 100) + '.' +
+                    std::to_string(interface % 100) + ", does not belong to " + path + ", which is " +
+                    product + ' ' + toString(version) + ": install both from one release.");
   }
-  return rtx::createLibrary({std::move(core), std::move(parser), found});
+  return parser;
+}
+
+std::shared_ptr<const Library> openLibrary(const std::string& path) {
+  SharedLibrary core = SharedLibrary::open(path);
+  const Version version = versionOf(core);
+  const Flavour flavour = flavourOf(path, version);
+  SharedLibrary parser = openParser(path, flavour, version);
+  LibraryFiles files{std::move(core), std::move(parser), toString(version),
+                     capabilitiesOf(flavour, version[1])};
+  switch (flavour) {
+    case Flavour::kTrt10:
+      return trt10::createLibrary(std::move(files));
+    case Flavour::kTrt11:
+      return trt11::createLibrary(std::move(files));
+    case Flavour::kRtx:
+      return rtx::createLibrary(std::move(files));
+  }
+  return nullptr;
 }
 
 }  // namespace
+
+const char* toString(Flavour flavour) noexcept {
+  switch (flavour) {
+    case Flavour::kTrt10:
+      return "trt10";
+    case Flavour::kTrt11:
+      return "trt11";
+    case Flavour::kRtx:
+      return "rtx";
+  }
+  return "";
+}
+
+Capabilities capabilitiesOf(Flavour flavour, int minor) noexcept {
+  const bool isRtx = flavour == Flavour::kRtx;
+  const auto since10 = [&](int first) { return flavour != Flavour::kTrt10 || minor >= first; };
+  return {.aheadOfTime = isRtx,
+          .timingCache = !isRtx,
+          .kvCache = since10(15),
+          .keyValueLengths = flavour != Flavour::kTrt10,
+          .runtimeCache = isRtx,
+          .engineValidity = isRtx,
+          .streamCapturable = isRtx,
+          .engineStatistics = since10(14)};
+}
 
 std::shared_ptr<const Library> Library::open(const std::string& path) {
   // The loaded libraries, for the life of the process. Not destroyed: threads may still use them at exit.
@@ -143,7 +200,7 @@ std::shared_ptr<const Library> Library::open(const std::string& path) {
   std::lock_guard lock(mutex);
   std::shared_ptr<const Library>& library = libraries[canonical.string()];
   if (!library) {
-    library = openFlavour(path);
+    library = openLibrary(path);
     Builds::instance().stopAtExit();
   }
   return library;

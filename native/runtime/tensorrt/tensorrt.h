@@ -68,16 +68,39 @@ class BuildObserver {
   virtual void progress(std::string_view phase, int step, int steps) noexcept = 0;
 };
 
+enum class Flavour { kTrt10, kTrt11, kRtx };
+
+// "trt10", "trt11" or "rtx".
+const char* toString(Flavour flavour) noexcept;
+
+// What an open library can do, from its flavour and version. Its interfaces only grow within a flavour, and a
+// call of a function that an older release lacks runs off the end of its vtable: each such call is made only
+// where its capability says so. First releases: the headers of 10.11 to 11.4 and of TensorRT-RTX 1.5 to 1.7.
+struct Capabilities {
+  bool aheadOfTime = false;  // compiles for GPUs that are not here
+  bool timingCache = false;  // measures kernels while it compiles, and can be given what it measured before
+  bool kvCache = false;      // INetworkDefinition::addKVCacheUpdate
+  bool keyValueLengths = false;   // IAttention::setKeyValueLengths
+  bool runtimeCache = false;      // IRuntimeConfig::createRuntimeCache
+  bool engineValidity = false;    // IRuntime::getEngineValidity
+  bool streamCapturable = false;  // IExecutionContext::isStreamCapturable
+  bool engineStatistics = false;  // ICudaEngine::getEngineStat
+};
+
+// `minor`: of the version's number, major.minor.patch.
+Capabilities capabilitiesOf(Flavour flavour, int minor) noexcept;
+
 // A core library and its ONNX parser, of a version that is supported. All methods are thread-safe.
 class Library {
  public:
-  // Opens the core library `path` (libtensorrt_rtx.so.1) and its parser from the same folder, once per path;
-  // both stay loaded for the life of the process. Throws Error ERR_LIBRARY_NOT_FOUND or
-  // ERR_LIBRARY_UNSUPPORTED.
+  // Opens the core library `path` (libnvinfer.so.10, libnvinfer.so.11 or libtensorrt_rtx.so.1) and its parser
+  // from the same folder, once per path; both stay loaded for the life of the process. What they are is what
+  // they say of themselves. Throws Error ERR_LIBRARY_NOT_FOUND or ERR_LIBRARY_UNSUPPORTED.
   static std::shared_ptr<const Library> open(const std::string& path);
 
   virtual ~Library() = default;
-  virtual const char* flavour() const noexcept = 0;
+  virtual Flavour flavour() const noexcept = 0;
+  virtual const Capabilities& capabilities() const noexcept = 0;
   virtual const std::string& version() const noexcept = 0;  // major.minor.patch
   virtual const std::string& path() const noexcept = 0;
 
