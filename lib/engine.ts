@@ -36,7 +36,7 @@ export interface LayerInfo {
 /** Where an engine comes from. Plain JSON. */
 export interface EngineManifest {
   /** What compiled it, and what can run it. */
-  readonly library: { readonly flavour: 'rtx'; readonly version: string };
+  readonly library: { readonly flavour: 'trt10' | 'trt11' | 'rtx'; readonly version: string };
   /** Version of node-tensorrt. */
   readonly builder: string;
   /** GPUs it was compiled for, e.g. 'sm_89'. */

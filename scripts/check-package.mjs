@@ -111,7 +111,7 @@ function loadVariants(project) {
     });
     return JSON.parse(said).addon;
   };
-  const flavours = ['rtx'];
+  const flavours = ['trt10', 'trt11', 'rtx'];
   for (const [env, cuda] of [
     [{ NODE_TENSORRT_CUDA: '12' }, 12],
     [{ NODE_TENSORRT_CUDA: '13' }, 13],
