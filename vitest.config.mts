@@ -3,7 +3,7 @@ import { defineConfig } from 'vitest/config';
 // Tests import the built package by its own name, as a user does, so `dist` must load natively in Node.
 export default defineConfig({
   test: {
-    include: ['test/{unit,e2e,gpu}/**/*.test.ts'],
+    include: ['test/{unit,e2e,fuzz,gpu}/**/*.test.ts'],
     pool: 'forks',
     maxWorkers: 2,
     testTimeout: 60_000,

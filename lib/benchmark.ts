@@ -1,17 +1,8 @@
 import { type LatencyStatistics, latencyStatistics } from './latency-statistics.js';
+import type { RunTiming } from './session.js';
 
 /** What one query's time went to, milliseconds. What the device doesn't have or the runtime doesn't say is absent. */
-export interface PartTimes {
-  /** Waiting for the queries before it. */
-  readonly queueMs?: number;
-  /** Giving the work to the GPU. */
-  readonly enqueueMs?: number;
-  /** Copying inputs to the GPU. */
-  readonly h2dMs?: number;
-  readonly computeMs?: number;
-  /** Copying outputs from the GPU. */
-  readonly d2hMs?: number;
-}
+export type PartTimes = Partial<Omit<RunTiming, 'totalMs'>>;
 
 export const parts = ['queueMs', 'enqueueMs', 'h2dMs', 'computeMs', 'd2hMs'] as const;
 export type Part = (typeof parts)[number];

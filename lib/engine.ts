@@ -288,6 +288,8 @@ async function parseContainer(bytes: Uint8Array, label: string): Promise<Content
   try {
     const manifest = JSON.parse(text(headerBytes, layersOffset));
     const layers = JSON.parse(text(layersOffset, planOffset));
+    if (!nestsWithin(maxNesting, [manifest, layers]))
+      throw new Error(`it nests more than ${maxNesting} deep`);
     if (!isManifest(manifest) || !isArrayOf(layers, isLayer))
       throw new Error('a field is missing or of another type');
     return { manifest, layers, file };
@@ -297,6 +299,18 @@ async function parseContainer(bytes: Uint8Array, label: string): Promise<Content
 }
 
 // ---- what JSON from a file has to be ----
+
+/** What walks a manifest, such as structuredClone, recurses; no manifest of ours comes near. */
+const maxNesting = 64;
+
+function nestsWithin(levels: number, values: readonly unknown[]): boolean {
+  let level = values;
+  for (let i = 0; i <= levels; i++) {
+    level = level.flatMap((value) => (isObject(value) || Array.isArray(value) ? Object.values(value) : []));
+    if (level.length === 0) return true;
+  }
+  return false;
+}
 
 function isObject(value: unknown): value is Record<string, unknown> {
   return typeof value === 'object' && value !== null && !Array.isArray(value);

@@ -1,4 +1,5 @@
-// Runs every test: native unit tests under ctest, then vitest. Builds nothing: `npm test` does that first.
+// Runs every test: native unit tests under ctest, then vitest. Builds nothing: `npm test` does that first. `--full`,
+// of `npm run test:full`, runs the long versions of those that have one; what else is given goes to vitest.
 import { spawnSync } from 'node:child_process';
 import { existsSync } from 'node:fs';
 import path from 'node:path';
@@ -26,5 +27,8 @@ if (existsSync(path.join(root, 'build/addon-tests/native_tests'))) {
 } else {
   console.warn('Skipped: the native unit tests, for GoogleTest is not installed (Debian: libgtest-dev).');
 }
-run(process.execPath, ['node_modules/vitest/vitest.mjs', 'run', ...process.argv.slice(2)]);
+const args = process.argv.slice(2);
+run(process.execPath, ['node_modules/vitest/vitest.mjs', 'run', ...args.filter((arg) => arg !== '--full')], {
+  NODE_TENSORRT_TEST_FULL: args.includes('--full') ? '1' : '',
+});
 process.exit(failed ? 1 : 0);

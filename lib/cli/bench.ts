@@ -10,6 +10,7 @@ import {
   type BenchmarkTarget,
   benchmark,
   benchmarkWarnings,
+  type PartTimes,
   parts,
   warmUp,
 } from '../benchmark.js';
@@ -232,8 +233,13 @@ async function benchBatch(
     const initStop = Date.now();
     const target: BenchmarkTarget = {
       async run() {
-        await session.run(inputs.feeds);
-        return {};
+        let times: PartTimes = {};
+        await session.run(inputs.feeds, {
+          onTiming(timing) {
+            times = timing;
+          },
+        });
+        return times;
       },
     };
     await warmUp(target, warmupMs, concurrency);

@@ -52,6 +52,11 @@ export interface ExternalData {
 const label = (tensor: TensorProto): string =>
   tensor.name ? `Tensor "${tensor.name}"` : 'A tensor without a name';
 
+/** Dimensions in an error text, which a file with a million of them must not blow up. */
+export function dimsText(dims: readonly number[]): string {
+  return dims.length <= 32 ? `[${dims}]` : `[${dims.slice(0, 32)},…: ${dims.length} dimensions]`;
+}
+
 /**
  * The element type.
  *
@@ -79,7 +84,7 @@ export function tensorSize(tensor: TensorProto): number {
   if (!Number.isSafeInteger(size) || tensor.dims.some((d) => d < 0)) {
     throw new TensorRTError(
       'ERR_MODEL_INVALID',
-      `${label(tensor)} has impossible dimensions [${tensor.dims}].`,
+      `${label(tensor)} has impossible dimensions ${dimsText(tensor.dims)}.`,
     );
   }
   return size;
@@ -177,7 +182,7 @@ export function tensorBytes(tensor: TensorProto, options: ExternalDataOptions = 
 function wrongLength(tensor: TensorProto, actual: number, expected: number): TensorRTError {
   return new TensorRTError(
     'ERR_MODEL_INVALID',
-    `${label(tensor)} of dimensions [${tensor.dims}] needs ${expected} bytes of data and has ${actual}.`,
+    `${label(tensor)} of dimensions ${dimsText(tensor.dims)} needs ${expected} bytes of data and has ${actual}.`,
   );
 }
 

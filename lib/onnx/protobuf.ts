@@ -1,3 +1,5 @@
+import { constants } from 'node:buffer';
+import { getHeapStatistics } from 'node:v8';
 import { invalidArgType, TensorRTError } from '../errors.js';
 
 /**
@@ -19,7 +21,7 @@ import { invalidArgType, TensorRTError } from '../errors.js';
  * | `int53` | varint (int64) | number; outside ±(2⁵³ − 1) is refused. For counts, sizes and versions |
  * | `int64` `uint64` | varint | bigint. For the model's own data |
  * | `string` | length-delimited | string; must be UTF-8 |
- * | `text` | length-delimited | string; bytes that aren't UTF-8 are kept as an unknown field (documentation) |
+ * | `text` | length-delimited | string; bytes that aren't UTF-8, or too many for a string, are kept as an unknown field (documentation) |
  * | `bytes` | length-delimited | Uint8Array, a view of the input |
  * | `message` | length-delimited | object |
  */
@@ -67,7 +69,7 @@ export interface MessageType {
   readonly byNumber: readonly (Field | undefined)[];
   /** A message with nothing set. */
   create(): Message;
-  /** Estimated heap bytes of an empty message: see {@link heapBudget}. */
+  /** Estimated heap bytes of an empty message: see {@link maxHeapBudget}. */
   readonly weight: number;
 }
 
@@ -79,9 +81,9 @@ const maxDepth = 100;
 /**
  * Two bytes on the wire can become a message of hundreds of bytes in memory. What decoding may put on the
  * JavaScript heap, by estimate, so that a hostile file gets an error instead of ending the process.
- * A graph of a million nodes stays under half of it.
+ * A graph of a million nodes stays under half of it. A small heap has less: three quarters of its limit.
  */
-const heapBudget = 2 * 1024 ** 3;
+const maxHeapBudget = 2 * 1024 ** 3;
 
 /** protobuf's own limit for a message. */
 const maxEncodedBytes = 2 ** 31 - 1;
@@ -89,6 +91,8 @@ const maxEncodedBytes = 2 ** 31 - 1;
 const viewWeight = 160;
 const bigintWeight = 32;
 const stringWeight = 32;
+/** A number in a list that grows: V8 ends the process when one would outgrow 2^27 elements. */
+const listedNumberWeight = 32;
 
 /** Builds a message's table. */
 export function messageType(name: string, fields: readonly Field[]): MessageType {
@@ -216,6 +220,7 @@ class Decoder {
   readonly #view: DataView;
   #at = 0;
   #heap = 0;
+  readonly #heapBudget = Math.min(maxHeapBudget, 0.75 * getHeapStatistics().heap_size_limit);
   /** The 64 bits of the varint read last. */
   #low = 0;
   #high = 0;
@@ -297,8 +302,12 @@ class Decoder {
         }
         if (isPacked) {
           const stop = this.#length(end, type, field);
-          while (this.#at < stop) list.push(this.#scalar(field, stop, type));
+          while (this.#at < stop) {
+            this.#spend(listedNumberWeight);
+            list.push(this.#scalar(field, stop, type));
+          }
         } else {
+          if (expected !== 2) this.#spend(listedNumberWeight);
           list.push(this.#value(field, end, type, depth));
         }
         continue;
@@ -339,6 +348,10 @@ class Decoder {
         const stop = this.#length(end, type, field);
         const start = this.#at;
         this.#at = stop;
+        if (stop - start > constants.MAX_STRING_LENGTH) {
+          if (field.kind === 'text') return notText;
+          this.#fail(start, `${type.name}.${field.name} is longer than any string can be`);
+        }
         this.#spend(stringWeight + (stop - start));
         const value = this.#buffer.toString('utf8', start, stop);
         // Buffer writes U+FFFD for what isn't UTF-8, but a string may well contain that character itself.
@@ -505,10 +518,10 @@ class Decoder {
 
   #spend(bytes: number): void {
     this.#heap += bytes;
-    if (this.#heap > heapBudget) {
+    if (this.#heap > this.#heapBudget) {
       this.#fail(
         this.#at,
-        `decoding would take more than ${heapBudget / 1024 ** 3} GiB of JavaScript objects`,
+        `decoding would take more than ${(this.#heapBudget / 1024 ** 3).toPrecision(2)} GiB of JavaScript objects`,
       );
     }
   }

@@ -1,6 +1,7 @@
 import type { DataType } from '../data-type.js';
-import { TensorRTError } from '../errors.js';
+import { describe, TensorRTError } from '../errors.js';
 import { readWhole, readWholeSync } from './file-range.js';
+import { dimsText } from './initializer.js';
 
 /** One tensor of a safetensors file. */
 export interface SafetensorsTensor {
@@ -117,7 +118,7 @@ function readEntry(
   const { dtype, shape, data_offsets: offsets } = entry;
   const info = typeof dtype === 'string' ? dtypes.get(dtype) : undefined;
   if (typeof dtype !== 'string' || info === undefined) {
-    throw invalid(`tensor "${name}" has the unknown type ${JSON.stringify(dtype)}`);
+    throw invalid(`tensor "${name}" has the unknown type ${describe(dtype)}`);
   }
   if (!Array.isArray(shape) || !shape.every(isSize)) throw invalid(`tensor "${name}" has no valid shape`);
   if (!Array.isArray(offsets) || offsets.length !== 2 || !offsets.every(isSize)) {
@@ -130,7 +131,7 @@ function readEntry(
   }
   const bits = dims.reduce((n, d) => n * d, info.bits);
   if (bits !== (end - begin) * 8) {
-    throw invalid(`tensor "${name}" has ${end - begin} bytes; ${dtype} [${dims}] needs ${bits / 8}`);
+    throw invalid(`tensor "${name}" has ${end - begin} bytes; ${dtype} ${dimsText(dims)} needs ${bits / 8}`);
   }
   return { tensor: { name, dtype, type: info.type, dims, bytes: data.subarray(begin, end) }, begin, end };
 }

@@ -6,22 +6,17 @@
 #include <cstdlib>
 #include <fstream>
 
-#include "stand_in/cuda/cuda.h"
-
 namespace node_tensorrt::cuda {
 namespace {
 
-class StandInDriverTest : public testing::Test {
+class DriverTest : public testing::Test {
  protected:
-  void TearDown() override {
-    unsetenv("STAND_IN_CUDA_DEVICES");
-    standInSetFaults(nullptr);
-  }
+  void TearDown() override { unsetenv("STAND_IN_CUDA"); }
 
-  const DriverFiles files_{NODE_TENSORRT_STAND_IN_CUDA, NODE_TENSORRT_STAND_IN_NVML, "/nonexistent"};
+  const DriverFiles files_{NODE_TENSORRT_STAND_IN_CUDA, NODE_TENSORRT_STAND_IN_CUDA, "/nonexistent"};
 };
 
-TEST_F(StandInDriverTest, DescribesEveryGpu) {
+TEST_F(DriverTest, DescribesEveryGpu) {
   const Report report = probe(files_);
   EXPECT_EQ(report.error, "");
   EXPECT_EQ(report.driver, "590.10");
@@ -39,7 +34,7 @@ TEST_F(StandInDriverTest, DescribesEveryGpu) {
   EXPECT_EQ(report.library, NODE_TENSORRT_STAND_IN_CUDA);
 }
 
-TEST_F(StandInDriverTest, GoesWithoutNvml) {
+TEST_F(DriverTest, GoesWithoutNvml) {
   DriverFiles files = files_;
   files.nvml = "/nonexistent";
   const Report report = probe(files);
@@ -48,7 +43,7 @@ TEST_F(StandInDriverTest, GoesWithoutNvml) {
   EXPECT_EQ(report.gpus.at(0).uuid, "GPU-00102030-4050-6070-8090-a0b0c0d0e0f0");
 }
 
-TEST_F(StandInDriverTest, PrefersTheKernelModulesVersion) {
+TEST_F(DriverTest, PrefersTheKernelModulesVersion) {
   const std::string file = testing::TempDir() + "nvidia-version";
   std::ofstream(file)
       << "NVRM version: NVIDIA UNIX Open Kernel Module for x86_64  580.65.06  Release Build\n";
@@ -57,19 +52,19 @@ TEST_F(StandInDriverTest, PrefersTheKernelModulesVersion) {
   EXPECT_EQ(probe(files).driver, "580.65.06");
 }
 
-TEST_F(StandInDriverTest, SaysThatThereIsNoGpu) {
-  setenv("STAND_IN_CUDA_DEVICES", "none", 1);
+TEST_F(DriverTest, SaysThatThereIsNoGpu) {
+  setenv("STAND_IN_CUDA", "none", 1);
   const Report report = probe(files_);
   EXPECT_TRUE(report.gpus.empty());
   EXPECT_NE(report.error, "");
 }
 
-TEST_F(StandInDriverTest, NamesTheCallThatFails) {
-  standInSetFaults("uninitialized");
+TEST_F(DriverTest, NamesTheCallThatFails) {
+  setenv("STAND_IN_CUDA", "uninitialized", 1);
   EXPECT_EQ(probe(files_).cudaVersion, "13.1");
   EXPECT_EQ(probe(files_).error,
             "The CUDA driver's cuInit failed with CUDA_ERROR_SYSTEM_DRIVER_MISMATCH (803).");
-  standInSetFaults("query:2");
+  setenv("STAND_IN_CUDA", "lost", 1);
   const Report report = probe(files_);
   EXPECT_TRUE(report.gpus.empty());
   EXPECT_NE(report.error.find("cuDeviceTotalMem_v2"), std::string::npos);

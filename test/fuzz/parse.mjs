@@ -1,0 +1,101 @@
+// Child of parsers.test.ts: parses mutated files. `node parse.mjs FORMAT SEED FROM COUNT CORPUS`, CORPUS a folder.
+// Prints a JSON document: { cases, parsed, slowestMs, findings: [{ case, problem }] }. A case that never ends, or ends
+// this process, is the one in progress.txt of the working directory.
+import { openSync, readdirSync, readFileSync, writeSync } from 'node:fs';
+import path from 'node:path';
+import { Engine } from '../../dist/index.mjs';
+import {
+  externalData,
+  isExternal,
+  parseModel,
+  parseSafetensors,
+  serializeModel,
+  tensorDataType,
+  tensorElements,
+} from '../../dist/onnx/index.mjs';
+import { generator, mutateEngine, mutateOnnx, mutateSafetensors } from './mutate.mjs';
+
+const [format, seed, from, count, folder] = process.argv.slice(2);
+const corpus = readdirSync(folder)
+  .sort()
+  .map((name) => readFileSync(path.join(folder, name)));
+
+/** CPU time, not the clock's: a busy machine is no slow parser. */
+const maxMs = 2_000;
+
+const formats = {
+  onnx: {
+    mutate: mutateOnnx,
+    parse(bytes) {
+      const model = parseModel(bytes);
+      for (const tensor of model.graph.initializer) {
+        typed(() => tensorDataType(tensor));
+        if (isExternal(tensor)) typed(() => externalData(tensor, '/models'));
+        else typed(() => tensorElements(tensor));
+      }
+      // What parses can be written, and what was written parses to the same.
+      const written = serializeModel(model);
+      if (!Buffer.from(serializeModel(parseModel(written))).equals(written)) {
+        throw new Error('what is written differs from what is read');
+      }
+    },
+  },
+  safetensors: {
+    mutate: mutateSafetensors,
+    parse(bytes) {
+      const { tensors, metadata } = parseSafetensors(bytes);
+      let size = 0;
+      for (const tensor of tensors.values()) size += tensor.bytes.length;
+      if (size > bytes.length) throw new Error(`the tensors have ${size} bytes of ${bytes.length}`);
+      for (const value of Object.values(metadata)) if (typeof value !== 'string') throw new Error('metadata');
+    },
+  },
+  engine: {
+    mutate: mutateEngine,
+    async parse(bytes) {
+      const engine = await Engine.load(bytes);
+      if (engine.byteLength !== bytes.length) throw new Error('another length');
+      engine.plan();
+      JSON.stringify([engine.inputs, engine.outputs, engine.manifest.profiles]);
+      await engine.inspect();
+      engine.dispose();
+    },
+  },
+};
+
+/** The errors that this package throws on purpose. */
+function isTyped(error) {
+  const known = ['TensorRTError', 'TypeError', 'RangeError'].includes(error?.name);
+  return known && /^ERR_/.test(error.code ?? '') && error.code !== 'ERR_OUT_OF_MEMORY';
+}
+
+function typed(action) {
+  try {
+    action();
+  } catch (error) {
+    if (!isTyped(error)) throw error;
+  }
+}
+
+const { mutate, parse } = formats[format];
+const progress = openSync('progress.txt', 'w');
+const findings = [];
+let parsed = 0;
+let slowestMs = 0;
+for (let i = Number(from); i < Number(from) + Number(count); i++) {
+  writeSync(progress, String(i).padEnd(16), 0);
+  const bytes = mutate(corpus, generator(seed, i));
+  const before = process.cpuUsage();
+  try {
+    await parse(new Uint8Array(bytes));
+    parsed++;
+  } catch (error) {
+    if (!isTyped(error)) findings.push({ case: i, problem: String(error?.stack ?? error).slice(0, 600) });
+  }
+  const { user, system } = process.cpuUsage(before);
+  const ms = (user + system) / 1000;
+  slowestMs = Math.max(slowestMs, ms);
+  if (ms > maxMs) findings.push({ case: i, problem: `took ${ms} ms` });
+  if (findings.length >= 20) break;
+}
+process.stdout.write(JSON.stringify({ cases: Number(count), parsed, slowestMs, findings }));
