@@ -6,17 +6,22 @@
 #include <cstdlib>
 #include <fstream>
 
+#include "stand_in/cuda/cuda.h"
+
 namespace node_tensorrt::cuda {
 namespace {
 
-class DriverTest : public testing::Test {
+class StandInDriverTest : public testing::Test {
  protected:
-  void TearDown() override { unsetenv("STAND_IN_CUDA"); }
+  void TearDown() override {
+    unsetenv("STAND_IN_CUDA_DEVICES");
+    standInSetFaults(nullptr);
+  }
 
-  const DriverFiles files_{NODE_TENSORRT_STAND_IN_CUDA, NODE_TENSORRT_STAND_IN_CUDA, "/nonexistent"};
+  const DriverFiles files_{NODE_TENSORRT_STAND_IN_CUDA, NODE_TENSORRT_STAND_IN_NVML, "/nonexistent"};
 };
 
-TEST_F(DriverTest, DescribesEveryGpu) {
+TEST_F(StandInDriverTest, DescribesEveryGpu) {
   const Report report = probe(files_);
   EXPECT_EQ(report.error, "");
   EXPECT_EQ(report.driver, "590.10");
@@ -34,7 +39,7 @@ TEST_F(DriverTest, DescribesEveryGpu) {
   EXPECT_EQ(report.library, NODE_TENSORRT_STAND_IN_CUDA);
 }
 
-TEST_F(DriverTest, GoesWithoutNvml) {
+TEST_F(StandInDriverTest, GoesWithoutNvml) {
   DriverFiles files = files_;
   files.nvml = "/nonexistent";
   const Report report = probe(files);
@@ -43,7 +48,7 @@ TEST_F(DriverTest, GoesWithoutNvml) {
   EXPECT_EQ(report.gpus.at(0).uuid, "GPU-00102030-4050-6070-8090-a0b0c0d0e0f0");
 }
 
-TEST_F(DriverTest, PrefersTheKernelModulesVersion) {
+TEST_F(StandInDriverTest, PrefersTheKernelModulesVersion) {
   const std::string file = testing::TempDir() + "nvidia-version";
   std::ofstream(file)
       << "NVRM version: NVIDIA UNIX Open Kernel Module for x86_64  580.65.06  Release Build\n";
@@ -52,19 +57,19 @@ TEST_F(DriverTest, PrefersTheKernelModulesVersion) {
   EXPECT_EQ(probe(files).driver, "580.65.06");
 }
 
-TEST_F(DriverTest, SaysThatThereIsNoGpu) {
-  setenv("STAND_IN_CUDA", "none", 1);
+TEST_F(StandInDriverTest, SaysThatThereIsNoGpu) {
+  setenv("STAND_IN_CUDA_DEVICES", "none", 1);
   const Report report = probe(files_);
   EXPECT_TRUE(report.gpus.empty());
   EXPECT_NE(report.error, "");
 }
 
-TEST_F(DriverTest, NamesTheCallThatFails) {
-  setenv("STAND_IN_CUDA", "uninitialized", 1);
+TEST_F(StandInDriverTest, NamesTheCallThatFails) {
+  standInSetFaults("uninitialized");
   EXPECT_EQ(probe(files_).cudaVersion, "13.1");
   EXPECT_EQ(probe(files_).error,
             "The CUDA driver's cuInit failed with CUDA_ERROR_SYSTEM_DRIVER_MISMATCH (803).");
-  setenv("STAND_IN_CUDA", "lost", 1);
+  standInSetFaults("query:2");
   const Report report = probe(files_);
   EXPECT_TRUE(report.gpus.empty());
   EXPECT_NE(report.error.find("cuDeviceTotalMem_v2"), std::string::npos);

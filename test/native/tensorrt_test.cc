@@ -146,7 +146,7 @@ TEST_F(TensorRTTest, RefusesWithACode) {
 
 TEST(TensorRTLibraryTest, SaysWhatIsMissingOrNotTensorRT) {
   EXPECT_EQ(codeOf([] { Library::open("/nonexistent/libtensorrt_rtx.so.1"); }), "ERR_LIBRARY_NOT_FOUND");
-  EXPECT_EQ(codeOf([] { Library::open(NODE_TENSORRT_STAND_IN_CUDA); }), "ERR_LIBRARY_UNSUPPORTED");
+  EXPECT_EQ(codeOf([] { Library::open(NODE_TENSORRT_STAND_IN_NVML); }), "ERR_LIBRARY_UNSUPPORTED");
 }
 
 }  // namespace
