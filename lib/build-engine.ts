@@ -1,9 +1,12 @@
+import { createHash } from 'node:crypto';
 import { tmpdir } from 'node:os';
 import path from 'node:path';
+import { isDeepStrictEqual } from 'node:util';
 import { type DataType, dataTypeFromOnnx } from './data-type.js';
-import { Engine, type EngineManifest, type TensorInfo } from './engine.js';
+import { Engine, type EngineManifest, type Provenance, type TensorInfo } from './engine.js';
 import { describe, invalidArgType, invalidArgValue, TensorRTError } from './errors.js';
-import { type NativeBuildRequest, type NativeBuildResult, native } from './native.js';
+import type { ModelDigest } from './model-digest.js';
+import { type NativeBuildRequest, type NativeBuildResult, type NativeTensorRT, native } from './native.js';
 import { checkOptions, checkSignal, enumOption, integerOption, stringsOption } from './options.js';
 import {
   checkProfiles,
@@ -13,6 +16,7 @@ import {
   type ShapeRanges,
 } from './shapes.js';
 import { temporaryDirectory } from './temporary-directory.js';
+import { version as builder } from './version.js';
 
 export interface BuildProgress {
   /** 'Preparing model', then TensorRT's own terms, e.g. 'Parsing', 'Building engine'. Phases may nest. */
@@ -49,6 +53,18 @@ export interface BuildOptions {
   workspace?: number;
   /** With 'fp16': nodes to leave in FP32, by name or operator type; `*` stands for any characters. */
   keepFp32?: readonly string[];
+  /**
+   * Engines that were built are kept, and a build whose result is there takes as long as reading it: `fromCache`. The
+   * key is the SHA-256 of the model with its external data, the options, TensorRT's version and this package's, and
+   * the targets. A string is the folder; true (default) is `engines` in `NODE_TENSORRT_CACHE`, else in
+   * `~/.cache/node-tensorrt`; of more than 20 GB, what was not used for longest is removed. Where the variable
+   * `NODE_TENSORRT_ENGINE_CACHE` is 'off', the default is false.
+   */
+  cache?: boolean | string;
+  /** The engine that this one descends from, or its {@link Engine.id}: recorded in the manifest. */
+  parent?: Engine | string;
+  /** What else there is to say about where the engine comes from, for the manifest: JSON, at most 64 kB of it. */
+  lineage?: Readonly<Record<string, unknown>>;
   onProgress?(progress: BuildProgress): void;
   /** Aborting stops the build at TensorRT's next step; it rejects with the signal's reason. */
   signal?: AbortSignal;
@@ -64,22 +80,27 @@ const buildOptionNames = [
   'optimizationLevel',
   'workspace',
   'keepFp32',
+  'cache',
+  'parent',
+  'lineage',
   'onProgress',
   'signal',
 ] as const;
-const laterBuildOptions = ['masks', 'refit', 'timingCache', 'calibration', 'cache'] as const;
+const laterBuildOptions = ['masks', 'refit', 'timingCache', 'calibration'] as const;
 
 /** Of our types, those that TensorRT has (NvInfer.h, DataType). */
 const tensorrtTypes: ReadonlySet<DataType> = new Set<DataType>([
   ...(['float32', 'float16', 'bfloat16', 'int8', 'uint8', 'int32', 'int64', 'bool'] as const),
 ]);
 
+const maxLineageCharacters = 64_000;
+
 /** Weights beyond this are written beside the ONNX file, which ends at 2 GiB. */
 const maxInlineBytes = 1.5 * 2 ** 30;
 
 /**
- * Compiles an ONNX model, a file with its external data beside it or the bytes of one, into a TensorRT engine. All
- * work is done on threads of its own. With `target`, no GPU is needed.
+ * Compiles an ONNX model, a file with its external data beside it or the bytes of one, into a TensorRT engine, or takes
+ * it from the cache. All work is done on threads of its own. With `target`, no GPU is needed.
  * @throws (rejects) TensorRTError ERR_MODEL_NOT_FOUND, ERR_MODEL_INVALID, ERR_MODEL_UNSUPPORTED (names the node and
  *   the reason), ERR_BUILD_FAILED, ERR_NO_GPU, ERR_LIBRARY_NOT_FOUND, ERR_LIBRARY_UNSUPPORTED, ERR_OUT_OF_MEMORY,
  *   ERR_IO; TypeError or RangeError for bad arguments; the signal's reason
@@ -89,15 +110,65 @@ export async function buildEngine(model: string | Uint8Array, options: BuildOpti
     throw invalidArgType('model', 'a path or a Uint8Array', model);
   }
   const settings = readOptions(options);
-  const { onProgress, signal, precision, keepFp32 } = settings;
+  const { onProgress, signal } = settings;
   signal?.throwIfAborted();
 
   // Only who builds pays for loading what builds.
   const { findTensorRT } = await import('./tensorrt-library.js');
-  const { prepareModel } = await import('./prepare-model.js');
   const library = await findTensorRT(options.libraryPath);
-  const targets = settings.computeCapabilities ?? [gpuHere()];
+  const { targets, gpu } = settings.computeCapabilities
+    ? { targets: settings.computeCapabilities, gpu: undefined }
+    : gpuHere();
   signal?.throwIfAborted();
+  const build = () => compile(model, settings, library, targets);
+  if (settings.cache === false) return build();
+
+  const { EngineCache } = await import('./engine-cache.js');
+  const { digestModel } = await import('./model-digest.js');
+  const cache = new EngineCache(settings.cache);
+  const digest = await digestModel(model, cache.hashMemo, signal);
+  const key = cacheKey({ digest, settings, library, targets, gpu });
+  const onWait = onProgress && (() => onProgress({ phase: 'Waiting for another build', step: 0, steps: 1 }));
+  const engine = await cache.loadOrBuild(key, build, { signal, onWait });
+  signal?.throwIfAborted();
+  return engine.withProvenance(provenance(model, settings));
+}
+
+/**
+ * The name of what decides the plan. Profiles count as given: what they lack follows from the model. What only the
+ * manifest says does not count: see {@link Engine.withProvenance}.
+ */
+function cacheKey({
+  digest,
+  settings: { precision, profiles, recorded },
+  library: { flavour, version },
+  targets,
+  gpu,
+}: {
+  digest: ModelDigest;
+  settings: Settings;
+  library: NativeTensorRT;
+  targets: readonly number[];
+  /** Of this machine's GPU, for which the plan is tuned, its name. */
+  gpu: string | undefined;
+}): string {
+  const parts = { builder, flavour, version, targets, gpu, precision, profiles, options: recorded, digest };
+  return createHash('sha256').update(JSON.stringify(parts)).digest('hex');
+}
+
+function provenance(model: string | Uint8Array, { parent, lineage }: Settings): Provenance {
+  return { name: typeof model === 'string' ? path.basename(model) : undefined, parent, lineage };
+}
+
+/** A build, whatever the cache has. */
+async function compile(
+  model: string | Uint8Array,
+  settings: Settings,
+  library: NativeTensorRT,
+  targets: readonly number[],
+): Promise<Engine> {
+  const { onProgress, signal, precision, keepFp32 } = settings;
+  const { prepareModel } = await import('./prepare-model.js');
   const directory = buildDirectory();
   try {
     onProgress?.({ phase: 'Preparing model', step: 0, steps: 1 });
@@ -130,20 +201,17 @@ export async function buildEngine(model: string | Uint8Array, options: BuildOpti
       throw new TensorRTError(error.code as 'ERR_BUILD_FAILED', message, { cause: error });
     });
 
-    const { version } = require('../package.json') as { version: string };
+    const { name, ...line } = provenance(model, settings);
+    const { sha256, weightsSha256, producer } = prepared;
     const manifest: EngineManifest = {
       library: { flavour: library.flavour, version: library.version },
-      builder: version,
+      builder,
       targets: targets.map((number) => `sm_${number}`),
       precision,
       ...(prepared.cast ? { cast: prepared.cast } : {}),
       profiles,
-      model: {
-        ...(typeof model === 'string' ? { name: path.basename(model) } : {}),
-        sha256: prepared.sha256,
-        weightsSha256: prepared.weightsSha256,
-        producer: prepared.producer,
-      },
+      model: { name, sha256, weightsSha256, producer },
+      ...line,
       options: settings.recorded,
       created: new Date().toISOString(),
       warnings: result.warnings,
@@ -156,6 +224,8 @@ export async function buildEngine(model: string | Uint8Array, options: BuildOpti
     await directory.remove();
   }
 }
+
+type Settings = ReturnType<typeof readOptions>;
 
 /** Checks the options. `compiler` goes to TensorRT, `recorded` into the manifest: what is not a default. */
 function readOptions(options: BuildOptions) {
@@ -189,6 +259,9 @@ function readOptions(options: BuildOptions) {
     onProgress,
     signal,
     keepFp32,
+    cache: cacheOption(options.cache),
+    parent: parentOption(options.parent),
+    lineage: lineageOption(options.lineage),
     precision: precisionOption(options.precision),
     profiles: parseShapes(options.shapes),
     computeCapabilities: parseTargets(options.target),
@@ -199,6 +272,53 @@ function readOptions(options: BuildOptions) {
       ...(keepFp32.length > 0 ? { keepFp32 } : {}),
     },
   };
+}
+
+/** The cache's folder, undefined for the default one; false for none. */
+function cacheOption(cache: unknown): string | undefined | false {
+  if (cache === undefined && process.env.NODE_TENSORRT_ENGINE_CACHE === 'off') return false;
+  if (cache === undefined || cache === true) return undefined;
+  if (cache === false) return false;
+  if (typeof cache !== 'string') throw invalidArgType('options.cache', "a boolean or a folder's path", cache);
+  if (cache === '') throw invalidArgValue('options.cache', 'is an empty path.');
+  return cache;
+}
+
+function parentOption(parent: unknown): string | undefined {
+  if (parent === undefined) return undefined;
+  if (parent instanceof Engine) return parent.id;
+  if (typeof parent !== 'string')
+    throw invalidArgType('options.parent', "an Engine or an engine's id", parent);
+  if (!/^[0-9a-f]{64}$/.test(parent)) {
+    throw invalidArgValue('options.parent', `must be an engine's id, a SHA-256, not ${describe(parent)}.`);
+  }
+  return parent;
+}
+
+/** A copy: what the caller does with theirs afterwards changes nothing. */
+function lineageOption(lineage: unknown): Readonly<Record<string, unknown>> | undefined {
+  if (lineage === undefined) return undefined;
+  const option = 'options.lineage';
+  if (typeof lineage !== 'object' || lineage === null || Array.isArray(lineage)) {
+    throw invalidArgType(option, 'an object', lineage);
+  }
+  let text: string;
+  try {
+    text = JSON.stringify(lineage);
+  } catch (cause) {
+    throw Object.assign(invalidArgValue(option, `is no JSON: ${(cause as Error).message}`), { cause });
+  }
+  const copy = JSON.parse(text);
+  if (!isDeepStrictEqual(copy, lineage)) {
+    throw invalidArgValue(option, 'is no plain JSON: it would not come back from a file as it is.');
+  }
+  if (text.length > maxLineageCharacters) {
+    throw invalidArgValue(
+      option,
+      `has ${text.length} characters of JSON; ${maxLineageCharacters} are allowed.`,
+    );
+  }
+  return copy;
 }
 
 /** Native's build, which the signal stops. */
@@ -264,10 +384,13 @@ function parseTargets(target: unknown): number[] | undefined {
   return [...new Set(numbers)];
 }
 
-/** The number of this machine's first GPU: 89 for sm_89. */
-function gpuHere(): number {
+/** This machine's first GPU: its number, 89 for sm_89, and its name. */
+function gpuHere(): { targets: number[]; gpu: string } {
   const { gpus, error } = native().probeCuda();
-  if (error === undefined) return gpus[0].computeCapability[0] * 10 + gpus[0].computeCapability[1];
+  if (error === undefined) {
+    const [{ name, computeCapability }] = gpus;
+    return { targets: [computeCapability[0] * 10 + computeCapability[1]], gpu: name };
+  }
   throw new TensorRTError(
     'ERR_NO_GPU',
     `There is no GPU here to compile for: ${error} ` +

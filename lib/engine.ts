@@ -1,5 +1,6 @@
 import { closeSync, constants, openSync, readSync } from 'node:fs';
 import { setImmediate as nextTurn } from 'node:timers/promises';
+import { isDeepStrictEqual } from 'node:util';
 import { writeAtomically } from './atomic-file.js';
 import { type DataType, dataTypes } from './data-type.js';
 import { invalidArgType, TensorRTError } from './errors.js';
@@ -56,6 +57,10 @@ export interface EngineManifest {
     /** What exported it. */
     readonly producer: string;
   };
+  /** The {@link Engine.id} of the engine that this one descends from. */
+  readonly parent?: string;
+  /** What the builder of the engine chose to say about where it comes from. */
+  readonly lineage?: Readonly<Record<string, unknown>>;
   /** Build options that are not defaults. */
   readonly options: Readonly<Record<string, unknown>>;
   /** When it was built, ISO 8601. */
@@ -103,14 +108,25 @@ interface Contents {
   readonly layers: readonly LayerInfo[];
 }
 
+/** What a manifest says that has no part in the plan. */
+export interface Provenance {
+  /** The model file's. */
+  readonly name: string | undefined;
+  readonly parent: string | undefined;
+  readonly lineage: Readonly<Record<string, unknown>> | undefined;
+}
+
 /** A model compiled by TensorRT, in memory. Immutable. */
 export class Engine {
   /** The file's bytes: what comes before the plan (nothing, if it is a bare one), and the plan. */
   #file: FileBytes | undefined;
   readonly #contents: Contents | undefined;
+  /** Whether {@link buildEngine} found it in its cache, and compiled nothing. */
+  readonly fromCache: boolean;
 
-  private constructor(file: FileBytes, contents: Contents | undefined) {
+  private constructor(file: FileBytes, contents: Contents | undefined, fromCache = false) {
     this.#file = file;
+    this.fromCache = fromCache;
     this.#contents = contents && { ...contents, manifest: deepFreeze(contents.manifest) };
   }
 
@@ -140,11 +156,24 @@ export class Engine {
     return new Engine(parts, contents);
   }
 
-  /** The engine of a finished build. */
+  /**
+   * An engine file of the cache's.
+   * @internal
+   */
+  static async loadCached(file: string): Promise<Engine> {
+    const { file: parts, ...contents } = await parseContainer(await readWhole(file, 'engine'), file);
+    return new Engine(parts, contents, true);
+  }
+
+  /**
+   * The engine of a finished build.
+   * @internal
+   */
   static async assemble(
     manifest: EngineManifest,
     layers: readonly LayerInfo[],
     plan: Uint8Array,
+    fromCache = false,
   ): Promise<Engine> {
     const texts = [manifest, layers].map((part) => Buffer.from(JSON.stringify(part)));
     const head = Buffer.concat([Buffer.alloc(headerBytes), ...texts]);
@@ -155,7 +184,21 @@ export class Engine {
     });
     const file = { head, plan };
     head.set(await containerHash(file), hashOffset);
-    return new Engine(file, { manifest, layers });
+    // As the file says it: without what is undefined.
+    return new Engine(file, { manifest: JSON.parse(String(texts[0])), layers }, fromCache);
+  }
+
+  /**
+   * This engine, or another of the same plan if its manifest says otherwise than `provenance`.
+   * @internal
+   */
+  async withProvenance(provenance: Provenance): Promise<Engine> {
+    const { manifest, layers } = this.#described();
+    const { model, parent, lineage } = manifest;
+    if (isDeepStrictEqual({ name: model.name, parent, lineage }, provenance)) return this;
+    const { name, ...line } = provenance;
+    const changed = { ...manifest, ...line, model: { ...model, name } };
+    return Engine.assemble(changed, layers, this.#live().plan, this.fromCache);
   }
 
   /** @throws TensorRTError ERR_ENGINE_INCOMPATIBLE for a bare plan, which says nothing about itself */
@@ -170,6 +213,16 @@ export class Engine {
   /** @throws TensorRTError ERR_ENGINE_INCOMPATIBLE for a bare plan, which says nothing about itself */
   get outputs(): readonly EngineTensor[] {
     return this.manifest.outputs.map((output) => ({ ...output, profiles: [] }));
+  }
+
+  /**
+   * Hexadecimal SHA-256 of the engine file, its checksum: of every byte except the checksum itself.
+   * @throws TensorRTError ERR_ENGINE_INCOMPATIBLE for a bare plan, which has none
+   */
+  get id(): string {
+    this.#described();
+    const { head } = this.#live();
+    return Buffer.from(head.subarray(hashOffset, headerBytes)).toString('hex');
   }
 
   /** @throws TensorRTError ERR_ENGINE_INCOMPATIBLE for a bare plan, which says nothing about itself */

@@ -146,6 +146,14 @@ export interface NativeBuild {
   cancel(): void;
 }
 
+/** flock(2) on a file that exists while it is held. */
+export interface NativeFileLock {
+  /** False while another holds it, in this process too. Throws ERR_IO. */
+  tryAcquire(): boolean;
+  /** Removes the file. Nothing where it is not held. */
+  release(): void;
+}
+
 export interface NativeGpu {
   name: string;
   /** `[8, 9]` for sm_89. */
@@ -195,6 +203,7 @@ export interface NativeBinding {
   /** A folder to remove when the process exits, or this worker ends, before `disownDirectory(path)`. */
   ownDirectory(path: string): void;
   disownDirectory(path: string): void;
+  FileLock: new (path: string) => NativeFileLock;
   HostBuffer: new (byteLength: number) => HostBuffer;
   NativeSession: new (config: { concurrency: number; maxQueue: number }) => NativeSession;
 }

@@ -1,9 +1,9 @@
 import { createHash, type Hash } from 'node:crypto';
 import { mkdir, symlink, writeFile } from 'node:fs/promises';
 import path from 'node:path';
-import { parentPort, Worker, workerData } from 'node:worker_threads';
 import { type DataType, dataTypeFromOnnx, dataTypes } from './data-type.js';
 import { TensorRTError } from './errors.js';
+import { onModelThread, runOnModelThread } from './model-thread.js';
 import { type CastFloat16Report, castToFloat16 } from './onnx/cast-float16.js';
 import { readRange, readWhole } from './onnx/file-range.js';
 import { externalData, isExternal, tensorBytes, tensorSize } from './onnx/initializer.js';
@@ -44,8 +44,6 @@ export interface PreparedModel {
   readonly cast?: CastFloat16Report;
 }
 
-type Answer = { value: PreparedModel } | { error: { code?: string; name: string; message: string } };
-
 /**
  * Prepares a model on a thread of its own: parsing, hashing and casting gigabytes must not hold up the event loop.
  * @throws (rejects) TensorRTError ERR_MODEL_NOT_FOUND, ERR_MODEL_INVALID, ERR_MODEL_UNSUPPORTED, ERR_IO; the
@@ -55,44 +53,14 @@ export async function prepareModel(
   request: PrepareRequest,
   signal: AbortSignal | undefined,
 ): Promise<PreparedModel> {
-  signal?.throwIfAborted();
   const { model } = request;
+  if (typeof model === 'string') return runOnModelThread(__filename, request, [], signal);
   // A copy: the caller's bytes stay the caller's.
-  const bytes = typeof model === 'string' ? undefined : new Uint8Array(model);
-  const worker = new Worker(__filename, {
-    workerData: { ...request, model: bytes ?? model },
-    transferList: bytes ? [bytes.buffer] : [],
-    execArgv: [],
-  });
-  const stop = () => void worker.terminate();
-  signal?.addEventListener('abort', stop, { once: true });
-  try {
-    const answer = await new Promise<Answer | undefined>((resolve, reject) => {
-      worker.once('message', resolve);
-      worker.once('error', reject);
-      worker.once('exit', () => resolve(undefined));
-    });
-    signal?.throwIfAborted();
-    if (answer && 'value' in answer) return answer.value;
-    const { code, message } = answer?.error ?? { message: 'The thread that read the model ended.' };
-    if (code?.startsWith('ERR_') && answer?.error.name === 'TensorRTError') {
-      throw new TensorRTError(code as 'ERR_IO', message);
-    }
-    throw new TensorRTError('ERR_IO', `Could not prepare the model: ${message}`);
-  } catch (error) {
-    if ((error as NodeJS.ErrnoException).code === 'ERR_WORKER_OUT_OF_MEMORY') {
-      throw new TensorRTError('ERR_OUT_OF_MEMORY', 'There is not enough memory to read the model.', {
-        cause: error,
-      });
-    }
-    throw error;
-  } finally {
-    signal?.removeEventListener('abort', stop);
-    await worker.terminate();
-  }
+  const bytes = new Uint8Array(model);
+  return runOnModelThread(__filename, { ...request, model: bytes }, [bytes.buffer], signal);
 }
 
-// ---- on the worker's side --------------------------------------------------------------------------------------------
+// ---- on the other thread --------------------------------------------------------------------------------------------
 
 async function prepare(request: PrepareRequest): Promise<PreparedModel> {
   const { model: source } = request;
@@ -247,10 +215,4 @@ async function write(file: string, pieces: readonly Uint8Array[]): Promise<void>
   }
 }
 
-if (parentPort && require.main === module) {
-  const port = parentPort;
-  prepare(workerData as PrepareRequest).then(
-    (value) => port.postMessage({ value } satisfies Answer),
-    ({ code, name, message }) => port.postMessage({ error: { code, name, message } } satisfies Answer),
-  );
-}
+onModelThread(module, prepare);

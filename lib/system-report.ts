@@ -3,6 +3,7 @@ import { type NativeCuda, native, nativePath } from './native.js';
 import { findOnnxRuntime } from './onnxruntime-library.js';
 import { InferenceSession } from './session.js';
 import type { TensorRTLibrary } from './tensorrt-library.js';
+import { version } from './version.js';
 
 /** Something that this machine can or cannot do. */
 export interface Finding {
@@ -51,7 +52,6 @@ export interface SystemReport {
  * @throws (rejects) TensorRTError ERR_LIBRARY_NOT_FOUND when the addon itself can't be loaded
  */
 export async function inspectSystem(): Promise<SystemReport> {
-  const { version } = require('../package.json') as { version: string };
   const cuda = native().probeCuda();
   const { listTensorRT } = await import('./tensorrt-library.js');
   const tensorrt = await listTensorRT();

@@ -1,6 +1,7 @@
 // Module entry: registers the JavaScript classes, nothing else.
 #include "node/engine_builder.h"
 #include "node/environment.h"
+#include "node/file_lock.h"
 #include "node/host_buffer.h"
 #include "node/inference_session.h"
 #include "node/napi_setup.h"
@@ -36,6 +37,7 @@ Napi::Object start(Napi::Env env, Napi::Object exports) {
   exports["stopAll"] = Napi::Function::New(env, stopAll);
   exports["ownDirectory"] = Napi::Function::New(env, ownDirectory);
   exports["disownDirectory"] = Napi::Function::New(env, disownDirectory);
+  exports["FileLock"] = node_tensorrt::FileLock::define(env);
   exports["HostBuffer"] = node_tensorrt::HostBuffer::define(env);
   exports["NativeSession"] = node_tensorrt::InferenceSession::define(env);
   node_tensorrt::defineEngineBuilder(env, exports);

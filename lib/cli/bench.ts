@@ -23,6 +23,7 @@ import { resetPeakMemory, residentMemory } from '../resident-memory.js';
 import { InferenceSession, type SessionOptions, type ValueMetadata } from '../session.js';
 import { checkProfiles, completeProfiles, type DeclaredInput, rangeOf } from '../shapes.js';
 import type { Dims, Tensor } from '../tensor.js';
+import { version } from '../version.js';
 import { parseShapeFlag } from './build.js';
 import {
   parseDevice,
@@ -248,7 +249,7 @@ async function benchBatch(
     const contestants: Contestant[] = [
       {
         name: 'node-tensorrt',
-        version: packageVersion(),
+        version,
         runtime: session.runtime,
         loadMs,
         ...(peakBytes === undefined ? {} : { hostBytes: Math.max(peakBytes - inputBytes, 0) }),
@@ -305,10 +306,6 @@ function watchLoading() {
     milliseconds: () => performance.now() - began,
     peakBytes: () => (canReset ? residentMemory().peak - before : undefined),
   };
-}
-
-function packageVersion(): string {
-  return (require('../../package.json') as { version: string }).version;
 }
 
 interface Inputs {

@@ -1,5 +1,6 @@
 #!/usr/bin/env node
 import { Command, CommanderError } from 'commander';
+import { version } from '../version.js';
 import { addBenchCommand } from './bench.js';
 import { addBuildCommand } from './build.js';
 import { addDoctorCommand } from './doctor.js';
@@ -11,7 +12,6 @@ import { addRunCommand } from './run.js';
 // Exit codes: 0 done, 1 failed (one line on stderr, with the error's code), 2 wrong usage.
 
 async function main(): Promise<void> {
-  const { version } = require('../../package.json') as { version: string };
   const program = new Command('node-tensorrt')
     .description('TensorRT for Node.js: compile ONNX models into engines, look into them, run models')
     .version(version)

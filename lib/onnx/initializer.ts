@@ -2,7 +2,7 @@ import { isAbsolute, join, normalize, sep } from 'node:path';
 import { type DataType, dataTypeFromOnnx, dataTypes } from '../data-type.js';
 import { invalidArgValue, TensorRTError } from '../errors.js';
 import { readRangeWhole } from './file-range.js';
-import type { TensorProto } from './model.js';
+import type { GraphProto, ModelProto, NodeProto, SparseTensorProto, TensorProto } from './model.js';
 
 /** Elements of a tensor; float16 and bfloat16 are bit patterns in a Uint16Array, bool is 0 or 1 in a Uint8Array. */
 export type ElementArray =
@@ -128,6 +128,44 @@ export function externalData(tensor: TensorProto, directory: string): ExternalDa
     offset: byteCount(tensor, 'offset', entries.get('offset')) ?? 0,
     length: byteCount(tensor, 'length', entries.get('length')),
   };
+}
+
+/**
+ * The locations of all external data of a model, wherever its tensors are, in the order of names; without those that
+ * {@link externalData} refuses.
+ */
+export function externalLocations({ graph, functions = [] }: ModelProto): string[] {
+  const locations = new Set<string>();
+  const addTensors = (tensors: readonly (TensorProto | undefined)[]) => {
+    for (const tensor of tensors) {
+      if (!tensor || !isExternal(tensor)) continue;
+      try {
+        locations.add(externalData(tensor, '')!.path);
+      } catch {
+        // Who reads the tensor says what is wrong with it.
+      }
+    }
+  };
+  const addSparse = (tensors: readonly SparseTensorProto[] = []) => {
+    for (const { values, indices } of tensors) addTensors([values, indices]);
+  };
+  const addNodes = (nodes: readonly NodeProto[]) => {
+    for (const { t, tensors = [], sparseTensor, sparseTensors, g, graphs = [] } of nodes.flatMap(
+      (node) => node.attribute,
+    )) {
+      addTensors([t, ...tensors]);
+      addSparse([...(sparseTensor ? [sparseTensor] : []), ...(sparseTensors ?? [])]);
+      for (const subgraph of [...(g ? [g] : []), ...graphs]) addGraph(subgraph);
+    }
+  };
+  const addGraph = ({ initializer, sparseInitializer, node }: GraphProto) => {
+    addTensors(initializer);
+    addSparse(sparseInitializer);
+    addNodes(node);
+  };
+  addGraph(graph);
+  for (const { node } of functions) addNodes(node);
+  return [...locations].sort();
 }
 
 function byteCount(tensor: TensorProto, key: string, value: string | undefined): number | undefined {

@@ -1,0 +1,140 @@
+import { mkdir, readdir, rm, stat, utimes } from 'node:fs/promises';
+import path from 'node:path';
+import { cacheDirectory } from './cache-directory.js';
+import { Engine } from './engine.js';
+import type { TensorRTError } from './errors.js';
+import { type FileLock, fileLock, tryFileLock } from './file-lock.js';
+
+/** An entry: the key, in hexadecimal. */
+const entryName = /^([0-9a-f]{64})\.engine$/;
+/** What a writer of an entry leaves behind if it is killed (see `writeAtomically`), and its lock. */
+const remainsName = /^(?:\.([0-9a-f]{64})\.engine\.\w+\.tmp|([0-9a-f]{64})\.lock)$/;
+
+/**
+ * Engines by the key of what went into them: each an engine file, which is checked whole before it is used. Whatever
+ * moment its users are killed at, what they leave is whole, or is not taken for an entry. A key is built by one at a
+ * time, of all processes that share the folder. What was not used for longest goes first when it gets too large.
+ */
+export class EngineCache {
+  readonly directory: string;
+  readonly #maxBytes: number;
+
+  /** @param maxBytes of all entries; the one last written stays in any case */
+  constructor(directory = path.join(cacheDirectory(), 'engines'), maxBytes = 20e9) {
+    this.directory = directory;
+    this.#maxBytes = maxBytes;
+  }
+
+  /** The file of a {@link HashMemo}. */
+  get hashMemo(): string {
+    return path.join(this.directory, 'hashes.json');
+  }
+
+  /**
+   * The entry of a key, else what `build` makes, which becomes the entry. A folder or disk that does not allow this
+   * is warned of, and the engine built without.
+   * @param onWait called once if the engine is being built elsewhere, which is waited for
+   * @throws (rejects) what `build` throws; the signal's reason
+   */
+  async loadOrBuild(
+    key: string,
+    build: () => Promise<Engine>,
+    { signal, onWait }: { signal?: AbortSignal | undefined; onWait?: (() => void) | undefined },
+  ): Promise<Engine> {
+    const entry = await this.#load(key);
+    if (entry) return entry;
+    let lock: FileLock | undefined;
+    try {
+      await mkdir(this.directory, { recursive: true, mode: 0o700 });
+      lock = await fileLock(this.#lockFile(key), signal, onWait);
+    } catch (error) {
+      signal?.throwIfAborted();
+      warn(error);
+      return build();
+    }
+    try {
+      const builtMeanwhile = await this.#load(key);
+      if (builtMeanwhile) return builtMeanwhile;
+      const engine = await build();
+      try {
+        await engine.save(this.#entryFile(key));
+        await this.#tidy(key);
+      } catch (error) {
+        warn(error);
+      }
+      return engine;
+    } finally {
+      lock.release();
+    }
+  }
+
+  /** The files of all entries. */
+  async entries(): Promise<string[]> {
+    const names = await readdir(this.directory).catch(() => [] as string[]);
+    return names.filter((name) => entryName.test(name)).map((name) => path.join(this.directory, name));
+  }
+
+  #entryFile(key: string): string {
+    return path.join(this.directory, `${key}.engine`);
+  }
+
+  #lockFile(key: string): string {
+    return path.join(this.directory, `${key}.lock`);
+  }
+
+  /** undefined where there is none, or a damaged one, which is built anew and replaced. */
+  async #load(key: string): Promise<Engine | undefined> {
+    const file = this.#entryFile(key);
+    try {
+      const engine = await Engine.loadCached(file);
+      const now = new Date();
+      // The time of its last use; a folder that may only be read keeps no order.
+      await utimes(file, now, now).catch(() => undefined);
+      return engine;
+    } catch (error) {
+      const { code } = error as TensorRTError;
+      if (
+        code !== 'ERR_MODEL_NOT_FOUND' &&
+        code !== 'ERR_ENGINE_CORRUPT' &&
+        code !== 'ERR_ENGINE_INCOMPATIBLE'
+      )
+        warn(error);
+      return undefined;
+    }
+  }
+
+  /** Removes what killed builders left behind, then the oldest entries beyond the limit. Called under `key`'s lock. */
+  async #tidy(key: string): Promise<void> {
+    for (const name of await readdir(this.directory)) {
+      const [, written, locked] = remainsName.exec(name) ?? [];
+      const owner = written ?? locked;
+      // Its own lock is held: what there is of its key's is not this writer's, which has finished.
+      if (owner === undefined || name === `${key}.lock`) continue;
+      const lock = owner === key ? undefined : tryFileLock(this.#lockFile(owner));
+      if (owner !== key && !lock) continue;
+      if (written) await rm(path.join(this.directory, name), { force: true });
+      lock?.release();
+    }
+
+    const entries: { file: string; size: number; used: number }[] = [];
+    for (const file of await this.entries()) {
+      const stats = await stat(file).catch(() => undefined);
+      if (stats) entries.push({ file, size: stats.size, used: stats.mtimeMs });
+    }
+    let total = entries.reduce((sum, { size }) => sum + size, 0);
+    for (const { file, size } of entries.sort((a, b) => a.used - b.used)) {
+      if (total <= this.#maxBytes) break;
+      if (file === this.#entryFile(key)) continue;
+      await rm(file, { force: true });
+      total -= size;
+    }
+  }
+}
+
+function warn(error: unknown): void {
+  const { message, code } = error as NodeJS.ErrnoException;
+  process.emitWarning(`The engine cache is of no use: ${message} NODE_TENSORRT_CACHE names another folder.`, {
+    type: 'NodeTensorRTWarning',
+    ...(code ? { code } : {}),
+  });
+}

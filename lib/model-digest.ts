@@ -1,0 +1,123 @@
+import { createHash } from 'node:crypto';
+import type { BigIntStats } from 'node:fs';
+import { stat } from 'node:fs/promises';
+import path from 'node:path';
+import { type FileHash, HashMemo } from './hash-memo.js';
+import { onModelThread, runOnModelThread } from './model-thread.js';
+import { readRange, readWhole } from './onnx/file-range.js';
+import { externalLocations } from './onnx/initializer.js';
+import { parseModel } from './onnx/model.js';
+
+/** What a model is, to its last byte. */
+export interface ModelDigest {
+  /** Hexadecimal SHA-256 of the ONNX file. */
+  readonly sha256: string;
+  /** Of each file of external data, by its path relative to the model's folder; null where it can't be read. */
+  readonly external: Readonly<Record<string, string | null>>;
+}
+
+interface DigestRequest {
+  readonly model: string | Uint8Array;
+  readonly memo: string;
+}
+
+/**
+ * Hashes a model and its external data, on a thread of its own, unless the memo knows the files. What is no model, or
+ * lacks external data, has a digest too: {@link prepareModel} refuses it.
+ * @param memo a {@link HashMemo}'s file
+ * @throws (rejects) TensorRTError ERR_MODEL_NOT_FOUND, ERR_IO, ERR_OUT_OF_MEMORY; the signal's reason
+ */
+export async function digestModel(
+  model: string | Uint8Array,
+  memo: string,
+  signal?: AbortSignal,
+): Promise<ModelDigest> {
+  if (typeof model === 'string') {
+    const remembered = await digestFiles(path.resolve(model), await HashMemo.read(memo), recall);
+    if (remembered) return remembered;
+    return runOnModelThread(__filename, { model: path.resolve(model), memo }, [], signal);
+  }
+  // A copy: the caller's bytes stay the caller's.
+  const bytes = new Uint8Array(model);
+  return runOnModelThread(__filename, { model: bytes, memo }, [bytes.buffer], signal);
+}
+
+/** What is known of a file, or how to find out; undefined: not yet known. */
+type Lookup = (file: string, isModel: boolean, memo: HashMemo) => Promise<FileHash | undefined>;
+
+async function digestFiles(model: string, memo: HashMemo, lookUp: Lookup): Promise<ModelDigest | undefined> {
+  const known = await lookUp(model, true, memo);
+  if (!known) return undefined;
+  const external: Record<string, string | null> = Object.create(null);
+  for (const location of known.external ?? []) {
+    const file = path.join(path.dirname(model), location);
+    const readable = await stat(file).then(
+      (stats) => stats.isFile(),
+      () => false,
+    );
+    const hash = readable ? await lookUp(file, false, memo) : { sha256: null };
+    if (!hash) return undefined;
+    external[location] = hash.sha256;
+  }
+  return { sha256: known.sha256, external };
+}
+
+async function recall(file: string, _: boolean, memo: HashMemo): Promise<FileHash | undefined> {
+  const stats = await statistics(file);
+  return stats && memo.get(stats);
+}
+
+function statistics(file: string): Promise<BigIntStats | undefined> {
+  return stat(file, { bigint: true }).catch(() => undefined);
+}
+
+// ---- on the other thread --------------------------------------------------------------------------------------------
+
+async function digest({ model, memo: memoFile }: DigestRequest): Promise<ModelDigest> {
+  // Bytes have no folder to find external data in.
+  if (typeof model !== 'string') return { sha256: sha256(model), external: {} };
+  const memo = await HashMemo.read(memoFile);
+  const answer = await digestFiles(model, memo, hashFile);
+  await memo.save();
+  return answer!;
+}
+
+async function hashFile(file: string, isModel: boolean, memo: HashMemo): Promise<FileHash> {
+  const began = Date.now();
+  const before = await statistics(file);
+  const known = before && memo.get(before);
+  if (known) return known;
+  const hash = isModel ? await hashModelFile(file) : { sha256: hashLargeFile(file) };
+  const after = await statistics(file);
+  const isSame = (key: 'dev' | 'ino' | 'size' | 'mtimeNs' | 'ctimeNs') => before?.[key] === after?.[key];
+  if (before && (['dev', 'ino', 'size', 'mtimeNs', 'ctimeNs'] as const).every(isSame)) {
+    memo.set(before, began, hash);
+  }
+  return hash;
+}
+
+async function hashModelFile(file: string): Promise<FileHash> {
+  const bytes = await readWhole(file, 'model');
+  return { sha256: sha256(bytes), external: locations(bytes) };
+}
+
+function locations(bytes: Uint8Array): string[] {
+  try {
+    return externalLocations(parseModel(bytes));
+  } catch {
+    return [];
+  }
+}
+
+function hashLargeFile(file: string): string {
+  const hash = createHash('sha256');
+  const all = { offset: 0, length: undefined };
+  readRange(file, 'external data', all, 2 ** 22, (piece) => hash.update(piece));
+  return hash.digest('hex');
+}
+
+function sha256(bytes: Uint8Array): string {
+  return createHash('sha256').update(bytes).digest('hex');
+}
+
+onModelThread(module, digest);
