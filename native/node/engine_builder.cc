@@ -86,7 +86,7 @@ BuildRequest readRequest(const Napi::Object& object) {
   for (uint32_t p = 0; p < profiles.Length(); ++p) {
     const Napi::Object ranges = profiles.Get(p).As<Napi::Object>();
     const Napi::Array inputs = ranges.GetPropertyNames();
-    tensorrt::Profile& profile = request.profiles.emplace_back();
+    Profile& profile = request.profiles.emplace_back();
     for (uint32_t i = 0; i < inputs.Length(); ++i) {
       const Napi::Value input = inputs.Get(i);
       const Napi::Object range = ranges.Get(input).As<Napi::Object>();

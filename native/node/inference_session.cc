@@ -99,12 +99,12 @@ std::vector<bool> inPlaceOutputs(const Run& run) {
 // What outlives the JavaScript object: it may be collected while its threads still free the model.
 struct InferenceSession::Threads final : Stoppable, std::enable_shared_from_this<InferenceSession::Threads> {
   Threads(SessionConfig config, Environment& environment)
-      : environment(environment), session(config), pool(kIdlePoolBytes) {}
+      : environment(environment), session(config), pool(kIdlePoolBytes, hostMemory()) {}
   void stop() override { session.stop(); }
 
   Environment& environment;
   Session session;
-  HostMemoryPool pool;
+  MemoryPool pool;
   std::string runtimeName;
   std::string runtimeVersion;
   bool started = false;

@@ -11,6 +11,7 @@
 #include <variant>
 #include <vector>
 
+#include "core/host_memory.h"
 #include "core/tensor.h"
 
 namespace node_tensorrt {
@@ -25,6 +26,18 @@ struct TensorInfo {
   DataType type = DataType::kUndefined;
   std::vector<Dimension> shape;
 };
+
+// The shapes of one input that a plan is compiled for; for an input whose values are shapes (a shape tensor),
+// its values instead.
+struct ShapeRange {
+  std::string input;
+  Shape min;
+  Shape opt;
+  Shape max;
+};
+
+// Ranges that hold together.
+using Profile = std::vector<ShapeRange>;
 
 // Where a run's time went on a device, in milliseconds.
 struct DeviceTiming {
@@ -54,6 +67,19 @@ class ExecutionContext {
   virtual void reset() = 0;
 };
 
+// What a loaded model takes of a device, in bytes, and what became of its CUDA graphs.
+struct DeviceStats {
+  size_t weights = 0;
+  size_t activations = 0;  // of all contexts
+  size_t io = 0;           // inputs and outputs, with what the pool keeps of them
+  size_t pinned = 0;       // host memory that the device copies from and to, likewise
+  size_t free = 0;         // of the device
+  size_t total = 0;
+  uint64_t graphsCaptured = 0;
+  uint64_t graphsReplayed = 0;
+  uint64_t graphsRefused = 0;  // shapes whose work could not be captured
+};
+
 // A loaded model. Immutable and thread-safe; contexts may outlive it.
 class Model {
  public:
@@ -61,6 +87,15 @@ class Model {
   virtual const std::vector<TensorInfo>& inputs() const noexcept = 0;
   virtual const std::vector<TensorInfo>& outputs() const noexcept = 0;
   virtual std::unique_ptr<ExecutionContext> createContext() = 0;
+
+  // Some profile must accept a run's inputs, where there are any.
+  virtual std::vector<Profile> profiles() const { return {}; }
+  // Where inputs are best copied to before a run.
+  virtual MemorySource inputMemory() const { return hostMemory(); }
+  // Nothing for a model in host memory.
+  virtual std::optional<DeviceStats> deviceStats() const { return std::nullopt; }
+  // Keeps what runs have taught, where there is a place for it, so that the next load need not learn it.
+  virtual void persist() {}
 };
 
 // A path, or the bytes of the model itself.

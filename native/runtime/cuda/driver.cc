@@ -4,6 +4,8 @@
 
 #include <array>
 #include <fstream>
+#include <memory>
+#include <mutex>
 #include <optional>
 #include <sstream>
 #include <string_view>
@@ -103,41 +105,7 @@ std::string uuidText(const std::array<unsigned char, 16>& bytes) {
   return text;
 }
 
-// Calls `name` in the driver; throws Error(ERR_NO_GPU) that names it and CUDA's error.
-class Driver {
- public:
-  explicit Driver(const std::string& path) : library_(SharedLibrary::open(path)) {}
-
-  template <class... Parameters, class... Arguments>
-  void call(const char* name, int (*)(Parameters...), Arguments... arguments) const {
-    const int status = library_.symbol<int(Parameters...)>(name)(arguments...);
-    if (status == kSuccess) return;
-    const char* error = nullptr;
-    auto* errorName = library_.find<int(int, const char**)>("cuGetErrorName");
-    if (errorName == nullptr || errorName(status, &error) != kSuccess || error == nullptr)
-      error = "unknown error";
-    throw Error("ERR_NO_GPU", std::string("The CUDA driver's ") + name + " failed with " + error + " (" +
-                                  std::to_string(status) + ").");
-  }
-
-  template <class F>
-  F* find(const char* name) const {
-    return library_.find<F>(name);
-  }
-
-  // The file behind the name that it was opened by.
-  std::string file() const {
-    Dl_info found = {};
-    void* symbol = reinterpret_cast<void*>(library_.find<int(unsigned)>("cuInit"));
-    return symbol != nullptr && dladdr(symbol, &found) != 0 ? found.dli_fname : library_.path();
-  }
-
- private:
-  SharedLibrary library_;
-};
-
-template <class... Parameters>
-using Function = int (*)(Parameters...);
+constexpr char kNoDriver[] = "There is no NVIDIA driver here. ";
 
 }  // namespace
 
@@ -150,43 +118,21 @@ Report probe(const DriverFiles& files) {
     try {
       opened.emplace(files.cuda);
     } catch (const Error& error) {
-      report.error = std::string("There is no NVIDIA driver here. ") + error.what();
+      report.error = kNoDriver + std::string(error.what());
       return report;
     }
     const Driver& driver = *opened;
     report.library = driver.file();
     int version = 0;
-    driver.call("cuDriverGetVersion", Function<int*>{}, &version);
+    driver.call(driver.driverGetVersion, &version);
     // 13010 for 13.1
     report.cudaVersion = std::to_string(version / 1000) + '.' + std::to_string(version % 1000 / 10);
-    driver.call("cuInit", Function<unsigned>{}, 0u);
+    driver.call(driver.init, 0u);
     int count = 0;
-    driver.call("cuDeviceGetCount", Function<int*>{}, &count);
+    driver.call(driver.deviceGetCount, &count);
     for (int ordinal = 0; ordinal < count; ++ordinal) {
-      Gpu gpu;
-      int device = 0;
-      std::array<char, 256> name = {};
-      driver.call("cuDeviceGet", Function<int*, int>{}, &device, ordinal);
-      driver.call("cuDeviceGetName", Function<char*, int, int>{}, name.data(),
-                  static_cast<int>(name.size() - 1), device);
-      driver.call("cuDeviceGetAttribute", Function<int*, int, int>{}, &gpu.major, kComputeCapabilityMajor,
-                  device);
-      driver.call("cuDeviceGetAttribute", Function<int*, int, int>{}, &gpu.minor, kComputeCapabilityMinor,
-                  device);
-      driver.call("cuDeviceTotalMem_v2", Function<size_t*, int>{}, &gpu.memory, device);
-      gpu.name = name.data();
-      std::array<unsigned char, 16> uuid = {};
-      if (auto* ask = driver.find<int(void*, int)>("cuDeviceGetUuid_v2");
-          ask && ask(uuid.data(), device) == kSuccess) {
-        gpu.uuid = uuidText(uuid);
-        nvml.describe(gpu);
-      }
-      std::array<char, 32> bus = {};
-      if (auto* ask = driver.find<int(char*, int, int)>("cuDeviceGetPCIBusId");
-          ask && ask(bus.data(), static_cast<int>(bus.size()), device) == kSuccess) {
-        gpu.pciBusId = bus.data();
-      }
-      report.gpus.push_back(std::move(gpu));
+      report.gpus.push_back(describe(driver, ordinal));
+      if (!report.gpus.back().uuid.empty()) nvml.describe(report.gpus.back());
     }
     if (report.gpus.empty()) report.error = "The CUDA driver reports no GPU.";
   } catch (const Error& error) {
@@ -194,6 +140,86 @@ Report probe(const DriverFiles& files) {
     report.error = error.what();
   }
   return report;
+}
+
+Gpu describe(const Driver& driver, int ordinal) {
+  Gpu gpu;
+  int device = 0;
+  std::array<char, 256> name = {};
+  driver.call(driver.deviceGet, &device, ordinal);
+  driver.call(driver.deviceGetName, name.data(), static_cast<int>(name.size() - 1), device);
+  driver.call(driver.deviceGetAttribute, &gpu.major, kComputeCapabilityMajor, device);
+  driver.call(driver.deviceGetAttribute, &gpu.minor, kComputeCapabilityMinor, device);
+  driver.call(driver.deviceTotalMem, &gpu.memory, device);
+  gpu.name = name.data();
+  std::array<unsigned char, 16> uuid = {};
+  if (driver.deviceGetUuid(uuid.data(), device) == kSuccess) gpu.uuid = uuidText(uuid);
+  std::array<char, 32> bus = {};
+  if (driver.deviceGetPciBusId(bus.data(), static_cast<int>(bus.size()), device) == kSuccess) {
+    gpu.pciBusId = bus.data();
+  }
+  return gpu;
+}
+
+std::string Driver::file() const {
+  Dl_info found = {};
+  void* symbol = reinterpret_cast<void*>(library_.find<int(unsigned)>(init.name()));
+  return symbol != nullptr && dladdr(symbol, &found) != 0 ? found.dli_fname : library_.path();
+}
+
+const Driver& Driver::instance() {
+  static std::mutex& mutex = *new std::mutex;
+  static const Driver* driver = nullptr;  // never closed: TensorRT's own threads may be in it
+  std::lock_guard lock(mutex);
+  if (driver == nullptr) {
+    std::unique_ptr<Driver> opened;
+    try {
+      opened = std::make_unique<Driver>(DriverFiles().cuda);
+    } catch (const Error& error) {
+      throw Error("ERR_NO_GPU", kNoDriver + std::string(error.what()));
+    }
+    opened->call(opened->init, 0u);
+    driver = opened.release();
+  }
+  return *driver;
+}
+
+void Driver::fail(const char* name, int status) const {
+  const char* error = nullptr;
+  if (getErrorName(status, &error) != 0 || error == nullptr) error = "unknown error";
+  std::string message = "The CUDA driver's ";
+  message.append(name).append(" failed with ").append(error);
+  message += " (" + std::to_string(status) + ").";
+  switch (status) {
+    case 2:  // CUDA_ERROR_OUT_OF_MEMORY
+      throw Error("ERR_OUT_OF_MEMORY", "The GPU's memory does not suffice. " + message);
+    case 3:    // CUDA_ERROR_NOT_INITIALIZED
+    case 34:   // CUDA_ERROR_STUB_LIBRARY
+    case 46:   // CUDA_ERROR_DEVICE_UNAVAILABLE
+    case 100:  // CUDA_ERROR_NO_DEVICE
+    case 101:  // CUDA_ERROR_INVALID_DEVICE
+    case 802:  // CUDA_ERROR_SYSTEM_NOT_READY
+    case 803:  // CUDA_ERROR_SYSTEM_DRIVER_MISMATCH
+    case 804:  // CUDA_ERROR_COMPAT_NOT_SUPPORTED_ON_DEVICE
+      throw Error("ERR_NO_GPU", message);
+    case 214:  // CUDA_ERROR_ECC_UNCORRECTABLE
+    case 700:  // CUDA_ERROR_ILLEGAL_ADDRESS
+    case 702:  // CUDA_ERROR_LAUNCH_TIMEOUT
+    case 709:  // CUDA_ERROR_CONTEXT_IS_DESTROYED
+    case 710:  // CUDA_ERROR_ASSERT
+    case 714:  // CUDA_ERROR_HARDWARE_STACK_ERROR
+    case 715:  // CUDA_ERROR_ILLEGAL_INSTRUCTION
+    case 716:  // CUDA_ERROR_MISALIGNED_ADDRESS
+    case 717:  // CUDA_ERROR_INVALID_ADDRESS_SPACE
+    case 718:  // CUDA_ERROR_INVALID_PC
+    case 719:  // CUDA_ERROR_LAUNCH_FAILED
+      // cuda.h: "This leaves the process in an inconsistent state … the process must be terminated and
+      // relaunched".
+      throw Error("ERR_EXECUTION_FAILED",
+                  message + " The GPU is lost to this process: dispose of its sessions and start another.");
+    default:
+      throw Error("ERR_EXECUTION_FAILED", message);
+  }
 }
 
 }  // namespace node_tensorrt::cuda

@@ -1,9 +1,18 @@
-// The CUDA driver, opened at run time: what it says of this machine's GPUs.
+// The CUDA driver, opened at run time: its functions, and what it says of this machine's GPUs.
 #pragma once
 
 #include <cstddef>
 #include <string>
 #include <vector>
+
+#include "runtime/shared_library.h"
+
+// What cuda.h calls them. TensorRT's cudaStream_t and cudaEvent_t are these pointers too.
+struct CUctx_st;
+struct CUstream_st;
+struct CUevent_st;
+struct CUgraph_st;
+struct CUgraphExec_st;
 
 namespace node_tensorrt::cuda {
 
@@ -37,5 +46,100 @@ struct DriverFiles {
 // Initialises CUDA in this process on the first call, which takes some hundred milliseconds where there is a
 // GPU. Any thread.
 Report probe(const DriverFiles& files = {});
+
+using DevicePointer = unsigned long long;  // CUdeviceptr
+
+// One of the driver's functions. CUresult, CUdevice and enumerations are ints in its interface.
+template <class... Parameters>
+class Function {
+ public:
+  Function(const SharedLibrary& library, const char* name)
+      : name_(name), address_(library.find<int(Parameters...)>(name)) {}
+
+  const char* name() const noexcept { return name_; }
+  // 0 is success; 34, CUDA_ERROR_STUB_LIBRARY, also says that this driver has no such function.
+  int operator()(Parameters... arguments) const noexcept {
+    return address_ != nullptr ? address_(arguments...) : 34;
+  }
+
+ private:
+  const char* name_;
+  int (*address_)(Parameters...);
+};
+
+// The functions that we call, by the names that cuda.h's macros give the newest of each.
+class Driver {
+  const SharedLibrary library_;
+
+ public:
+  // Opens `libcuda.so.1` and initialises CUDA, once per process; it stays loaded. Throws Error(ERR_NO_GPU).
+  // Any thread.
+  static const Driver& instance();
+
+  // Throws Error(ERR_LIBRARY_NOT_FOUND).
+  explicit Driver(const std::string& path) : library_(SharedLibrary::open(path)) {}
+
+  // Calls `function`. A failure becomes an Error that names it and CUDA's error: ERR_OUT_OF_MEMORY,
+  // ERR_NO_GPU or ERR_EXECUTION_FAILED.
+  template <class... Parameters, class... Arguments>
+  void call(const Function<Parameters...>& function, Arguments... arguments) const {
+    if (const int status = function(arguments...); status != 0) fail(function.name(), status);
+  }
+
+  // The file behind the name that it was opened by.
+  std::string file() const;
+
+  // As call() throws.
+  [[noreturn]] void fail(const char* name, int status) const;
+
+  const Function<unsigned> init{library_, "cuInit"};
+  const Function<int*> driverGetVersion{library_, "cuDriverGetVersion"};
+  const Function<int, const char**> getErrorName{library_, "cuGetErrorName"};
+
+  const Function<int*> deviceGetCount{library_, "cuDeviceGetCount"};
+  const Function<int*, int> deviceGet{library_, "cuDeviceGet"};
+  const Function<char*, int, int> deviceGetName{library_, "cuDeviceGetName"};
+  const Function<int*, int, int> deviceGetAttribute{library_, "cuDeviceGetAttribute"};
+  const Function<size_t*, int> deviceTotalMem{library_, "cuDeviceTotalMem_v2"};
+  const Function<unsigned char*, int> deviceGetUuid{library_, "cuDeviceGetUuid_v2"};
+  const Function<char*, int, int> deviceGetPciBusId{library_, "cuDeviceGetPCIBusId"};
+
+  const Function<CUctx_st**, int> devicePrimaryCtxRetain{library_, "cuDevicePrimaryCtxRetain"};
+  const Function<CUctx_st*> ctxPushCurrent{library_, "cuCtxPushCurrent_v2"};
+  const Function<CUctx_st**> ctxPopCurrent{library_, "cuCtxPopCurrent_v2"};
+
+  const Function<size_t*, size_t*> memGetInfo{library_, "cuMemGetInfo_v2"};
+  const Function<DevicePointer*, size_t> memAlloc{library_, "cuMemAlloc_v2"};
+  const Function<DevicePointer> memFree{library_, "cuMemFree_v2"};
+  const Function<void**, size_t, unsigned> memHostAlloc{library_, "cuMemHostAlloc"};
+  const Function<void*> memFreeHost{library_, "cuMemFreeHost"};
+  const Function<DevicePointer, const void*, size_t, CUstream_st*> memcpyHtoDAsync{library_,
+                                                                                   "cuMemcpyHtoDAsync_v2"};
+  const Function<void*, DevicePointer, size_t, CUstream_st*> memcpyDtoHAsync{library_,
+                                                                             "cuMemcpyDtoHAsync_v2"};
+  const Function<DevicePointer, DevicePointer, size_t, CUstream_st*> memcpyDtoDAsync{library_,
+                                                                                     "cuMemcpyDtoDAsync_v2"};
+
+  const Function<CUstream_st**, unsigned> streamCreate{library_, "cuStreamCreate"};
+  const Function<CUstream_st*> streamDestroy{library_, "cuStreamDestroy_v2"};
+  const Function<CUstream_st*> streamSynchronize{library_, "cuStreamSynchronize"};
+  const Function<CUstream_st*, int> streamBeginCapture{library_, "cuStreamBeginCapture_v2"};
+  const Function<CUstream_st*, CUgraph_st**> streamEndCapture{library_, "cuStreamEndCapture"};
+
+  const Function<CUevent_st**, unsigned> eventCreate{library_, "cuEventCreate"};
+  const Function<CUevent_st*> eventDestroy{library_, "cuEventDestroy_v2"};
+  const Function<CUevent_st*, CUstream_st*> eventRecord{library_, "cuEventRecord"};
+  // cuda.h has an _v2 from CUDA 12.8 on, for events that were never recorded; every driver has this one.
+  const Function<float*, CUevent_st*, CUevent_st*> eventElapsedTime{library_, "cuEventElapsedTime"};
+
+  const Function<CUgraphExec_st**, CUgraph_st*, unsigned long long> graphInstantiate{
+      library_, "cuGraphInstantiateWithFlags"};
+  const Function<CUgraphExec_st*, CUstream_st*> graphLaunch{library_, "cuGraphLaunch"};
+  const Function<CUgraph_st*> graphDestroy{library_, "cuGraphDestroy"};
+  const Function<CUgraphExec_st*> graphExecDestroy{library_, "cuGraphExecDestroy"};
+};
+
+// The GPU with this ordinal. Throws as Driver::call.
+Gpu describe(const Driver& driver, int ordinal);
 
 }  // namespace node_tensorrt::cuda

@@ -16,6 +16,7 @@
 #include "core/error.h"
 #include "runtime/cuda/driver.h"
 #include "runtime/tensorrt/api.h"
+#include "runtime/tensorrt/engine.h"
 #include "runtime/tensorrt/flavour.h"
 #include "runtime/tensorrt/messages.h"
 
@@ -491,6 +492,11 @@ class FlavourLibrary final : public Library {
   const Capabilities& capabilities() const noexcept override { return files_.capabilities; }
   const std::string& version() const noexcept override { return files_.version; }
   const std::string& path() const noexcept override { return files_.core.path(); }
+
+  std::unique_ptr<Model> loadEngine(std::span<const uint8_t> plan, const EngineOptions& options,
+                                    std::stop_token stop) const override {
+    return NODE_TENSORRT_FLAVOUR::loadEngine(files_, plan, options, std::move(stop));
+  }
 
  private:
   BuildResult build(const BuildRequest& request, std::stop_token stop,

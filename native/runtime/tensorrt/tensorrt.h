@@ -6,6 +6,7 @@
 #include <cstdint>
 #include <memory>
 #include <optional>
+#include <span>
 #include <stop_token>
 #include <string>
 #include <string_view>
@@ -13,19 +14,9 @@
 
 #include "core/data_type.h"
 #include "core/tensor.h"
+#include "runtime/runtime.h"
 
 namespace node_tensorrt::tensorrt {
-
-// The shapes of one input that a plan is compiled for; for an input whose values are shapes (a shape tensor),
-// its values instead.
-struct ShapeRange {
-  std::string input;
-  Shape min;
-  Shape opt;
-  Shape max;
-};
-
-using Profile = std::vector<ShapeRange>;
 
 struct BuildRequest {
   std::string model;      // the ONNX file
@@ -59,6 +50,13 @@ struct BuildResult {
   std::vector<TensorDescription> outputs;
   std::vector<LayerDescription> layers;
   std::vector<std::string> warnings;  // TensorRT's, in order, without repetitions
+};
+
+struct EngineOptions {
+  int device = 0;  // CUDA's ordinal
+  bool cudaGraph = true;
+  // TensorRT-RTX compiles kernels when it first runs a plan: the file that keeps them; empty: none.
+  std::string runtimeCache;
 };
 
 class BuildObserver {
@@ -111,6 +109,12 @@ class Library {
   // fusions) is its own. A build that is still running when the process exits is stopped; the process ends
   // soon in any case.
   BuildResult buildPlan(const BuildRequest& request, std::stop_token stop, BuildObserver& observer) const;
+
+  // Loads a plan onto a GPU. It is never allowed to run code of its own on the host. Throws Cancelled once
+  // `stop` was requested, before or after TensorRT's part, and Error with one of ERR_NO_GPU,
+  // ERR_ENGINE_INCOMPATIBLE, ERR_ENGINE_CORRUPT, ERR_OUT_OF_MEMORY, ERR_MODEL_UNSUPPORTED.
+  virtual std::unique_ptr<Model> loadEngine(std::span<const uint8_t> plan, const EngineOptions& options,
+                                            std::stop_token stop) const = 0;
 
  private:
   virtual BuildResult build(const BuildRequest& request, std::stop_token stop,

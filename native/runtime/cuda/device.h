@@ -1,0 +1,113 @@
+// A GPU and what belongs to it: its primary context, memory, streams, events and graphs.
+#pragma once
+
+#include <cstddef>
+#include <functional>
+#include <memory>
+#include <string>
+
+#include "core/memory_pool.h"
+#include "runtime/cuda/driver.h"
+
+namespace node_tensorrt::cuda {
+
+// One per GPU and process, for the life of the process: the CUDA runtime inside TensorRT keeps the primary
+// context as long.
+class Device {
+ public:
+  // The GPU with this ordinal (of CUDA_VISIBLE_DEVICES, as CUDA counts). Throws Error(ERR_NO_GPU), or another
+  // of Driver::call's. Any thread.
+  static const Device& open(int ordinal);
+
+  const Driver& driver() const noexcept { return driver_; }
+  int ordinal() const noexcept { return ordinal_; }
+  const Gpu& gpu() const noexcept { return gpu_; }
+
+  struct Memory {
+    size_t free;
+    size_t total;
+  };
+  Memory memory() const;
+
+  // Sources for pools. What they release after the GPU was lost is lost with it.
+  MemorySource deviceMemory() const;
+  MemorySource pinnedMemory() const;
+
+ private:
+  friend class Current;
+  Device(const Driver& driver, int ordinal);
+
+  const Driver& driver_;
+  const int ordinal_;
+  Gpu gpu_;
+  CUctx_st* context_ = nullptr;
+};
+
+// Makes the device's context the calling thread's, for its own lifetime. Everything below needs one.
+class Current {
+ public:
+  explicit Current(const Device& device);
+  Current(const Current&) = delete;
+  ~Current();
+
+ private:
+  const Device& device_;
+};
+
+// A non-blocking stream: TensorRT synchronizes the whole device on the default one.
+class Stream {
+ public:
+  explicit Stream(const Device& device);
+  Stream(const Stream&) = delete;
+  ~Stream();
+
+  CUstream_st* get() const noexcept { return stream_; }
+  void synchronize() const;
+
+  void copyToDevice(void* to, const void* from, size_t bytes) const;
+  void copyToHost(void* to, const void* from, size_t bytes) const;
+  void copyOnDevice(void* to, const void* from, size_t bytes) const;
+
+ private:
+  const Driver& driver_;
+  CUstream_st* stream_ = nullptr;
+};
+
+// Copies from the device and waits for it. Any thread, whatever context is current.
+void download(const Device& device, void* to, const void* from, size_t bytes);
+
+// A point in a stream, with its time.
+class Event {
+ public:
+  explicit Event(const Device& device);
+  Event(const Event&) = delete;
+  ~Event();
+
+  void record(const Stream& stream) const;
+  // Milliseconds from `earlier`; both were recorded, and the stream has passed them.
+  double since(const Event& earlier) const;
+
+ private:
+  const Driver& driver_;
+  CUevent_st* event_ = nullptr;
+};
+
+// Work of a stream, recorded once and launched at once.
+class Graph {
+ public:
+  // What `enqueue` gives to the stream; null where it returns false or does what can't be captured.
+  static std::unique_ptr<Graph> capture(const Device& device, const Stream& stream,
+                                        const std::function<bool()>& enqueue);
+  Graph(const Graph&) = delete;
+  ~Graph();
+
+  void launch(const Stream& stream) const;
+
+ private:
+  Graph(const Driver& driver, CUgraphExec_st* graph) : driver_(driver), graph_(graph) {}
+
+  const Driver& driver_;
+  CUgraphExec_st* graph_;
+};
+
+}  // namespace node_tensorrt::cuda
