@@ -6,7 +6,14 @@ import { type DataType, dataTypeFromOnnx } from './data-type.js';
 import { Engine, type EngineManifest, type Provenance, type TensorInfo } from './engine.js';
 import { describe, invalidArgType, invalidArgValue, TensorRTError } from './errors.js';
 import type { ModelDigest } from './model-digest.js';
-import { type NativeBuildRequest, type NativeBuildResult, type NativeTensorRT, native } from './native.js';
+import {
+  type NativeBuildRequest,
+  type NativeBuildResult,
+  type NativeCuda,
+  type NativeGpu,
+  type NativeTensorRT,
+  native,
+} from './native.js';
 import { checkOptions, checkSignal, enumOption, integerOption, stringsOption } from './options.js';
 import {
   checkProfiles,
@@ -39,11 +46,18 @@ export interface BuildOptions {
    * sequence 1 to 512, say; the engine's manifest has them. They are binding.
    */
   shapes?: ShapeRanges | readonly ShapeRanges[];
-  /** GPUs to compile for, e.g. 'sm_89'; they need not be here. Default: this machine's. */
+  /**
+   * GPUs to compile for, e.g. 'sm_89'. With TensorRT-RTX they need not be here; TensorRT compiles for this machine's
+   * alone. Default: this machine's.
+   */
   target?: string | readonly string[];
-  /** 'auto' and 'tensorrt-rtx' are the same in this version. */
-  runtime?: 'auto' | 'tensorrt-rtx';
-  /** The TensorRT-RTX library, or its folder. Default: `NODE_TENSORRT_TENSORRT_PATH`, else where it is usually found. */
+  /**
+   * 'tensorrt' is TensorRT 10.11 or later or 11, 'tensorrt-rtx' TensorRT-RTX 1.5 or later. 'auto' (default):
+   * TensorRT-RTX for a `target` that isn't this machine's GPU; for this machine's, TensorRT-RTX where it is found and
+   * runs on it (sm_75, 86, 89, 120, 121; sm_80 where there is nothing else), else TensorRT 11, else TensorRT 10.
+   */
+  runtime?: 'auto' | 'tensorrt' | 'tensorrt-rtx';
+  /** The core library, or its folder. Default: `NODE_TENSORRT_TENSORRT_PATH`, else where it is usually found. */
   libraryPath?: string;
   /** 'auto': let TensorRT use 2:4 sparse weights where it finds them. Default 'off'. */
   sparsity?: 'off' | 'auto';
@@ -115,10 +129,13 @@ export async function buildEngine(model: string | Uint8Array, options: BuildOpti
 
   // Only who builds pays for loading what builds.
   const { findTensorRT } = await import('./tensorrt-library.js');
-  const library = await findTensorRT(options.libraryPath);
-  const { targets, gpu } = settings.computeCapabilities
-    ? { targets: settings.computeCapabilities, gpu: undefined }
-    : gpuHere();
+  const { libraryPath, runtime, computeCapabilities } = settings;
+  const cuda = native().probeCuda();
+  const here = cuda.gpus[0] && numberOf(cuda.gpus[0]);
+  const targets = computeCapabilities ?? [here ?? throwNoGpu(cuda)];
+  const library = await findTensorRT({ libraryPath, runtime, targets, gpu: here });
+  // Ahead of time, a plan is no machine's.
+  const gpu = computeCapabilities && library.capabilities.aheadOfTime ? undefined : cuda.gpus[0]?.name;
   signal?.throwIfAborted();
   const build = () => compile(model, settings, library, targets);
   if (settings.cache === false) return build();
@@ -231,13 +248,7 @@ type Settings = ReturnType<typeof readOptions>;
 function readOptions(options: BuildOptions) {
   checkOptions(options, 'options', buildOptionNames, laterBuildOptions);
   const { libraryPath, onProgress, signal } = options;
-  if ((options.runtime as string) === 'tensorrt') {
-    throw new TensorRTError(
-      'ERR_LIBRARY_UNSUPPORTED',
-      "options.runtime is 'tensorrt', with which this version can't compile; 'tensorrt-rtx' can.",
-    );
-  }
-  enumOption(options.runtime, 'options.runtime', ['auto', 'tensorrt-rtx']);
+  const runtime = enumOption(options.runtime, 'options.runtime', ['auto', 'tensorrt', 'tensorrt-rtx']);
   if (libraryPath !== undefined && typeof libraryPath !== 'string') {
     throw invalidArgType('options.libraryPath', 'a string', libraryPath);
   }
@@ -258,6 +269,8 @@ function readOptions(options: BuildOptions) {
   return {
     onProgress,
     signal,
+    libraryPath,
+    runtime,
     keepFp32,
     cache: cacheOption(options.cache),
     parent: parentOption(options.parent),
@@ -384,17 +397,16 @@ function parseTargets(target: unknown): number[] | undefined {
   return [...new Set(numbers)];
 }
 
-/** This machine's first GPU: its number, 89 for sm_89, and its name. */
-function gpuHere(): { targets: number[]; gpu: string } {
-  const { gpus, error } = native().probeCuda();
-  if (error === undefined) {
-    const [{ name, computeCapability }] = gpus;
-    return { targets: [computeCapability[0] * 10 + computeCapability[1]], gpu: name };
-  }
+/** 89 for sm_89. */
+function numberOf({ computeCapability: [major, minor] }: NativeGpu): number {
+  return major * 10 + minor;
+}
+
+function throwNoGpu({ error }: NativeCuda): never {
   throw new TensorRTError(
     'ERR_NO_GPU',
     `There is no GPU here to compile for: ${error} ` +
-      "To compile for one elsewhere, name it in options.target: 'sm_89', or a list.",
+      "TensorRT-RTX compiles for one elsewhere: name it in options.target, 'sm_89', or a list.",
   );
 }
 

@@ -4,6 +4,7 @@ import { isDeepStrictEqual } from 'node:util';
 import { writeAtomically } from './atomic-file.js';
 import { type DataType, dataTypes } from './data-type.js';
 import { invalidArgType, TensorRTError } from './errors.js';
+import type { Flavour } from './nvidia-support.js';
 import type { CastFloat16Report } from './onnx/cast-float16.js';
 import { readWhole } from './onnx/file-range.js';
 import { checkOptions } from './options.js';
@@ -37,7 +38,7 @@ export interface LayerInfo {
 /** Where an engine comes from. Plain JSON. */
 export interface EngineManifest {
   /** What compiled it, and what can run it. */
-  readonly library: { readonly flavour: 'trt10' | 'trt11' | 'rtx'; readonly version: string };
+  readonly library: { readonly flavour: Flavour; readonly version: string };
   /** Version of node-tensorrt. */
   readonly builder: string;
   /** GPUs it was compiled for, e.g. 'sm_89'. */

@@ -2,6 +2,8 @@ export { type BuildOptions, type BuildProgress, buildEngine } from './build-engi
 export type { DataType } from './data-type.js';
 export { Engine, type EngineManifest, type EngineTensor, type LayerInfo, type TensorInfo } from './engine.js';
 export { type ErrorCode, TensorRTError } from './errors.js';
+export type { TensorRTCapabilities } from './native.js';
+export type { Flavour } from './nvidia-support.js';
 export {
   type Feeds,
   type Fetches,

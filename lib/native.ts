@@ -1,5 +1,6 @@
 import { loadBinary } from './binary.js';
 import { TensorRTError } from './errors.js';
+import type { Flavour } from './nvidia-support.js';
 
 /** Native memory behind an ArrayBuffer; runs use it without a copy. */
 export interface HostBuffer {
@@ -75,7 +76,7 @@ export interface NativeSession {
 
 /** A TensorRT library pair (core and ONNX parser) that native opened and whose version it accepted. */
 export interface NativeTensorRT {
-  flavour: 'trt10' | 'trt11' | 'rtx';
+  flavour: Flavour;
   /** `major.minor.patch` as the library itself says. */
   version: string;
   /** The core library's file. */

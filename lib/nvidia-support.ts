@@ -23,3 +23,26 @@ export function newestCuda(driver: string): 12 | 13 | undefined {
   if (versionAtLeast(driver, driverFloors[13])) return 13;
   return versionAtLeast(driver, driverFloors[12]) ? 12 : undefined;
 }
+
+/** One of the libraries that compile and run engines; engines of one are not those of another. */
+export type Flavour = 'trt10' | 'trt11' | 'rtx';
+
+/** What NVIDIA calls the product that a flavour is a major version of. */
+export function productOf(flavour: Flavour): 'TensorRT' | 'TensorRT-RTX' {
+  return flavour === 'rtx' ? 'TensorRT-RTX' : 'TensorRT';
+}
+
+/** TensorRT-RTX has a list (of 8.0 its library says so, its documents don't), TensorRT a range. */
+const gpusOfFlavour: Record<Flavour, readonly string[] | { from: string; to?: string }> = {
+  trt10: { from: '7.5', to: '12.1' },
+  trt11: { from: '7.5' },
+  rtx: ['7.5', '8.0', '8.6', '8.9', '12.0', '12.1'],
+};
+
+/** Whether a flavour runs on GPUs of a compute capability, such as '8.9'. */
+export function runsOn(flavour: Flavour, computeCapability: string): boolean {
+  const gpus = gpusOfFlavour[flavour];
+  if (!('from' in gpus)) return gpus.includes(computeCapability);
+  const { from, to } = gpus;
+  return versionAtLeast(computeCapability, from) && (!to || versionAtLeast(to, computeCapability));
+}

@@ -101,7 +101,7 @@ function cpuFinding(cpu: Cpu): Finding {
 
 function compileFinding(libraries: readonly TensorRTLibrary[]): Finding {
   const what = 'Compile engines (options.target; no GPU needed)';
-  const usable = libraries.find((library) => library.error === undefined);
+  const usable = libraries.find((library) => library.capabilities?.aheadOfTime);
   if (usable) return { works: true, what, detail: `TensorRT-RTX ${usable.version}` };
   return {
     works: false,

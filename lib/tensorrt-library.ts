@@ -7,13 +7,17 @@ import { pipeline } from 'node:stream/promises';
 import { promisify } from 'node:util';
 import { cacheDirectory } from './cache-directory.js';
 import { TensorRTError } from './errors.js';
-import { type NativeTensorRT, native } from './native.js';
+import { type NativeTensorRT, native, type TensorRTCapabilities } from './native.js';
+import { type Flavour, productOf, runsOn } from './nvidia-support.js';
 import { temporaryDirectory } from './temporary-directory.js';
 
-/** TensorRT-RTX's core library; its ONNX parser lies beside it. */
-const rtxLibrary = 'libtensorrt_rtx.so.1';
-/** TensorRT's own, which are recognised in order to be refused by name. */
-const trtLibraries = ['libnvinfer.so.11', 'libnvinfer.so.10'];
+/** The core libraries; their ONNX parsers lie beside them. */
+const coreLibraries: Record<Flavour, string> = {
+  rtx: 'libtensorrt_rtx.so.1',
+  trt11: 'libnvinfer.so.11',
+  trt10: 'libnvinfer.so.10',
+};
+const flavours = Object.keys(coreLibraries) as Flavour[];
 
 /** NVIDIA's package on PyPI that holds both libraries, and the wheel's checksum. */
 const rtxPackage = {
@@ -26,9 +30,11 @@ const rtxPackage = {
 
 /** A TensorRT library on this machine. */
 export interface TensorRTLibrary {
-  readonly flavour: 'rtx' | 'trt10' | 'trt11';
+  readonly flavour: Flavour;
   /** `major.minor.patch`, where the library could be opened. */
   readonly version?: string;
+  /** What it can do, where it could be opened. */
+  readonly capabilities?: TensorRTCapabilities;
   /** The core library's file. */
   readonly path: string;
   /** What named it: an option, a variable, a place. */
@@ -56,7 +62,7 @@ async function* places(named: string | undefined): AsyncGenerator<Place> {
     const source =
       named === process.env.NODE_TENSORRT_TENSORRT_PATH ? 'NODE_TENSORRT_TENSORRT_PATH' : 'options';
     yield { source, directory: named };
-    yield { source, directory: path.join(named, 'lib') };
+    if (!isFile(named)) yield { source, directory: path.join(named, 'lib') };
     return;
   }
   for (const name of (await installedNames()).sort().reverse()) {
@@ -86,8 +92,12 @@ async function installedNames(): Promise<string[]> {
 
 /** The library files that exist in a place; a place may be a file itself. */
 function filesIn({ directory }: Place): string[] {
-  if (statSync(directory, { throwIfNoEntry: false })?.isFile()) return [directory];
-  return [rtxLibrary, ...trtLibraries].map((name) => path.join(directory, name)).filter(existsSync);
+  if (isFile(directory)) return [directory];
+  return flavours.map((flavour) => path.join(directory, coreLibraries[flavour])).filter(existsSync);
+}
+
+function isFile(file: string): boolean {
+  return statSync(file, { throwIfNoEntry: false })?.isFile() ?? false;
 }
 
 /** Where pip installs NVIDIA's packages, for the `python3` on the PATH; nowhere if it has none, or does not answer. */
@@ -107,7 +117,7 @@ async function pythonPlaces(): Promise<Place[]> {
   }
 }
 
-/** Every TensorRT library found, the preferred one first, opened to learn its version. */
+/** Every TensorRT library found, opened to learn its version and what it can do. */
 export async function listTensorRT(): Promise<TensorRTLibrary[]> {
   const found: TensorRTLibrary[] = [];
   for await (const place of places(process.env.NODE_TENSORRT_TENSORRT_PATH)) {
@@ -120,65 +130,108 @@ export async function listTensorRT(): Promise<TensorRTLibrary[]> {
   return found;
 }
 
-/** Of TensorRT itself, as opposed to TensorRT-RTX: its major version, which the file is named after. */
-function tensorrtVersion(file: string): '10' | '11' | undefined {
-  return /^libnvinfer\.so\.(10|11)/.exec(path.basename(file))?.[1] as '10' | '11' | undefined;
-}
-
-/** @throws TensorRTError ERR_LIBRARY_NOT_FOUND, ERR_LIBRARY_UNSUPPORTED */
-function openLibrary(file: string): NativeTensorRT {
-  const version = tensorrtVersion(file);
-  // By its name: opening hundreds of megabytes only to refuse them takes long.
-  if (version) {
-    throw new TensorRTError(
-      'ERR_LIBRARY_UNSUPPORTED',
-      `${file} is TensorRT ${version}, which this version can't compile with; it compiles with TensorRT-RTX.`,
-    );
-  }
-  return native().openTensorRT(file);
-}
-
-function inspectLibrary(file: string): Pick<TensorRTLibrary, 'flavour' | 'version' | 'error'> {
+function inspectLibrary(file: string): Omit<TensorRTLibrary, 'path' | 'source' | 'name'> {
   try {
-    const { flavour, version } = openLibrary(file);
-    return { flavour, version };
+    const { flavour, version, capabilities } = native().openTensorRT(file);
+    return { flavour, version, capabilities };
   } catch (error) {
-    const version = tensorrtVersion(file);
-    return { flavour: version ? `trt${version}` : 'rtx', error: (error as Error).message };
+    return { flavour: flavourOfName(file) ?? 'rtx', error: (error as Error).message };
   }
+}
+
+function flavourOfName(file: string): Flavour | undefined {
+  return flavours.find((flavour) => path.basename(file).startsWith(coreLibraries[flavour]));
+}
+
+/** What a library is wanted for. */
+export interface LibraryRequest {
+  /** A core library or its folder. */
+  readonly libraryPath?: string | undefined;
+  readonly runtime: 'auto' | 'tensorrt' | 'tensorrt-rtx';
+  /** The GPUs to compile for: 89 for sm_89. */
+  readonly targets: readonly number[];
+  /** This machine's; undefined where it has none. */
+  readonly gpu: number | undefined;
 }
 
 /**
- * The TensorRT-RTX library to compile with: `options.libraryPath` (a file or a folder), else
- * `NODE_TENSORRT_TENSORRT_PATH`, else what `libs install` installed, Python's site-packages, `LD_LIBRARY_PATH`,
- * system folders.
+ * The flavours to compile with, the preferred one first. TensorRT compiles for this machine's GPU alone; TensorRT-RTX
+ * for any on its list, so that it comes first, but for sm_80, which its documents don't name.
+ */
+function preferredFlavours({ runtime, targets, gpu }: LibraryRequest): Flavour[] {
+  const tensorrt: Flavour[] = ['trt11', 'trt10'];
+  if (runtime === 'tensorrt') return tensorrt;
+  if (runtime === 'tensorrt-rtx' || targets.some((target) => target !== gpu)) return ['rtx'];
+  if (!runsOn('rtx', `${Math.floor(gpu! / 10)}.${gpu! % 10}`)) return tensorrt;
+  return gpu === 80 ? [...tensorrt, 'rtx'] : ['rtx', ...tensorrt];
+}
+
+const remedies = {
+  'TensorRT-RTX':
+    'Install TensorRT-RTX with `npx node-tensorrt libs install rtx` (95 MB, through pip), or point ' +
+    'NODE_TENSORRT_TENSORRT_PATH at the folder that holds it.',
+  TensorRT:
+    "Install TensorRT 10.11 or later, or 11, from NVIDIA's archive or packages (libnvinfer10, libnvonnxparsers10), or " +
+    'point NODE_TENSORRT_TENSORRT_PATH at the folder that holds it.',
+} as const;
+
+/**
+ * The library to compile with: `libraryPath` (a file or a folder), else `NODE_TENSORRT_TENSORRT_PATH`, else the
+ * preferred flavour that is found in what `libs install` installed, Python's site-packages, `LD_LIBRARY_PATH`, system
+ * folders.
  * @throws (rejects) TensorRTError ERR_LIBRARY_NOT_FOUND, ERR_LIBRARY_UNSUPPORTED
  */
-export async function findTensorRT(libraryPath?: string): Promise<NativeTensorRT> {
-  const remedy =
-    'Install TensorRT-RTX with `npx node-tensorrt libs install rtx` (95 MB, through pip), or point ' +
-    'NODE_TENSORRT_TENSORRT_PATH at the folder that holds it.';
-  const tried: string[] = [];
+export async function findTensorRT(request: LibraryRequest): Promise<NativeTensorRT> {
+  const named = request.libraryPath || process.env.NODE_TENSORRT_TENSORRT_PATH;
+  const preferred = preferredFlavours(request);
+  // Of a library that was named, native says best why it can't do what is asked of it.
+  const accepted = named && request.runtime === 'auto' ? new Set([...preferred, ...flavours]) : preferred;
+  const [first, ...others] = accepted;
   let failure: unknown;
-  for await (const place of places(libraryPath || process.env.NODE_TENSORRT_TENSORRT_PATH)) {
+  const open = (file: string, flavour: Flavour | undefined): NativeTensorRT | undefined => {
+    // A file with a name of its own is what it says when it is open.
+    if ((flavourOfName(file) ?? flavour) !== flavour) return undefined;
+    try {
+      const library = native().openTensorRT(file);
+      return library.flavour === flavour ? library : undefined;
+    } catch (error) {
+      // The next may do; of several failures the first is the one to mend.
+      failure ??= error;
+      return undefined;
+    }
+  };
+  const tried: string[] = [];
+  const files: string[] = [];
+  for await (const place of places(named)) {
     tried.push(place.directory);
     for (const file of filesIn(place)) {
-      try {
-        return openLibrary(file);
-      } catch (error) {
-        // The next may do; of several failures the first is the one to mend.
-        failure ??= error;
-      }
+      files.push(file);
+      const library = open(file, first);
+      if (library) return library;
     }
   }
+  for (const flavour of others) {
+    for (const file of files) {
+      const library = open(file, flavour);
+      if (library) return library;
+    }
+  }
+  const remedy = remedies[productOf(preferred[0]!)];
   if (failure instanceof TensorRTError) {
     throw new TensorRTError(failure.code as 'ERR_LIBRARY_UNSUPPORTED', `${failure.message} ${remedy}`, {
       cause: failure,
     });
   }
+  if (named && files[0]) {
+    throw new TensorRTError(
+      'ERR_LIBRARY_UNSUPPORTED',
+      `${files.join(', ')} can't be used where options.runtime is '${request.runtime}'. ${remedy}`,
+    );
+  }
+  const names = preferred.map((flavour) => coreLibraries[flavour]).join(' or ');
   throw new TensorRTError(
     'ERR_LIBRARY_NOT_FOUND',
-    `${rtxLibrary} was not found in ${tried.join(', ')}. ${remedy}`,
+    `${names} was not found in ${tried.join(', ')}. ${remedy}`,
   );
 }
 
@@ -213,7 +266,7 @@ export async function installTensorRTRtx(
     licence: path.join(target, await licenceFile(target)),
     installed,
   });
-  if (existsSync(path.join(directory, rtxLibrary))) return done(false);
+  if (existsSync(path.join(directory, coreLibraries.rtx))) return done(false);
 
   let directoryOfParts: ReturnType<typeof temporaryDirectory> | undefined;
   try {
@@ -240,9 +293,10 @@ export async function installTensorRTRtx(
     const unpacked = path.join(partial, 'unpacked');
     await python(['-m', 'zipfile', '-e', path.join(partial, wheel), unpacked], signal);
     // What is there and incomplete goes; what another process has completed meanwhile is as good.
-    if (!existsSync(path.join(directory, rtxLibrary))) await rm(target, { recursive: true, force: true });
+    if (!existsSync(path.join(directory, coreLibraries.rtx)))
+      await rm(target, { recursive: true, force: true });
     await rename(unpacked, target).catch((error) => {
-      if (!existsSync(path.join(directory, rtxLibrary))) throw error;
+      if (!existsSync(path.join(directory, coreLibraries.rtx))) throw error;
     });
     return await done(true);
   } catch (cause) {

@@ -2,6 +2,7 @@ import path from 'node:path';
 import { type Command, Option } from 'commander';
 import { writeAtomically } from '../atomic-file.js';
 import { type BuildOptions, buildEngine } from '../build-engine.js';
+import { productOf } from '../nvidia-support.js';
 import type { ShapeRange } from '../shapes.js';
 import type { Dims } from '../tensor.js';
 import { bytes, castLines, print, progressLine, UsageError } from './output.js';
@@ -15,6 +16,7 @@ interface BuildFlags {
   optimizationLevel?: string;
   workspace?: string;
   keepFp32: string[];
+  runtime?: string;
   library?: string;
   plan?: string;
   json: boolean;
@@ -57,7 +59,10 @@ export function addBuildCommand(program: Command): void {
       collect,
       [],
     )
-    .option('--library <path>', 'the TensorRT-RTX library, or its folder')
+    .addOption(
+      new Option('--runtime <runtime>', 'what to compile with').choices(['auto', 'tensorrt', 'tensorrt-rtx']),
+    )
+    .option('--library <path>', 'the TensorRT library, or its folder')
     .option('--refit', 'make weights replaceable')
     .option('--plan <file>', 'write the bare TensorRT plan too')
     .option('--json', 'print one JSON document', false)
@@ -80,6 +85,7 @@ async function build(model: string, flags: BuildFlags & { refit?: boolean }): Pr
       ? {}
       : { optimizationLevel: Number(flags.optimizationLevel) as 3 }),
     ...(flags.workspace === undefined ? {} : { workspace: parseNumber('--workspace', flags.workspace) }),
+    ...(flags.runtime === undefined ? {} : { runtime: flags.runtime as 'auto' }),
     ...(flags.library === undefined ? {} : { libraryPath: flags.library }),
     // Refused by the library, by name.
     ...(flags.refit ? { refit: true } : {}),
@@ -99,7 +105,7 @@ async function build(model: string, flags: BuildFlags & { refit?: boolean }): Pr
   print(
     `${output}: ${bytes(engine.byteLength)}, ${precision}, for ${targets.join(', ')}, in ${seconds.toFixed(1)} s`,
   );
-  print(`compiled by TensorRT-RTX ${library.version}`);
+  print(`compiled by ${productOf(library.flavour)} ${library.version}`);
   if (cast) for (const line of castLines(cast)) print(line);
   profiles.forEach((profile, i) => {
     for (const [name, { min, opt, max }] of Object.entries(profile)) {

@@ -2,6 +2,7 @@ import path from 'node:path';
 import type { Command } from 'commander';
 import { dataTypeFromOnnx } from '../data-type.js';
 import { Engine, isEngineFile } from '../engine.js';
+import { productOf } from '../nvidia-support.js';
 import { isExternal, tensorSize } from '../onnx/initializer.js';
 import { readModel } from '../onnx/model.js';
 import type { Dims } from '../tensor.js';
@@ -29,7 +30,9 @@ async function inspectEngine(file: string, json: boolean): Promise<void> {
   if (json) return print(JSON.stringify({ file, byteLength, manifest, inputs, outputs, layers }, null, 2));
   const { library, targets, precision, model, created, options, warnings } = manifest;
   print(`${file}: engine, ${bytes(byteLength)}, checksum verified`);
-  print(`compiled   ${created} by TensorRT-RTX ${library.version} (node-tensorrt ${manifest.builder})`);
+  print(
+    `compiled   ${created} by ${productOf(library.flavour)} ${library.version} (node-tensorrt ${manifest.builder})`,
+  );
   print(`for        ${targets.join(', ')}, ${precision}`);
   print(
     `from       ${model.name ?? 'bytes'}, SHA-256 ${model.sha256}${model.producer ? `, by ${model.producer}` : ''}`,

@@ -269,7 +269,7 @@ describe('options that cannot be', () => {
     ['masks', { masks: {} }, 'ERR_INVALID_ARG_VALUE', /options.masks is not supported/],
     ['bf16', { precision: 'bf16' }, 'ERR_INVALID_ARG_VALUE', /'bf16' is not supported/],
     ['no precision', { precision: 'half' }, 'ERR_INVALID_ARG_VALUE', /options.precision/],
-    ['TensorRT proper', { runtime: 'tensorrt' }, 'ERR_LIBRARY_UNSUPPORTED', /tensorrt-rtx/],
+    ['a runtime', { runtime: 'cuda' }, 'ERR_INVALID_ARG_VALUE', /'auto', 'tensorrt', 'tensorrt-rtx'/],
     ['a GPU that is no GPU', { target: 'rtx4090' }, 'ERR_INVALID_ARG_VALUE', /options.target .*'sm_89'/],
     ['a GPU that TensorRT-RTX lacks', { target: 'sm_90' }, 'ERR_INVALID_ARG_VALUE', /sm_90.*sm_89/],
     ['no GPU at all', { target: [] }, 'ERR_INVALID_ARG_VALUE', /options.target/],
@@ -341,32 +341,66 @@ describe('TensorRT libraries', () => {
     await expect(build()).rejects.toThrow(withCode('ERR_LIBRARY_NOT_FOUND'));
   });
 
-  test('what cannot be opened, is not TensorRT, is too old or too new', async () => {
-    const core = 'libtensorrt_rtx.so.1';
-    const parser = 'libtensorrt_onnxparser_rtx.so.1';
-    const place = async (name: string, write: (folder: string) => unknown) => {
-      const folder = path.join(directory, name);
-      await mkdir(folder);
-      await write(folder);
-      return build({ libraryPath: folder }).catch((error) => `${error.code}: ${error.message}`);
-    };
-    const text = (name: string) => (folder: string) => writeFile(path.join(folder, name), 'text');
-    const compile = (source: string) => (folder: string) => {
-      for (const name of [core, parser]) {
-        const args = ['-shared', '-fPIC', '-x', 'c', '-', '-o', path.join(folder, name)];
-        execFileSync('cc', args, { input: source });
-      }
-    };
-    const version = (major: number, minor: number) =>
+  describe('what cannot be opened, is not TensorRT, is too old or too new', () => {
+    const rtx = ['libtensorrt_rtx.so.1', 'libtensorrt_onnxparser_rtx.so.1'] as const;
+    const ten = ['libnvinfer.so.10', 'libnvonnxparser.so.10'] as const;
+    const compile = (folder: string, name: string, source: string) =>
+      execFileSync('cc', ['-shared', '-fPIC', '-x', 'c', '-', '-o', path.join(folder, name)], {
+        input: source,
+      });
+    /** A library that says what it is, and must not be asked for more. */
+    const stub = (major: number, minor: number, parserInterface: number) =>
       `int getInferLibMajorVersion() { return ${major}; } int getInferLibMinorVersion() { return ${minor}; }
        int getInferLibPatchVersion() { return 0; } int getInferLibBuildVersion() { return 0; }
-       int getNvOnnxParserVersion() { return 0; }
+       int getNvOnnxParserVersion() { return ${parserInterface}; }
        void *createInferBuilder_INTERNAL() { __builtin_trap(); } void *createNvOnnxParser_INTERNAL() { __builtin_trap(); }`;
-    expect(await place('text', text(core))).toMatch(/^ERR_LIBRARY_NOT_FOUND: .*file too short/);
-    expect(await place('other', compile('int x;'))).toMatch(/^ERR_LIBRARY_UNSUPPORTED: /);
-    expect(await place('old', compile(version(1, 4)))).toMatch(/^ERR_LIBRARY_UNSUPPORTED: .*1\.4/);
-    expect(await place('new', compile(version(2, 0)))).toMatch(/^ERR_LIBRARY_UNSUPPORTED: .*2\.0/);
-    expect(await place('ten', text('libnvinfer.so.10'))).toMatch(/^ERR_LIBRARY_UNSUPPORTED: .*TensorRT-RTX/);
+    const supported = /supports TensorRT 10.11 and later 10.x, TensorRT 11, and TensorRT-RTX 1.5/;
+
+    test.each<[string, readonly string[], string, RegExp]>([
+      ['no library', rtx, 'int x;', /^ERR_LIBRARY_UNSUPPORTED: .* is not a TensorRT library/],
+      ['an old TensorRT-RTX', rtx, stub(1, 4, 100), /^ERR_LIBRARY_UNSUPPORTED: .* is TensorRT-RTX 1\.4\.0/],
+      ['a new TensorRT-RTX', rtx, stub(2, 0, 200), /^ERR_LIBRARY_UNSUPPORTED: .* is TensorRT-RTX 2\.0\.0/],
+      ['an old TensorRT', ten, stub(8, 6, 1), /^ERR_LIBRARY_UNSUPPORTED: .* is TensorRT 8\.6\.0/],
+      ['an old TensorRT 10', ten, stub(10, 10, 100), /^ERR_LIBRARY_UNSUPPORTED: .* is TensorRT 10\.10\.0/],
+      ['a new TensorRT', ten, stub(12, 0, 200), /^ERR_LIBRARY_UNSUPPORTED: .* is TensorRT 12\.0\.0/],
+    ])('%s', async (what, names, source, expected) => {
+      const folder = path.join(directory, what);
+      await mkdir(folder);
+      for (const name of names) compile(folder, name, source);
+      const error = await build({ libraryPath: folder }).catch((error) => error);
+      expect(`${error.code}: ${error.message}`).toMatch(expected);
+      expect(error.message).toMatch(supported);
+    });
+
+    test('a text', async () => {
+      const folder = path.join(directory, 'a text');
+      await mkdir(folder);
+      await writeFile(path.join(folder, rtx[0]), 'text');
+      await expect(build({ libraryPath: folder })).rejects.toThrow(withCode('ERR_LIBRARY_NOT_FOUND'));
+      await expect(build({ libraryPath: folder })).rejects.toThrow(/file too short/);
+    });
+
+    test('a parser that is missing, or of another release', async () => {
+      const folder = path.join(directory, 'parsers');
+      await mkdir(folder);
+      compile(folder, ten[0], stub(10, 15, 0));
+      await expect(build({ libraryPath: folder })).rejects.toThrow(withCode('ERR_LIBRARY_NOT_FOUND'));
+      await expect(build({ libraryPath: folder })).rejects.toThrow(/libnvonnxparser.so.10 belongs beside/);
+      compile(folder, ten[1], stub(10, 15, 200));
+      await expect(build({ libraryPath: folder })).rejects.toThrow(withCode('ERR_LIBRARY_UNSUPPORTED'));
+      await expect(build({ libraryPath: folder })).rejects.toThrow(/interface is 0.2, does not belong/);
+    });
+
+    test('the other runtime', async () => {
+      const folder = path.join(directory, 'other');
+      await mkdir(folder);
+      for (const name of ten) compile(folder, name, stub(10, 15, 100));
+      const options = { libraryPath: folder, runtime: 'tensorrt-rtx' };
+      await expect(build(options)).rejects.toThrow(withCode('ERR_LIBRARY_UNSUPPORTED'));
+      await expect(build(options)).rejects.toThrow(/options.runtime is 'tensorrt-rtx'.*libs install rtx/);
+      const empty = { libraryPath: path.join(directory, 'empty'), runtime: 'tensorrt' };
+      await expect(build(empty)).rejects.toThrow(/libnvinfer.so.11 or libnvinfer.so.10 was not found/);
+    });
   });
 
   test('no room for temporary files', async () => {

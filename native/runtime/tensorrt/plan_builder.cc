@@ -427,11 +427,16 @@ void setTargets(nvinfer1::IBuilderConfig& config, const std::vector<int>& comput
 
 // TensorRT measures kernels on the GPU present, and compiles for nothing else.
 void setTargets(nvinfer1::IBuilderConfig&, const std::vector<int>& computeCapabilities) {
-  if (computeCapabilities.empty()) return;
-  throw Error(
-      "ERR_LIBRARY_UNSUPPORTED",
-      "options.target is for TensorRT-RTX, which compiles ahead of time: TensorRT compiles for the GPU of "
-      "the machine it runs on. Leave options.target out, or install TensorRT-RTX.");
+  const cuda::Report report = cuda::probe();
+  const cuda::Gpu& gpu = report.gpus.front();  // there is a builder, hence a GPU
+  for (const int number : computeCapabilities) {
+    if (number == gpu.major * 10 + gpu.minor) continue;
+    throw Error("ERR_LIBRARY_UNSUPPORTED",
+                "options.target names sm_" + std::to_string(number) +
+                    ", but TensorRT compiles only for the GPU of the machine it runs on, here " + gpu.name +
+                    ", sm_" + std::to_string(gpu.major * 10 + gpu.minor) +
+                    ". TensorRT-RTX compiles for others: install it, and leave options.runtime to it.");
+  }
 }
 
 #endif
@@ -511,17 +516,27 @@ void throwIfStopped(const std::stop_token& stop) {
   if (stop.stop_requested()) throw Cancelled();
 }
 
+Error failed(const std::string& what, const Messages& messages) {
+  const std::vector<std::string> errors = messages.errors();
+  std::vector<std::string> texts;
+  for (const std::string& error : errors) texts.push_back(readable(error));
+  std::erase(texts, "");
+  const std::string reasons = texts.empty() ? "It gave no reason." : joined(texts);
+  return Error("ERR_BUILD_FAILED", "TensorRT could not " + what + ". " + reasons + explain(errors));
+}
+
+// TensorRT, unlike TensorRT-RTX, creates no builder without a GPU.
+[[noreturn]] void throwNoBuilder(const Messages& messages) {
+  const cuda::Report report = cuda::probe();
+  if (!report.gpus.empty()) throw failed("create a builder", messages);
+  throw Error("ERR_NO_GPU",
+              "TensorRT compiles for the GPU of the machine it runs on, and there is none here. " +
+                  report.error +
+                  " TensorRT-RTX compiles ahead of time: name a GPU in options.target, such as \"sm_89\".");
+}
+
 BuildResult FlavourLibrary::build(const BuildRequest& request, std::stop_token stop,
                                   BuildObserver& observer) const {
-  const auto failed = [](const std::string& what, const Messages& messages) {
-    const std::vector<std::string> errors = messages.errors();
-    std::vector<std::string> texts;
-    for (const std::string& error : errors) texts.push_back(readable(error));
-    std::erase(texts, "");
-    const std::string reasons = texts.empty() ? "It gave no reason." : joined(texts);
-    return Error("ERR_BUILD_FAILED", "TensorRT could not " + what + ". " + reasons + explain(errors));
-  };
-
   throwIfStopped(stop);
   Messages messages;
   const Logger::Scope scope(messages);
@@ -529,7 +544,7 @@ BuildResult FlavourLibrary::build(const BuildRequest& request, std::stop_token s
   // Destroyed in reverse order, as TensorRT asks: the parser owns weights that the network refers to.
   const std::unique_ptr<nvinfer1::IBuilder> builder(
       static_cast<nvinfer1::IBuilder*>(createBuilder_(&logger, NV_TENSORRT_VERSION)));
-  if (!builder) throw failed("create a builder", messages);
+  if (!builder) throwNoBuilder(messages);
   const std::unique_ptr<nvinfer1::INetworkDefinition> network(builder->createNetworkV2(networkFlags()));
   const std::unique_ptr<nvinfer1::IBuilderConfig> config(builder->createBuilderConfig());
   if (!network || !config) throw failed("create a network", messages);
