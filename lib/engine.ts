@@ -1,3 +1,4 @@
+import type { Hash } from 'node:crypto';
 import { closeSync, constants, openSync, readSync } from 'node:fs';
 import { setImmediate as nextTurn } from 'node:timers/promises';
 import { isDeepStrictEqual } from 'node:util';
@@ -143,7 +144,7 @@ export class Engine {
     const isPath = typeof file === 'string';
     if (!isPath && !(file instanceof Uint8Array))
       throw invalidArgType('file', 'a path or a Uint8Array', file);
-    const bytes = isPath ? await readWhole(file, 'engine') : new Uint8Array(file);
+    const [bytes, hash] = isPath ? await readHashed(file) : await hashed(new Uint8Array(file));
     const label = isPath ? file : 'The engine';
     if (planMagics.includes(Buffer.from(bytes.subarray(0, 4)).toString('latin1'))) {
       if (options.trusted === true) return new Engine({ head: new Uint8Array(), plan: bytes }, undefined);
@@ -153,7 +154,7 @@ export class Engine {
           'If you trust where it comes from, pass { trusted: true }.',
       );
     }
-    const { file: parts, ...contents } = await parseContainer(bytes, label);
+    const { file: parts, ...contents } = parseContainer(bytes, hash, label);
     return new Engine(parts, contents);
   }
 
@@ -162,7 +163,7 @@ export class Engine {
    * @internal
    */
   static async loadCached(file: string): Promise<Engine> {
-    const { file: parts, ...contents } = await parseContainer(await readWhole(file, 'engine'), file);
+    const { file: parts, ...contents } = parseContainer(...(await readHashed(file)), file);
     return new Engine(parts, contents, true);
   }
 
@@ -184,7 +185,10 @@ export class Engine {
       head.writeBigUInt64LE(BigInt(part.length), 16 + 8 * i);
     });
     const file = { head, plan };
-    head.set(await containerHash(file), hashOffset);
+    const hash = await ContainerHash.create();
+    hash.update(head, 0);
+    await hash.updateInPieces(plan, head.length);
+    head.set(hash.digest(), hashOffset);
     // As the file says it: without what is undefined.
     return new Engine(file, { manifest: JSON.parse(String(texts[0])), layers }, fromCache);
   }
@@ -299,17 +303,56 @@ export function isEngineFile(file: string): boolean {
   }
 }
 
-async function containerHash({ head, plan }: FileBytes): Promise<Uint8Array> {
-  const { createHash } = await import('node:crypto');
-  const hash = createHash('sha256').update(head.subarray(0, hashOffset)).update(head.subarray(headerBytes));
-  for (let at = 0; at < plan.length; at += pieceBytes) {
-    hash.update(plan.subarray(at, at + pieceBytes));
-    await nextTurn();
+/** SHA-256 of all bytes of an engine file but those of the hash. */
+class ContainerHash {
+  readonly #hash: Hash;
+
+  private constructor(hash: Hash) {
+    this.#hash = hash;
   }
-  return hash.digest();
+
+  static async create(): Promise<ContainerHash> {
+    const { createHash } = await import('node:crypto');
+    return new ContainerHash(createHash('sha256'));
+  }
+
+  /** @param piece what comes next, from `at`; the first has the whole header */
+  update(piece: Uint8Array, at: number): void {
+    if (at > 0) {
+      this.#hash.update(piece);
+    } else {
+      this.#hash.update(piece.subarray(0, hashOffset)).update(piece.subarray(headerBytes));
+    }
+  }
+
+  /** Gives the event loop its turn in between. */
+  async updateInPieces(bytes: Uint8Array, at: number): Promise<void> {
+    for (let done = 0; done < bytes.length; done += pieceBytes) {
+      this.update(bytes.subarray(done, done + pieceBytes), at + done);
+      await nextTurn();
+    }
+  }
+
+  digest(): Uint8Array {
+    return this.#hash.digest();
+  }
 }
 
-async function parseContainer(bytes: Uint8Array, label: string): Promise<Contents & { file: FileBytes }> {
+type Hashed = [bytes: Uint8Array, hash: ContainerHash];
+
+async function hashed(bytes: Uint8Array): Promise<Hashed> {
+  const hash = await ContainerHash.create();
+  await hash.updateInPieces(bytes, 0);
+  return [bytes, hash];
+}
+
+/** A file, hashed while it is read: half the time on two cores. */
+async function readHashed(file: string): Promise<Hashed> {
+  const hash = await ContainerHash.create();
+  return [await readWhole(file, 'engine', (piece, at) => hash.update(piece, at)), hash];
+}
+
+function parseContainer(bytes: Uint8Array, hash: ContainerHash, label: string): Contents & { file: FileBytes } {
   const corrupt = (problem: string, cause?: unknown) =>
     new TensorRTError('ERR_ENGINE_CORRUPT', `${label} ${problem}. Build it again.`, { cause });
   if (bytes.length === 0) throw corrupt('is empty');
@@ -333,7 +376,7 @@ async function parseContainer(bytes: Uint8Array, label: string): Promise<Content
   const layersOffset = headerBytes + Number(manifestLength);
   const planOffset = layersOffset + Number(layersLength);
   const file = { head: bytes.subarray(0, planOffset), plan: bytes.subarray(planOffset) };
-  if (!Buffer.from(await containerHash(file)).equals(bytes.subarray(hashOffset, headerBytes))) {
+  if (!Buffer.from(hash.digest()).equals(bytes.subarray(hashOffset, headerBytes))) {
     throw corrupt('is damaged: its SHA-256 does not match');
   }
   // The checksum guards against accidents, not against a maker of bad files: shapes are checked too.

@@ -5,24 +5,38 @@ import { TensorRTError } from '../errors.js';
 /** One read call moves at most 2 GiB on Linux; pieces of this size stay below everyone's limit. */
 const pieceBytes = 2 ** 30;
 
+/** Of a file that is used while it is read. */
+const streamedBytes = 2 ** 21;
+
 /**
  * A whole file, also above the 2 GiB that `fs.readFile` takes.
  *
+ * @param use called with each piece, in order, while the next is being read
  * @throws TensorRTError ERR_MODEL_NOT_FOUND when there is no such file, else ERR_IO with the cause.
  */
-export async function readWhole(path: string, what: string): Promise<Uint8Array> {
+export async function readWhole(
+  path: string,
+  what: string,
+  use?: (piece: Uint8Array, at: number) => void,
+): Promise<Uint8Array> {
   let file: FileHandle | undefined;
   try {
     file = await open(path, constants.O_RDONLY | constants.O_NONBLOCK);
     const stats = await file.stat();
     if (!stats.isFile()) throw Object.assign(new Error('it is not a file'), { code: 'EISDIR' });
     const bytes = new Uint8Array(stats.size);
+    let used = 0;
     let at = 0;
     while (at < bytes.length) {
-      const { bytesRead } = await file.read(bytes, at, Math.min(pieceBytes, bytes.length - at), at);
+      const piece = Math.min(use ? streamedBytes : pieceBytes, bytes.length - at);
+      const reading = file.read(bytes, at, piece, at);
+      if (use && at > used) use(bytes.subarray(used, at), used);
+      used = at;
+      const { bytesRead } = await reading;
       if (bytesRead === 0) throw new Error('the file got shorter while it was read');
       at += bytesRead;
     }
+    if (use && at > used) use(bytes.subarray(used, at), used);
     return bytes;
   } catch (cause) {
     throw readError(path, what, cause);
