@@ -80,7 +80,11 @@ try {
       Object.fromEntries(
         Object.entries(report).map(([name, { ms, cpuMs, toCold }]) => [
           titles[name],
-          { ms: ms.toFixed(0), 'processor ms': cpuMs.toFixed(0), 'of cold': `${(100 * toCold).toFixed(1)} %` },
+          {
+            ms: ms.toFixed(0),
+            'processor ms': cpuMs.toFixed(0),
+            'of cold': `${(100 * toCold).toFixed(1)} %`,
+          },
         ]),
       ),
     );

@@ -107,6 +107,12 @@ const tensorrtTypes: ReadonlySet<DataType> = new Set<DataType>([
   ...(['float32', 'float16', 'bfloat16', 'int8', 'uint8', 'int32', 'int64', 'bool'] as const),
 ]);
 
+/**
+ * How long a build that was aborted is waited for, in milliseconds. TensorRT ends it after its current step, which may
+ * take seconds: then on its thread, unheard.
+ */
+const cancelGrace = 1000;
+
 const maxLineageCharacters = 64_000;
 
 /** Weights beyond this are written beside the ONNX file, which ends at 2 GiB. */
@@ -344,14 +350,22 @@ async function buildPlan(
     request,
     onProgress && ((phase, step, steps) => onProgress({ phase, step, steps })),
   );
-  const cancel = () => build.cancel();
+  let grace: NodeJS.Timeout | undefined;
+  let cancel = () => {};
+  const abandoned = new Promise<undefined>((resolve) => {
+    cancel = () => {
+      build.cancel();
+      grace = setTimeout(() => resolve(undefined), cancelGrace);
+    };
+  });
   signal?.addEventListener('abort', cancel, { once: true });
   try {
-    const result = await build.result;
+    const result = await Promise.race([build.result, abandoned]);
     signal?.throwIfAborted();
     if (!result) throw new TensorRTError('ERR_BUILD_FAILED', 'The build was stopped.');
     return result;
   } finally {
+    clearTimeout(grace);
     signal?.removeEventListener('abort', cancel);
   }
 }

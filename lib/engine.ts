@@ -352,7 +352,11 @@ async function readHashed(file: string): Promise<Hashed> {
   return [await readWhole(file, 'engine', (piece, at) => hash.update(piece, at)), hash];
 }
 
-function parseContainer(bytes: Uint8Array, hash: ContainerHash, label: string): Contents & { file: FileBytes } {
+function parseContainer(
+  bytes: Uint8Array,
+  hash: ContainerHash,
+  label: string,
+): Contents & { file: FileBytes } {
   const corrupt = (problem: string, cause?: unknown) =>
     new TensorRTError('ERR_ENGINE_CORRUPT', `${label} ${problem}. Build it again.`, { cause });
   if (bytes.length === 0) throw corrupt('is empty');

@@ -1,4 +1,12 @@
 import type { DataType } from './data-type.js';
+import {
+  type Dimension,
+  parseDimension,
+  rangeOfDimension,
+  type SizeRange,
+  solveForSymbol,
+  symbolsIn,
+} from './dimension.js';
 import { describe, invalidArgType, invalidArgValue, shapeMismatch } from './errors.js';
 import type { Dims } from './tensor.js';
 
@@ -101,7 +109,8 @@ function parseDims(dims: unknown, path: string): Dims {
 
 /**
  * Checks profiles against a model's inputs.
- * @throws RangeError ERR_INVALID_ARG_VALUE for a name, rank or static dimension that is not the model's
+ * @throws RangeError ERR_INVALID_ARG_VALUE for a name, rank or static dimension that is not the model's, and for
+ *   dimensions of one name, or sums of them, whose ranges differ
  */
 export function checkProfiles(profiles: readonly Profile[], inputs: readonly DeclaredInput[]): void {
   profiles.forEach((profile, p) => {
@@ -131,6 +140,8 @@ export function checkProfiles(profiles: readonly Profile[], inputs: readonly Dec
         }
       });
     }
+    // Throws where they contradict each other.
+    new ProfileSizes(profile, inputs, option);
   });
 }
 
@@ -162,27 +173,19 @@ export function completeProfiles(profiles: readonly Profile[], inputs: readonly 
 }
 
 /**
- * Adds the ranges that a profile lacks. Dimensions of the same name have the same range, taken from the profile where
- * it gives one, else from what the name says (see {@link rangeOfName}).
+ * Adds the ranges that a profile lacks. A dimension has the range that the profile gives to another of the same name,
+ * or that its sums leave, else the one that its name suggests (see {@link suggestedRange}).
  */
 function completeProfile(profile: Profile, inputs: readonly DeclaredInput[], path: string): Profile {
-  const known = new Map<string, Triple>();
-  for (const { name, shape } of inputs) {
-    const range = rangeOf(profile, name);
-    if (!range) continue;
-    shape.forEach((size, i) => {
-      if (typeof size !== 'string' || size === '') return;
-      known.set(size, [range.min[i]!, range.opt[i]!, range.max[i]!]);
-    });
-  }
+  const sizes = new ProfileSizes(profile, inputs, path);
   const complete: Record<string, ShapeRange> = Object.create(null);
   for (const { name, shape } of inputs) {
     const given = rangeOf(profile, name);
     if (given) complete[name] = given;
     if (given || shape.every((size) => typeof size === 'number' && size >= 0)) continue;
-    const ranges = shape.map((size, i): Triple => {
+    const ranges = shape.map((size, i): SizeRange => {
       if (typeof size === 'number' && size >= 0) return [size, size, size];
-      const range = rangeOfName(String(size), i, shape.length, known);
+      const range = sizes.complete(String(size), i, shape.length);
       if (!range) {
         throw invalidArgValue(
           `${path}.${name}`,
@@ -195,41 +198,132 @@ function completeProfile(profile: Profile, inputs: readonly DeclaredInput[], pat
     const [min, opt, max] = [0, 1, 2].map((side) => Object.freeze(ranges.map((range) => range[side as 0])));
     complete[name] = { min: min!, opt: opt!, max: max! };
   }
+  sizes.check();
   return complete;
 }
 
-type Triple = readonly [min: number, opt: number, max: number];
+/** The ranges of a profile's symbolic dimensions, which have to agree: symbols are the model's, not an input's. */
+class ProfileSizes {
+  readonly #known = new Map<string, { range: SizeRange; from: string }>();
+  /** Dimensions that the profile gives. */
+  readonly #given: { path: string; index: number; text: string; dimension: Dimension; range: SizeRange }[] =
+    [];
+  readonly #symbols: readonly string[];
+
+  /** @throws RangeError ERR_INVALID_ARG_VALUE where ranges that are given contradict each other */
+  constructor(profile: Profile, inputs: readonly DeclaredInput[], path: string) {
+    this.#symbols = inputs.flatMap(({ shape }) =>
+      shape.flatMap((size) => (typeof size === 'string' ? symbolsIn(parseDimension(size)) : [])),
+    );
+    for (const { name, shape } of inputs) {
+      const range = rangeOf(profile, name);
+      if (!range) continue;
+      shape.forEach((text, index) => {
+        if (typeof text !== 'string' || text === '') return;
+        const dimension = parseDimension(text);
+        const sides: SizeRange = [range.min[index]!, range.opt[index]!, range.max[index]!];
+        this.#given.push({ path: `${path}.${name}`, index, text, dimension, range: sides });
+      });
+    }
+    for (const { path, index, dimension, range } of this.#given) {
+      if (dimension.kind !== 'symbol' || this.#known.has(dimension.name)) continue;
+      this.#known.set(dimension.name, { range, from: `${path}, dimension ${index}` });
+    }
+    this.check();
+    while (this.#solveOne()) this.check();
+  }
+
+  /** @throws RangeError ERR_INVALID_ARG_VALUE for a given dimension that is not what its symbols make it */
+  check(): void {
+    for (const { path, index, text, dimension, range } of this.#given) {
+      const made = rangeOfDimension(dimension, this.#range);
+      if (!made || made.every((size, side) => size === range[side])) continue;
+      const sources = symbolsIn(dimension).map((symbol) => {
+        const { range, from } = this.#known.get(symbol)!;
+        return `"${symbol}" is ${range.join(', ')} (${from})`;
+      });
+      const makes =
+        dimension.kind === 'symbol' ? '' : ` which makes ${made.join(', ')}: the sizes must agree.`;
+      throw invalidArgValue(
+        path,
+        `has ${range.join(', ')} (min, opt, max) in dimension ${index}, "${text}", but ${sources.join(' and ')}` +
+          (makes ? `,${makes}` : '. The same name is the same size.'),
+      );
+    }
+  }
+
+  /** The range of a dimension that is not given; undefined if its name says nothing. */
+  complete(text: string, index: number, rank: number): SizeRange | undefined {
+    const dimension = parseDimension(text);
+    // Unnamed dimensions have nothing in common.
+    if (text === '' || text === '-1') return suggestedRange(text, index, rank);
+    for (const symbol of symbolsIn(dimension)) {
+      if (this.#known.has(symbol)) continue;
+      // Within a sum, a place says nothing.
+      const place = dimension.kind === 'symbol' ? index : 1;
+      const range = this.#total(symbol) ?? suggestedRange(symbol, place, rank);
+      if (range) this.#known.set(symbol, { range, from: 'from its name' });
+    }
+    const range = rangeOfDimension(dimension, this.#range);
+    return range?.every((size) => size >= 0) ? range : undefined;
+  }
+
+  readonly #range = (symbol: string): SizeRange | undefined => this.#known.get(symbol)?.range;
+
+  /** Whether a sum that is given told the range of one more symbol. */
+  #solveOne(): boolean {
+    for (const { path, index, text, dimension, range } of this.#given) {
+      const solved = solveForSymbol(dimension, range, this.#range);
+      if (!solved) continue;
+      const [min, opt, max] = solved.range;
+      if (min < 0 || min > opt || opt > max) {
+        throw invalidArgValue(
+          path,
+          `has ${range.join(', ')} (min, opt, max) in dimension ${index}, "${text}", which leaves ` +
+            `${solved.range.join(', ')} for "${solved.symbol}".`,
+        );
+      }
+      this.#known.set(solved.symbol, { range: solved.range, from: `${path}, dimension ${index}` });
+      return true;
+    }
+    return false;
+  }
+
+  /** onnxruntime-genai's exports call the sum of past and new tokens total_sequence_length. */
+  #total(symbol: string): SizeRange | undefined {
+    if (!/total/i.test(symbol)) return undefined;
+    const named = (pattern: RegExp) => [
+      ...new Set(this.#symbols.filter((other) => pattern.test(other) && !/total/i.test(other))),
+    ];
+    const [past, ...otherPasts] = named(pastName);
+    const [tokens, ...otherTokens] = named(tokensName).filter((name) => !pastName.test(name));
+    if (past === undefined || tokens === undefined || otherPasts.length + otherTokens.length > 0)
+      return undefined;
+    const [before, added] = [past, tokens].map((name) => this.#range(name) ?? suggestedRange(name, 1, 2)!);
+    return [before![0] + added![0], before![1] + added![1], before![2] + added![2]];
+  }
+}
+
+const pastName = /past|cache/i;
+const tokensName = /seq|length|token|time|frames/i;
 
 /** What exporters (PyTorch, optimum, onnxruntime-genai) call dimensions, and ranges that servers use. */
-const namedRanges: readonly (readonly [RegExp, Triple])[] = [
+const namedRanges: readonly (readonly [RegExp, SizeRange])[] = [
   [/batch|^[nb]$/i, [1, 8, 16]],
-  [/past|cache/i, [0, 128, 2048]],
+  [pastName, [0, 128, 2048]],
   [/total/i, [1, 256, 2560]],
-  [/seq|length|token|time|frames/i, [1, 128, 512]],
+  [tokensName, [1, 128, 512]],
   [/height|width|^[hw]$/i, [32, 224, 512]],
 ];
 
-/** `a + b` is the sum of both ranges; an unnamed first dimension is a batch. */
-function rangeOfName(
-  name: string,
-  index: number,
-  rank: number,
-  known: ReadonlyMap<string, Triple>,
-): Triple | undefined {
-  const given = known.get(name);
-  if (given) return given;
-  const parts = name.split('+').map((part) => part.trim());
-  if (parts.length > 1) {
-    const ranges = parts.map((part): Triple | undefined => {
-      if (/^\d+$/.test(part)) return [Number(part), Number(part), Number(part)];
-      return rangeOfName(part, index, rank, known);
-    });
-    if (!ranges.every((range) => range !== undefined)) return undefined;
-    const sum = (side: 0 | 1 | 2) => ranges.reduce((total, range) => total + range[side], 0);
-    return [sum(0), sum(1), sum(2)];
-  }
+/** What no range suits: the model's weights fix it, though its exporter did not say at how much. */
+const modelsOwnName = /head|hidden|embed|channel|dim$/i;
+
+/** Of a name that says nothing, a first dimension is a batch, and the last two of four are an image's. */
+function suggestedRange(name: string, index: number, rank: number): SizeRange | undefined {
   const range = namedRanges.find(([pattern]) => pattern.test(name))?.[1];
   if (range) return range;
+  if (modelsOwnName.test(name)) return undefined;
   if (index === 0) return [1, 8, 16];
   if (rank === 4 && index >= 2) return [32, 224, 512];
   return undefined;
