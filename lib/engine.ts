@@ -167,10 +167,7 @@ export class Engine {
     return new Engine(parts, contents, true);
   }
 
-  /**
-   * The engine of a finished build.
-   * @internal
-   */
+  /** The engine of a finished build. */
   static async assemble(
     manifest: EngineManifest,
     layers: readonly LayerInfo[],
