@@ -349,12 +349,24 @@ const engineMutations = [
   }),
 ];
 
-/** Two in three with the checksum made right again, as a maker of bad files would. */
-export function mutateEngine(corpus, random) {
-  const bytes = mutateWith(engineMutations, corpus, random);
-  if (bytes.length < headerBytes || random.integer(3) === 0) return bytes;
+/** An engine file with the checksum made right, as a maker of bad files would. */
+function sealed(bytes) {
   const copy = Buffer.from(bytes);
   const hash = createHash('sha256').update(copy.subarray(0, 40)).update(copy.subarray(headerBytes));
   copy.set(hash.digest(), 40);
   return copy;
+}
+
+/** An engine file with the beginning of its plan alone: the plan is TensorRT's to read, and only slows this down. */
+export function withShortPlan(bytes) {
+  const [manifest, layers] = lengthOffsets.map((at) => Number(bytes.readBigUInt64LE(at)));
+  const planBytes = 16;
+  const short = Buffer.from(bytes.subarray(0, headerBytes + manifest + layers + planBytes));
+  return sealed(withNumber64(short, lengthOffsets[2], BigInt(planBytes)));
+}
+
+/** Two in three get past the checksum. */
+export function mutateEngine(corpus, random) {
+  const bytes = mutateWith(engineMutations, corpus, random);
+  return bytes.length < headerBytes || random.integer(3) === 0 ? bytes : sealed(bytes);
 }
