@@ -2,6 +2,7 @@ import { createHash } from 'node:crypto';
 import { tmpdir } from 'node:os';
 import path from 'node:path';
 import { isDeepStrictEqual } from 'node:util';
+import { readCalibration } from './calibration.js';
 import { type DataType, dataTypeFromOnnx } from './data-type.js';
 import { Engine, type EngineManifest, type Provenance, type TensorInfo } from './engine.js';
 import { describe, invalidArgType, invalidArgValue, TensorRTError } from './errors.js';
@@ -23,6 +24,7 @@ import {
   type ShapeRanges,
 } from './shapes.js';
 import { temporaryDirectory } from './temporary-directory.js';
+import type { TensorLike } from './tensor.js';
 import { version as builder } from './version.js';
 
 export interface BuildProgress {
@@ -35,11 +37,12 @@ export interface BuildProgress {
 
 export interface BuildOptions {
   /**
-   * 'fp16' (default) casts the graph first: matrix products and convolutions in FP16; softmax, normalisation,
-   * reductions, powers, exponentials and the graph's inputs and outputs in FP32. 'fp32' and 'as-exported' compile
-   * the types that the model has.
+   * 'fp16' (default) casts the graph first, by the rules of {@link castToFloat16}: matrix products, convolutions and
+   * what is computed element by element in FP16 where values are small enough; softmax, normalisation, reductions,
+   * powers, exponentials and the graph's inputs and outputs in FP32. 'bf16' does so with BF16, whatever the values.
+   * 'fp32' and 'as-exported' compile the types that the model has.
    */
-  precision?: 'as-exported' | 'fp32' | 'fp16';
+  precision?: 'as-exported' | 'fp32' | 'fp16' | 'bf16';
   /**
    * Shapes to compile for, by input name: `{ min, opt, max }`, or one shape. An array is several optimization
    * profiles. An input that is left out gets ranges that the names of its dimensions suggest: batch 1 to 16 and
@@ -65,7 +68,16 @@ export interface BuildOptions {
   optimizationLevel?: 0 | 1 | 2 | 3 | 4 | 5;
   /** Device memory in bytes that a layer's kernel may use beside its inputs and outputs. Default: the GPU's. */
   workspace?: number;
-  /** With 'fp16': nodes to leave in FP32, by name or operator type; `*` stands for any characters. */
+  /**
+   * With 'fp16': inputs as the model will get them, on which the CPU measures how large values become; what may be too
+   * large stays in FP32. Read to the end before anything else. Default: random ones; `engine.manifest.cast.ranges`
+   * says which.
+   */
+  calibration?: Iterable<Readonly<Record<string, TensorLike>>>;
+  /**
+   * With 'fp16' and 'bf16': nodes to leave in FP32, by name or operator type; `*` stands for any characters. After a
+   * `!`, nodes to cast though a range would keep them; the last pattern that fits decides.
+   */
   keepFp32?: readonly string[];
   /**
    * Engines that were built are kept, and a build whose result is there takes as long as reading it: `fromCache`. The
@@ -93,6 +105,7 @@ const buildOptionNames = [
   'sparsity',
   'optimizationLevel',
   'workspace',
+  'calibration',
   'keepFp32',
   'cache',
   'parent',
@@ -100,7 +113,7 @@ const buildOptionNames = [
   'onProgress',
   'signal',
 ] as const;
-const laterBuildOptions = ['masks', 'refit', 'timingCache', 'calibration'] as const;
+const laterBuildOptions = ['masks', 'refit', 'timingCache'] as const;
 
 /** Of our types, those that TensorRT has (NvInfer.h, DataType). */
 const tensorrtTypes: ReadonlySet<DataType> = new Set<DataType>([
@@ -190,13 +203,20 @@ async function compile(
   library: NativeTensorRT,
   targets: readonly number[],
 ): Promise<Engine> {
-  const { onProgress, signal, precision, keepFp32 } = settings;
+  const { onProgress, signal, precision, calibration, keepFp32 } = settings;
   const { prepareModel } = await import('./prepare-model.js');
   const directory = buildDirectory();
   try {
     onProgress?.({ phase: 'Preparing model', step: 0, steps: 1 });
     const prepared = await prepareModel(
-      { model, float16: precision === 'fp16', keepFp32, directory: directory.path, maxInlineBytes },
+      {
+        model,
+        precision: precision === 'fp16' || precision === 'bf16' ? precision : undefined,
+        calibration: calibration?.samples,
+        keepFp32,
+        directory: directory.path,
+        maxInlineBytes,
+      },
       signal,
     );
     onProgress?.({ phase: 'Preparing model', step: 1, steps: 1 });
@@ -268,6 +288,7 @@ function readOptions(options: BuildOptions) {
   const workspace = integerOption(options.workspace, 'options.workspace', undefined, 0, most);
   const sparsity = enumOption(options.sparsity, 'options.sparsity', ['off', 'auto']);
   const keepFp32 = stringsOption(options.keepFp32, 'options.keepFp32');
+  const calibration = readCalibration(options.calibration, 'options.calibration');
   const given = {
     ...(optimizationLevel === undefined ? {} : { optimizationLevel }),
     ...(workspace === undefined ? {} : { workspace }),
@@ -281,7 +302,8 @@ function readOptions(options: BuildOptions) {
     cache: cacheOption(options.cache),
     parent: parentOption(options.parent),
     lineage: lineageOption(options.lineage),
-    precision: precisionOption(options.precision),
+    calibration,
+    precision: enumOption(options.precision, 'options.precision', ['fp16', 'bf16', 'fp32', 'as-exported']),
     profiles: parseShapes(options.shapes),
     computeCapabilities: parseTargets(options.target),
     compiler: { ...given, sparsity: sparsity === 'auto' },
@@ -289,6 +311,9 @@ function readOptions(options: BuildOptions) {
       ...given,
       ...(sparsity === 'auto' ? { sparsity } : {}),
       ...(keepFp32.length > 0 ? { keepFp32 } : {}),
+      ...(calibration
+        ? { calibration: { samples: calibration.samples.length, sha256: calibration.sha256 } }
+        : {}),
     },
   };
 }
@@ -383,16 +408,6 @@ function checkTypes(inputs: readonly DeclaredInput[]): void {
 
 function withTypeName({ name, type, dims }: NativeBuildResult['inputs'][number]): TensorInfo {
   return { name, type: dataTypeFromOnnx(type) ?? null, dims };
-}
-
-function precisionOption(precision: unknown): 'as-exported' | 'fp32' | 'fp16' {
-  if (precision === 'bf16') {
-    throw invalidArgValue(
-      'options.precision',
-      "'bf16' is not supported in this version; 'fp16' and 'fp32' are.",
-    );
-  }
-  return enumOption(precision, 'options.precision', ['fp16', 'fp32', 'as-exported']);
 }
 
 /** 'sm_89' → 89; undefined for this machine's GPU. */

@@ -6,7 +6,7 @@ import { writeAtomically } from './atomic-file.js';
 import { type DataType, dataTypes } from './data-type.js';
 import { invalidArgType, TensorRTError } from './errors.js';
 import type { Flavour } from './nvidia-support.js';
-import type { CastFloat16Report } from './onnx/cast-float16.js';
+import type { CastBfloat16Report, CastFloat16Report } from './onnx/cast-precision.js';
 import { readWhole } from './onnx/file-range.js';
 import { checkOptions } from './options.js';
 import { type Profile, rangeOf, type ShapeRange } from './shapes.js';
@@ -44,9 +44,9 @@ export interface EngineManifest {
   readonly builder: string;
   /** GPUs it was compiled for, e.g. 'sm_89'. */
   readonly targets: readonly string[];
-  readonly precision: 'as-exported' | 'fp32' | 'fp16';
-  /** With 'fp16': what was cast, and why the rest was not. */
-  readonly cast?: CastFloat16Report;
+  readonly precision: 'as-exported' | 'fp32' | 'fp16' | 'bf16';
+  /** With 'fp16' and 'bf16': what every node became, and why. */
+  readonly cast?: CastFloat16Report | CastBfloat16Report;
   /** Empty where every input is static. */
   readonly profiles: readonly Profile[];
   readonly model: {

@@ -6,7 +6,8 @@ type Answer<Value> = { value: Value } | { error: { code?: string; name: string; 
 /**
  * Has another thread do the work that a module of this package announces with {@link onModelThread}: parsing, hashing
  * and casting gigabytes must not hold up the event loop.
- * @throws (rejects) the TensorRTError that the work threw, ERR_IO for any other error, ERR_OUT_OF_MEMORY; the
+ * @throws (rejects) the TensorRTError, RangeError or TypeError with a code that the work threw, ERR_IO for any
+ *   other error, ERR_OUT_OF_MEMORY; the
  *   signal's reason
  */
 export async function runOnModelThread<Value>(
@@ -28,8 +29,11 @@ export async function runOnModelThread<Value>(
     signal?.throwIfAborted();
     if (answer && 'value' in answer) return answer.value;
     const { code, message } = answer?.error ?? { message: 'The thread that read the model ended.' };
-    if (code?.startsWith('ERR_') && answer?.error.name === 'TensorRTError') {
-      throw new TensorRTError(code as 'ERR_IO', message);
+    if (code?.startsWith('ERR_')) {
+      const { name } = answer!.error;
+      if (name === 'TensorRTError') throw new TensorRTError(code as 'ERR_IO', message);
+      if (name === 'RangeError') throw Object.assign(new RangeError(message), { code });
+      if (name === 'TypeError') throw Object.assign(new TypeError(message), { code });
     }
     throw new TensorRTError('ERR_IO', `Could not prepare the model: ${message}`);
   } catch (error) {

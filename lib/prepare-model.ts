@@ -4,9 +4,15 @@ import path from 'node:path';
 import { type DataType, dataTypeFromOnnx, dataTypes } from './data-type.js';
 import { TensorRTError } from './errors.js';
 import { onModelThread, runOnModelThread } from './model-thread.js';
-import { type CastFloat16Report, castToFloat16 } from './onnx/cast-float16.js';
+import {
+  type CastBfloat16Report,
+  type CastFloat16Report,
+  castToBfloat16,
+  castToFloat16,
+} from './onnx/cast-precision.js';
 import { readRange, readWhole } from './onnx/file-range.js';
 import { externalData, isExternal, tensorBytes, tensorSize } from './onnx/initializer.js';
+import { type Feeds, measureRanges, type Ranges } from './onnx/measure-ranges.js';
 import {
   type GraphProto,
   type ModelProto,
@@ -20,8 +26,10 @@ import type { DeclaredInput } from './shapes.js';
 export interface PrepareRequest {
   /** A file, whose external data lies beside it, or the bytes of one without external data. */
   readonly model: string | Uint8Array;
-  /** Cast it to FP16 by `castToFloat16`. */
-  readonly float16: boolean;
+  /** Cast it by `castToFloat16` or `castToBfloat16`, or not at all. */
+  readonly precision: 'fp16' | 'bf16' | undefined;
+  /** Inputs to measure ranges with, for 'fp16'; undefined: random ones. */
+  readonly calibration: readonly Feeds[] | undefined;
   readonly keepFp32: readonly string[];
   /** An existing folder for what has to be written. */
   readonly directory: string;
@@ -41,13 +49,13 @@ export interface PreparedModel {
   /** Of every initializer's name, type, dimensions and elements, in the order of names. */
   readonly weightsSha256: string;
   readonly producer: string;
-  readonly cast?: CastFloat16Report;
+  readonly cast?: CastFloat16Report | CastBfloat16Report;
 }
 
 /**
  * Prepares a model on a thread of its own: parsing, hashing and casting gigabytes must not hold up the event loop.
  * @throws (rejects) TensorRTError ERR_MODEL_NOT_FOUND, ERR_MODEL_INVALID, ERR_MODEL_UNSUPPORTED, ERR_IO; the
- *   signal's reason
+ *   signal's reason; TypeError or RangeError where the calibration data doesn't fit the model
  */
 export async function prepareModel(
   request: PrepareRequest,
@@ -79,19 +87,39 @@ async function prepare(request: PrepareRequest): Promise<PreparedModel> {
       weightsSha256,
       producer: [model.producerName, model.producerVersion].filter(Boolean).join(' '),
     };
-    if (!request.float16) {
+    if (request.precision === undefined) {
       if (isFile) return { ...common, file: path.resolve(source), modelPath: path.resolve(source) };
       const file = path.join(request.directory, 'model.onnx');
       await write(file, [bytes]);
       return { ...common, file, modelPath: file };
     }
-    const { model: mixed, report } = castToFloat16(model, { ...where, keepFp32: request.keepFp32 });
+    const options = { ...where, keepFp32: request.keepFp32 };
+    const { model: mixed, report } =
+      request.precision === 'bf16'
+        ? castToBfloat16(model, options)
+        : castToFloat16(model, { ...options, ranges: await ranges(model, request, where) });
     return { ...common, ...(await writeMixed(mixed, request, directory)), cast: report };
   } catch (error) {
     if (error instanceof TensorRTError && error.code === 'ERR_MODEL_INVALID') {
       throw new TensorRTError('ERR_MODEL_INVALID', `${label}: ${error.message}`);
     }
     throw error;
+  }
+}
+
+/** What the CPU says of the model's values; where it can't run the model, why. */
+async function ranges(
+  model: ModelProto,
+  { calibration }: PrepareRequest,
+  where: { directory?: string },
+): Promise<Ranges> {
+  try {
+    return await measureRanges(model, { ...where, ...(calibration ? { calibration } : {}) });
+  } catch (error) {
+    // Not of the model's making: what the user gave doesn't fit it, or the disk is full.
+    if (!(error instanceof TensorRTError) || error.code === 'ERR_IO') throw error;
+    const reason = `the model could not be run on the CPU (${error.code}): ${error.message}`;
+    return { report: { source: 'none', reason }, largest: new Map() };
   }
 }
 

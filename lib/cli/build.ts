@@ -22,7 +22,7 @@ interface BuildFlags {
   json: boolean;
 }
 
-const precisions = ['fp16', 'fp32', 'as-exported'] as const;
+const precisions = ['bf16', 'fp16', 'fp32', 'as-exported'] as const;
 
 const collect = (value: string, all: string[]) => [...all, value];
 

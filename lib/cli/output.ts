@@ -1,4 +1,4 @@
-import type { CastFloat16Report } from '../onnx/cast-float16.js';
+import type { CastBfloat16Report, CastFloat16Report } from '../onnx/cast-precision.js';
 
 /** Writes a line to standard output, which carries nothing but results. */
 export function print(text: string): void {
@@ -29,12 +29,20 @@ export function bytes(count: number): string {
   return `${unit === 0 ? value : value.toFixed(1)} ${units[unit]}`;
 }
 
-/** What the FP16 cast did: '48 MatMul, 2 Gather in FP16', and a line for each product that stayed. */
-export function castLines({ float16, kept }: CastFloat16Report): string[] {
-  const counts = Object.entries(float16).map(([type, count]) => `${count} ${type}`);
+/** What a cast did: '48 MatMul, 2 Gather in FP16', what decided, and a line for each product that stayed. */
+export function castLines(cast: CastFloat16Report | CastBfloat16Report): string[] {
+  const [label, types] = 'float16' in cast ? ['FP16', cast.float16] : ['BF16', cast.bfloat16];
+  const counts = Object.entries(types).map(([type, count]) => `${count} ${type}`);
+  const { kept, ranges } = cast;
   const listed = kept.slice(0, 5).map(({ node, reason }) => `  ${node} stays in FP32: ${reason}`);
   if (kept.length > listed.length) listed.push(`  … and ${kept.length - listed.length} more`);
-  return [`in FP16: ${counts.join(', ') || 'nothing'}`, ...listed];
+  const measured =
+    label === 'BF16'
+      ? []
+      : ranges.source === 'none'
+        ? [`  ranges were not measured: ${ranges.reason}`]
+        : [`  by the ranges of ${ranges.samples} ${ranges.source === 'random' ? 'random ' : ''}samples`];
+  return [`in ${label}: ${counts.join(', ') || 'nothing'}`, ...measured, ...listed];
 }
 
 /** One line on standard error that is overwritten by the next and leaves no trace; nothing unless it is a terminal. */

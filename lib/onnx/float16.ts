@@ -1,6 +1,9 @@
 /** The largest finite float16: (2 − 2⁻¹⁰) · 2¹⁵ (IEEE 754-2008, binary16). */
 export const maxFloat16 = 65504;
 
+/** The smallest float16 with all bits of precision, 2⁻¹⁴. */
+export const smallestNormalFloat16 = 2 ** -14;
+
 /** The bits of {@link maxFloat16} as a float32. */
 const maxFloat16Bits = 0x477f_e000;
 
@@ -69,5 +72,25 @@ export function exceedsFloat16(values: Float32Array): boolean {
   const bits = new Uint32Array(values.buffer, values.byteOffset, values.length);
   // One comparison an element: infinities and NaNs have the largest magnitudes of all.
   for (let i = 0; i < bits.length; i++) if ((bits[i]! & 0x7fff_ffff) > maxFloat16Bits) return true;
+  return false;
+}
+
+/** float32 to bfloat16 bit patterns, rounding to nearest, ties to even; a NaN stays a NaN. */
+export function toBfloat16Bits(source: Float32Array): Uint16Array {
+  const bits = new Uint32Array(source.buffer, source.byteOffset, source.length);
+  const target = new Uint16Array(source.length);
+  for (let i = 0; i < bits.length; i++) {
+    const b = bits[i]!;
+    // Rounding would carry a NaN of low bits alone into infinity.
+    const isNotANumber = (b & 0x7fff_ffff) > 0x7f80_0000;
+    target[i] = isNotANumber ? (b >>> 16) | 0x40 : (b + 0x7fff + ((b >>> 16) & 1)) >>> 16;
+  }
+  return target;
+}
+
+/** Whether a value would round to infinity in bfloat16, or isn't finite. */
+export function beyondBfloat16(values: Float32Array): boolean {
+  const bits = new Uint32Array(values.buffer, values.byteOffset, values.length);
+  for (let i = 0; i < bits.length; i++) if ((bits[i]! & 0x7fff_ffff) >= 0x7f7f_8000) return true;
   return false;
 }

@@ -1,6 +1,16 @@
 export { type BertOptions, buildBert } from './bert.js';
-export { type CastFloat16Options, type CastFloat16Report, castToFloat16 } from './cast-float16.js';
-export { fromBfloat16Bits, fromFloat16Bits, maxFloat16, toFloat16Bits } from './float16.js';
+export {
+  type CastBfloat16Report,
+  type CastFloat16Report,
+  type CastNode,
+  type CastOptions,
+  type CastReport,
+  castToBfloat16,
+  castToFloat16,
+  defaultMaxValue,
+  type RangesReport,
+} from './cast-precision.js';
+export { fromBfloat16Bits, fromFloat16Bits, maxFloat16, toBfloat16Bits, toFloat16Bits } from './float16.js';
 export {
   type AttributeValue,
   attributeProto,
@@ -22,7 +32,9 @@ export {
   tensorElements,
   tensorSize,
 } from './initializer.js';
+export { type MeasureOptions, measureRanges, type Ranges } from './measure-ranges.js';
 export * from './model.js';
+export { type RandomInputsOptions, randomInputs } from './random-inputs.js';
 export { buildResnet, type ResnetOptions } from './resnet.js';
 export {
   parseSafetensors,

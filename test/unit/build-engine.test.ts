@@ -2,7 +2,7 @@ import { execFileSync } from 'node:child_process';
 import { copyFile, mkdir, mkdtemp, readdir, readFile, rm, writeFile } from 'node:fs/promises';
 import os from 'node:os';
 import path from 'node:path';
-import { type BuildProgress, buildEngine, type Engine } from 'node-tensorrt';
+import { type BuildProgress, buildEngine, type Engine, Tensor } from 'node-tensorrt';
 import { GraphBuilder, serializeModel } from 'node-tensorrt/onnx';
 import { afterAll, afterEach, beforeAll, describe, expect, test, vi } from 'vitest';
 
@@ -59,6 +59,47 @@ describe('what is built', () => {
     expect(kept.manifest.options).toEqual({ keepFp32: ['MatMul'] });
     const megabytes = (engine: Engine) => Math.round((10 * engine.plan().length) / 2 ** 20) / 10;
     expect([half, full, kept].map(megabytes)).toEqual([2, 4, 4].map((size) => expect.closeTo(size, 0)));
+  });
+
+  test('in FP16 where calibration data allows, in BF16 whatever it says; the manifest says why', async () => {
+    const g = new GraphBuilder('large');
+    const w = g.initializer('w', 'float32', [4, 4], new Float32Array(16).fill(100));
+    g.op('MatMul', [g.input('x', 'float32', ['n', 4]), w], {}, { name: 'product', outputs: ['y'] });
+    g.output('y', 'float32', ['n', 4]);
+    const bytes = serializeModel(g.finish());
+    const sample = (value: number) => ({ x: new Tensor('float32', new Float32Array(4).fill(value), [1, 4]) });
+    const calibration = function* () {
+      yield sample(1);
+      yield sample(300);
+    };
+    const shapes = { x };
+    const random = await buildEngine(bytes, { target, shapes });
+    const large = await buildEngine(bytes, { target, shapes, calibration: calibration() });
+    const bf16 = await buildEngine(bytes, { target, shapes, precision: 'bf16' });
+    expect([random, large, bf16].map(({ manifest }) => manifest.cast!.nodes)).toEqual([
+      [{ node: 'product', operator: 'MatMul', precision: 'fp16', reason: 'a product' }],
+      [
+        {
+          node: 'product',
+          operator: 'MatMul',
+          precision: 'fp32',
+          reason: '"y" reached 120000, beyond 512',
+        },
+      ],
+      [{ node: 'product', operator: 'MatMul', precision: 'bf16', reason: 'a product' }],
+    ]);
+    expect(random.manifest.cast!.ranges).toEqual({ source: 'random', samples: 2, seed: 0 });
+    expect(large.manifest.cast!.ranges).toEqual({ source: 'calibration', samples: 2 });
+    const products = (await bf16.inspect()).filter(({ type }) => type === 'MATRIX_MULTIPLY');
+    expect(products.map(({ outputs }) => outputs[0]!.type)).toEqual(['bfloat16']);
+    const thrown = new Error('mine');
+    const throwing = {
+      *[Symbol.iterator]() {
+        yield sample(1);
+        throw thrown;
+      },
+    };
+    await expect(buildEngine(bytes, { target, shapes, calibration: throwing })).rejects.toBe(thrown);
   });
 
   test('several profiles', async () => {
@@ -267,7 +308,14 @@ describe('options that cannot be', () => {
   test.each<[string, object, string, RegExp]>([
     ['a misspelled option', { shape: {} }, 'ERR_INVALID_ARG_VALUE', /did you mean 'shapes'/],
     ['masks', { masks: {} }, 'ERR_INVALID_ARG_VALUE', /options.masks is not supported/],
-    ['bf16', { precision: 'bf16' }, 'ERR_INVALID_ARG_VALUE', /'bf16' is not supported/],
+    ['calibration data', { calibration: 'all' as never }, 'ERR_INVALID_ARG_TYPE', /options.calibration/],
+    ['no calibration data', { calibration: [] }, 'ERR_INVALID_ARG_VALUE', /options.calibration is empty/],
+    [
+      'calibration data of another model',
+      { calibration: [{ y: { type: 'float32', dims: [1], data: new Float32Array(1) } }] },
+      'ERR_INVALID_ARG_VALUE',
+      /options.calibration\[0\]\['y'\] is not an input/,
+    ],
     ['no precision', { precision: 'half' }, 'ERR_INVALID_ARG_VALUE', /options.precision/],
     ['a runtime', { runtime: 'cuda' }, 'ERR_INVALID_ARG_VALUE', /'auto', 'tensorrt', 'tensorrt-rtx'/],
     ['a GPU that is no GPU', { target: 'rtx4090' }, 'ERR_INVALID_ARG_VALUE', /options.target .*'sm_89'/],
@@ -419,7 +467,14 @@ test('a model whose weights exceed one file keeps them beside it', async () => {
   const source = path.join(directory, 'source.onnx');
   await writeFile(source, chain(3));
   const prepared = await prepareModel(
-    { model: source, float16: true, keepFp32: [], directory: folder, maxInlineBytes: 1000 },
+    {
+      model: source,
+      precision: 'fp16',
+      calibration: undefined,
+      keepFp32: [],
+      directory: folder,
+      maxInlineBytes: 1000,
+    },
     undefined,
   );
   expect((await readdir(folder)).sort()).toEqual(['model.onnx', 'node-tensorrt-weights.bin']);

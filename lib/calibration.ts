@@ -1,0 +1,49 @@
+import { createHash } from 'node:crypto';
+import { invalidArgType, invalidArgValue } from './errors.js';
+import type { Feeds } from './onnx/measure-ranges.js';
+import { checkTensor, type TensorLike } from './tensor.js';
+
+/** Inputs to measure ranges with, as they were when they were given. */
+export interface Calibration {
+  readonly samples: readonly Feeds[];
+  /** Of all names, types, dimensions and elements, in hexadecimal. */
+  readonly sha256: string;
+}
+
+/**
+ * Reads the option `calibration` to its end.
+ * @throws TypeError ERR_INVALID_ARG_TYPE, RangeError ERR_INVALID_ARG_VALUE; what the iterable throws
+ */
+export function readCalibration(value: Iterable<Feeds> | undefined, path: string): Calibration | undefined {
+  if (value === undefined) return undefined;
+  if (typeof value !== 'object' || value === null || typeof value[Symbol.iterator] !== 'function') {
+    throw invalidArgType(path, 'an array or another iterable', value);
+  }
+  const hash = createHash('sha256');
+  const samples: Feeds[] = [];
+  for (const sample of value) {
+    const label = `${path}[${samples.length}]`;
+    if (typeof sample !== 'object' || sample === null) {
+      throw invalidArgType(label, 'an object of tensors by input name', sample);
+    }
+    const names = Object.keys(sample).sort();
+    samples.push(
+      Object.fromEntries(names.map((name) => [name, copied(sample[name]!, `${label}['${name}']`)])),
+    );
+    for (const name of names) {
+      const { type, dims, data } = samples.at(-1)![name]!;
+      const elements = ArrayBuffer.isView(data) ? data : JSON.stringify(data);
+      hash.update(JSON.stringify([samples.length, name, type, dims])).update(elements as Uint8Array);
+    }
+  }
+  if (samples.length === 0) throw invalidArgValue(path, 'is empty.');
+  return { samples, sha256: hash.digest('hex') };
+}
+
+/** A plain tensor with elements of its own: what can be sent to another thread. */
+function copied(tensor: TensorLike, path: string): TensorLike {
+  checkTensor(tensor, path);
+  const { type, dims, data } = tensor;
+  const elements = ArrayBuffer.isView(data) ? (data as Uint8Array).slice() : [...data];
+  return { type, dims: [...dims], data: elements };
+}

@@ -1,0 +1,158 @@
+import { mkdtemp, rm } from 'node:fs/promises';
+import { tmpdir } from 'node:os';
+import path from 'node:path';
+import { dataTypes } from '../data-type.js';
+import { invalidArgValue } from '../errors.js';
+import type { InferenceSession } from '../session.js';
+import type { TensorLike } from '../tensor.js';
+import type { RangesReport } from './cast-precision.js';
+import type { ExternalDataOptions } from './initializer.js';
+import type { GraphProto, ModelProto, NodeProto } from './model.js';
+import { operatorName, outputType } from './operators.js';
+import { randomInputs } from './random-inputs.js';
+import { writeBeside } from './write-beside.js';
+
+const float32 = dataTypes.float32.onnx;
+
+/** How far the values of a model go. */
+export interface Ranges {
+  readonly report: RangesReport;
+  /** The largest magnitude of every float32 value that was measured, by name; Infinity where it was not finite. */
+  readonly largest: ReadonlyMap<string, number>;
+}
+
+/** Inputs of one run, by name. */
+export type Feeds = Readonly<Record<string, TensorLike>>;
+
+export interface MeasureOptions extends ExternalDataOptions {
+  /** Inputs to measure with, of which one is held at a time. Default: random ones. */
+  calibration?: Iterable<Feeds> | AsyncIterable<Feeds>;
+  /** Of random inputs. Default 0. */
+  seed?: number;
+}
+
+/** Random inputs are tried this many times, in different shapes. */
+const randomSamples = 2;
+
+/**
+ * Measures how large the values of a model become, by running it on the CPU: what {@link castToFloat16} decides by.
+ * Nothing but two numbers a value leaves the runtime, so that activations are held no longer than in any run. Random
+ * inputs fit what inputs are by name and type: see `randomInputs`.
+ *
+ * @throws (rejects) what InferenceSession.create and run reject with: TensorRTError ERR_MODEL_UNSUPPORTED,
+ *   ERR_MODEL_INVALID, ERR_LIBRARY_NOT_FOUND, ERR_EXECUTION_FAILED …; RangeError or TypeError for calibration data
+ *   that doesn't fit the model
+ */
+export async function measureRanges(model: ModelProto, options: MeasureOptions = {}): Promise<Ranges> {
+  const { InferenceSession: Session } = await import('../session.js');
+  const { model: probed, names } = withProbes(model);
+  const { calibration, seed = 0 } = options;
+  const temporary = await mkdtemp(path.join(tmpdir(), 'node-tensorrt-ranges-'));
+  try {
+    const file = await writeBeside(probed, temporary, options);
+    await using session = await Session.create(file, { device: 'cpu' });
+    const largest = new Map<string, number>();
+    let samples = 0;
+    const feeds = calibration ?? randomInputs(model, { ...options, seed, samples: randomSamples });
+    for await (const feed of feeds) {
+      await accumulate(session, feed, names, largest).catch((error) => {
+        // Those are about the caller's data, which goes by another name there.
+        if (calibration && /^feeds\b/.test(error.message)) {
+          error.message = error.message.replace('feeds', `options.calibration[${samples}]`);
+        }
+        throw error;
+      });
+      samples++;
+    }
+    const report: RangesReport = calibration
+      ? { source: 'calibration', samples }
+      : { source: 'random', samples, seed };
+    if (samples === 0) throw invalidArgValue('options.calibration', 'is empty.');
+    return { report, largest };
+  } finally {
+    await rm(temporary, { recursive: true, force: true });
+  }
+}
+
+async function accumulate(
+  session: InferenceSession,
+  feed: Feeds,
+  names: readonly string[],
+  largest: Map<string, number>,
+): Promise<void> {
+  const probes = names.flatMap((_, i) => [probe('min', i), probe('max', i)]);
+  const outputs = await session.run(feed, probes.length > 0 ? probes : session.outputNames);
+  names.forEach((name, i) => {
+    const [least, most] = ['min', 'max'].map((end) => (outputs[probe(end, i)]!.data as Float32Array)[0]!) as [
+      number,
+      number,
+    ];
+    // Of a tensor without elements the maximum is below the minimum.
+    const magnitude = most < least ? 0 : Math.max(Math.abs(least), Math.abs(most));
+    const known = largest.get(name) ?? 0;
+    largest.set(name, Number.isNaN(magnitude) ? Number.POSITIVE_INFINITY : Math.max(known, magnitude));
+  });
+}
+
+const prefix = 'node-tensorrt.range';
+const probe = (end: string, i: number) => `${prefix}.${end}.${i}`;
+
+/** The model with the least and the greatest element of every float32 value as further outputs. */
+function withProbes(model: ModelProto): { model: ModelProto; names: string[] } {
+  const { graph } = model;
+  const names = float32Values(graph);
+  const nodes: NodeProto[] = [];
+  const outputs: GraphProto['output'] = [];
+  names.forEach((name, i) => {
+    for (const [end, opType] of [
+      ['min', 'ReduceMin'],
+      ['max', 'ReduceMax'],
+    ] as const) {
+      const output = probe(end, i);
+      const attribute = [{ name: 'keepdims', type: 2, i: 0n }];
+      nodes.push({ name: output, opType, input: [name], output: [output], attribute });
+      outputs.push({ name: output, type: { tensorType: { elemType: float32, shape: { dim: [] } } } });
+    }
+  });
+  // Each beside the node whose value it reads, so that the value is not kept for longer.
+  const readers = new Map<string, NodeProto[]>();
+  for (const node of nodes) {
+    const [name = ''] = node.input;
+    readers.set(name, [...(readers.get(name) ?? []), node]);
+  }
+  const take = (name: string) => readers.get(name) ?? [];
+  const node = [
+    ...graph.input.flatMap(({ name }) => take(name)),
+    ...graph.node.flatMap((each) => [each, ...each.output.flatMap(take)]),
+  ];
+  return { model: { ...model, graph: { ...graph, node, output: [...graph.output, ...outputs] } }, names };
+}
+
+/** Of the main graph: inputs, and what its nodes compute. */
+function float32Values(graph: GraphProto): string[] {
+  const types = new Map<string, number>();
+  const weights = new Set(graph.initializer.map(({ name }) => name));
+  for (const { name = '', dataType } of graph.initializer) types.set(name, dataType);
+  for (const { name, type } of [...graph.input, ...graph.output, ...graph.valueInfo]) {
+    if (type?.tensorType?.elemType) types.set(name, type.tensorType.elemType);
+  }
+  const names = graph.input.map(({ name }) => name).filter((name) => !weights.has(name));
+  for (const node of graph.node) {
+    for (const [i, name] of node.output.entries()) {
+      if (name === '') continue;
+      const type =
+        types.get(name) ??
+        constantType(node) ??
+        outputType(node, i, (input) => types.get(node.input[input] ?? ''));
+      if (type !== undefined) types.set(name, type);
+      if (operatorName(node) !== 'Constant') names.push(name);
+    }
+  }
+  return names.filter((name) => types.get(name) === float32);
+}
+
+function constantType(node: NodeProto): number | undefined {
+  if (operatorName(node) !== 'Constant') return undefined;
+  const attribute = node.attribute[0];
+  return attribute?.t?.dataType ?? (attribute?.name.startsWith('value_float') ? float32 : undefined);
+}

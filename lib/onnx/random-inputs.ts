@@ -1,0 +1,136 @@
+import { type DataType, dataTypeFromOnnx } from '../data-type.js';
+import { TensorRTError } from '../errors.js';
+import { Tensor } from '../tensor.js';
+import { toFloat16Bits } from './float16.js';
+import type { ExternalDataOptions } from './initializer.js';
+import type { GraphProto, ModelProto, ValueInfoProto } from './model.js';
+import { operatorName } from './operators.js';
+import { normalNumbers, uniformNumbers } from './weights.js';
+
+export interface RandomInputsOptions extends ExternalDataOptions {
+  seed: number;
+  samples: number;
+}
+
+/** Sizes of dynamic dimensions by what their names say, else 1 of an unnamed first one; images are this wide. */
+const sizes = { batch: 2, sequence: [8, 33], image: 224, other: 4 } as const;
+
+/**
+ * Inputs that a model can be run with: token numbers within the table that they look up, masks of ones, positions that
+ * ascend, an empty past, and normal numbers for the rest. Dimensions of the same name have the same size.
+ *
+ * @throws TensorRTError ERR_MODEL_UNSUPPORTED for an input that has no shape or is no tensor of numbers
+ */
+export function* randomInputs(
+  { graph }: ModelProto,
+  { seed, samples }: RandomInputsOptions,
+): Generator<Record<string, Tensor>> {
+  const weights = new Set(graph.initializer.map(({ name }) => name));
+  const inputs = graph.input.filter(({ name }) => !weights.has(name));
+  for (let sample = 0; sample < samples; sample++) {
+    const sequence = sizes.sequence[sample % sizes.sequence.length]!;
+    const normal = normalNumbers(seed * samples + sample);
+    const uniform = uniformNumbers(seed * samples + sample);
+    yield Object.fromEntries(
+      inputs.map((input) => [input.name, randomInput(input, graph, sequence, { normal, uniform })]),
+    );
+  }
+}
+
+function randomInput(
+  input: ValueInfoProto,
+  graph: GraphProto,
+  sequence: number,
+  { normal, uniform }: { normal: () => number; uniform: () => number },
+): Tensor {
+  const { name } = input;
+  const elemType = input.type?.tensorType?.elemType;
+  const type: DataType | undefined = elemType === undefined ? undefined : dataTypeFromOnnx(elemType);
+  const shape = input.type?.tensorType?.shape?.dim;
+  if (type === undefined || type === 'string' || shape === undefined) {
+    const lack = shape === undefined ? 'has no shape' : 'is no tensor of numbers';
+    throw new TensorRTError(
+      'ERR_MODEL_UNSUPPORTED',
+      `There are no random values for the input "${name}", which ${lack}: give options.calibration.`,
+    );
+  }
+  const dims = shape.map(
+    (dim, axis) => dim.dimValue ?? sizeOf(dim.dimParam ?? '', name, axis, shape.length, sequence),
+  );
+  const size = dims.reduce((product, dim) => product * dim, 1);
+  const of = (value: (i: number) => number) => Array.from({ length: size }, (_, i) => value(i));
+  const last = dims.at(-1) ?? 1;
+  switch (type) {
+    case 'float32':
+      return new Tensor(
+        type,
+        isMask(name) ? new Float32Array(size).fill(1) : Float32Array.from(of(normal)),
+        dims,
+      );
+    case 'float64':
+      return new Tensor(type, Float64Array.from(of(normal)), dims);
+    case 'float16':
+      return new Tensor(type, toFloat16Bits(Float32Array.from(of(normal))), dims);
+    case 'bfloat16':
+      return new Tensor(type, new Uint16Array(size).fill(0x3f80), dims);
+    case 'bool':
+      return new Tensor(type, new Uint8Array(size).fill(1), dims);
+    default: {
+      const rows = tableRows(graph, name);
+      const value = isMask(name)
+        ? () => 1
+        : /pos/i.test(name)
+          ? (i: number) => Math.min(i % last, (rows ?? Number.POSITIVE_INFINITY) - 1)
+          : /token_type|segment/i.test(name)
+            ? () => 0
+            : () => Math.floor(uniform() * Math.min(rows ?? 2, type.endsWith('int8') ? 128 : (rows ?? 2)));
+      const values = of(value);
+      if (type === 'int64') return new Tensor(type, BigInt64Array.from(values, BigInt), dims);
+      if (type === 'uint64') return new Tensor(type, BigUint64Array.from(values, BigInt), dims);
+      const arrays = { int8: Int8Array, uint8: Uint8Array, int16: Int16Array, uint16: Uint16Array };
+      const wide = { int32: Int32Array, uint32: Uint32Array };
+      return new Tensor(type, { ...arrays, ...wide }[type].from(values), dims);
+    }
+  }
+}
+
+function isMask(name: string): boolean {
+  return /mask/i.test(name);
+}
+
+/** `past_sequence_length + sequence_length`, of a mask, is the sum of both. */
+function sizeOf(symbol: string, input: string, axis: number, rank: number, sequence: number): number {
+  const terms = symbol.split('+').map((term) => term.trim());
+  if (terms.length > 1) {
+    return terms.reduce(
+      (sum, term) => sum + (/^\d+$/.test(term) ? Number(term) : sizeOf(term, input, axis, rank, sequence)),
+      0,
+    );
+  }
+  if (/past|cache/i.test(symbol)) return 0;
+  if (/batch/i.test(symbol)) return sizes.batch;
+  if (/seq|len|token|total/i.test(symbol)) return sequence;
+  if (/height|width/i.test(symbol)) return sizes.image;
+  if (rank === 4 && axis >= 2) return /past|cache/i.test(input) ? 0 : sizes.image;
+  if (axis === 0) return symbol === '' ? 1 : sizes.batch;
+  return rank <= 3 ? sequence : sizes.other;
+}
+
+/** The rows of the table that an input's values are looked up in; undefined where it looks nothing up. */
+function tableRows(graph: GraphProto, input: string): number | undefined {
+  const tables = new Map(graph.initializer.map((tensor) => [tensor.name, tensor.dims]));
+  const same = new Set([input]);
+  let rows: number | undefined;
+  for (const node of graph.node) {
+    const operator = operatorName(node);
+    if (/^(Identity|Cast|Reshape|Unsqueeze|Squeeze|Flatten)$/.test(operator) && same.has(node.input[0]!)) {
+      same.add(node.output[0]!);
+    }
+    if (operator !== 'Gather' || !same.has(node.input[1] ?? '')) continue;
+    const axis = Number(node.attribute.find(({ name }) => name === 'axis')?.i ?? 0);
+    const dims = tables.get(node.input[0]);
+    const size = dims?.at(axis);
+    if (size !== undefined) rows = Math.min(rows ?? size, size);
+  }
+  return rows;
+}
