@@ -1,6 +1,7 @@
-import { existsSync, readFileSync } from 'node:fs';
+import { existsSync } from 'node:fs';
 import path from 'node:path';
 import { invalidArgValue, TensorRTError } from './errors.js';
+import { kernelModuleVersion } from './nvidia-driver.js';
 import { newestCuda, versionAtLeast } from './nvidia-support.js';
 
 /** The CUDA major versions that a binary is published for. */
@@ -57,6 +58,7 @@ function candidates(): Candidate[] {
     return [prebuilt(variant)];
   }
   const local = path.join(root, 'build', 'addon', 'Release', 'node_tensorrt.node');
+  // Asking libcuda, which may support a newer CUDA than the module (`cuda-compat`), takes an addon: this chooses one.
   const driver = kernelModuleVersion();
   const preferred = driver === undefined ? 13 : newestCuda(driver);
   const ordered = preferred === 12 ? [...variants].reverse() : variants;
@@ -73,18 +75,6 @@ function prebuilt(variant: string): Candidate {
 function existing(file: string): string {
   if (!existsSync(file)) throw new Error(`${file} does not exist`);
   return file;
-}
-
-/**
- * The version of the NVIDIA driver, as its kernel module says it: '580.65.06'. Asking libcuda, which may support a newer
- * CUDA than this (`cuda-compat`), takes an addon: this is what chooses one. undefined without the module, as under WSL.
- */
-export function kernelModuleVersion(file = '/proc/driver/nvidia/version'): string | undefined {
-  try {
-    return /\s(\d+\.\d+(?:\.\d+)?)\s/.exec(readFileSync(file, 'utf8'))?.[1];
-  } catch {
-    return undefined;
-  }
 }
 
 function currentPlatform(): Platform {

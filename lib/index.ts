@@ -1,5 +1,6 @@
 export { type BuildOptions, type BuildProgress, buildEngine } from './build-engine.js';
 export type { DataType } from './data-type.js';
+export type { Finding } from './diagnosis.js';
 export { Engine, type EngineManifest, type EngineTensor, type LayerInfo, type TensorInfo } from './engine.js';
 export { type ErrorCode, TensorRTError } from './errors.js';
 export type { TensorRTCapabilities } from './native.js';
@@ -15,6 +16,6 @@ export {
   type ValueMetadata,
 } from './session.js';
 export type { Profile, ShapeRange, ShapeRanges } from './shapes.js';
-export { type Finding, inspectSystem, type SystemReport } from './system-report.js';
+export { inspectSystem, type SystemReport } from './system-report.js';
 export { type Dims, Tensor, type TensorLike } from './tensor.js';
 export type { TensorRTLibrary } from './tensorrt-library.js';

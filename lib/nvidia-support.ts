@@ -1,6 +1,6 @@
 /**
- * What NVIDIA supports with what, as tables: drivers and CUDA, TensorRT's flavours and GPUs. Sources: the CUDA
- * Toolkit's release notes ("CUDA driver versions"), TensorRT's and TensorRT-RTX's support matrices.
+ * What NVIDIA supports with what: drivers and CUDA, TensorRT's flavours and GPUs. Sources: the CUDA Toolkit's release
+ * notes (minimum driver of a major version) and TensorRT's and TensorRT-RTX's support matrices.
  */
 
 /** '2.36' ≥ '2.34'. Missing parts are zero. */
@@ -15,17 +15,29 @@ export function versionAtLeast(version: string, floor: string): boolean {
   return true;
 }
 
+/** CUDA's major versions that there are libraries and binaries for. */
+export type CudaMajor = 12 | 13;
+
 /** The oldest driver for Linux that runs programs of a CUDA major version. */
-export const driverFloors = { 12: '525.60.13', 13: '580.65.06' } as const;
+const driverOfCuda: Record<CudaMajor, string> = { 12: '525.60.13', 13: '580.65.06' };
 
 /** The newest CUDA major version that a driver runs; undefined where it is older than all that are known here. */
-export function newestCuda(driver: string): 12 | 13 | undefined {
-  if (versionAtLeast(driver, driverFloors[13])) return 13;
-  return versionAtLeast(driver, driverFloors[12]) ? 12 : undefined;
+export function newestCuda(driver: string): CudaMajor | undefined {
+  if (versionAtLeast(driver, driverOfCuda[13])) return 13;
+  return versionAtLeast(driver, driverOfCuda[12]) ? 12 : undefined;
 }
+
+/** The branch of drivers that a TensorRT library of a CUDA major version asks for: '535' means r535 or newer. */
+export const driverOfTensorRT: Record<CudaMajor, string> = { 12: '535', 13: '580' };
 
 /** One of the libraries that compile and run engines; engines of one are not those of another. */
 export type Flavour = 'trt10' | 'trt11' | 'rtx';
+
+export const flavourNames: Record<Flavour, string> = {
+  trt10: 'TensorRT 10',
+  trt11: 'TensorRT 11',
+  rtx: 'TensorRT-RTX',
+};
 
 /** What NVIDIA calls the product that a flavour is a major version of. */
 export function productOf(flavour: Flavour): 'TensorRT' | 'TensorRT-RTX' {
@@ -46,3 +58,11 @@ export function runsOn(flavour: Flavour, computeCapability: string): boolean {
   const { from, to } = gpus;
   return versionAtLeast(computeCapability, from) && (!to || versionAtLeast(to, computeCapability));
 }
+
+/** The flavours that run on GPUs of a compute capability. */
+export function flavoursFor(computeCapability: string): Flavour[] {
+  return (Object.keys(gpusOfFlavour) as Flavour[]).filter((flavour) => runsOn(flavour, computeCapability));
+}
+
+/** The last release of TensorRT for GPUs that no flavour runs on any more, where it is known: V100 and its like. */
+export const lastTensorRT: Readonly<Record<string, string>> = { '7.0': '10.4' };

@@ -1,76 +1,134 @@
 import os from 'node:os';
-import { type NativeCuda, native, nativePath } from './native.js';
+import { type CudaCompiler, type CudaRuntime, type CudaToolkit, findCuda } from './cuda-toolkit.js';
+import { computeCapability, diagnose, type Finding } from './diagnosis.js';
+import { native, nativePath } from './native.js';
+import { fileVersion, readDriverFiles } from './nvidia-driver.js';
+import { type Flavour, flavoursFor } from './nvidia-support.js';
 import { findOnnxRuntime } from './onnxruntime-library.js';
+import { sitePackages } from './python-packages.js';
 import { InferenceSession } from './session.js';
 import type { TensorRTLibrary } from './tensorrt-library.js';
+import { type TensorRTPackage, tensorrtPackage } from './tensorrt-package.js';
 import { version } from './version.js';
-
-/** Something that this machine can or cannot do. */
-export interface Finding {
-  readonly works: boolean;
-  /** What: 'Run models on the CPU'. */
-  readonly what: string;
-  /** With what, or why not. */
-  readonly detail: string;
-  /** What to do about it, where it does not work. */
-  readonly remedy?: string;
-}
 
 export interface SystemReport {
   readonly platform: string;
   readonly node: string;
   /** Version of node-tensorrt. */
   readonly version: string;
-  /** The compiled addon: its file, and what it was compiled for. */
+  /** The compiled addon: its file, and what it was compiled for; null where it can't be loaded. */
   readonly addon: {
     readonly path: string;
     /** CUDA's major version. */
     readonly cuda: number;
     /** The TensorRT flavours that it has a binding for. */
     readonly flavours: readonly string[];
-  };
-  /** NVIDIA's driver, e.g. '580.65'; null without one. */
+  } | null;
+  /** NVIDIA's driver as nvidia-smi says it, e.g. '580.65.06'; null without one. */
   readonly driver: string | null;
-  /** The newest CUDA that the driver supports, e.g. '13.0'; null without a driver. */
+  /** The newest CUDA that the driver supports, e.g. '13.0', as nvidia-smi says it; null without a driver. */
   readonly cuda: string | null;
+  /** The driver's library for CUDA; null without one. */
+  readonly libcuda: string | null;
+  /** CUDA's compiler, as `nvcc --version` says it; null without one. Nothing here needs it. */
+  readonly nvcc: CudaCompiler | null;
+  readonly toolkits: readonly CudaToolkit[];
+  /** Each libcudart found. Nothing here needs one. */
+  readonly runtimes: readonly CudaRuntime[];
+  /** In CUDA's order: the first is `cuda:0`. */
   readonly gpus: readonly {
     readonly name: string;
     /** e.g. '8.9', for which engines are compiled with `target: 'sm_89'`. */
     readonly computeCapability: string;
-    /** Bytes. */
+    /** Bytes, as nvidia-smi counts them. */
     readonly memory: number;
+    /** 'GPU-…'; '' where the driver is too old to say. */
+    readonly uuid: string;
+    /** As nvidia-smi writes it: '00000000:1B:00.0'. */
+    readonly pciBusId: string;
+    /** The TensorRT flavours that run on it, installed or not. */
+    readonly flavours: readonly Flavour[];
   }[];
   /** Each TensorRT library found; the first without an `error` compiles engines. */
-  readonly tensorrt: readonly TensorRTLibrary[];
+  readonly tensorrt: readonly (TensorRTLibrary & TensorRTPackage)[];
   readonly onnxruntime: { readonly version: string; readonly path: string } | null;
   readonly findings: readonly Finding[];
 }
 
 /**
  * What this machine has, what works, and what to do about what doesn't. Opens every library it finds and runs a
- * model of one node on the CPU.
- * @throws (rejects) TensorRTError ERR_LIBRARY_NOT_FOUND when the addon itself can't be loaded
+ * model of one node on the CPU. Where the addon can't be loaded, that is the first finding, and what only it could tell
+ * is missing.
  */
 export async function inspectSystem(): Promise<SystemReport> {
-  const cuda = native().probeCuda();
-  const { listTensorRT } = await import('./tensorrt-library.js');
-  const tensorrt = await listTensorRT();
-  const cpu = await tryCpu();
-  return {
+  const files = readDriverFiles();
+  const found = {
     platform: `${process.platform}-${process.arch} (${os.type()} ${os.release()})`,
     node: process.version,
     version,
-    addon: { path: nativePath(), ...native().variant },
+    ...findCuda({ sitePackages: await sitePackages() }),
+  };
+  let addon: NonNullable<SystemReport['addon']>;
+  try {
+    addon = { path: nativePath(), ...native().variant };
+  } catch (error) {
+    return {
+      ...found,
+      addon: null,
+      driver: files.kernelModule ?? null,
+      cuda: null,
+      libcuda: null,
+      gpus: [],
+      tensorrt: [],
+      onnxruntime: null,
+      findings: [addonFinding(error as Error)],
+    };
+  }
+  const cuda = native().probeCuda();
+  const { listTensorRT } = await import('./tensorrt-library.js');
+  const tensorrt = (await listTensorRT()).map((library) => ({
+    ...library,
+    ...tensorrtPackage(library.path),
+  }));
+  const cpu = await tryCpu();
+  return {
+    ...found,
+    addon,
     driver: cuda.driver || null,
     cuda: cuda.cudaVersion || null,
-    gpus: cuda.gpus.map(({ name, computeCapability, memory }) => ({
-      name,
-      computeCapability: computeCapability.join('.'),
-      memory,
+    libcuda: cuda.library || null,
+    gpus: cuda.gpus.map((gpu) => ({
+      ...gpu,
+      computeCapability: computeCapability(gpu),
+      // nvidia-smi writes the domain with eight digits.
+      pciBusId: gpu.pciBusId === '' ? '' : gpu.pciBusId.toUpperCase().padStart(16, '0'),
+      flavours: flavoursFor(computeCapability(gpu)),
     })),
     tensorrt,
     onnxruntime: 'error' in cpu ? null : cpu,
-    findings: [cpuFinding(cpu), compileFinding(tensorrt), gpuFinding(cuda)],
+    findings: [
+      cpuFinding(cpu),
+      compileFinding(tensorrt),
+      ...diagnose({
+        files,
+        cuda,
+        libcuda: fileVersion(cuda.library),
+        tensorrt,
+        visibleDevices: process.env.CUDA_VISIBLE_DEVICES,
+      }),
+    ],
+  };
+}
+
+/** The error says what to do, line by line. */
+function addonFinding({ message }: Error): Finding {
+  const [detail = '', ...lines] = message.split('\n');
+  const solutions = lines.filter((line) => line.startsWith('- '));
+  return {
+    works: false,
+    what: 'Load the native addon',
+    detail,
+    remedy: (solutions[0] ?? detail).replace(/^- /, ''),
   };
 }
 
@@ -108,26 +166,5 @@ function compileFinding(libraries: readonly TensorRTLibrary[]): Finding {
     what,
     detail: libraries[0]?.error ?? 'TensorRT-RTX was not found.',
     remedy: 'npx node-tensorrt libs install rtx',
-  };
-}
-
-function gpuFinding(cuda: NativeCuda): Finding {
-  const what = 'Run engines on a GPU';
-  const cpuOnly = 'This version compiles engines and does not run them: its sessions run on the CPU.';
-  if (cuda.error !== undefined) {
-    return {
-      works: false,
-      what,
-      detail: `${cuda.error} ${cpuOnly}`,
-      remedy: "Compile for a GPU elsewhere with options.target, such as 'sm_89'.",
-    };
-  }
-  const gpu = cuda.gpus[0];
-  const target = `sm_${gpu.computeCapability.join('')}`;
-  return {
-    works: false,
-    what,
-    detail: `${gpu.name} is present. ${cpuOnly}`,
-    remedy: `Compile for it (${target}) and run the plan with trtexec or TensorRT-RTX itself: Engine.plan().`,
   };
 }

@@ -1,14 +1,14 @@
-import { execFile, spawn } from 'node:child_process';
+import { spawn } from 'node:child_process';
 import { createHash } from 'node:crypto';
 import { createReadStream, existsSync, statSync } from 'node:fs';
 import { mkdir, readdir, rename, rm } from 'node:fs/promises';
 import path from 'node:path';
 import { pipeline } from 'node:stream/promises';
-import { promisify } from 'node:util';
 import { cacheDirectory } from './cache-directory.js';
 import { TensorRTError } from './errors.js';
 import { type NativeTensorRT, native, type TensorRTCapabilities } from './native.js';
 import { type Flavour, productOf, runsOn } from './nvidia-support.js';
+import { sitePackages } from './python-packages.js';
 import { temporaryDirectory } from './temporary-directory.js';
 
 /** The core libraries; their ONNX parsers lie beside them. */
@@ -100,21 +100,14 @@ function isFile(file: string): boolean {
   return statSync(file, { throwIfNoEntry: false })?.isFile() ?? false;
 }
 
-/** Where pip installs NVIDIA's packages, for the `python3` on the PATH; nowhere if it has none, or does not answer. */
+/** Where pip installs NVIDIA's packages. */
 async function pythonPlaces(): Promise<Place[]> {
-  const code =
-    'import json, site, sysconfig; print(json.dumps([sysconfig.get_path("purelib"), site.getusersitepackages()]))';
-  try {
-    const { stdout } = await promisify(execFile)('python3', ['-c', code], { timeout: 5000 });
-    return [...new Set(JSON.parse(stdout) as string[])].flatMap((folder) =>
-      [rtxPackage.folder, 'tensorrt_libs'].map((name) => ({
-        source: 'Python site-packages',
-        directory: path.join(folder, name),
-      })),
-    );
-  } catch {
-    return [];
-  }
+  return (await sitePackages()).flatMap((folder) =>
+    [rtxPackage.folder, 'tensorrt_libs'].map((name) => ({
+      source: 'Python site-packages',
+      directory: path.join(folder, name),
+    })),
+  );
 }
 
 /** Every TensorRT library found, opened to learn its version and what it can do. */

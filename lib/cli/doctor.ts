@@ -1,6 +1,6 @@
 import type { Command } from 'commander';
-import { inspectSystem } from '../system-report.js';
-import { bytes, print } from './output.js';
+import { inspectSystem, type SystemReport } from '../system-report.js';
+import { print } from './output.js';
 
 /** `doctor`: what this machine has, what is missing, what to do. */
 export function addDoctorCommand(program: Command): void {
@@ -14,30 +14,45 @@ export function addDoctorCommand(program: Command): void {
 async function doctor(flags: { json: boolean }): Promise<void> {
   const report = await inspectSystem();
   if (flags.json) return print(JSON.stringify(report, null, 2));
-  const rows: [string, string][] = [
+  for (const [what, value] of rows(report)) print(`${what.padEnd(10)}${value}`);
+  print('');
+  for (const { works, what, detail, remedy } of report.findings) {
+    print(`${works ? (remedy ? '!' : '✓') : '✗'} ${what}: ${detail}`);
+    if (remedy) print(`  → ${remedy}`);
+  }
+}
+
+function rows(report: SystemReport): [string, string][] {
+  const { addon, driver, cuda, libcuda, nvcc, onnxruntime } = report;
+  return [
     ['System', `${report.platform}, Node ${report.node}, node-tensorrt ${report.version}`],
     [
       'Addon',
-      `${report.addon.path}, for CUDA ${report.addon.cuda}, with ${report.addon.flavours.join(', ')}`,
+      addon ? `for CUDA ${addon.cuda}, with ${addon.flavours.join(', ')}, ${addon.path}` : 'does not load',
     ],
-    ['Driver', report.driver ? `${report.driver} (CUDA ${report.cuda})` : 'none'],
-    ...report.gpus.map(({ name, computeCapability, memory }): [string, string] => [
-      'GPU',
-      `${name}, compute capability ${computeCapability}, ${bytes(memory)}`,
+    ['Driver', driver ? [driver, cuda && `CUDA ${cuda}`, libcuda].filter(Boolean).join(', ') : 'none'],
+    ...report.gpus.map((gpu, ordinal): [string, string] => [
+      `GPU ${ordinal}`,
+      [
+        gpu.name,
+        `compute capability ${gpu.computeCapability}`,
+        `${Math.round(gpu.memory / 2 ** 20)} MiB`,
+        gpu.pciBusId,
+        gpu.uuid,
+        gpu.flavours.length > 0 ? `runs ${gpu.flavours.join(', ')}` : 'runs no TensorRT of today',
+      ]
+        .filter(Boolean)
+        .join(', '),
     ]),
-    ...report.tensorrt.map(({ flavour, version, path, source, error }): [string, string] => [
+    ...(nvcc
+      ? [['nvcc', `release ${nvcc.release}, V${nvcc.version}, ${nvcc.path}`] as [string, string]]
+      : []),
+    ...report.toolkits.map(({ version, path }): [string, string] => ['Toolkit', `CUDA ${version}, ${path}`]),
+    ...report.runtimes.map(({ version, path }): [string, string] => ['Runtime', `CUDA ${version}, ${path}`]),
+    ...report.tensorrt.map(({ flavour, version, cuda, path, source, error }): [string, string] => [
       'TensorRT',
-      `${[flavour, version].filter(Boolean).join(' ')}, ${path} (${source})${error ? `: ${error}` : ''}`,
+      `${[flavour, version, cuda && `for CUDA ${cuda}`].filter(Boolean).join(' ')}, ${path} (${source})${error ? `: ${error}` : ''}`,
     ]),
-    [
-      'CPU',
-      report.onnxruntime ? `ONNX Runtime ${report.onnxruntime.version}, ${report.onnxruntime.path}` : 'none',
-    ],
+    ['CPU', onnxruntime ? `ONNX Runtime ${onnxruntime.version}, ${onnxruntime.path}` : 'none'],
   ];
-  for (const [what, value] of rows) print(`${what.padEnd(10)}${value}`);
-  print('');
-  for (const { works, what, detail, remedy } of report.findings) {
-    print(`${works ? '✓' : '✗'} ${what}: ${detail}`);
-    if (remedy) print(`  → ${remedy}`);
-  }
 }

@@ -1,0 +1,322 @@
+import type { NativeCuda, NativeGpu } from './native.js';
+import type { DriverFiles } from './nvidia-driver.js';
+import {
+  driverOfTensorRT,
+  flavourNames,
+  flavoursFor,
+  lastTensorRT,
+  newestCuda,
+  runsOn,
+  versionAtLeast,
+} from './nvidia-support.js';
+import type { TensorRTLibrary } from './tensorrt-library.js';
+import type { TensorRTPackage } from './tensorrt-package.js';
+
+/** Something that this machine can or cannot do. */
+export interface Finding {
+  readonly works: boolean;
+  /** What: 'Run models on the CPU'. */
+  readonly what: string;
+  /** With what, or why not. */
+  readonly detail: string;
+  /** What to do about it, where it does not work, or works in a way that may not be meant. */
+  readonly remedy?: string;
+}
+
+/** What is known of a machine, as far as GPUs and TensorRT go. */
+export interface Facts {
+  readonly files: DriverFiles;
+  readonly cuda: NativeCuda;
+  /** The version that libcuda's file is named after. */
+  readonly libcuda?: string;
+  /** The preferred one first. */
+  readonly tensorrt: readonly (TensorRTLibrary & TensorRTPackage)[];
+  /** `CUDA_VISIBLE_DEVICES`. */
+  readonly visibleDevices?: string;
+}
+
+/** What works on the GPUs here, and what stands in the way: for each finding one remedy. */
+export function diagnose(facts: Facts): Finding[] {
+  const driver = driverProblem(facts);
+  const gpus = driver
+    ? [{ works: false, what: 'Run engines on a GPU', ...driver }]
+    : facts.cuda.gpus.map((gpu) => gpuFinding(gpu, facts));
+  return [...gpus, ...hiddenGpus(facts), ...driverConflicts(facts), ...brokenPairs(facts), ...rivals(facts)];
+}
+
+/** Of a machine where CUDA does not work. */
+interface Failure extends DriverFiles {
+  /** A sentence, with CUDA's own name and number for it. */
+  readonly error: string;
+  /** CUresult, in cuda.h; NaN where no call was made. */
+  readonly code: number;
+  /** The file of libcuda; '' without one. */
+  readonly library: string;
+  readonly libcuda: string | undefined;
+  readonly visibleDevices: string | undefined;
+}
+
+interface Rule {
+  applies(failure: Failure): boolean;
+  /** What the error means; without it the error stands alone. */
+  readonly meaning?: string | ((failure: Failure) => string);
+  readonly remedy: string | ((failure: Failure) => string);
+}
+
+const shareGpus =
+  "Start the container with its GPUs: `docker run --gpus all …`, with NVIDIA's Container Toolkit on the host.";
+const restart = 'Restart the machine, which loads the kernel module of the installed driver.';
+const folderOf = (file: string) => file.slice(0, file.lastIndexOf('/'));
+const isCompat = (library: string) => library.includes('/compat/');
+
+/** Why there is no libcuda, the first that applies. */
+const missingDriver: readonly Rule[] = [
+  {
+    applies: ({ wsl }) => wsl,
+    meaning: 'Under WSL 2 the driver is the one of Windows.',
+    remedy: "Install NVIDIA's driver for Windows, and none inside WSL; then run `wsl --shutdown`.",
+  },
+  {
+    applies: ({ container, kernelModule, devices, onPciBus }) =>
+      container && (kernelModule !== undefined || devices || onPciBus),
+    meaning: 'The machine has an NVIDIA GPU, and this container has no access to its driver.',
+    remedy: shareGpus,
+  },
+  {
+    applies: ({ kernelModule }) => kernelModule !== undefined,
+    meaning: ({ kernelModule }) =>
+      `The driver's kernel module ${kernelModule} is loaded, and its library for CUDA is missing.`,
+    remedy: ({ kernelModule }) =>
+      `Install the CUDA library of driver ${kernelModule} (Debian: libcuda1; Ubuntu: libnvidia-compute-${kernelModule!.split('.')[0]}).`,
+  },
+  {
+    applies: ({ onPciBus }) => onPciBus,
+    meaning: 'An NVIDIA GPU is on the PCI bus, and no driver is installed.',
+    remedy: `Install NVIDIA's driver ${driverOfTensorRT[13]} or newer.`,
+  },
+  { applies: () => true, remedy: "Compile for a GPU elsewhere with options.target, such as 'sm_89'." },
+];
+
+/** Why libcuda finds no GPU that works, the first that applies. */
+const failingDriver: readonly Rule[] = [
+  {
+    // CUDA_ERROR_STUB_LIBRARY
+    applies: ({ code, library }) => code === 34 || library.includes('/stubs/'),
+    meaning: ({ library }) => `${library} is a stub to link against, not the driver.`,
+    remedy: ({ library }) => `Take ${folderOf(library)} out of LD_LIBRARY_PATH.`,
+  },
+  {
+    applies: ({ wsl, library }) => wsl && !library.startsWith('/usr/lib/wsl/'),
+    meaning: ({ library }) => `Under WSL 2 the driver is the one of Windows, and ${library} hides it.`,
+    remedy: 'Remove the Linux driver that is installed inside WSL.',
+  },
+  {
+    // CUDA_ERROR_COMPAT_NOT_SUPPORTED_ON_DEVICE
+    applies: ({ code }) => code === 804,
+    meaning: ({ library }) => `${library} (cuda-compat) does not work with this GPU.`,
+    remedy: 'Take the compat folder out of LD_LIBRARY_PATH, or update the driver.',
+  },
+  {
+    applies: ({ kernelModule, libcuda, library }) =>
+      kernelModule !== undefined && libcuda !== undefined && kernelModule !== libcuda && !isCompat(library),
+    meaning: ({ kernelModule, libcuda, library }) =>
+      `Driver/library version mismatch: the kernel module is ${kernelModule}, the library ${library} is ${libcuda}.`,
+    remedy: ({ container }) =>
+      container ? "Create the container anew: it holds the library of the host's former driver." : restart,
+  },
+  {
+    // CUDA_ERROR_SYSTEM_DRIVER_MISMATCH
+    applies: ({ code }) => code === 803,
+    meaning: ({ library }) =>
+      `Driver/library version mismatch: the kernel module and ${library} are of different versions.`,
+    remedy: restart,
+  },
+  {
+    // CUDA_ERROR_SYSTEM_NOT_READY
+    applies: ({ code }) => code === 802,
+    meaning: "The GPUs wait for NVIDIA's fabric manager.",
+    remedy: 'Start it, in the version of the driver: `sudo systemctl start nvidia-fabricmanager`.',
+  },
+  {
+    applies: ({ visibleDevices }) =>
+      visibleDevices !== undefined && !/^\s*(\d|GPU-|MIG-)/.test(visibleDevices),
+    meaning: ({ visibleDevices }) => `CUDA_VISIBLE_DEVICES='${visibleDevices}' hides every GPU.`,
+    remedy: 'Unset CUDA_VISIBLE_DEVICES.',
+  },
+  {
+    applies: ({ container, devices }) => container && !devices,
+    meaning: "This container has no GPU's device files.",
+    remedy: shareGpus,
+  },
+  {
+    applies: ({ kernelModule, wsl }) => kernelModule === undefined && !wsl,
+    meaning: "The driver's kernel module is not loaded.",
+    remedy:
+      'Load it with `sudo modprobe nvidia`; after an installation, or where nouveau is loaded, restart the machine.',
+  },
+  {
+    // CUDA_ERROR_NO_DEVICE, or none counted
+    applies: ({ code }) => code === 100 || Number.isNaN(code),
+    remedy:
+      'Look for the GPU with `lspci -d 10de:`, and for what became of it with `sudo dmesg | grep NVRM`.',
+  },
+  {
+    applies: () => true,
+    remedy: 'Look for the reason with `sudo dmesg | grep NVRM`; restarting the machine clears most.',
+  },
+];
+
+/** What keeps CUDA from working; undefined where it works. */
+function driverProblem(facts: Facts): Pick<Finding, 'detail' | 'remedy'> | undefined {
+  const { files, cuda, libcuda, visibleDevices } = facts;
+  if (cuda.error === undefined) return undefined;
+  const { error, library } = cuda;
+  const code = Number(/\((\d+)\)/.exec(error)?.[1]);
+  const failure: Failure = { ...files, error, code, library, libcuda, visibleDevices };
+  const rule = (library === '' ? missingDriver : failingDriver).find(({ applies }) => applies(failure))!;
+  const say = (text: Rule['remedy']) => (typeof text === 'string' ? text : text(failure));
+  return {
+    detail: rule.meaning === undefined ? error : `${say(rule.meaning)} ${error}`,
+    remedy: say(rule.remedy),
+  };
+}
+
+/** '8.9' of [8, 9]. */
+export function computeCapability(gpu: NativeGpu): string {
+  return gpu.computeCapability.join('.');
+}
+
+const cpuOnly = 'This version compiles engines and does not run them: its sessions run on the CPU.';
+
+function gpuFinding(gpu: NativeGpu, { cuda, tensorrt }: Facts): Finding {
+  const capability = computeCapability(gpu);
+  const what = `Run engines on ${gpu.name}`;
+  const fitting = flavoursFor(capability);
+  if (cuda.driver && newestCuda(cuda.driver) === undefined) {
+    return {
+      works: false,
+      what,
+      detail: `Driver ${cuda.driver} is older than every CUDA that TensorRT is built for here.`,
+      remedy: `Update the driver to ${driverOfTensorRT[13]} or newer.`,
+    };
+  }
+  if (fitting.length === 0) {
+    const last = lastTensorRT[capability];
+    return {
+      works: false,
+      what,
+      detail: `Compute capability ${capability} is ${
+        last
+          ? `that of a GPU whose last TensorRT is ${last}; the flavours here are newer`
+          : 'one that no TensorRT flavour here supports (7.5 to 12.1 are)'
+      }.`,
+      remedy: "Run models on the CPU (device: 'cpu'), or use a GPU of compute capability 7.5 or higher.",
+    };
+  }
+  const names = fitting.map((flavour) => flavourNames[flavour]).join(', ');
+  const installed = tensorrt.filter(({ flavour, error }) => !error && runsOn(flavour, capability));
+  if (installed.length === 0) {
+    const unfit = tensorrt.find(({ error }) => !error);
+    return {
+      works: false,
+      what,
+      detail: `Compute capability ${capability} needs ${names}${
+        unfit
+          ? `; ${flavourNames[unfit.flavour]} ${unfit.version} does not run on it`
+          : ', and none was found'
+      }.`,
+      remedy: fitting.includes('rtx')
+        ? 'npx node-tensorrt libs install rtx'
+        : "Install TensorRT from NVIDIA's packages, and point NODE_TENSORRT_TENSORRT_PATH at its folder.",
+    };
+  }
+  const target = `sm_${capability.replace('.', '')}`;
+  return {
+    works: false,
+    what,
+    detail: `Compute capability ${capability}: ${names} run on it. ${cpuOnly}`,
+    remedy: `Compile for it (${target}) and run the plan with trtexec or TensorRT-RTX itself: Engine.plan().`,
+  };
+}
+
+/** GPUs that nvidia-smi shows and CUDA does not. */
+function hiddenGpus({ cuda, visibleDevices }: Facts): Finding[] {
+  if (visibleDevices === undefined || cuda.error !== undefined) return [];
+  return [
+    {
+      works: true,
+      what: 'GPUs that this process sees',
+      detail: `CUDA_VISIBLE_DEVICES=${visibleDevices} leaves ${cuda.gpus.length}; the others are hidden.`,
+      remedy: 'Unset CUDA_VISIBLE_DEVICES to see all.',
+    },
+  ];
+}
+
+/** Libraries built for a newer CUDA than the driver runs. */
+function driverConflicts({ cuda, tensorrt }: Facts): Finding[] {
+  // With cuda-compat, the driver runs a newer CUDA than its version tells.
+  if (!cuda.driver || isCompat(cuda.library)) return [];
+  const newest = newestCuda(cuda.driver);
+  return tensorrt.flatMap((library) => {
+    if (library.cuda === undefined) return [];
+    const floor = driverOfTensorRT[library.cuda];
+    if (versionAtLeast(cuda.driver, floor)) return [];
+    const runsCuda = cuda.cudaVersion ? ` (CUDA ${cuda.cudaVersion})` : '';
+    return [
+      {
+        works: false,
+        what: `${title(library)} with this driver`,
+        detail: `${library.path} is built for CUDA ${library.cuda}, which needs driver ${floor} or newer; this is ${cuda.driver}${runsCuda}.`,
+        remedy:
+          library.cuda === 13 && newest === 12 && versionAtLeast(cuda.driver, driverOfTensorRT[12])
+            ? `Update the driver to ${floor} or newer, or install the same release's package for CUDA 12.`
+            : `Update the driver to ${floor} or newer.`,
+      },
+    ];
+  });
+}
+
+/** A library and an ONNX parser of different releases. */
+function brokenPairs({ tensorrt }: Facts): Finding[] {
+  return tensorrt.flatMap((library) => {
+    const { version, parser, path } = library;
+    if (!version || !parser || sameRelease(version, parser)) return [];
+    return [
+      {
+        works: false,
+        what: `${title(library)} and its ONNX parser`,
+        detail: `${path} is ${version}, and the parser beside it ${parser}: they must be of one release.`,
+        remedy: 'Install both from one package of NVIDIA.',
+      },
+    ];
+  });
+}
+
+/** '10.15.1' and '10.15.1.29' are. */
+function sameRelease(a: string, b: string): boolean {
+  const parts = (version: string) => version.split('.').slice(0, 3).join('.');
+  return parts(a) === parts(b);
+}
+
+/** Several versions of one flavour, of which one is used. */
+function rivals({ tensorrt }: Facts): Finding[] {
+  const usable = tensorrt.filter(({ error }) => !error);
+  return Object.entries(flavourNames).flatMap(([flavour, name]) => {
+    const [used, ...others] = usable.filter((library) => library.flavour === flavour);
+    const other = others.find(({ version }) => version !== used!.version);
+    if (!other) return [];
+    const place = ({ version, path, source }: TensorRTLibrary) => `${version} in ${path} (${source})`;
+    return [
+      {
+        works: true,
+        what: `Which ${name} is used`,
+        detail: `${place(used!)} is used, and ${place(other)} is not.`,
+        remedy: `Remove one, or name one: NODE_TENSORRT_TENSORRT_PATH=${folderOf(used!.path)}`,
+      },
+    ];
+  });
+}
+
+function title({ flavour, version }: TensorRTLibrary): string {
+  return version ? `${flavour === 'rtx' ? flavourNames.rtx : 'TensorRT'} ${version}` : flavourNames[flavour];
+}
