@@ -6,6 +6,7 @@ import {
   flavoursFor,
   lastTensorRT,
   newestCuda,
+  productOf,
   runsOn,
   versionAtLeast,
 } from './nvidia-support.js';
@@ -318,5 +319,5 @@ function rivals({ tensorrt }: Facts): Finding[] {
 }
 
 function title({ flavour, version }: TensorRTLibrary): string {
-  return version ? `${flavour === 'rtx' ? flavourNames.rtx : 'TensorRT'} ${version}` : flavourNames[flavour];
+  return version ? `${productOf(flavour)} ${version}` : flavourNames[flavour];
 }
