@@ -257,7 +257,6 @@ function hiddenGpus({ cuda, visibleDevices }: Facts): Finding[] {
 function driverConflicts({ cuda, tensorrt }: Facts): Finding[] {
   // With cuda-compat, the driver runs a newer CUDA than its version tells.
   if (!cuda.driver || isCompat(cuda.library)) return [];
-  const newest = newestCuda(cuda.driver);
   return tensorrt.flatMap((library) => {
     if (library.cuda === undefined) return [];
     const floor = driverOfTensorRT[library.cuda];
@@ -269,8 +268,10 @@ function driverConflicts({ cuda, tensorrt }: Facts): Finding[] {
         what: `${title(library)} with this driver`,
         detail: `${library.path} is built for CUDA ${library.cuda}, which needs driver ${floor} or newer; this is ${cuda.driver}${runsCuda}.`,
         remedy:
-          library.cuda === 13 && newest === 12 && versionAtLeast(cuda.driver, driverOfTensorRT[12])
-            ? `Update the driver to ${floor} or newer, or install the same release's package for CUDA 12.`
+          library.cuda === 13 && versionAtLeast(cuda.driver, driverOfTensorRT[12])
+            ? library.flavour === 'rtx'
+              ? 'Install the build for CUDA 12, which this driver runs: npx node-tensorrt libs install rtx'
+              : `Update the driver to ${floor} or newer, or install the same release's package for CUDA 12.`
             : `Update the driver to ${floor} or newer.`,
       },
     ];

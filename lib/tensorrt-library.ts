@@ -7,7 +7,8 @@ import { pipeline } from 'node:stream/promises';
 import { cacheDirectory } from './cache-directory.js';
 import { TensorRTError } from './errors.js';
 import { type NativeTensorRT, native, type TensorRTCapabilities } from './native.js';
-import { type Flavour, productOf, runsOn } from './nvidia-support.js';
+import { kernelModuleVersion } from './nvidia-driver.js';
+import { type CudaMajor, type Flavour, newestCuda, productOf, runsOn } from './nvidia-support.js';
 import { sitePackages } from './python-packages.js';
 import { temporaryDirectory } from './temporary-directory.js';
 
@@ -19,14 +20,31 @@ const coreLibraries: Record<Flavour, string> = {
 };
 const flavours = Object.keys(coreLibraries) as Flavour[];
 
-/** NVIDIA's package on PyPI that holds both libraries, and the wheel's checksum. */
-const rtxPackage = {
-  requirement: 'tensorrt-rtx-cu13-libs==1.7.1.116',
-  version: '1.7.1.116-cu13',
-  sha256: 'e3fd45fed001240d63304e77a2d4006319b839994237cb294b6e7ad72acaabcd',
-  folder: 'tensorrt_rtx_libs',
-  megabytes: 95,
+/** NVIDIA's packages on PyPI that hold both libraries, and their wheels' checksums. */
+const rtxPackages = {
+  12: {
+    requirement: 'tensorrt-rtx-cu12-libs==1.7.1.116',
+    name: 'rtx-1.7.1.116-cu12',
+    sha256: '68c2615fef1556e7721235682f460f3d78ab89df320a3f34a416367b144817a8',
+    megabytes: 89,
+  },
+  13: {
+    requirement: 'tensorrt-rtx-cu13-libs==1.7.1.116',
+    name: 'rtx-1.7.1.116-cu13',
+    sha256: 'e3fd45fed001240d63304e77a2d4006319b839994237cb294b6e7ad72acaabcd',
+    megabytes: 95,
+  },
 } as const;
+/** The folder of either that holds them. */
+const rtxFolder = 'tensorrt_rtx_libs';
+
+/** The CUDA major version to install for: what `NODE_TENSORRT_CUDA` names, else what the driver here runs. */
+function cudaHere(): CudaMajor {
+  const named = process.env.NODE_TENSORRT_CUDA;
+  if (named) return named === '12' ? 12 : 13;
+  const driver = kernelModuleVersion();
+  return driver !== undefined && newestCuda(driver) === 12 ? 12 : 13;
+}
 
 /** A TensorRT library on this machine. */
 export interface TensorRTLibrary {
@@ -65,8 +83,10 @@ async function* places(named: string | undefined): AsyncGenerator<Place> {
     if (!isFile(named)) yield { source, directory: path.join(named, 'lib') };
     return;
   }
-  for (const name of (await installedNames()).sort().reverse()) {
-    const directory = path.join(installedDirectory(), name, rtxPackage.folder);
+  const fits = (name: string) => name.endsWith(`-cu${cudaHere()}`);
+  const newestFirst = (await installedNames()).sort().reverse();
+  for (const name of [...newestFirst.filter(fits), ...newestFirst.filter((name) => !fits(name))]) {
+    const directory = path.join(installedDirectory(), name, rtxFolder);
     yield { source: 'libs install', name, directory };
   }
   yield* await pythonPlaces();
@@ -103,7 +123,7 @@ function isFile(file: string): boolean {
 /** Where pip installs NVIDIA's packages. */
 async function pythonPlaces(): Promise<Place[]> {
   return (await sitePackages()).flatMap((folder) =>
-    [rtxPackage.folder, 'tensorrt_libs'].map((name) => ({
+    [rtxFolder, 'tensorrt_libs'].map((name) => ({
       source: 'Python site-packages',
       directory: path.join(folder, name),
     })),
@@ -241,8 +261,8 @@ export interface InstalledLibrary {
 }
 
 /**
- * Installs the TensorRT-RTX libraries into the user cache: NVIDIA's wheel from PyPI, fetched by pip, checked against
- * a SHA-256, unpacked. Safe to run twice at once, and to interrupt.
+ * Installs the TensorRT-RTX libraries into the user cache, for the CUDA that the driver here runs (13 where there is
+ * none): NVIDIA's wheel from PyPI, fetched by pip, checked against a SHA-256, unpacked. Safe to run twice at once, and to interrupt.
  * @throws (rejects) TensorRTError ERR_DOWNLOAD_FAILED with pip's own words, ERR_IO; the signal's reason
  */
 export async function installTensorRTRtx(
@@ -250,9 +270,9 @@ export async function installTensorRTRtx(
 ): Promise<InstalledLibrary> {
   const { onProgress, signal } = options;
   signal?.throwIfAborted();
-  const name = `rtx-${rtxPackage.version}`;
+  const { requirement, name, sha256, megabytes } = rtxPackages[cudaHere()];
   const target = path.join(installedDirectory(), name);
-  const directory = path.join(target, rtxPackage.folder);
+  const directory = path.join(target, rtxFolder);
   const done = async (installed: boolean): Promise<InstalledLibrary> => ({
     name,
     directory,
@@ -267,16 +287,15 @@ export async function installTensorRTRtx(
     await removeStaleParts();
     directoryOfParts = temporaryDirectory(`${target}.partial-`);
     const partial = directoryOfParts.path;
-    onProgress?.(`Downloading ${rtxPackage.requirement} (${rtxPackage.megabytes} MB) with pip`);
+    onProgress?.(`Downloading ${requirement} (${megabytes} MB) with pip`);
     const pip = ['-m', 'pip', 'download', '--disable-pip-version-check', '--no-deps', '--dest', partial];
-    await python([...pip, rtxPackage.requirement], signal);
+    await python([...pip, requirement], signal);
     const wheel = (await readdir(partial)).find((file) => file.endsWith('.whl'));
-    if (!wheel)
-      throw new TensorRTError('ERR_DOWNLOAD_FAILED', `pip downloaded no wheel of ${rtxPackage.requirement}.`);
+    if (!wheel) throw new TensorRTError('ERR_DOWNLOAD_FAILED', `pip downloaded no wheel of ${requirement}.`);
     onProgress?.('Checking the download');
     const hash = createHash('sha256');
     await pipeline(createReadStream(path.join(partial, wheel)), hash, { signal });
-    if (hash.digest('hex') !== rtxPackage.sha256) {
+    if (hash.digest('hex') !== sha256) {
       throw new TensorRTError(
         'ERR_DOWNLOAD_FAILED',
         `${wheel} is not the file known by its SHA-256: pip's index may be a mirror that changed it.`,

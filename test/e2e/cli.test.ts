@@ -8,6 +8,7 @@ import { afterAll, beforeAll, describe, expect, test } from 'vitest';
 import { python } from '../oracle/python.js';
 
 const cli = path.join(import.meta.dirname, '../../dist/cli/main.js');
+const addon = path.join(import.meta.dirname, '../../build/addon/Release/node_tensorrt.node');
 const fixture = (name: string) => path.join(import.meta.dirname, '../fixtures/session', name);
 
 let directory: string;
@@ -188,6 +189,21 @@ describe('libs', () => {
     const missing = await run(['libs', 'install', 'rtx'], { NODE_TENSORRT_CACHE: cache, PATH: '/nowhere' });
     expect(missing).toMatchObject({ code: 1, stderr: expect.stringMatching(/ERR_DOWNLOAD_FAILED: python3/) });
     expect(await readdir(path.join(cache, 'lib'))).toEqual([]);
+  });
+
+  test('of two installations, the one for the CUDA here comes first', async () => {
+    const cache = path.join(directory, 'two');
+    for (const cuda of ['12', '13']) {
+      const folder = path.join(cache, `lib/rtx-1.7.1.116-cu${cuda}/tensorrt_rtx_libs`);
+      await mkdir(folder, { recursive: true });
+      await writeFile(path.join(folder, 'libtensorrt_rtx.so.1'), 'not a library');
+    }
+    for (const cuda of ['12', '13']) {
+      // The binary is this checkout's: only what the variable says of the libraries is meant.
+      const env = { NODE_TENSORRT_CACHE: cache, NODE_TENSORRT_CUDA: cuda, NODE_TENSORRT_BINARY: addon };
+      const [first] = await json(['libs', 'list'], env);
+      expect(first).toMatchObject({ name: `rtx-1.7.1.116-cu${cuda}`, error: expect.any(String) });
+    }
   });
 
   test('removes by name, and says what there is for another', async () => {

@@ -67,7 +67,7 @@ onStandIn(name, () => {
       works: false,
       what: expect.stringMatching(/^TensorRT-RTX 1\..* with this driver$/),
       detail: expect.stringMatching(/CUDA 13.*580 or newer; this is 535\.183\.01 \(CUDA 12\.2\)/),
-      remedy: expect.stringContaining('Update the driver to 580 or newer'),
+      remedy: expect.stringContaining('npx node-tensorrt libs install rtx'),
     });
   });
 
