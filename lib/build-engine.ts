@@ -152,18 +152,24 @@ export async function buildEngine(model: string | Uint8Array, options: BuildOpti
   const cuda = native().probeCuda();
   const here = cuda.gpus[0] && numberOf(cuda.gpus[0]);
   const targets = computeCapabilities ?? [here ?? throwNoGpu(cuda)];
-  const library = await findTensorRT({ libraryPath, runtime, targets, gpu: here });
-  // Ahead of time, a plan is no machine's.
-  const gpu = computeCapabilities && library.capabilities.aheadOfTime ? undefined : cuda.gpus[0]?.name;
-  signal?.throwIfAborted();
-  const build = () => compile(model, settings, library, targets);
-  if (settings.cache === false) return build();
+  const wanted = { libraryPath, runtime, targets, gpu: here };
+  if (settings.cache === false) {
+    const library = await findTensorRT({ ...wanted, open: native().openTensorRT });
+    return compile(model, settings, library, targets);
+  }
 
   const { EngineCache } = await import('./engine-cache.js');
+  const { LibraryMemo } = await import('./library-memo.js');
   const { digestModel } = await import('./model-digest.js');
   const cache = new EngineCache(settings.cache);
-  const digest = await digestModel(model, cache.hashMemo, signal);
+  const libraries = await LibraryMemo.read(cache.memo('libraries'));
+  const library = await findTensorRT({ ...wanted, open: libraries.open });
+  await libraries.save();
+  // Ahead of time, a plan is no machine's.
+  const gpu = computeCapabilities && library.capabilities.aheadOfTime ? undefined : cuda.gpus[0]?.name;
+  const digest = await digestModel(model, cache.memo('models'), signal);
   const key = cacheKey({ digest, settings, library, targets, gpu });
+  const build = () => compile(model, settings, library, targets);
   const onWait = onProgress && (() => onProgress({ phase: 'Waiting for another build', step: 0, steps: 1 }));
   const engine = await cache.loadOrBuild(key, build, { signal, onWait });
   signal?.throwIfAborted();
@@ -204,6 +210,7 @@ async function compile(
   targets: readonly number[],
 ): Promise<Engine> {
   const { onProgress, signal, precision, calibration, keepFp32 } = settings;
+  signal?.throwIfAborted();
   const { prepareModel } = await import('./prepare-model.js');
   const directory = buildDirectory();
   try {

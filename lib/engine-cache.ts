@@ -25,9 +25,9 @@ export class EngineCache {
     this.#maxBytes = maxBytes;
   }
 
-  /** The file of a {@link HashMemo}. */
-  get hashMemo(): string {
-    return path.join(this.directory, 'hashes.json');
+  /** The file of what is known of models, and of TensorRT libraries: a {@link FileMemo}'s. */
+  memo(of: 'models' | 'libraries'): string {
+    return path.join(this.directory, `${of}.json`);
   }
 
   /**

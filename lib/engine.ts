@@ -300,9 +300,10 @@ export function isEngineFile(file: string): boolean {
   }
 }
 
-/** SHA-256 of all bytes of an engine file but those of the hash. */
+/** SHA-256 of all bytes of an engine file but those of the hash. Of what is no engine file, nothing is hashed. */
 class ContainerHash {
   readonly #hash: Hash;
+  #isEngine = false;
 
   private constructor(hash: Hash) {
     this.#hash = hash;
@@ -313,13 +314,12 @@ class ContainerHash {
     return new ContainerHash(createHash('sha256'));
   }
 
-  /** @param piece what comes next, from `at`; the first has the whole header */
+  /** @param piece what comes next, from `at` */
   update(piece: Uint8Array, at: number): void {
-    if (at > 0) {
-      this.#hash.update(piece);
-    } else {
-      this.#hash.update(piece.subarray(0, hashOffset)).update(piece.subarray(headerBytes));
-    }
+    if (at === 0) this.#isEngine = magic.equals(piece.subarray(0, magic.length));
+    if (!this.#isEngine) return;
+    if (at < hashOffset) this.#hash.update(piece.subarray(0, hashOffset - at));
+    if (at + piece.length > headerBytes) this.#hash.update(piece.subarray(Math.max(0, headerBytes - at)));
   }
 
   /** Gives the event loop its turn in between. */

@@ -2,7 +2,7 @@ import { createHash } from 'node:crypto';
 import type { BigIntStats } from 'node:fs';
 import { stat } from 'node:fs/promises';
 import path from 'node:path';
-import { type FileHash, HashMemo } from './hash-memo.js';
+import { FileMemo } from './file-memo.js';
 import { onModelThread, runOnModelThread } from './model-thread.js';
 import { readRange, readWhole } from './onnx/file-range.js';
 import { externalLocations } from './onnx/initializer.js';
@@ -16,6 +16,23 @@ export interface ModelDigest {
   readonly external: Readonly<Record<string, string | null>>;
 }
 
+/** What is remembered of a file. */
+interface FileHash {
+  /** Hexadecimal, of the whole file. */
+  readonly sha256: string;
+  /** Of an ONNX file, the paths of its external data, relative to its folder. */
+  readonly external?: readonly string[];
+}
+
+type HashMemo = FileMemo<FileHash>;
+
+function readMemo(file: string): Promise<HashMemo> {
+  return FileMemo.read(file, (value): value is FileHash => {
+    const { sha256, external = [] } = (value ?? {}) as Partial<FileHash>;
+    return typeof sha256 === 'string' && Array.isArray(external);
+  });
+}
+
 interface DigestRequest {
   readonly model: string | Uint8Array;
   readonly memo: string;
@@ -24,7 +41,7 @@ interface DigestRequest {
 /**
  * Hashes a model and its external data, on a thread of its own, unless the memo knows the files. What is no model, or
  * lacks external data, has a digest too: {@link prepareModel} refuses it.
- * @param memo a {@link HashMemo}'s file
+ * @param memo the file of a {@link FileMemo}
  * @throws (rejects) TensorRTError ERR_MODEL_NOT_FOUND, ERR_IO, ERR_OUT_OF_MEMORY; the signal's reason
  */
 export async function digestModel(
@@ -33,7 +50,7 @@ export async function digestModel(
   signal?: AbortSignal,
 ): Promise<ModelDigest> {
   if (typeof model === 'string') {
-    const remembered = await digestFiles(path.resolve(model), await HashMemo.read(memo), recall);
+    const remembered = await digestFiles(path.resolve(model), await readMemo(memo), recall);
     if (remembered) return remembered;
     return runOnModelThread(__filename, { model: path.resolve(model), memo }, [], signal);
   }
@@ -76,7 +93,7 @@ function statistics(file: string): Promise<BigIntStats | undefined> {
 async function digest({ model, memo: memoFile }: DigestRequest): Promise<ModelDigest> {
   // Bytes have no folder to find external data in.
   if (typeof model !== 'string') return { sha256: sha256(model), external: {} };
-  const memo = await HashMemo.read(memoFile);
+  const memo = await readMemo(memoFile);
   const answer = await digestFiles(model, memo, hashFile);
   await memo.save();
   return answer!;

@@ -40,7 +40,7 @@ const build = (options: BuildOptions = {}, model: string | Uint8Array = linear) 
 const entries = async () => (await readdir(cache)).filter((name) => name.endsWith('.engine'));
 /** What no build should leave behind. */
 const remains = async () =>
-  (await readdir(cache)).filter((name) => !name.endsWith('.engine') && name !== 'hashes.json');
+  (await readdir(cache)).filter((name) => !/\.engine$|^(models|libraries)\.json$/.test(name));
 
 /** A build in a process of its own; it prints what `then` makes of the engine. */
 function child(then = 'e.fromCache', options = '{}', environment: Record<string, string> = {}) {

@@ -1,0 +1,96 @@
+import type { BigIntStats } from 'node:fs';
+import { mkdir, readFile } from 'node:fs/promises';
+import path from 'node:path';
+import { writeAtomically } from './atomic-file.js';
+
+interface Entry<Value> {
+  /** What the file was when the value was taken from it. */
+  readonly stamp: string;
+  readonly value: Value;
+}
+
+/** Entries of some hundred bytes: the memo stays small enough to read at every build. */
+const maxEntries = 1000;
+
+/**
+ * What was found out about files, by device, inode, size, time of modification and time of change, as git's index has
+ * them: of a file of which all five are as they were, it need not be found out again. It lies in one file of JSON;
+ * what can't be read or written is only forgotten.
+ */
+export class FileMemo<Value> {
+  readonly #file: string;
+  readonly #isValue: (value: unknown) => value is Value;
+  /** The most recent last. */
+  readonly #entries: Map<string, Entry<Value>>;
+  #changed = false;
+
+  private constructor(
+    file: string,
+    isValue: (value: unknown) => value is Value,
+    entries: Map<string, Entry<Value>>,
+  ) {
+    this.#file = file;
+    this.#isValue = isValue;
+    this.#entries = entries;
+  }
+
+  static async read<Value>(
+    file: string,
+    isValue: (value: unknown) => value is Value,
+  ): Promise<FileMemo<Value>> {
+    const entries = new Map<string, Entry<Value>>();
+    try {
+      const parsed: Record<string, Entry<Value>> = JSON.parse(await readFile(file, 'utf8'));
+      for (const [key, entry] of Object.entries(parsed)) entries.set(key, entry);
+    } catch {
+      // None yet, or a damaged one: it is written anew.
+    }
+    return new FileMemo(file, isValue, entries);
+  }
+
+  get(stats: BigIntStats): Value | undefined {
+    const entry = this.#entries.get(fileKey(stats));
+    return entry?.stamp === stamp(stats) && this.#isValue(entry.value) ? entry.value : undefined;
+  }
+
+  /**
+   * Keeps a value, unless the file was so new when it was read that a later change could have the same time.
+   * @param stats as they were before the file was read, and after
+   * @param began when reading began, in milliseconds since 1970
+   */
+  set(stats: BigIntStats, began: number, value: Value): void {
+    const newest = stats.mtimeNs > stats.ctimeNs ? stats.mtimeNs : stats.ctimeNs;
+    if (Number(newest / 1_000_000n) + timestampStep(stats) >= began) return;
+    const key = fileKey(stats);
+    this.#entries.delete(key);
+    this.#entries.set(key, { stamp: stamp(stats), value });
+    this.#changed = true;
+  }
+
+  /** Writes what was added. */
+  async save(): Promise<void> {
+    if (!this.#changed) return;
+    const text = JSON.stringify(Object.fromEntries([...this.#entries].slice(-maxEntries)));
+    try {
+      await mkdir(path.dirname(this.#file), { recursive: true, mode: 0o700 });
+      await writeAtomically(this.#file, [Buffer.from(text)], 'memo');
+    } catch {
+      // Then it is found out again.
+    }
+  }
+}
+
+function fileKey({ dev, ino }: BigIntStats): string {
+  return `${dev}:${ino}`;
+}
+
+/** What changes when the file does. */
+export function stamp({ size, mtimeNs, ctimeNs }: BigIntStats): string {
+  return `${size}:${mtimeNs}:${ctimeNs}`;
+}
+
+/** Milliseconds within which two changes may have the same time: ticks of Linux's clock (at most 10), or seconds. */
+function timestampStep({ mtimeNs, ctimeNs }: BigIntStats): number {
+  const wholeSeconds = mtimeNs % 1_000_000_000n === 0n && ctimeNs % 1_000_000_000n === 0n;
+  return wholeSeconds ? 2000 : 50;
+}

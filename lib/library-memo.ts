@@ -1,0 +1,51 @@
+import { type BigIntStats, statSync } from 'node:fs';
+import { FileMemo, stamp } from './file-memo.js';
+import { type NativeTensorRT, native, nativePath } from './native.js';
+
+/** What native says of a library, and which addon it was that said so. */
+interface Known extends Omit<NativeTensorRT, 'path'> {
+  readonly addon: string;
+}
+
+/**
+ * What TensorRT libraries are, without opening those that were opened before and have not changed: that takes as long
+ * as reading an engine. Who builds with one opens it.
+ */
+export class LibraryMemo {
+  readonly #memo: FileMemo<Known>;
+  readonly #addon: string;
+
+  private constructor(memo: FileMemo<Known>, addon: string) {
+    this.#memo = memo;
+    this.#addon = addon;
+  }
+
+  static async read(file: string): Promise<LibraryMemo> {
+    const addon = stamp(statistics(nativePath()));
+    const isKnown = (value: unknown): value is Known => (value as Known | null)?.addon === addon;
+    return new LibraryMemo(await FileMemo.read(file, isKnown), addon);
+  }
+
+  /** @throws what native's `openTensorRT` throws */
+  readonly open = (file: string): NativeTensorRT => {
+    const began = Date.now();
+    // Of a missing file, native says what is wrong.
+    const stats = statSync(file, { bigint: true, throwIfNoEntry: false });
+    const known = stats && this.#memo.get(stats);
+    if (known) {
+      const { addon: _, ...answer } = known;
+      return { ...answer, path: file };
+    }
+    const { path, ...answer } = native().openTensorRT(file);
+    if (stats) this.#memo.set(stats, began, { ...answer, addon: this.#addon });
+    return { ...answer, path };
+  };
+
+  save(): Promise<void> {
+    return this.#memo.save();
+  }
+}
+
+function statistics(file: string): BigIntStats {
+  return statSync(file, { bigint: true });
+}
