@@ -4,7 +4,14 @@ import path from 'node:path';
 import { isDeepStrictEqual } from 'node:util';
 import { readCalibration } from './calibration.js';
 import { type DataType, dataTypeFromOnnx } from './data-type.js';
-import { Engine, type EngineManifest, type Provenance, type TensorInfo } from './engine.js';
+import {
+  Engine,
+  type EngineManifest,
+  maxNesting,
+  nestsWithin,
+  type Provenance,
+  type TensorInfo,
+} from './engine.js';
 import { describe, invalidArgType, invalidArgValue, TensorRTError } from './errors.js';
 import type { ModelDigest } from './model-digest.js';
 import {
@@ -360,6 +367,13 @@ function lineageOption(lineage: unknown): Readonly<Record<string, unknown>> | un
     throw Object.assign(invalidArgValue(option, `is no JSON: ${(cause as Error).message}`), { cause });
   }
   const copy = JSON.parse(text);
+  // As a part of the manifest, one level down.
+  if (!nestsWithin(maxNesting - 1, copy)) {
+    throw invalidArgValue(
+      option,
+      `nests deeper than the ${maxNesting - 1} levels that a manifest has for it.`,
+    );
+  }
   if (!isDeepStrictEqual(copy, lineage)) {
     throw invalidArgValue(option, 'is no plain JSON: it would not come back from a file as it is.');
   }

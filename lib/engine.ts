@@ -386,8 +386,7 @@ function parseContainer(
   try {
     const manifest = JSON.parse(text(headerBytes, layersOffset));
     const layers = JSON.parse(text(layersOffset, planOffset));
-    if (!nestsWithin(maxNesting, [manifest, layers]))
-      throw new Error(`it nests more than ${maxNesting} deep`);
+    if (!nestsWithin(maxNesting, manifest, layers)) throw new Error(`it nests more than ${maxNesting} deep`);
     if (!isManifest(manifest) || !isArrayOf(layers, isLayer))
       throw new Error('a field is missing or of another type');
     return { manifest, layers, file };
@@ -398,10 +397,11 @@ function parseContainer(
 
 // ---- what JSON from a file has to be ----
 
-/** What walks a manifest, such as structuredClone, recurses; no manifest of ours comes near. */
-const maxNesting = 64;
+/** What walks a manifest, such as structuredClone, recurses. */
+export const maxNesting = 64;
 
-function nestsWithin(levels: number, values: readonly unknown[]): boolean {
+/** Whether JSON values nest so deep at most. */
+export function nestsWithin(levels: number, ...values: readonly unknown[]): boolean {
   let level = values;
   for (let i = 0; i <= levels; i++) {
     level = level.flatMap((value) => (isObject(value) || Array.isArray(value) ? Object.values(value) : []));

@@ -37,6 +37,23 @@ describe('a saved engine', () => {
     }
   });
 
+  test('a lineage as deep as may be comes back; a deeper one is refused when it is built', async () => {
+    const nested = (depth: number): Record<string, unknown> =>
+      depth === 1 ? { end: true } : { a: nested(depth - 1) };
+    const build = (lineage: Record<string, unknown>) => buildEngine(model, { target: 'sm_89', lineage });
+    const deepest = await build(nested(63));
+    await deepest.save(`${file}.deep`);
+    expect((await Engine.load(`${file}.deep`)).manifest.lineage).toEqual(nested(63));
+    for (const depth of [64, 5_000]) {
+      await expect(build(nested(depth))).rejects.toEqual(
+        expect.objectContaining({
+          code: 'ERR_INVALID_ARG_VALUE',
+          message: expect.stringMatching(/options\.lineage/),
+        }),
+      );
+    }
+  });
+
   test('says what it holds', () => {
     expect(engine.inputs).toEqual([
       { name: 'x', type: 'float32', dims: [-1, 4], profiles: [{ min: [1, 4], opt: [2, 4], max: [8, 4] }] },

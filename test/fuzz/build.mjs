@@ -1,0 +1,37 @@
+// Child of builds.test.ts: compiles mutated ONNX files that parse. `node build.mjs SEED FROM COUNT CORPUS`.
+// Prints a JSON document: { built, refused: { CODE: count }, findings: [{ case, problem }] }. A case that never ends, or
+// ends this process, is the one in progress.txt of the working directory.
+import { openSync, readdirSync, readFileSync, writeFileSync, writeSync } from 'node:fs';
+import path from 'node:path';
+import { buildEngine } from '../../dist/index.mjs';
+import { parseModel } from '../../dist/onnx/index.mjs';
+import { generator, mutateOnnx } from './mutate.mjs';
+
+const [seed, from, count, folder] = process.argv.slice(2);
+const corpus = readdirSync(folder)
+  .sort()
+  .map((name) => readFileSync(path.join(folder, name)));
+const progress = openSync('progress.txt', 'w');
+const report = { built: 0, refused: {}, findings: [] };
+for (let i = Number(from); i < Number(from) + Number(count); i++) {
+  const bytes = new Uint8Array(mutateOnnx(corpus, generator(seed, i)));
+  try {
+    parseModel(bytes);
+  } catch {
+    continue;
+  }
+  writeSync(progress, String(i).padEnd(16), 0);
+  if (process.env.KEEP) writeFileSync(process.env.KEEP, bytes);
+  try {
+    const engine = await buildEngine(bytes, { target: 'sm_89', optimizationLevel: 0, cache: false });
+    engine.dispose();
+    report.built++;
+  } catch (error) {
+    const { name, code } = error;
+    if (!['TensorRTError', 'TypeError', 'RangeError'].includes(name) || !/^ERR_/.test(code ?? '')) {
+      report.findings.push({ case: i, problem: String(error?.stack ?? error).slice(0, 600) });
+    }
+    report.refused[code] = (report.refused[code] ?? 0) + 1;
+  }
+}
+process.stdout.write(JSON.stringify(report));
