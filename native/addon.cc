@@ -1,4 +1,5 @@
 // Module entry: registers the JavaScript classes, nothing else.
+#include "node/device_tensor.h"
 #include "node/engine_builder.h"
 #include "node/environment.h"
 #include "node/file_lock.h"
@@ -40,6 +41,7 @@ Napi::Object start(Napi::Env env, Napi::Object exports) {
   exports["FileLock"] = node_tensorrt::FileLock::define(env);
   exports["HostBuffer"] = node_tensorrt::HostBuffer::define(env);
   exports["NativeSession"] = node_tensorrt::InferenceSession::define(env);
+  node_tensorrt::defineDeviceTensor(env, exports);
   node_tensorrt::defineEngineBuilder(env, exports);
   return exports;
 }

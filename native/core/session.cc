@@ -95,6 +95,7 @@ SessionStats Session::stats() {
   SessionStats stats = stats_;
   stats.queued = queue_.size();
   for (const Executing& executing : executing_) stats.executing += executing.run != nullptr;
+  if (model_) stats.device = model_->deviceStats();
   return stats;
 }
 
@@ -167,6 +168,7 @@ void Session::serve(size_t index) {
       context->execute(run->inputs, run->outputIndices, run->outputs);
       run->ended = Clock::now();
       run->device = context->timing();
+      if (run->persist) model_->persist();
     } catch (...) {
       error = std::current_exception();
     }

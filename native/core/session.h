@@ -27,6 +27,7 @@ struct Run {
   std::vector<Tensor> inputs;  // all of them, in model order; released before `done`
   std::vector<size_t> outputIndices;
   std::vector<Tensor> outputs;
+  bool persist = false;             // afterwards, keep what the model has learnt
   std::exception_ptr error;  // Error or Cancelled; null when the run succeeded
 
   Clock::time_point enqueued;
@@ -50,6 +51,7 @@ struct SessionStats {
   uint64_t cancelled = 0;
   size_t queued = 0;
   size_t executing = 0;
+  std::optional<DeviceStats> device;  // of a loaded model that has one
   std::vector<double>
       latencies;  // ms from enqueue to the result, of the latest runs that completed, in no order
 };

@@ -5,8 +5,11 @@
 
 #include "core/error.h"
 #include "core/host_memory.h"
+#include "core/memory_pool.h"
+#include "node/device_tensor.h"
 #include "node/host_buffer.h"
 #include "runtime/onnxruntime/onnxruntime.h"
+#include "runtime/tensorrt/tensorrt.h"
 
 namespace node_tensorrt {
 namespace {
@@ -37,17 +40,41 @@ Napi::Array toJs(Napi::Env env, const std::vector<TensorInfo>& infos) {
   return result;
 }
 
-// [type, shape, ArrayBuffer | string[] | undefined]; undefined where the caller's own memory was written.
+Napi::Array toJs(Napi::Env env, const Shape& shape) {
+  Napi::Array result = Napi::Array::New(env, shape.size());
+  for (size_t d = 0; d < shape.size(); ++d) {
+    result[d] = Napi::Number::New(env, static_cast<double>(shape[d]));
+  }
+  return result;
+}
+
+// { [input]: { min, opt, max } } for each.
+Napi::Array toJs(Napi::Env env, const std::vector<Profile>& profiles) {
+  Napi::Array result = Napi::Array::New(env, profiles.size());
+  for (size_t p = 0; p < profiles.size(); ++p) {
+    Napi::Object ranges = Napi::Object::New(env);
+    for (const ShapeRange& range : profiles[p]) {
+      Napi::Object entry = Napi::Object::New(env);
+      entry["min"] = toJs(env, range.min);
+      entry["opt"] = toJs(env, range.opt);
+      entry["max"] = toJs(env, range.max);
+      ranges[range.input] = entry;
+    }
+    result[p] = ranges;
+  }
+  return result;
+}
+
+// [type, shape, ArrayBuffer | DeviceTensor | string[] | undefined]; undefined where the caller's own memory was
+// written.
 Napi::Array toJs(Napi::Env env, const Tensor& tensor, bool inPlace) {
   Napi::Array result = Napi::Array::New(env, 3);
-  Napi::Array shape = Napi::Array::New(env, tensor.shape.size());
-  for (size_t d = 0; d < tensor.shape.size(); ++d) {
-    shape[d] = Napi::Number::New(env, static_cast<double>(tensor.shape[d]));
-  }
   result[0u] = Napi::Number::New(env, static_cast<int>(tensor.type));
-  result[1u] = shape;
+  result[1u] = toJs(env, tensor.shape);
   if (inPlace) {
     result[2u] = env.Undefined();
+  } else if (tensor.location == Location::kDevice) {
+    result[2u] = deviceTensorToJs(env, tensor);
   } else if (tensor.strings) {
     Napi::Array strings = Napi::Array::New(env, tensor.strings->size());
     for (size_t i = 0; i < tensor.strings->size(); ++i)
@@ -99,12 +126,13 @@ std::vector<bool> inPlaceOutputs(const Run& run) {
 // What outlives the JavaScript object: it may be collected while its threads still free the model.
 struct InferenceSession::Threads final : Stoppable, std::enable_shared_from_this<InferenceSession::Threads> {
   Threads(SessionConfig config, Environment& environment)
-      : environment(environment), session(config), pool(kIdlePoolBytes, hostMemory()) {}
+      : environment(environment), session(config), pool(std::make_shared<MemoryPool>(kIdlePoolBytes, hostMemory())) {}
   void stop() override { session.stop(); }
 
   Environment& environment;
   Session session;
-  MemoryPool pool;
+  std::shared_ptr<MemoryPool> pool;  // for inputs
+  Location outputs = Location::kHost;
   std::string runtimeName;
   std::string runtimeVersion;
   bool started = false;
@@ -150,22 +178,42 @@ Napi::Value InferenceSession::load(const Napi::CallbackInfo& info) {
 
 Napi::Value InferenceSession::startLoading(const Napi::CallbackInfo& info) {
   Napi::Env env = info.Env();
-  const std::string library = info[0].As<Napi::String>();
+  const Napi::Object request = info[0].As<Napi::Object>();
+  const std::string library = request.Get("library").As<Napi::String>();
+  const Napi::Value model = request.Get("model");
   ModelSource source;
-  if (info[1].IsString()) {
-    source = info[1].As<Napi::String>().Utf8Value();
+  if (model.IsString()) {
+    source = model.As<Napi::String>().Utf8Value();
   } else {
-    const auto bytes = info[1].As<Napi::Uint8Array>();
+    const auto bytes = model.As<Napi::Uint8Array>();
     source = std::vector<uint8_t>(bytes.Data(), bytes.Data() + bytes.ByteLength());
   }
+  const Napi::Value device = request.Get("device");
+  const bool onGpu = device.IsNumber();
   ModelOptions options;
-  options.threads = info[2].As<Napi::Number>().Int32Value();
+  tensorrt::EngineOptions engineOptions;
+  if (onGpu) {
+    engineOptions.device = device.As<Napi::Number>().Int32Value();
+    engineOptions.cudaGraph = request.Get("cudaGraph").ToBoolean();
+    engineOptions.runtimeCache = request.Get("runtimeCache").As<Napi::String>();
+    threads_->outputs = request.Get("deviceOutputs").ToBoolean() ? Location::kDevice : Location::kHost;
+  } else {
+    options.threads = request.Get("threads").As<Napi::Number>().Int32Value();
+  }
 
   auto deferred = Napi::Promise::Deferred::New(env);
   Environment& environment = Environment::of(env);
   Threads* threads = threads_.get();
   threads_->session.start(
-      [threads, library, source = std::move(source), options](std::stop_token stop) {
+      [threads, library, source = std::move(source), onGpu, options,
+       engineOptions](std::stop_token stop) -> std::unique_ptr<Model> {
+        if (onGpu) {
+          const auto tensorrt = tensorrt::Library::open(library);
+          threads->runtimeName =
+              tensorrt->flavour() == tensorrt::Flavour::kRtx ? "tensorrt-rtx" : "tensorrt";
+          threads->runtimeVersion = tensorrt->version();
+          return tensorrt->loadEngine(std::get<std::vector<uint8_t>>(source), engineOptions, stop);
+        }
         const std::shared_ptr<Runtime> runtime = ort::openRuntime(library);
         threads->runtimeName = runtime->name();
         threads->runtimeVersion = runtime->version();
@@ -194,6 +242,8 @@ Napi::Value InferenceSession::startLoading(const Napi::CallbackInfo& info) {
           result["inputs"] = toJs(env, model.inputs());
           result["outputs"] = toJs(env, model.outputs());
           result["runtime"] = runtime;
+          result["profiles"] = toJs(env, model.profiles());
+          if (auto pool = model.inputMemory()) threads->pool = std::move(pool);
           deferred.Resolve(result);
         });
       });
@@ -230,6 +280,16 @@ Tensor InferenceSession::readTensor(Napi::Env env, Napi::Value data, Napi::Value
   }
 
   tensor.byteLength = elements * byteSize(type);
+  if (const Tensor* onDevice = deviceTensorFrom(data)) {
+    if (!onDevice->data) throw Error("ERR_DISPOSED", "A tensor that is fed was disposed.");
+    if (onDevice->byteLength != tensor.byteLength || onDevice->type != type) {
+      throw Error("ERR_INVALID_ARG_VALUE", "A tensor on the GPU doesn't match its dimensions or type.");
+    }
+    tensor.data = onDevice->data;
+    tensor.location = onDevice->location;
+    tensor.device = onDevice->device;
+    return tensor;
+  }
   const void* source = nullptr;
   size_t byteLength = 0;
   if (data.IsTypedArray()) {
@@ -252,7 +312,7 @@ Tensor InferenceSession::readTensor(Napi::Env env, Napi::Value data, Napi::Value
                                              std::to_string(tensor.byteLength) + ".");
   }
   if (!tensor.data) {
-    tensor.data = threads_->pool.acquire(tensor.byteLength);
+    tensor.data = threads_->pool->acquire(tensor.byteLength);
     if (byteLength > 0) std::memcpy(tensor.data.get(), source, byteLength);
   }
   return tensor;
@@ -275,8 +335,10 @@ std::shared_ptr<Run> InferenceSession::readRun(const Napi::CallbackInfo& info) {
     if (index >= model.outputs().size()) throw Error("ERR_INVALID_ARG_VALUE", "No such output.");
     run->outputIndices.push_back(index);
     const Napi::Value target = targets.Get(i);
+    Tensor wanted;
+    wanted.location = threads_->outputs;
     run->outputs.push_back(target.IsUndefined()
-                               ? Tensor{}
+                               ? std::move(wanted)
                                : readTensor(env, target, targetShapes.Get(i), model.outputs()[index].type));
   }
   return run;
@@ -289,6 +351,7 @@ Napi::Value InferenceSession::run(const Napi::CallbackInfo& info) {
     const uint32_t id = info[0].As<Napi::Number>().Uint32Value();
     std::shared_ptr<Run> run = readRun(info);
     const bool timed = info[6].ToBoolean();
+    run->persist = info[7].ToBoolean();
     auto deferred = Napi::Promise::Deferred::New(env);
     // The run's owner until it is settled; `done` holds no strong reference, or the two would keep each
     // other.
@@ -347,6 +410,25 @@ Napi::Value InferenceSession::stats(const Napi::CallbackInfo& info) {
   set("cancelled", static_cast<double>(stats.cancelled));
   set("queued", static_cast<double>(stats.queued));
   set("executing", static_cast<double>(stats.executing));
+  if (stats.device) {
+    const DeviceStats& device = *stats.device;
+    const auto toJs = [&](std::initializer_list<std::pair<const char*, uint64_t>> values) {
+      Napi::Object object = Napi::Object::New(env);
+      for (const auto& [name, value] : values) {
+        object[name] = Napi::Number::New(env, static_cast<double>(value));
+      }
+      return object;
+    };
+    result["memory"] = toJs({{"weights", device.weights},
+                             {"activations", device.activations},
+                             {"io", device.io},
+                             {"pinned", device.pinned},
+                             {"free", device.free},
+                             {"total", device.total}});
+    result["graphs"] = toJs({{"captured", device.graphsCaptured},
+                             {"replayed", device.graphsReplayed},
+                             {"refused", device.graphsRefused}});
+  }
   Napi::Array latencies = Napi::Array::New(env, stats.latencies.size());
   for (size_t i = 0; i < stats.latencies.size(); ++i) {
     latencies[i] = Napi::Number::New(env, stats.latencies[i]);

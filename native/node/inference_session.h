@@ -23,14 +23,14 @@ class InferenceSession : public Napi::ObjectWrap<InferenceSession> {
  private:
   struct Threads;
 
-  // load(libraryPath, pathOrBytes, threads): Promise<{ inputs, outputs, runtime: { name, version } } |
-  // undefined> Resolves with undefined when stopLoading() came first.
+  // load(request: NativeLoadRequest): Promise<NativeLoadedModel | undefined>
+  // Resolves with undefined when stopLoading() came first.
   Napi::Value load(const Napi::CallbackInfo& info);
   Napi::Value startLoading(const Napi::CallbackInfo& info);
   void stopLoading(const Napi::CallbackInfo& info);
-  // run(id, data: (TypedArray | HostBuffer | string[])[], shapes: number[][], outputIndices: number[],
-  //     targets: (HostBuffer | undefined)[], targetShapes: number[][], timed: boolean): Promise<Output[] |
-  //     undefined>
+  // run(id, data: NativeInput[], shapes: number[][], outputIndices: number[],
+  //     targets: (HostBuffer | undefined)[], targetShapes: number[][], timed: boolean, persist: boolean):
+  // Promise<NativeOutput[] | undefined>
   // The array has a property `timing` where the run is `timed`. Resolves with undefined when cancel(id) came
   // first.
   Napi::Value run(const Napi::CallbackInfo& info);

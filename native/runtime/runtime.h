@@ -11,7 +11,7 @@
 #include <variant>
 #include <vector>
 
-#include "core/host_memory.h"
+#include "core/memory_pool.h"
 #include "core/tensor.h"
 
 namespace node_tensorrt {
@@ -90,8 +90,8 @@ class Model {
 
   // Some profile must accept a run's inputs, where there are any.
   virtual std::vector<Profile> profiles() const { return {}; }
-  // Where inputs are best copied to before a run.
-  virtual MemorySource inputMemory() const { return hostMemory(); }
+  // Where inputs are best copied to before a run; null: any host memory.
+  virtual std::shared_ptr<MemoryPool> inputMemory() const { return nullptr; }
   // Nothing for a model in host memory.
   virtual std::optional<DeviceStats> deviceStats() const { return std::nullopt; }
   // Keeps what runs have taught, where there is a place for it, so that the next load need not learn it.

@@ -15,6 +15,7 @@
 #include <utility>
 
 #include "core/error.h"
+#include "core/host_memory.h"
 #include "runtime/cuda/device.h"
 #include "runtime/tensorrt/api.h"
 #include "runtime/tensorrt/messages.h"
@@ -117,7 +118,7 @@ class Contexts {
     config_->setRuntimeCache(*cache_);
   }
 
-  static constexpr bool kCapturesGraphs = true;
+  static constexpr bool kHasGraphs = true;
 
   std::unique_ptr<nvinfer1::IExecutionContext> create() {
     return std::unique_ptr<nvinfer1::IExecutionContext>(engine_.createExecutionContext(config_.get()));
@@ -186,7 +187,7 @@ class Contexts {
  public:
   Contexts(nvinfer1::ICudaEngine& engine, const EngineOptions&) : engine_(engine) {}
 
-  static constexpr bool kCapturesGraphs = false;
+  static constexpr bool kHasGraphs = false;
 
   std::unique_ptr<nvinfer1::IExecutionContext> create() {
     return std::unique_ptr<nvinfer1::IExecutionContext>(
@@ -224,7 +225,7 @@ class Engine {
   const bool capturesGraphs;  // we do, rather than TensorRT or nobody
   MemoryPool memory;          // inputs and outputs
   MemoryPool activations;
-  MemoryPool pinned;
+  const std::shared_ptr<MemoryPool> pinned;
   std::vector<Binding> inputs;
   std::vector<Binding> outputs;
   std::atomic<uint64_t> graphsCaptured = 0;
@@ -235,6 +236,7 @@ class Engine {
   void readBindings();
   void readProfiles();
 
+  const Capabilities capabilities_;
   std::mutex mutex_;
   // Destroyed in reverse order, as TensorRT asks.
   std::unique_ptr<nvinfer1::IRuntime> runtime_;
@@ -245,10 +247,11 @@ class Engine {
 
 Engine::Engine(const LibraryFiles& library, std::span<const uint8_t> plan, const EngineOptions& options)
     : device(cuda::Device::open(options.device)),
-      capturesGraphs(options.cudaGraph && !Contexts::kCapturesGraphs),
+      capturesGraphs(options.cudaGraph && !Contexts::kHasGraphs),
       memory(kIdleDeviceBytes, device.deviceMemory()),
       activations(0, device.deviceMemory()),
-      pinned(kIdlePinnedBytes, device.pinnedMemory()) {
+      pinned(std::make_shared<MemoryPool>(kIdlePinnedBytes, device.pinnedMemory())),
+      capabilities_(library.capabilities) {
   const cuda::Current current(device);
   Messages messages;
   const Logger::Scope scope(messages);
@@ -300,6 +303,7 @@ void Engine::readBindings() {
     }
     (isInput ? inputs : outputs).push_back(std::move(binding));
   }
+  if (!capabilities_.kvCache) return;
   for (Binding& output : outputs) {
     const char* input = engine_->getAliasedInputTensor(output.name.c_str());
     if (input == nullptr) continue;
@@ -360,14 +364,20 @@ std::unique_ptr<nvinfer1::IExecutionContext> Engine::createContext() {
 
 DeviceStats Engine::stats() const {
   DeviceStats stats;
-  stats.weights = static_cast<size_t>(
-      std::max<int64_t>(engine_->getEngineStat(nvinfer1::EngineStat::kTOTAL_WEIGHTS_SIZE), 0));
+  if (capabilities_.engineStatistics) {
+    const int64_t weights = engine_->getEngineStat(nvinfer1::EngineStat::kTOTAL_WEIGHTS_SIZE);
+    stats.weights = static_cast<size_t>(std::max<int64_t>(weights, 0));
+  }
   stats.activations = activations.reservedBytes();
   stats.io = memory.reservedBytes();
-  stats.pinned = pinned.reservedBytes();
-  const cuda::Device::Memory memory = device.memory();
-  stats.free = memory.free;
-  stats.total = memory.total;
+  stats.pinned = pinned->reservedBytes();
+  try {
+    const cuda::Device::Memory all = device.memory();
+    stats.free = all.free;
+    stats.total = all.total;
+  } catch (const Error&) {
+    // A GPU that is lost has none.
+  }
   stats.graphsCaptured = graphsCaptured;
   stats.graphsReplayed = graphsReplayed;
   stats.graphsRefused = graphsRefused;
@@ -710,7 +720,7 @@ void EngineContext::copyIn(const ShapeContext& context, std::span<const Tensor> 
     } else if (input.device == engine_->device.ordinal()) {
       gpu_->stream.copyOnDevice(target, input.data.get(), input.byteLength);
     } else {
-      const std::shared_ptr<void> between = engine_->pinned.acquire(input.byteLength);
+      const std::shared_ptr<void> between = engine_->pinned->acquire(input.byteLength);
       cuda::download(cuda::Device::open(input.device), between.get(), input.data.get(), input.byteLength);
       gpu_->stream.copyToDevice(target, between.get(), input.byteLength);
       gpu_->stream.synchronize();
@@ -757,7 +767,7 @@ void EngineContext::copyOut(const ShapeContext& context, std::span<const Tensor>
     if (binding.onHost) {
       // Written once the stream has come there.
       output.location = Location::kHost;
-      if (!output.data) output.data = engine_->pinned.acquire(bytes);
+      if (!output.data) output.data = engine_->pinned->acquire(bytes);
     } else if (output.location == Location::kDevice) {
       output.device = engine_->device.ordinal();
       const size_t alias = binding.alias;
@@ -768,7 +778,7 @@ void EngineContext::copyOut(const ShapeContext& context, std::span<const Tensor>
         gpu_->stream.copyOnDevice(output.data.get(), from, bytes);
       }
     } else {
-      if (!output.data) output.data = engine_->pinned.acquire(bytes);
+      if (!output.data) output.data = engine_->pinned->acquire(bytes);
       gpu_->stream.copyToHost(output.data.get(), from, bytes);
     }
   }
@@ -794,10 +804,7 @@ class EngineModel final : public Model {
     }
     return profiles;
   }
-  MemorySource inputMemory() const override {
-    // The engine's own pool is what counts it.
-    return engine_->device.pinnedMemory();
-  }
+  std::shared_ptr<MemoryPool> inputMemory() const override { return engine_->pinned; }
   std::optional<DeviceStats> deviceStats() const override { return engine_->stats(); }
   void persist() override {
     const cuda::Current current(engine_->device);
