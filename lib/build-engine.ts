@@ -103,7 +103,7 @@ export interface BuildOptions {
   signal?: AbortSignal;
 }
 
-const buildOptionNames = [
+export const buildOptionNames = [
   'precision',
   'shapes',
   'target',
@@ -120,7 +120,7 @@ const buildOptionNames = [
   'onProgress',
   'signal',
 ] as const;
-const laterBuildOptions = ['masks', 'refit', 'timingCache'] as const;
+export const laterBuildOptions = ['masks', 'refit', 'timingCache'] as const;
 
 /** Of our types, those that TensorRT has (NvInfer.h, DataType). */
 const tensorrtTypes: ReadonlySet<DataType> = new Set<DataType>([

@@ -118,8 +118,26 @@ export interface Provenance {
   readonly lineage: Readonly<Record<string, unknown>> | undefined;
 }
 
+/** The bytes of an engine's plan themselves, which nobody may change or transfer. @throws TensorRTError ERR_DISPOSED */
+export let planOf: (engine: Engine) => Uint8Array;
+
+/** The flavours that an engine's plan can be of: the one that compiled it; a bare plan's first bytes leave two. */
+export function flavourOfPlan(engine: Engine): readonly ('trt10' | 'trt11' | 'rtx')[] {
+  const plan = planOf(engine);
+  const start = Buffer.from(plan.buffer, plan.byteOffset, Math.min(4, plan.length)).toString('latin1');
+  if (isDescribed(engine)) return [engine.manifest.library.flavour];
+  return start === 'vtrt' ? ['rtx'] : ['trt11', 'trt10'];
+}
+
+let isDescribed: (engine: Engine) => boolean;
+
 /** A model compiled by TensorRT, in memory. Immutable. */
 export class Engine {
+  static {
+    planOf = (engine) => engine.#live().plan;
+    isDescribed = (engine) => engine.#contents !== undefined;
+  }
+
   /** The file's bytes: what comes before the plan (nothing, if it is a bare one), and the plan. */
   #file: FileBytes | undefined;
   readonly #contents: Contents | undefined;

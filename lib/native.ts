@@ -8,6 +8,11 @@ export interface HostBuffer {
   readonly arrayBuffer: ArrayBuffer | undefined;
 }
 
+/** A tensor in a GPU's memory: an opaque handle. */
+export interface DeviceTensor {
+  readonly deviceTensor: unique symbol;
+}
+
 export interface NativeTensorInfo {
   name: string;
   /** ONNX element type, see data-type.ts. */
@@ -17,7 +22,11 @@ export interface NativeTensorInfo {
 }
 
 /** `[type, dims, data]`; no data where the run wrote a HostBuffer of the caller. */
-export type NativeOutput = [type: number, dims: number[], data: ArrayBuffer | string[] | undefined];
+export type NativeOutput = [
+  type: number,
+  dims: number[],
+  data: ArrayBuffer | DeviceTensor | string[] | undefined,
+];
 
 /** Milliseconds; see RunTiming in session.ts. */
 export interface NativeTiming {
@@ -37,19 +46,52 @@ export interface NativeSessionStats {
   executing: number;
   /** Milliseconds of the latest runs that completed, in no order. */
   latencies: number[];
+  /** Of a session on a GPU; bytes. See SessionStats in session.ts. */
+  memory?: {
+    weights: number;
+    activations: number;
+    io: number;
+    pinned: number;
+    free: number;
+    total: number;
+  };
+  graphs?: { captured: number; replayed: number; refused: number };
 }
 
-export type NativeInput = ArrayBufferView | HostBuffer | readonly string[];
+export type NativeInput = ArrayBufferView | HostBuffer | DeviceTensor | readonly string[];
 
 export interface NativeLoadedModel {
   inputs: NativeTensorInfo[];
   outputs: NativeTensorInfo[];
   runtime: { name: string; version: string };
+  /** Of a plan, the shapes that it was compiled for, by input; none for other models. */
+  profiles: Record<string, { min: number[]; opt: number[]; max: number[] }>[];
 }
+
+export type NativeLoadRequest =
+  | {
+      /** ONNX Runtime's. */
+      library: string;
+      model: string | Uint8Array;
+      threads: number;
+      device?: undefined;
+    }
+  | {
+      /** TensorRT's core library. */
+      library: string;
+      /** A plan, which native reads until the promise settles: its memory must stay as it is. */
+      model: Uint8Array;
+      /** CUDA's number of the GPU. */
+      device: number;
+      cudaGraph: boolean;
+      deviceOutputs: boolean;
+      /** The file that keeps what TensorRT-RTX compiles when it first runs a plan; '' for none. */
+      runtimeCache: string;
+    };
 
 export interface NativeSession {
   /** Resolves with undefined when `stopLoading()` ended it. */
-  load(library: string, model: string | Uint8Array, threads: number): Promise<NativeLoadedModel | undefined>;
+  load(request: NativeLoadRequest): Promise<NativeLoadedModel | undefined>;
   stopLoading(): void;
   /** Resolves with undefined when `cancel(id)` ended the run. */
   run(
@@ -60,6 +102,8 @@ export interface NativeSession {
     targets: (HostBuffer | undefined)[],
     targetDims: (readonly number[])[],
     timed: boolean,
+    /** Keep what the model has learnt, after the run. */
+    persist: boolean,
   ): Promise<(NativeOutput[] & { timing?: NativeTiming }) | undefined>;
   runSync(
     id: number,
@@ -205,6 +249,8 @@ export interface NativeBinding {
   ownDirectory(path: string): void;
   disownDirectory(path: string): void;
   FileLock: new (path: string) => NativeFileLock;
+  downloadTensor(tensor: DeviceTensor): Promise<ArrayBuffer>;
+  releaseTensor(tensor: DeviceTensor): void;
   HostBuffer: new (byteLength: number) => HostBuffer;
   NativeSession: new (config: { concurrency: number; maxQueue: number }) => NativeSession;
 }

@@ -1,8 +1,12 @@
 import { availableParallelism } from 'node:os';
-import { type DataType, dataTypeFromOnnx } from './data-type.js';
+import { type BuildOptions, buildEngine, buildOptionNames, laterBuildOptions } from './build-engine.js';
+import { type DataType, dataTypeFromOnnx, dataTypes } from './data-type.js';
 import { Engine, isEngineFile } from './engine.js';
 import { describe, invalidArgType, invalidArgValue, shapeMismatch, TensorRTError } from './errors.js';
+import { findGpu, type Gpu } from './gpu.js';
+import { loadEngine } from './load-engine.js';
 import {
+  type DeviceTensor,
   type HostBuffer,
   type NativeInput,
   type NativeLoadedModel,
@@ -12,16 +16,27 @@ import {
   native,
 } from './native.js';
 import { findOnnxRuntime } from './onnxruntime-library.js';
-import { checkOptions, checkSignal, integerOption } from './options.js';
+import { checkOptions, checkSignal, enumOption, integerOption } from './options.js';
 import {
   checkProfiles,
+  completeProfiles,
   type Profile,
   parseShapes,
+  rangeOf,
   requireProfile,
   type ShapeRanges,
   shapeText,
 } from './shapes.js';
-import { checkTensor, hostBufferOf, Tensor, type TensorLike, typedArray } from './tensor.js';
+import {
+  checkTensor,
+  type Dims,
+  deviceTensorOf,
+  hostBufferOf,
+  Tensor,
+  type TensorLike,
+  tensorOnDevice,
+  typedArray,
+} from './tensor.js';
 
 /** A model's input or output. `shape` has a symbolic name ('' where the exporter gave none) for a dynamic dimension. */
 export interface ValueMetadata {
@@ -31,18 +46,40 @@ export interface ValueMetadata {
   readonly shape: readonly (number | string)[];
 }
 
-export interface SessionOptions {
-  /** Where to run. 'auto' (default) takes the best device that works; `session.device` says which. */
+/**
+ * The options of a build are for a model that is to run on a GPU, which is compiled first, or taken from the cache;
+ * an {@link Engine} is compiled already.
+ */
+export interface SessionOptions extends Omit<BuildOptions, 'target' | 'parent' | 'lineage'> {
+  /**
+   * Where to run: the CPU, the first GPU ('cuda'), or the one with CUDA's number ('cuda:1'). 'auto' (default) takes the
+   * first GPU if there is one and a TensorRT library that can compile the model, else the CPU; `session.device` and
+   * `session.why` say which and why. An Engine needs a GPU.
+   */
   device?: 'auto' | 'cpu' | 'cuda' | `cuda:${number}`;
   /** CPU threads one run may use. Default: one per physical core. */
   threads?: number;
-  /** Runs executed at the same time, each on a thread of its own. Default 1. */
+  /**
+   * Runs executed at the same time, each on a thread of its own; on a GPU each with a stream and memory for activations
+   * of its own. Default 1.
+   */
   concurrency?: number;
+  /**
+   * On a GPU: the second run of a shape records what it launches in a CUDA graph, which later runs of that shape launch
+   * at once. Up to 8 shapes per thread keep theirs. Default true: it never changes results, and shapes that can't be
+   * recorded run without.
+   */
+  cudaGraph?: boolean;
+  /** Where outputs are left: 'cuda' are tensors on the GPU, to feed to another run or to download with getData(). Default 'cpu'. */
+  preferredOutputLocation?: 'cpu' | 'cuda';
   /** Runs that may wait; one more is refused with ERR_QUEUE_FULL. Default 1024. */
   maxQueue?: number;
-  /** On the CPU a model runs in the types that it has, which both names mean. */
-  precision?: 'as-exported' | 'fp32';
-  /** Shapes that runs may have, by input name; a run outside them is refused with ERR_SHAPE_MISMATCH. Default: any. */
+  /** On a GPU as in {@link BuildOptions}. On the CPU a model runs in the types that it has: 'as-exported' or 'fp32'. */
+  precision?: 'as-exported' | 'fp32' | 'fp16';
+  /**
+   * Shapes that runs may have, by input name; a run outside them is refused with ERR_SHAPE_MISMATCH. Default: any on
+   * the CPU; on a GPU what {@link BuildOptions} derives, or what the engine was compiled for.
+   */
   shapes?: ShapeRanges | readonly ShapeRanges[];
   /** Abandons creation: it rejects with the signal's reason. */
   signal?: AbortSignal;
@@ -89,6 +126,29 @@ export interface SessionStats {
     readonly p99: number;
     readonly max: number;
   } | null;
+  /** In bytes, of a session on a GPU until it is disposed; null on the CPU. */
+  readonly memory: {
+    /** 0 where the library is too old to tell. */
+    readonly weights: number;
+    /** What layers compute in, of all threads. */
+    readonly activations: number;
+    /** Inputs and outputs on the GPU, and what is kept for the next ones. */
+    readonly io: number;
+    /** Host memory that the GPU copies from and to, likewise. */
+    readonly pinned: number;
+    /** Of the GPU, whoever uses it. */
+    readonly free: number;
+    readonly total: number;
+  } | null;
+  /**
+   * CUDA graphs, likewise; null on the CPU. TensorRT-RTX captures its own, and does not count them.
+   */
+  readonly graphs: {
+    readonly captured: number;
+    readonly replayed: number;
+    /** Shapes that run without one, because something in them can't be captured. */
+    readonly refused: number;
+  } | null;
 }
 
 export type Feeds = Readonly<Record<string, TensorLike>>;
@@ -100,28 +160,20 @@ const sessionOptionNames = [
   'threads',
   'concurrency',
   'maxQueue',
-  'precision',
-  'shapes',
-  'signal',
-] as const;
-const laterSessionOptions = [
-  'batching',
-  'masks',
   'cudaGraph',
   'preferredOutputLocation',
-  'target',
-  'runtime',
-  'libraryPath',
-  'sparsity',
-  'refit',
-  'optimizationLevel',
-  'workspace',
-  'timingCache',
-  'calibration',
-  'keepFp32',
-  'cache',
-  'onProgress',
-] as const;
+  ...buildOptionNames.filter((name) => !['target', 'parent', 'lineage'].includes(name)),
+];
+const laterSessionOptions = ['batching', 'target', ...laterBuildOptions];
+
+/** What sends a model that no GPU need run to the CPU: no GPU, no library, or one that can't compile it. */
+const cpuInstead: ReadonlySet<string> = new Set([
+  'ERR_NO_GPU',
+  'ERR_LIBRARY_NOT_FOUND',
+  'ERR_LIBRARY_UNSUPPORTED',
+  'ERR_MODEL_UNSUPPORTED',
+  'ERR_BUILD_FAILED',
+]);
 
 /** Runs a model on native threads of its own; the event loop is never blocked. Named as onnxruntime-common's. */
 export class InferenceSession {
@@ -129,7 +181,7 @@ export class InferenceSession {
   readonly outputNames: readonly string[];
   readonly inputMetadata: readonly ValueMetadata[];
   readonly outputMetadata: readonly ValueMetadata[];
-  /** Where runs execute: 'cpu'. */
+  /** Where runs execute: 'cpu', 'cuda:0', … */
   readonly device: string;
   /** Why that device was chosen. */
   readonly why: string;
@@ -139,32 +191,40 @@ export class InferenceSession {
   readonly #native: NativeSession;
   /** Shapes that runs may have; empty for any. */
   readonly #profiles: readonly Profile[];
+  readonly #concurrency: number;
   #nextRun = 0;
   #disposed: Promise<void> | undefined;
 
   private constructor(
     session: NativeSession,
     loaded: NativeLoadedModel,
-    why: string,
-    profiles: readonly Profile[],
+    {
+      device,
+      why,
+      profiles,
+      concurrency,
+    }: Pick<Settings, 'profiles' | 'concurrency'> & { device: string; why: string },
   ) {
     this.#native = session;
-    this.#profiles = profiles;
+    this.#concurrency = concurrency;
+    // A plan's own are what it was compiled for, of the options or of what was derived.
+    this.#profiles = device === 'cpu' ? profiles : loaded.profiles;
     this.inputMetadata = loaded.inputs.map(toMetadata);
     this.outputMetadata = loaded.outputs.map(toMetadata);
     this.inputNames = this.inputMetadata.map((input) => input.name);
     this.outputNames = this.outputMetadata.map((output) => output.name);
     this.runtime = Object.freeze(loaded.runtime);
-    this.device = 'cpu';
+    this.device = device;
     this.why = why;
-    checkProfiles(profiles, this.inputMetadata);
+    if (device === 'cpu') checkProfiles(profiles, this.inputMetadata);
   }
 
   /**
-   * Loads an ONNX model from a file, whose external data lies beside it, or from its bytes, which are copied.
-   * @throws (rejects) TensorRTError ERR_MODEL_NOT_FOUND, ERR_MODEL_INVALID, ERR_MODEL_UNSUPPORTED,
-   *   ERR_LIBRARY_NOT_FOUND; ERR_NO_GPU for an Engine, which no CPU runs;
-   *   TypeError or RangeError for bad arguments; the signal's reason
+   * Loads an ONNX model from a file, whose external data lies beside it, or from its bytes, which are copied; for a
+   * GPU, {@link buildEngine} compiles it first. Or loads an Engine.
+   * @throws (rejects) TensorRTError ERR_MODEL_NOT_FOUND, ERR_MODEL_INVALID, ERR_MODEL_UNSUPPORTED, ERR_LIBRARY_NOT_FOUND;
+   *   ERR_NO_GPU where an Engine, or options.device, needs one; ERR_ENGINE_INCOMPATIBLE for an Engine of another GPU or
+   *   version; ERR_OUT_OF_MEMORY; what buildEngine throws; TypeError or RangeError for bad arguments; the signal's reason
    */
   static async create(
     model: string | Uint8Array | Engine,
@@ -174,59 +234,70 @@ export class InferenceSession {
       throw invalidArgType('model', 'a path, a Uint8Array or an Engine', model);
     }
     checkOptions(options, 'options', sessionOptionNames, laterSessionOptions);
-    const { device = 'auto', signal } = options;
-    if (device !== 'auto' && device !== 'cpu') {
-      if (typeof device === 'string' && /^cuda(:\d+)?$/.test(device)) {
-        throw new TensorRTError(
-          'ERR_NO_GPU',
-          `options.device is '${device}', but this version runs models on the CPU only. Use 'auto' or 'cpu'.`,
-        );
-      }
-      throw invalidArgValue('options.device', `must be 'auto' or 'cpu', not ${describe(device)}.`);
-    }
-    const threads = integerOption(options.threads, 'options.threads', 0, 1, 1024);
-    const concurrency = integerOption(
-      options.concurrency,
-      'options.concurrency',
-      1,
-      1,
-      4 * availableParallelism(),
-    );
-    const maxQueue = integerOption(options.maxQueue, 'options.maxQueue', 1024, 1, 2 ** 31 - 1);
-    if (options.precision !== undefined && !['as-exported', 'fp32'].includes(options.precision)) {
-      throw invalidArgValue(
-        'options.precision',
-        `is ${describe(options.precision)}, which the CPU does not run in this version. Use 'as-exported' or 'fp32'.`,
-      );
-    }
-    const profiles = parseShapes(options.shapes);
-    checkSignal(signal, 'options.signal');
+    const settings = readOptions(options);
+    const { signal } = settings;
     signal?.throwIfAborted();
     if (typeof model === 'string' && model.includes('\0')) {
       throw invalidArgValue('model', 'is a path with a zero byte in it.');
     }
-    if (model instanceof Engine) throw engineNeedsGpu();
 
-    const session = new (native().NativeSession)({ concurrency, maxQueue });
-    const stopLoading = () => session.stopLoading();
-    signal?.addEventListener('abort', stopLoading, { once: true });
-    let loaded: NativeLoadedModel | undefined;
+    const place = settings.ordinal === undefined ? undefined : await placeOnGpu(model, options, settings);
+    signal?.throwIfAborted();
+    if (place?.engine) {
+      return InferenceSession.#load(settings, place.why, place.gpu.device, (session) =>
+        loadEngine(session, {
+          ...place,
+          libraryPath: options.libraryPath,
+          cudaGraph: settings.cudaGraph,
+          deviceOutputs: settings.deviceOutputs,
+        }),
+      );
+    }
+    if (model instanceof Engine) {
+      throw new TensorRTError('ERR_NO_GPU', "An engine runs on an NVIDIA GPU, and options.device is 'cpu'.");
+    }
+    const { precision } = options;
+    if (precision !== undefined && !['as-exported', 'fp32'].includes(precision)) {
+      throw invalidArgValue(
+        'options.precision',
+        `is ${describe(precision)}, which the CPU does not run in this version. Use 'as-exported' or 'fp32'.`,
+      );
+    }
+    const { threads } = settings;
     try {
-      loaded = await session.load(findOnnxRuntime(), model, threads);
-      signal?.throwIfAborted();
-      if (!loaded) throw new TensorRTError('ERR_DISPOSED', 'The session was stopped while it loaded.');
-      const why =
-        device === 'cpu' ? 'options.device asked for it' : 'this version runs models on the CPU only';
-      return new InferenceSession(session, loaded, why, profiles);
+      const why = place?.why ?? 'options.device asked for it';
+      return await InferenceSession.#load(settings, why, 'cpu', (session) =>
+        session.load({ library: findOnnxRuntime(), model, threads }),
+      );
     } catch (error) {
-      if (loaded) await session.close();
-      else if (signal?.aborted) throw signal.reason;
-      else if (typeof model === 'string' && isEngineFile(model)) {
+      if (!signal?.aborted && typeof model === 'string' && isEngineFile(model)) {
         throw new TensorRTError(
           'ERR_MODEL_INVALID',
           `${model} is an engine, not an ONNX model: give InferenceSession.create what Engine.load(path) returns.`,
         );
       }
+      throw error;
+    }
+  }
+
+  static async #load(
+    { concurrency, maxQueue, profiles, signal }: Settings,
+    why: string,
+    device: string,
+    load: (session: NativeSession) => Promise<NativeLoadedModel | undefined>,
+  ): Promise<InferenceSession> {
+    const session = new (native().NativeSession)({ concurrency, maxQueue });
+    const stopLoading = () => session.stopLoading();
+    signal?.addEventListener('abort', stopLoading, { once: true });
+    let loaded: NativeLoadedModel | undefined;
+    try {
+      loaded = await load(session);
+      signal?.throwIfAborted();
+      if (!loaded) throw new TensorRTError('ERR_DISPOSED', 'The session was stopped while it loaded.');
+      return new InferenceSession(session, loaded, { device, why, profiles, concurrency });
+    } catch (error) {
+      if (loaded) await session.close();
+      else if (signal?.aborted) throw signal.reason;
       throw error;
     } finally {
       signal?.removeEventListener('abort', stopLoading);
@@ -258,7 +329,7 @@ export class InferenceSession {
 
     const id = this.#nextRun++ >>> 0;
     const abort = () => this.#native.cancel(id);
-    const running = this.#native.run(id, ...request.native, onTiming !== undefined);
+    const running = this.#native.run(id, ...request.native, onTiming !== undefined, false);
     signal?.addEventListener('abort', abort, { once: true });
     try {
       const outputs = await running;
@@ -277,9 +348,35 @@ export class InferenceSession {
     return request.results(this.#native.runSync(0, ...request.native));
   }
 
+  /**
+   * Runs every shape that the session is tuned for on each of its threads, on zeros, twice: afterwards TensorRT-RTX has
+   * compiled its kernels, and CUDA graphs are captured.
+   * @throws (rejects) as {@link run}
+   */
+  async warmup(): Promise<void> {
+    const inputs = this.inputMetadata;
+    const given = this.#profiles.length > 0 ? this.#profiles : completeProfiles([], inputs);
+    for (const profile of given.length > 0 ? given : [{}]) {
+      const feeds = Object.fromEntries(
+        inputs.map(({ name, type, shape }) => [
+          name,
+          zeros(type, rangeOf(profile, name)?.opt ?? (shape as Dims)),
+        ]),
+      );
+      const request = this.#request(feeds, undefined);
+      for (const persist of [false, true]) {
+        await Promise.all(
+          Array.from({ length: this.#concurrency }, () =>
+            this.#native.run(this.#nextRun++ >>> 0, ...request.native, false, persist),
+          ),
+        );
+      }
+    }
+  }
+
   /** May be called after {@link dispose}. */
   stats(): SessionStats {
-    const { latencies, ...runs } = this.#native.stats();
+    const { latencies, memory = null, graphs = null, ...runs } = this.#native.stats();
     latencies.sort((a, b) => a - b);
     const count = latencies.length;
     // The nearest rank: the smallest latency that at least this share of the runs does not exceed.
@@ -296,6 +393,8 @@ export class InferenceSession {
               p99: percentile(0.99),
               max: percentile(1),
             },
+      memory,
+      graphs,
     };
   }
 
@@ -349,12 +448,20 @@ export class InferenceSession {
       }
       checkTensor(tensor, `feeds['${input.name}']`);
       checkAgainst(input, tensor, `feeds['${input.name}']`);
-      data.push(hostBufferOf(tensor) ?? tensor.data);
+      const onDevice = deviceTensorOf(tensor);
+      if (onDevice && this.device === 'cpu') {
+        throw invalidArgValue(
+          `feeds['${input.name}']`,
+          "lies on a GPU, and this session runs on the CPU: feed what the tensor's getData() gives.",
+        );
+      }
+      data.push(onDevice ?? hostBufferOf(tensor) ?? tensor.data);
       dims.push(tensor.dims);
     }
     if (this.#profiles.length > 0) {
       const shapes = this.inputNames.map((name, i) => ({ name, dims: dims[i]! }));
-      requireProfile(this.#profiles, shapes);
+      const origin = this.device === 'cpu' ? 'options.shapes' : "the engine's shapes";
+      requireProfile(this.#profiles, shapes, origin);
     }
 
     const names =
@@ -382,6 +489,12 @@ export class InferenceSession {
       if (names.indexOf(name) !== i) throw invalidArgValue('fetches', `names '${name}' twice.`);
       const target = targets[i];
       if (target) {
+        if (deviceTensorOf(target)) {
+          throw invalidArgValue(
+            `fetches['${name}']`,
+            "lies on a GPU, where outputs are not written into a caller's tensor: use options.preferredOutputLocation.",
+          );
+        }
         checkTensor(target, `fetches['${name}']`);
         checkAgainst(this.outputMetadata[index]!, target, `fetches['${name}']`);
       }
@@ -407,14 +520,73 @@ export class InferenceSession {
   }
 }
 
-function engineNeedsGpu(): TensorRTError {
-  const { error } = native().probeCuda();
-  const here = error === undefined ? '' : ` This machine has none: ${error}`;
-  return new TensorRTError(
-    'ERR_NO_GPU',
-    `An engine runs on an NVIDIA GPU.${here} This version compiles engines and does not run them: its sessions run ` +
-      'ONNX models on the CPU.',
-  );
+interface Settings {
+  /** CUDA's number of the GPU; undefined for the CPU. */
+  readonly ordinal: number | undefined;
+  /** May it be the CPU, where there is no GPU that works? */
+  readonly auto: boolean;
+  readonly threads: number;
+  readonly concurrency: number;
+  readonly maxQueue: number;
+  readonly cudaGraph: boolean;
+  readonly deviceOutputs: boolean;
+  readonly profiles: readonly Profile[];
+  readonly signal: AbortSignal | undefined;
+}
+
+function readOptions(options: SessionOptions): Settings {
+  const { device = 'auto', cudaGraph = true, preferredOutputLocation, signal } = options;
+  const cuda = typeof device === 'string' ? /^(?:auto|cuda(?::(\d{1,3}))?)$/.exec(device) : null;
+  if (!cuda && device !== 'cpu') {
+    throw invalidArgValue(
+      'options.device',
+      `must be 'auto', 'cpu', 'cuda' or 'cuda:' and a number, not ${describe(device)}.`,
+    );
+  }
+  if (typeof cudaGraph !== 'boolean') throw invalidArgType('options.cudaGraph', 'a boolean', cudaGraph);
+  checkSignal(signal, 'options.signal');
+  const path = 'options.preferredOutputLocation';
+  const location = enumOption(preferredOutputLocation, path, ['cpu', 'cuda']);
+  return {
+    ordinal: cuda ? Number(cuda[1] ?? 0) : undefined,
+    auto: device === 'auto',
+    threads: integerOption(options.threads, 'options.threads', 0, 1, 1024),
+    concurrency: integerOption(options.concurrency, 'options.concurrency', 1, 1, 4 * availableParallelism()),
+    maxQueue: integerOption(options.maxQueue, 'options.maxQueue', 1024, 1, 2 ** 31 - 1),
+    cudaGraph,
+    deviceOutputs: location === 'cuda',
+    profiles: parseShapes(options.shapes),
+    signal,
+  };
+}
+
+/** The engine and the GPU to run it on; or, where it may be the CPU, why it is not a GPU. */
+async function placeOnGpu(
+  model: string | Uint8Array | Engine,
+  options: SessionOptions,
+  { ordinal, auto, signal }: Settings,
+): Promise<{ engine: Engine; gpu: Gpu; why: string } | { engine?: undefined; why: string }> {
+  try {
+    const gpu = findGpu(ordinal!);
+    const why = auto ? `there is ${gpu.label}` : `options.device asked for it: ${gpu.label}`;
+    if (model instanceof Engine) return { engine: model, gpu, why };
+    const build = Object.entries(options).filter(([name]) =>
+      (buildOptionNames as readonly string[]).includes(name),
+    );
+    // A build without a target is for the first GPU.
+    const target = ordinal! > 0 ? { target: gpu.target } : {};
+    return { engine: await buildEngine(model, { ...Object.fromEntries(build), ...target }), gpu, why };
+  } catch (error) {
+    const instead = auto && error instanceof TensorRTError && cpuInstead.has(error.code) && !signal?.aborted;
+    if (!instead || model instanceof Engine) throw error;
+    return { why: error.message };
+  }
+}
+
+function zeros(type: DataType, dims: Dims): TensorLike {
+  const length = dims.reduce((product, dim) => product * dim, 1);
+  if (type === 'string') return { type, dims, data: new Array<string>(length).fill('') };
+  return { type, dims, data: typedArray(type, new ArrayBuffer(length * dataTypes[type].byteSize)) };
 }
 
 function toMetadata(info: NativeTensorInfo): ValueMetadata {
@@ -451,6 +623,7 @@ function checkAgainst(info: ValueMetadata, tensor: TensorLike, path: string): vo
 function toTensor([type, dims, data]: NativeOutput, target: Tensor | null): Tensor {
   if (data === undefined) return target!;
   const dataType = dataTypeFromOnnx(type)!;
+  if (isDeviceTensor(data)) return tensorOnDevice(dataType, dims, data);
   const elements = Array.isArray(data) ? data : typedArray(dataType as Exclude<DataType, 'string'>, data);
   if (!target) return new Tensor(dataType, elements, dims);
   if (dims.join() !== target.dims.join()) {
@@ -464,6 +637,10 @@ function toTensor([type, dims, data]: NativeOutput, target: Tensor | null): Tens
     });
   } else bytesOf(target.data as ArrayBufferView).set(bytesOf(elements as ArrayBufferView));
   return target;
+}
+
+function isDeviceTensor(data: ArrayBuffer | DeviceTensor | string[]): data is DeviceTensor {
+  return !Array.isArray(data) && !(data instanceof ArrayBuffer);
 }
 
 function bytesOf(view: ArrayBufferView): Uint8Array {

@@ -336,6 +336,8 @@ function suggestedRange(name: string, index: number, rank: number): SizeRange | 
 export function requireProfile(
   profiles: readonly Profile[],
   shapes: readonly { readonly name: string; readonly dims: Dims }[],
+  /** Where the profiles stand. */
+  origin: string,
 ): void {
   const misfits = profiles.map((profile) =>
     shapes.find(({ name, dims }) => {
@@ -348,7 +350,7 @@ export function requireProfile(
   const { min, max } = rangeOf(profiles[0]!, misfit!.name)!;
   throw shapeMismatch(
     `feeds['${misfit!.name}'] has dims [${misfit!.dims}], outside ` +
-      (profiles.length > 1 ? `every profile of options.shapes; the first` : 'options.shapes, which') +
+      (profiles.length > 1 ? `every profile of ${origin}; the first` : `${origin}, which`) +
       ` allows [${min}] to [${max}].`,
   );
 }

@@ -1,6 +1,6 @@
 import { type DataType, dataTypes } from './data-type.js';
 import { describe, invalidArgType, invalidArgValue, shapeMismatch, TensorRTError } from './errors.js';
-import { type HostBuffer, native } from './native.js';
+import { type DeviceTensor, type HostBuffer, native } from './native.js';
 
 export type Dims = readonly number[];
 
@@ -60,6 +60,19 @@ export function hostBufferOf(tensor: TensorLike): HostBuffer | undefined {
   return hostBuffers.get(tensor);
 }
 
+/** The GPU memory of tensors that lie there. */
+const deviceTensors = new WeakMap<object, DeviceTensor>();
+
+/** The GPU memory behind `tensor`, where it lies on a GPU; disposed or not. */
+export function deviceTensorOf(tensor: TensorLike): DeviceTensor | undefined {
+  return deviceTensors.get(tensor);
+}
+
+const onDevice = Symbol('on the GPU');
+
+/** A tensor in a GPU's memory, which native has allocated. */
+export let tensorOnDevice: (type: DataType, dims: Dims, memory: DeviceTensor) => Tensor;
+
 /**
  * Checks dimensions and returns how many elements they hold (1 for a scalar, `[]`).
  * @throws TypeError ERR_INVALID_ARG_TYPE, RangeError ERR_INVALID_ARG_VALUE
@@ -85,6 +98,8 @@ export function elementCount(dims: unknown, path: string): number {
  */
 export function checkTensor(tensor: TensorLike, path: string): void {
   if (typeof tensor !== 'object' || tensor === null) throw invalidArgType(path, 'a tensor', tensor);
+  // Native made it, whole.
+  if (deviceTensors.has(tensor)) return;
   const { type, dims, data } = tensor;
   if (!Object.hasOwn(dataTypes, type)) {
     throw invalidArgValue(`${path}.type`, `must be one of ${Object.keys(dataTypes)}, not ${describe(type)}.`);
@@ -141,8 +156,16 @@ export function typedArray(type: Exclude<DataType, 'string'>, buffer: ArrayBuffe
 export class Tensor implements TensorLike {
   readonly type: DataType;
   readonly dims: Dims;
-  readonly location = 'cpu' as const;
+  readonly location: 'cpu' | 'cuda';
   #data: ArrayBufferView | readonly string[] | undefined;
+
+  static {
+    tensorOnDevice = (type, dims, memory) => {
+      const tensor = new (Tensor as unknown as new (...args: unknown[]) => Tensor)(onDevice, type, dims);
+      deviceTensors.set(tensor, memory);
+      return tensor;
+    };
+  }
 
   /**
    * `float16` data is a Uint16Array of bit patterns (a Float16Array where the host has one; both are accepted),
@@ -153,6 +176,12 @@ export class Tensor implements TensorLike {
   /** The type follows from the typed array's; strings make `string`, booleans `bool`. */
   constructor(data: ArrayBufferView | readonly string[] | readonly boolean[], dims?: Dims);
   constructor(...args: unknown[]) {
+    this.location = args[0] === onDevice ? 'cuda' : 'cpu';
+    if (args[0] === onDevice) {
+      this.type = args[1] as DataType;
+      this.dims = Object.freeze([...(args[2] as Dims)]);
+      return;
+    }
     const named = typeof args[0] === 'string';
     let data = named ? args[1] : args[0];
     const type = (named ? args[0] : inferType(data)) as DataType;
@@ -199,8 +228,17 @@ export class Tensor implements TensorLike {
     return tensor;
   }
 
-  /** The elements. @throws TensorRTError ERR_DISPOSED */
+  /**
+   * The elements, of a tensor in host memory.
+   * @throws TensorRTError ERR_DISPOSED; RangeError ERR_INVALID_ARG_VALUE where the tensor lies on a GPU
+   */
   get data(): ArrayBufferView | readonly string[] {
+    if (deviceTensors.has(this)) {
+      throw invalidArgValue(
+        'tensor.data',
+        'is on the GPU: `await tensor.getData()` copies it to host memory.',
+      );
+    }
     if (this.#data === undefined) throw new TensorRTError('ERR_DISPOSED', 'The tensor was disposed.');
     return this.#data;
   }
@@ -215,14 +253,24 @@ export class Tensor implements TensorLike {
     return this.size * dataTypes[this.type].byteSize;
   }
 
+  /**
+   * The elements, copied from the GPU where they lie there.
+   * @throws (rejects) TensorRTError ERR_DISPOSED, ERR_EXECUTION_FAILED, ERR_OUT_OF_MEMORY
+   */
   async getData(): Promise<ArrayBufferView | readonly string[]> {
+    const memory = deviceTensors.get(this);
+    if (memory) {
+      return typedArray(this.type as Exclude<DataType, 'string'>, await native().downloadTensor(memory));
+    }
     return this.data;
   }
 
-  /** Drops the data; a run that uses it keeps what it needs. May be called again. */
+  /** Frees the memory on a GPU, or drops the data; a run that uses it keeps what it needs. May be called again. */
   dispose(): void {
     this.#data = undefined;
     hostBuffers.delete(this);
+    const memory = deviceTensors.get(this);
+    if (memory) native().releaseTensor(memory);
   }
 }
 

@@ -191,6 +191,43 @@ const remedies = {
 } as const;
 
 /**
+ * The library to run a plan with: of one of the flavours that can, the first that is found where {@link findTensorRT}
+ * looks, which is also what would compile it again.
+ * @throws (rejects) TensorRTError ERR_LIBRARY_NOT_FOUND, ERR_LIBRARY_UNSUPPORTED; ERR_ENGINE_INCOMPATIBLE where there
+ *   is only another flavour
+ */
+export async function findRuntime(wanted: readonly Flavour[], libraryPath?: string): Promise<NativeTensorRT> {
+  const tried: string[] = [];
+  const others: string[] = [];
+  let failure: unknown;
+  for await (const place of places(libraryPath || process.env.NODE_TENSORRT_TENSORRT_PATH)) {
+    tried.push(place.directory);
+    for (const file of filesIn(place)) {
+      try {
+        const library = native().openTensorRT(file);
+        if (wanted.includes(library.flavour)) return library;
+        others.push(`${productOf(library.flavour)} ${library.version} (${file})`);
+      } catch (error) {
+        failure ??= error;
+      }
+    }
+  }
+  const product = productOf(wanted[0]!);
+  const name = wanted.length === 1 && wanted[0] !== 'rtx' ? `TensorRT ${wanted[0]!.slice(3)}` : product;
+  if (others.length > 0) {
+    throw new TensorRTError(
+      'ERR_ENGINE_INCOMPATIBLE',
+      `The engine was compiled by ${name}, which alone can run it; here is ${others.join(', ')}. ${remedies[product]}`,
+    );
+  }
+  if (failure) throw failure;
+  throw new TensorRTError(
+    'ERR_LIBRARY_NOT_FOUND',
+    `${name}, which the engine was compiled by, was not found in ${tried.join(', ')}. ${remedies[product]}`,
+  );
+}
+
+/**
  * The library to compile with: `libraryPath` (a file or a folder), else `NODE_TENSORRT_TENSORRT_PATH`, else the
  * preferred flavour that is found in what `libs install` installed, Python's site-packages, `LD_LIBRARY_PATH`, system
  * folders.

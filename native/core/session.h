@@ -27,7 +27,7 @@ struct Run {
   std::vector<Tensor> inputs;  // all of them, in model order; released before `done`
   std::vector<size_t> outputIndices;
   std::vector<Tensor> outputs;
-  bool persist = false;             // afterwards, keep what the model has learnt
+  bool persist = false;      // afterwards, keep what the model has learnt
   std::exception_ptr error;  // Error or Cancelled; null when the run succeeded
 
   Clock::time_point enqueued;

@@ -1,6 +1,7 @@
 #include "node/inference_session.h"
 
 #include <cstring>
+#include <span>
 #include <utility>
 
 #include "core/error.h"
@@ -65,8 +66,8 @@ Napi::Array toJs(Napi::Env env, const std::vector<Profile>& profiles) {
   return result;
 }
 
-// [type, shape, ArrayBuffer | DeviceTensor | string[] | undefined]; undefined where the caller's own memory was
-// written.
+// [type, shape, ArrayBuffer | DeviceTensor | string[] | undefined]; undefined where the caller's own memory
+// was written.
 Napi::Array toJs(Napi::Env env, const Tensor& tensor, bool inPlace) {
   Napi::Array result = Napi::Array::New(env, 3);
   result[0u] = Napi::Number::New(env, static_cast<int>(tensor.type));
@@ -126,7 +127,9 @@ std::vector<bool> inPlaceOutputs(const Run& run) {
 // What outlives the JavaScript object: it may be collected while its threads still free the model.
 struct InferenceSession::Threads final : Stoppable, std::enable_shared_from_this<InferenceSession::Threads> {
   Threads(SessionConfig config, Environment& environment)
-      : environment(environment), session(config), pool(std::make_shared<MemoryPool>(kIdlePoolBytes, hostMemory())) {}
+      : environment(environment),
+        session(config),
+        pool(std::make_shared<MemoryPool>(kIdlePoolBytes, hostMemory())) {}
   void stop() override { session.stop(); }
 
   Environment& environment;
@@ -181,23 +184,27 @@ Napi::Value InferenceSession::startLoading(const Napi::CallbackInfo& info) {
   const Napi::Object request = info[0].As<Napi::Object>();
   const std::string library = request.Get("library").As<Napi::String>();
   const Napi::Value model = request.Get("model");
-  ModelSource source;
-  if (model.IsString()) {
-    source = model.As<Napi::String>().Utf8Value();
-  } else {
-    const auto bytes = model.As<Napi::Uint8Array>();
-    source = std::vector<uint8_t>(bytes.Data(), bytes.Data() + bytes.ByteLength());
-  }
   const Napi::Value device = request.Get("device");
   const bool onGpu = device.IsNumber();
+  ModelSource source;
   ModelOptions options;
+  std::span<const uint8_t> plan;
   tensorrt::EngineOptions engineOptions;
   if (onGpu) {
+    const auto bytes = model.As<Napi::Uint8Array>();
+    plan = {bytes.Data(), bytes.ByteLength()};
+    plan_ = Napi::Persistent(bytes.As<Napi::Object>());
     engineOptions.device = device.As<Napi::Number>().Int32Value();
     engineOptions.cudaGraph = request.Get("cudaGraph").ToBoolean();
     engineOptions.runtimeCache = request.Get("runtimeCache").As<Napi::String>();
     threads_->outputs = request.Get("deviceOutputs").ToBoolean() ? Location::kDevice : Location::kHost;
   } else {
+    if (model.IsString()) {
+      source = model.As<Napi::String>().Utf8Value();
+    } else {
+      const auto bytes = model.As<Napi::Uint8Array>();
+      source = std::vector<uint8_t>(bytes.Data(), bytes.Data() + bytes.ByteLength());
+    }
     options.threads = request.Get("threads").As<Napi::Number>().Int32Value();
   }
 
@@ -205,14 +212,13 @@ Napi::Value InferenceSession::startLoading(const Napi::CallbackInfo& info) {
   Environment& environment = Environment::of(env);
   Threads* threads = threads_.get();
   threads_->session.start(
-      [threads, library, source = std::move(source), onGpu, options,
+      [threads, library, source = std::move(source), plan, onGpu, options,
        engineOptions](std::stop_token stop) -> std::unique_ptr<Model> {
         if (onGpu) {
           const auto tensorrt = tensorrt::Library::open(library);
-          threads->runtimeName =
-              tensorrt->flavour() == tensorrt::Flavour::kRtx ? "tensorrt-rtx" : "tensorrt";
+          threads->runtimeName = tensorrt->flavour() == tensorrt::Flavour::kRtx ? "tensorrt-rtx" : "tensorrt";
           threads->runtimeVersion = tensorrt->version();
-          return tensorrt->loadEngine(std::get<std::vector<uint8_t>>(source), engineOptions, stop);
+          return tensorrt->loadEngine(plan, engineOptions, stop);
         }
         const std::shared_ptr<Runtime> runtime = ort::openRuntime(library);
         threads->runtimeName = runtime->name();
@@ -222,6 +228,7 @@ Napi::Value InferenceSession::startLoading(const Napi::CallbackInfo& info) {
       [this, threads, deferred, &environment](std::exception_ptr error) {
         environment.post([this, threads, deferred, error](Napi::Env env) {
           Unref();
+          plan_.Reset();
           Environment& environment = Environment::of(env);
           if (error) {
             threads->closing = true;

@@ -46,6 +46,7 @@ class InferenceSession : public Napi::ObjectWrap<InferenceSession> {
   Tensor readTensor(Napi::Env env, Napi::Value data, Napi::Value shape, DataType type);
 
   std::shared_ptr<Threads> threads_;
+  Napi::ObjectReference plan_;  // of a load in progress, whose thread reads the memory; nobody changes it
   std::unordered_map<uint32_t, std::shared_ptr<Run>> pending_;  // JavaScript thread only
 };
 

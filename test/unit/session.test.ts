@@ -387,6 +387,8 @@ describe('what a session says of its runs', () => {
     expect(session.stats()).toEqual({
       runs: { completed: 0, failed: 0, cancelled: 0, queued: 0, executing: 0 },
       latencyMs: null,
+      memory: null,
+      graphs: null,
     });
     const totals: number[] = [];
     const onTiming = ({ totalMs }: RunTiming) => totals.push(totalMs);

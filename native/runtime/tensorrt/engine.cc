@@ -338,6 +338,12 @@ int Engine::chooseProfile(std::span<const Tensor> tensors) const {
     bool fits = true;
     size_t elements = 0;
     for (size_t i = 0; i < inputs.size() && fits; ++i) {
+      if (inputs[i].onHost && tensors[i].location == Location::kDevice) {
+        throw Error("ERR_INVALID_ARG_VALUE",
+                    "The input " + quoted(inputs[i].name) +
+                        " holds shapes, which TensorRT reads in host memory: feed what "
+                        "the tensor's getData() gives.");
+      }
       const Limits& limits = profiles_[p][i];
       const Shape values = inputs[i].onHost ? valuesOf(tensors[i]) : tensors[i].shape;
       fits = within(values, limits);
@@ -798,6 +804,7 @@ class EngineModel final : public Model {
     std::vector<Profile> profiles(engine_->profileCount());
     for (size_t p = 0; p < profiles.size(); ++p) {
       for (size_t i = 0; i < engine_->inputs.size(); ++i) {
+        if (engine_->inputs[i].onHost) continue;  // its limits are of values, which a run checks
         const Limits& limits = engine_->limits(p, i);
         profiles[p].push_back({engine_->inputs[i].name, limits.min, limits.opt, limits.max});
       }

@@ -1,0 +1,34 @@
+import { TensorRTError } from './errors.js';
+import { type NativeGpu, native } from './native.js';
+
+/** A GPU that a session can run on. */
+export interface Gpu {
+  /** `cuda:0`. */
+  readonly device: string;
+  /** CUDA's number of it. */
+  readonly ordinal: number;
+  /** `NVIDIA GeForce RTX 4090 (sm_89)`. */
+  readonly label: string;
+  /** `sm_89`. */
+  readonly target: string;
+  /** What tells it from every other: `GPU-…`, or its label where the driver is too old to say. */
+  readonly identity: string;
+}
+
+/**
+ * The GPU with CUDA's number `ordinal`.
+ * @throws TensorRTError ERR_NO_GPU
+ */
+export function findGpu(ordinal: number): Gpu {
+  const { gpus, error } = native().probeCuda();
+  if (error !== undefined) throw new TensorRTError('ERR_NO_GPU', error);
+  const found: NativeGpu | undefined = gpus[ordinal];
+  if (!found) {
+    const last = gpus.length - 1;
+    const there = last === 0 ? 'cuda:0 is the only one' : `there are cuda:0 to cuda:${last}`;
+    throw new TensorRTError('ERR_NO_GPU', `This machine has no cuda:${ordinal}; ${there}.`);
+  }
+  const target = `sm_${found.computeCapability.join('')}`;
+  const label = `${found.name} (${target})`;
+  return { device: `cuda:${ordinal}`, ordinal, label, target, identity: found.uuid || label };
+}
