@@ -14,9 +14,9 @@ struct Fault {
   long occurrences = 0;
 };
 
-constexpr std::string_view kKinds[] = {"uninitialized", "query",   "allocation", "pinned", "lost",
-                                       "slow",          "capture", "launch",     "kernel", "enqueue",
-                                       "deserialize",   "context", "build",      "parse",  "read"};
+constexpr std::string_view kKinds[] = {
+    "uninitialized", "query",   "allocation",  "pinned",    "lost",    "slow",  "capture", "launch",
+    "kernel",        "enqueue", "deserialize", "truncated", "context", "build", "parse",   "read"};
 
 class Faults {
  public:

@@ -1,0 +1,179 @@
+// IBuilder: a network becomes a plan.
+#include <algorithm>
+#include <cstdio>
+
+#include "../cuda/cuda.h"
+#include "network.h"
+
+extern "C" int cuInit(unsigned);
+
+namespace stand_in {
+namespace {
+
+void logError(ILogger* logger, const std::string& text) {
+  logger->log(ILogger::Severity::kERROR, text.c_str());
+}
+
+bool isDynamic(const Shape& shape) {
+  return std::find(shape.begin(), shape.end(), -1) != shape.end();
+}
+
+class Builder : public IBuilder, public Slots<apiv::VBuilder> {
+ public:
+  explicit Builder(ILogger* logger) : logger_(logger) { mImpl = this; }
+
+  IBuilderConfig* createBuilderConfig() noexcept override {
+    return new Object<Config, apiv::VBuilderConfig>();
+  }
+  INetworkDefinition* createNetworkV2(NetworkDefinitionCreationFlags flags) noexcept override {
+    auto* network = new Object<Network, apiv::VNetworkDefinition>(flags);
+    // TensorRT 11 and TensorRT-RTX know nothing else.
+    if (NV_TENSORRT_MAJOR == 10 && !network->getFlag(NetworkDefinitionCreationFlag::kSTRONGLY_TYPED)) {
+      trap("VBuilder::createNetworkV2, without kSTRONGLY_TYPED,");
+    }
+    return network;
+  }
+  IOptimizationProfile* createOptimizationProfile() noexcept override {
+    profiles_.push_back(std::make_unique<Object<Profile, apiv::VOptimizationProfile>>());
+    return profiles_.back().get();
+  }
+  ILogger* getLogger() const noexcept override { return logger_; }
+  bool setMaxThreads(int32_t count) noexcept override { return threads_ = count, true; }
+  int32_t getMaxThreads() const noexcept override { return threads_; }
+
+  IHostMemory* buildSerializedNetwork(INetworkDefinition& definition,
+                                      IBuilderConfig& options) noexcept override {
+    const Network& network = static_cast<const Network&>(definition);
+    Config& config = static_cast<Config&>(options);
+    if (!network.model) {
+      logError(logger_, "Error Code 4: Internal Error (Network must have at least one output)");
+      return nullptr;
+    }
+    Plan plan;
+    if (!fitProfiles(network, config) || !fitTargets(config, plan.targets) || !fitAttention(network))
+      return nullptr;
+    if (!compile(network, config)) return nullptr;
+    plan.version = playedVersion();
+    plan.refittable = isRefittable(config);
+    plan.profiles = config.profiles;
+    if (plan.profiles.empty()) plan.profiles.emplace_back();
+    plan.name = network.name;
+    plan.model = network.model->write();
+    return new Object<HostMemory, apiv::VHostMemory>(plan.write());
+  }
+
+ private:
+  static bool isRefittable(const Config& config) {
+    return config.getFlag(BuilderFlag::kREFIT) || config.getFlag(BuilderFlag::kREFIT_IDENTICAL) ||
+           config.getFlag(BuilderFlag::kREFIT_INDIVIDUAL) || config.getFlag(BuilderFlag::kSTRIP_PLAN);
+  }
+
+  bool fitProfiles(const Network& network, const Config& config) const {
+    for (const Tensor* input : network.inputs) {
+      if (!isDynamic(input->info.shape) && !input->isShape) continue;
+      if (config.profiles.empty()) {
+        logError(logger_,
+                 "Error Code 4: Internal Error (Network has dynamic or shape inputs, but no optimization "
+                 "profile has "
+                 "been defined.)");
+        return false;
+      }
+      for (const ProfileRanges& profile : config.profiles) {
+        if (profile.count(input->info.name) > 0) continue;
+        logError(logger_, "Error Code 4: API Usage Error (" + input->info.name +
+                              ": optimization profile is missing values for " +
+                              (input->isShape ? "shape input)" : "an input)"));
+        return false;
+      }
+    }
+    return true;
+  }
+
+  bool fitTargets([[maybe_unused]] const Config& config, std::vector<int>& targets) const {
+#if NV_TENSORRT_MAJOR == 1
+    for (const ComputeCapability target : config.targets) {
+      if (target == ComputeCapability::kCURRENT) {
+        if (::cuInit(0) != 0) {
+          logError(logger_, "Error Code 35: CUDA driver version is insufficient for CUDA runtime version");
+          return false;
+        }
+        targets.push_back(standInComputeCapability(standInCurrentDevice()));
+      } else {
+        targets.push_back(static_cast<int>(target));
+      }
+    }
+    // What TensorRT-RTX compiles for by itself: Ampere and later.
+    if (targets.empty()) targets = {80, 86, 89, 120, 121};
+    // It finds what it may refit with the help of the GPU.
+    if (isRefittable(config) && ::cuInit(0) != 0) {
+      logError(logger_, "Error Code 9: Internal Error (graph_jit.cpp:278 CHECK(status == CUDA_SUCCESS))");
+      return false;
+    }
+#else
+    targets.push_back(standInComputeCapability(standInCurrentDevice()));
+#endif
+    return true;
+  }
+
+  bool fitAttention(const Network& network) const {
+    for (const auto& layer : network.layers) {
+      const auto* attention = dynamic_cast<const AttentionInputLayer*>(layer.get());
+      if (attention == nullptr || attention->attention->isDecomposable ||
+          attention->inputs.front()->getType() != DataType::kFLOAT) {
+        continue;
+      }
+      logError(logger_, "Error Code 9: Internal Error (" + attention->name +
+                            ": Attention operation was not supported by a dedicated kernel)");
+      return false;
+    }
+    return true;
+  }
+
+  // Layer by layer, as the progress monitor sees it.
+  bool compile(const Network& network, Config& config) const {
+    if (standInFaultOccurs("build")) {
+      logError(logger_,
+               "Error Code 10: Internal Error (Could not find any implementation for node {ForeignNode[" +
+                   std::string(network.layers.front()->getName()) + "]}.)");
+      return false;
+    }
+    constexpr char kPhase[] = "Building engine";
+    constexpr char kInner[] = "Compiling kernels";
+    IProgressMonitor* monitor = config.monitor;
+    const int32_t steps = network.getNbLayers();
+    if (monitor != nullptr) {
+      monitor->phaseStart(kPhase, nullptr, 2);
+      monitor->phaseStart(kInner, kPhase, steps);
+    }
+    bool going = true;
+    for (int32_t i = 0; i < steps && going; ++i) {
+      if (config.timingCache != nullptr)
+        config.timingCache->kernels.insert(network.layers[static_cast<size_t>(i)]->getName());
+      if (monitor != nullptr) going = monitor->stepComplete(kInner, i);
+    }
+    if (monitor != nullptr) {
+      monitor->phaseFinish(kInner);
+      going = going && monitor->stepComplete(kPhase, 0) && monitor->stepComplete(kPhase, 1);
+      monitor->phaseFinish(kPhase);
+    }
+    return going;
+  }
+
+  ILogger* const logger_;
+  int32_t threads_ = 1;
+  std::vector<std::unique_ptr<Profile>> profiles_;
+};
+
+}  // namespace
+}  // namespace stand_in
+
+extern "C" STAND_IN_EXPORT void* createInferBuilder_INTERNAL(void* logger, int32_t) noexcept {
+  using namespace stand_in;
+  auto* log = static_cast<ILogger*>(logger);
+  // TensorRT itself needs a GPU to compile.
+  if (!kIsRtx && ::cuInit(0) != 0) {
+    logError(log, "CUDA initialization failure with error: 35");
+    return nullptr;
+  }
+  return static_cast<IBuilder*>(new Object<Builder, apiv::VBuilder>(log));
+}

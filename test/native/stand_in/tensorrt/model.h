@@ -1,0 +1,69 @@
+// An ONNX model, as far as the stand-in looks into it: its nodes, inputs, outputs and initializers. Computing
+// is ONNX Runtime's.
+#pragma once
+
+#include <cstdint>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "protobuf.h"
+
+namespace stand_in {
+
+using Shape = std::vector<int64_t>;
+
+// A value's type as declared or inferred. `type` is ONNX's TensorProto.DataType; 0 for what is no tensor.
+struct ValueInfo {
+  std::string name;
+  int type = 0;
+  Shape shape;                       // -1: dynamic
+  std::vector<std::string> symbols;  // per dimension; empty where it has no name
+};
+
+struct Node {
+  std::string name;
+  std::string op;
+  std::string domain;
+  std::vector<std::string> inputs;
+  std::vector<std::string> outputs;
+};
+
+class OnnxModel {
+ public:
+  // `text` is a ModelProto. External data is read from beside `path`, into the model. Throws
+  // std::runtime_error.
+  OnnxModel(std::string_view text, const std::string& path);
+
+  const std::vector<Node>& nodes() const noexcept { return nodes_; }
+  const std::vector<ValueInfo>& inputs() const noexcept { return inputs_; }
+  const std::vector<ValueInfo>& outputs() const noexcept { return outputs_; }
+  const std::vector<std::string>& initializers() const noexcept { return initializers_; }
+  uint64_t weightBytes() const noexcept { return weightBytes_; }
+
+  // The model, its weights within it.
+  std::string write() const { return model_.write(); }
+  // The same, with all that the nodes compute as outputs.
+  std::string writeWithAllOutputs() const;
+  // The same, with the initializers of `other` in place of those of the same name, type and shape. The names
+  // of what could not be taken over are added to `refused`.
+  std::string writeRefitted(const OnnxModel& other, std::vector<std::string>& refused) const;
+
+  // Inputs whose values are shapes: small integers that reach an operand that says a shape.
+  std::vector<std::string> shapeInputs() const;
+  // True for an output of a size that only computing tells.
+  bool isDataDependent(const std::string& output) const;
+  // Pairs of output and input that share memory: KV caches that TensorScatter updates in place.
+  std::vector<std::pair<std::string, std::string>> aliases() const;
+
+ private:
+  Message model_;
+  Message graph_;
+  std::vector<Node> nodes_;
+  std::vector<ValueInfo> inputs_;
+  std::vector<ValueInfo> outputs_;
+  std::vector<std::string> initializers_;
+  uint64_t weightBytes_ = 0;
+};
+
+}  // namespace stand_in

@@ -1,0 +1,310 @@
+// IParser: an ONNX model becomes a network. It lives in the core library; the parser's own library hands it
+// on.
+#include <algorithm>
+#include <cstdlib>
+#include <fstream>
+#include <sstream>
+
+#include "../fault.h"
+#include "network.h"
+#include "session.h"
+
+namespace stand_in {
+namespace {
+
+using nvonnxparser::ErrorCode;
+
+class ParserError : public nvonnxparser::IParserError {
+ public:
+  ParserError(ErrorCode errorCode, std::string description)
+      : code_(errorCode), description_(std::move(description)) {}
+  ErrorCode code() const override { return code_; }
+  char const* desc() const override { return description_.c_str(); }
+  char const* file() const override { return file_.c_str(); }
+  int line() const override { return 0; }
+  char const* func() const override { return function_.c_str(); }
+  int node() const override { return node_; }
+  char const* nodeName() const override { return nodeName_.c_str(); }
+  char const* nodeOperator() const override { return nodeOperator_.c_str(); }
+  char const* const* localFunctionStack() const override { return nullptr; }
+  int32_t localFunctionStackSize() const override { return 0; }
+
+  ParserError&& at(int index, const Node& node) && {
+    node_ = index;
+    nodeName_ = node.name;
+    nodeOperator_ = node.op;
+    return std::move(*this);
+  }
+  // An input that can't be imported: its name stands where the file should.
+  ParserError&& ofInput(const std::string& name) && {
+    file_ = name;
+    function_ = "importInput";
+    return std::move(*this);
+  }
+
+ private:
+  ErrorCode code_;
+  std::string description_;
+  std::string file_;
+  std::string function_;
+  int node_ = -1;
+  std::string nodeName_;
+  std::string nodeOperator_;
+};
+
+LayerType layerTypeOf(const std::string& op) {
+  static const std::map<std::string_view, LayerType> types = {
+      {"MatMul", LayerType::kMATRIX_MULTIPLY},
+      {"Gemm", LayerType::kMATRIX_MULTIPLY},
+      {"Conv", LayerType::kCONVOLUTION},
+      {"ConvTranspose", LayerType::kDECONVOLUTION},
+      {"Add", LayerType::kELEMENTWISE},
+      {"Sub", LayerType::kELEMENTWISE},
+      {"Mul", LayerType::kELEMENTWISE},
+      {"Div", LayerType::kELEMENTWISE},
+      {"Pow", LayerType::kELEMENTWISE},
+      {"Equal", LayerType::kELEMENTWISE},
+      {"Less", LayerType::kELEMENTWISE},
+      {"Greater", LayerType::kELEMENTWISE},
+      {"Min", LayerType::kELEMENTWISE},
+      {"Max", LayerType::kELEMENTWISE},
+      {"Relu", LayerType::kACTIVATION},
+      {"Sigmoid", LayerType::kACTIVATION},
+      {"Tanh", LayerType::kACTIVATION},
+      {"Softmax", LayerType::kSOFTMAX},
+      {"Cast", LayerType::kCAST},
+      {"Concat", LayerType::kCONCATENATION},
+      {"Constant", LayerType::kCONSTANT},
+      {"Gather", LayerType::kGATHER},
+      {"Reshape", LayerType::kSHUFFLE},
+      {"Transpose", LayerType::kSHUFFLE},
+      {"Flatten", LayerType::kSHUFFLE},
+      {"Slice", LayerType::kSLICE},
+      {"Expand", LayerType::kSLICE},
+      {"Shape", LayerType::kSHAPE},
+      {"Squeeze", LayerType::kSQUEEZE},
+      {"Unsqueeze", LayerType::kUNSQUEEZE},
+      {"ReduceMean", LayerType::kREDUCE},
+      {"ReduceSum", LayerType::kREDUCE},
+      {"ReduceMax", LayerType::kREDUCE},
+      {"MaxPool", LayerType::kPOOLING},
+      {"AveragePool", LayerType::kPOOLING},
+      {"GlobalAveragePool", LayerType::kPOOLING},
+      {"LayerNormalization", LayerType::kNORMALIZATION},
+      {"BatchNormalization", LayerType::kSCALE},
+      {"Where", LayerType::kSELECT},
+      {"TopK", LayerType::kTOPK},
+      {"NonZero", LayerType::kNON_ZERO},
+      {"Resize", LayerType::kRESIZE},
+      {"Sqrt", LayerType::kUNARY},
+      {"Erf", LayerType::kUNARY},
+      {"Exp", LayerType::kUNARY},
+      {"Neg", LayerType::kUNARY},
+      {"Sin", LayerType::kUNARY},
+      {"Cos", LayerType::kUNARY},
+      {"Range", LayerType::kFILL},
+      {"ConstantOfShape", LayerType::kFILL},
+      {"TensorScatter", LayerType::kKVCACHE_UPDATE},
+      {"RotaryEmbedding", LayerType::kROTARY_EMBEDDING},
+  };
+  const auto entry = types.find(op);
+  return entry == types.end() ? LayerType::kIDENTITY : entry->second;
+}
+
+// Whether the parser has an importer: for operators of ONNX's, of TensorRT's and of ONNX Runtime's, but those
+// that STAND_IN_UNSUPPORTED_OPERATORS lists, separated by commas.
+bool isSupported(const Node& node) {
+  const char* list = std::getenv("STAND_IN_UNSUPPORTED_OPERATORS");
+  const std::string refused = std::string(",").append(list == nullptr ? "" : list).append(",");
+  if (refused.find(',' + node.op + ',') != std::string::npos) return false;
+  const std::string& domain = node.domain;
+  return domain.empty() || domain == "ai.onnx" || domain == "trt" || domain == "com.microsoft";
+}
+
+class Parser : public Slots<nvonnxparser::IParser> {
+ public:
+  Parser(Network* network, ILogger* logger) : network_(*network), logger_(*logger) {}
+
+  bool parse(void const* bytes, size_t size, char const* path) noexcept override {
+    if (standInFaultOccurs("parse")) {
+      return fail({ErrorCode::kMEM_ALLOC_FAILED, "Memory allocation failed."});
+    }
+    if (!read(bytes, size, path) || !checkInputs() || !checkNodes()) return false;
+    std::vector<ValueInfo> values;
+    try {
+      const Session session(network_.model->writeWithAllOutputs());
+      values = session.inputs();
+      values.insert(values.end(), session.outputs().begin(), session.outputs().end());
+    } catch (const std::exception& error) {
+      return fail({ErrorCode::kINVALID_GRAPH, error.what()});
+    }
+    fill(values);
+    return true;
+  }
+
+  bool parseFromFile(char const* path, int) noexcept override {
+    std::ifstream file(path, std::ios::binary);
+    std::stringstream text;
+    text << file.rdbuf();
+    if (!file)
+      return fail({ErrorCode::kMODEL_DESERIALIZE_FAILED, std::string("Failed to open file: ") + path});
+    return parse(text.str().data(), text.str().size(), path);
+  }
+
+  bool supportsOperator(char const* op) const noexcept override { return isSupported({"", op, "", {}, {}}); }
+
+  bool supportsModelV2(void const* bytes, size_t size, char const* path) noexcept override {
+    subgraphs_.clear();
+    if (!read(bytes, size, path)) return false;
+    const std::vector<Node>& nodes = network_.model->nodes();
+    for (size_t i = 0; i < nodes.size(); ++i) {
+      const bool supported = isSupported(nodes[i]);
+      if (subgraphs_.empty() || subgraphs_.back().supported != supported)
+        subgraphs_.push_back({supported, {}});
+      subgraphs_.back().nodes.push_back(static_cast<int64_t>(i));
+    }
+    const bool all = checkInputs() && checkNodes();
+    network_.model.reset();
+    return all;
+  }
+  int64_t getNbSubgraphs() noexcept override { return static_cast<int64_t>(subgraphs_.size()); }
+  bool isSubgraphSupported(int64_t const index) noexcept override {
+    return subgraphs_.at(static_cast<size_t>(index)).supported;
+  }
+  int64_t* getSubgraphNodes(int64_t const index, int64_t& length) noexcept override {
+    std::vector<int64_t>& nodes = subgraphs_.at(static_cast<size_t>(index)).nodes;
+    length = static_cast<int64_t>(nodes.size());
+    return nodes.data();
+  }
+
+  int getNbErrors() const noexcept override { return static_cast<int>(errors_.size()); }
+  nvonnxparser::IParserError const* getError(int index) const noexcept override {
+    return &errors_.at(static_cast<size_t>(index));
+  }
+  void clearErrors() noexcept override { errors_.clear(); }
+  void setFlags(nvonnxparser::OnnxParserFlags flags) noexcept override { flags_ = flags; }
+  nvonnxparser::OnnxParserFlags getFlags() const noexcept override { return flags_; }
+  void setFlag(nvonnxparser::OnnxParserFlag flag) noexcept override {
+    flags_ |= 1u << static_cast<int>(flag);
+  }
+  void clearFlag(nvonnxparser::OnnxParserFlag flag) noexcept override {
+    flags_ &= ~(1u << static_cast<int>(flag));
+  }
+  bool getFlag(nvonnxparser::OnnxParserFlag flag) const noexcept override {
+    return (flags_ >> static_cast<int>(flag) & 1) != 0;
+  }
+
+ private:
+  struct Subgraph {
+    bool supported;
+    std::vector<int64_t> nodes;
+  };
+
+  bool fail(ParserError error) {
+    logger_.log(ILogger::Severity::kERROR, (std::string("ModelImporter.cpp:1: ") + error.desc()).c_str());
+    errors_.push_back(std::move(error));
+    return false;
+  }
+
+  bool read(void const* bytes, size_t size, char const* path) {
+    try {
+      network_.model.emplace(std::string_view(static_cast<const char*>(bytes), size),
+                             path == nullptr ? "" : path);
+    } catch (const std::exception& error) {
+      const std::string reason = error.what();
+      if (!reason.starts_with("Failed to ")) {
+        return fail({ErrorCode::kMODEL_DESERIALIZE_FAILED, "Failed to parse the ONNX model."});
+      }
+      logger_.log(ILogger::Severity::kERROR, ("WeightsContext.cpp:178: " + reason).c_str());
+      return fail({ErrorCode::kINVALID_GRAPH, "Assertion failed: Failed to import initializer."});
+    }
+    return true;
+  }
+
+  bool checkInputs() {
+    bool all = true;
+    for (const ValueInfo& input : network_.model->inputs()) {
+      DataType type;
+      if (toDataType(input.type, type)) continue;
+      all = fail(
+          ParserError(
+              ErrorCode::kUNSUPPORTED_NODE_DATATYPE,
+              "Assertion failed: convertDtype(): Failed to convert ONNX date type to TensorRT data type.")
+              .ofInput(input.name));
+    }
+    return all;
+  }
+
+  bool checkNodes() {
+    bool all = true;
+    const std::vector<Node>& nodes = network_.model->nodes();
+    for (size_t i = 0; i < nodes.size(); ++i) {
+      logger_.log(ILogger::Severity::kVERBOSE,
+                  ("Parsing node: " + nodes[i].name + " [" + nodes[i].op + "]").c_str());
+      if (isSupported(nodes[i])) continue;
+      all = fail(
+          ParserError(ErrorCode::kUNSUPPORTED_NODE,
+                      "Assertion failed: creator && \"Plugin not found, are the plugin name, version, and "
+                      "namespace correct?\"")
+              .at(static_cast<int>(i), nodes[i]));
+    }
+    return all;
+  }
+
+  void fill(const std::vector<ValueInfo>& values) {
+    const OnnxModel& model = *network_.model;
+    for (const ValueInfo& value : values) {
+      auto tensor = std::make_unique<Object<Tensor, apiv::VTensor>>(value);
+      network_.tensors.emplace(value.name, std::move(tensor));
+    }
+    const auto find = [this](const std::string& name) {
+      const auto entry = network_.tensors.find(name);
+      return entry == network_.tensors.end() ? nullptr : entry->second.get();
+    };
+    for (const ValueInfo& input : model.inputs()) {
+      network_.inputs.push_back(find(input.name));
+      network_.inputs.back()->isInput = true;
+    }
+    for (const ValueInfo& output : model.outputs()) {
+      network_.outputs.push_back(find(output.name));
+      network_.outputs.back()->isOutput = true;
+    }
+    for (const std::string& name : model.shapeInputs()) find(name)->isShape = true;
+    for (const Node& node : model.nodes()) {
+      // Initializers are weights of layers here, not tensors.
+      std::vector<Tensor*> inputs;
+      std::vector<Tensor*> outputs;
+      for (const std::string& input : node.inputs) {
+        if (input.empty() || find(input) != nullptr) inputs.push_back(find(input));
+      }
+      for (const std::string& output : node.outputs) outputs.push_back(find(output));
+      if (node.op == "Attention" && node.domain.empty()) {
+        network_.layers.push_back(
+            std::make_shared<Object<AttentionInputLayer, apiv::VLayer, apiv::VAttentionBoundaryLayer>>(
+                node.name + "_input", std::move(inputs)));
+        network_.layers.push_back(std::make_shared<Object<PlainLayer, apiv::VLayer>>(
+            LayerType::kATTENTION_OUTPUT, node.name, std::vector<Tensor*>(), std::move(outputs)));
+        continue;
+      }
+      network_.layers.push_back(std::make_shared<Object<PlainLayer, apiv::VLayer>>(
+          layerTypeOf(node.op), node.name, std::move(inputs), std::move(outputs)));
+    }
+  }
+
+  Network& network_;
+  ILogger& logger_;
+  std::vector<ParserError> errors_;
+  std::vector<Subgraph> subgraphs_;
+  nvonnxparser::OnnxParserFlags flags_ = 1;  // kNATIVE_INSTANCENORM
+};
+
+}  // namespace
+}  // namespace stand_in
+
+// Called by the parser's own library.
+extern "C" STAND_IN_EXPORT void* standInCreateParser(void* network, void* logger) noexcept {
+  using namespace stand_in;
+  auto* parser = new Object<Parser, nvonnxparser::IParser>(
+      static_cast<Network*>(static_cast<INetworkDefinition*>(network)), static_cast<ILogger*>(logger));
+  return static_cast<nvonnxparser::IParser*>(parser);
+}
