@@ -20,6 +20,7 @@ import {
   serializeModel,
   type TensorProto,
 } from './onnx/model.js';
+import { subgraphs } from './onnx/traverse.js';
 import type { DeclaredInput } from './shapes.js';
 
 /** What has to happen to a model before TensorRT's parser sees it. */
@@ -80,6 +81,7 @@ async function prepare(request: PrepareRequest): Promise<PreparedModel> {
   try {
     const model = parseModel(bytes);
     refuseWhatTensorRTCannotName(model.graph);
+    requireOutputs(model.graph);
     const weightsSha256 = hashWeights(model.graph, where);
     const common = {
       inputs: declaredInputs(model),
@@ -156,6 +158,19 @@ function refuseWhatTensorRTCannotName(graph: GraphProto): void {
         `"${name}" is an input and an output at once, which TensorRT can't tell apart: put an Identity in between.`,
       );
     }
+  }
+}
+
+/** A node has an output by the standard. TensorRT's parser takes that for granted, and ends the process. */
+function requireOutputs(graph: GraphProto): void {
+  for (const node of graph.node) {
+    if (!node.output.some((name) => name !== '')) {
+      throw new TensorRTError(
+        'ERR_MODEL_INVALID',
+        `The node "${node.name ?? ''}" (${node.opType}) has no output.`,
+      );
+    }
+    for (const inner of subgraphs(node)) requireOutputs(inner);
   }
 }
 

@@ -15,11 +15,14 @@ export interface RandomInputsOptions extends ExternalDataOptions {
 /** Sizes of dynamic dimensions by what their names say, else 1 of an unnamed first one; images are this wide. */
 const sizes = { batch: 2, sequence: [8, 33], image: 224, other: 4 } as const;
 
+/** Elements of an input, at most: a model's claim is not worth gigabytes of random numbers. */
+const maxElements = 2 ** 28;
+
 /**
  * Inputs that a model can be run with: token numbers within the table that they look up, masks of ones, positions that
  * ascend, an empty past, and normal numbers for the rest. Dimensions of the same name have the same size.
  *
- * @throws TensorRTError ERR_MODEL_UNSUPPORTED for an input that has no shape or is no tensor of numbers
+ * @throws TensorRTError ERR_MODEL_UNSUPPORTED for an input that has no shape, is no tensor of numbers or is huge
  */
 export function* randomInputs(
   { graph }: ModelProto,
@@ -58,19 +61,31 @@ function randomInput(
     (dim, axis) => dim.dimValue ?? sizeOf(dim.dimParam ?? '', name, axis, shape.length, sequence),
   );
   const size = dims.reduce((product, dim) => product * dim, 1);
-  const of = (value: (i: number) => number) => Array.from({ length: size }, (_, i) => value(i));
+  if (!(size >= 0 && size <= maxElements)) {
+    throw new TensorRTError(
+      'ERR_MODEL_UNSUPPORTED',
+      `There are no random values for the input "${name}" of dimensions [${dims}]: give options.calibration.`,
+    );
+  }
+  const filled = <Elements extends { length: number; [i: number]: number }>(
+    elements: Elements,
+    value: (i: number) => number,
+  ) => {
+    for (let i = 0; i < elements.length; i++) elements[i] = value(i);
+    return elements;
+  };
+  const filled64 = (elements: BigInt64Array | BigUint64Array, value: (i: number) => number) => {
+    for (let i = 0; i < elements.length; i++) elements[i] = BigInt(value(i));
+    return elements;
+  };
   const last = dims.at(-1) ?? 1;
   switch (type) {
     case 'float32':
-      return new Tensor(
-        type,
-        isMask(name) ? new Float32Array(size).fill(1) : Float32Array.from(of(normal)),
-        dims,
-      );
+      return new Tensor(type, filled(new Float32Array(size), isMask(name) ? () => 1 : normal), dims);
     case 'float64':
-      return new Tensor(type, Float64Array.from(of(normal)), dims);
+      return new Tensor(type, filled(new Float64Array(size), normal), dims);
     case 'float16':
-      return new Tensor(type, toFloat16Bits(Float32Array.from(of(normal))), dims);
+      return new Tensor(type, toFloat16Bits(filled(new Float32Array(size), normal)), dims);
     case 'bfloat16':
       return new Tensor(type, new Uint16Array(size).fill(0x3f80), dims);
     case 'bool':
@@ -84,12 +99,11 @@ function randomInput(
           : /token_type|segment/i.test(name)
             ? () => 0
             : () => Math.floor(uniform() * Math.min(rows ?? 2, type.endsWith('int8') ? 128 : (rows ?? 2)));
-      const values = of(value);
-      if (type === 'int64') return new Tensor(type, BigInt64Array.from(values, BigInt), dims);
-      if (type === 'uint64') return new Tensor(type, BigUint64Array.from(values, BigInt), dims);
+      if (type === 'int64') return new Tensor(type, filled64(new BigInt64Array(size), value), dims);
+      if (type === 'uint64') return new Tensor(type, filled64(new BigUint64Array(size), value), dims);
       const arrays = { int8: Int8Array, uint8: Uint8Array, int16: Int16Array, uint16: Uint16Array };
       const wide = { int32: Int32Array, uint32: Uint32Array };
-      return new Tensor(type, { ...arrays, ...wide }[type].from(values), dims);
+      return new Tensor(type, filled(new { ...arrays, ...wide }[type](size), value), dims);
     }
   }
 }
