@@ -1,14 +1,13 @@
 import os from 'node:os';
-import { type CudaCompiler, type CudaRuntime, type CudaToolkit, findCuda } from './cuda-toolkit.js';
-import { computeCapability, diagnose, type Finding } from './diagnosis.js';
+import type { CudaCompiler, CudaRuntime, CudaToolkit } from './cuda-toolkit.js';
+import type { Finding } from './diagnosis.js';
 import { native, nativePath } from './native.js';
 import { fileVersion, readDriverFiles } from './nvidia-driver.js';
 import { type Flavour, flavoursFor } from './nvidia-support.js';
 import { findOnnxRuntime } from './onnxruntime-library.js';
-import { sitePackages } from './python-packages.js';
 import { InferenceSession } from './session.js';
 import type { TensorRTLibrary } from './tensorrt-library.js';
-import { type TensorRTPackage, tensorrtPackage } from './tensorrt-package.js';
+import type { TensorRTPackage } from './tensorrt-package.js';
 import { version } from './version.js';
 
 export interface SystemReport {
@@ -61,6 +60,10 @@ export interface SystemReport {
  * is missing.
  */
 export async function inspectSystem(): Promise<SystemReport> {
+  // Importing the package loads none of these.
+  const { findCuda } = await import('./cuda-toolkit.js');
+  const { computeCapability, diagnose } = await import('./diagnosis.js');
+  const { sitePackages } = await import('./python-packages.js');
   const files = readDriverFiles();
   const found = {
     platform: `${process.platform}-${process.arch} (${os.type()} ${os.release()})`,
@@ -86,6 +89,7 @@ export async function inspectSystem(): Promise<SystemReport> {
   }
   const cuda = native().probeCuda();
   const { listTensorRT } = await import('./tensorrt-library.js');
+  const { tensorrtPackage } = await import('./tensorrt-package.js');
   const tensorrt = (await listTensorRT()).map((library) => ({
     ...library,
     ...tensorrtPackage(library.path),
