@@ -187,8 +187,6 @@ export function computeCapability(gpu: NativeGpu): string {
   return gpu.computeCapability.join('.');
 }
 
-const cpuOnly = 'This version compiles engines and does not run them: its sessions run on the CPU.';
-
 function gpuFinding(gpu: NativeGpu, { cuda, tensorrt }: Facts): Finding {
   const capability = computeCapability(gpu);
   const what = `Run engines on ${gpu.name}`;
@@ -231,12 +229,19 @@ function gpuFinding(gpu: NativeGpu, { cuda, tensorrt }: Facts): Finding {
         : "Install TensorRT from NVIDIA's packages, and point NODE_TENSORRT_TENSORRT_PATH at its folder.",
     };
   }
-  const target = `sm_${capability.replace('.', '')}`;
+  const usable = installed.filter((library) => driverConflict(library, cuda) === undefined);
+  if (usable.length === 0) {
+    return {
+      works: false,
+      what,
+      detail: `Compute capability ${capability}: ${title(installed[0]!)} runs on it, and not with this driver.`,
+      remedy: driverConflict(installed[0]!, cuda)!.remedy,
+    };
+  }
   return {
-    works: false,
+    works: true,
     what,
-    detail: `Compute capability ${capability}: ${names} run on it. ${cpuOnly}`,
-    remedy: `Compile for it (${target}) and run the plan with trtexec or TensorRT-RTX itself: Engine.plan().`,
+    detail: `${usable.map(title).join(', ')}, for compute capability ${capability} (options.target: 'sm_${capability.replace('.', '')}')`,
   };
 }
 
@@ -253,29 +258,33 @@ function hiddenGpus({ cuda, visibleDevices }: Facts): Finding[] {
   ];
 }
 
-/** Libraries built for a newer CUDA than the driver runs. */
 function driverConflicts({ cuda, tensorrt }: Facts): Finding[] {
-  // With cuda-compat, the driver runs a newer CUDA than its version tells.
-  if (!cuda.driver || isCompat(cuda.library)) return [];
   return tensorrt.flatMap((library) => {
-    if (library.cuda === undefined) return [];
-    const floor = driverOfTensorRT[library.cuda];
-    if (versionAtLeast(cuda.driver, floor)) return [];
-    const runsCuda = cuda.cudaVersion ? ` (CUDA ${cuda.cudaVersion})` : '';
-    return [
-      {
-        works: false,
-        what: `${title(library)} with this driver`,
-        detail: `${library.path} is built for CUDA ${library.cuda}, which needs driver ${floor} or newer; this is ${cuda.driver}${runsCuda}.`,
-        remedy:
-          library.cuda === 13 && versionAtLeast(cuda.driver, driverOfTensorRT[12])
-            ? library.flavour === 'rtx'
-              ? 'Install the build for CUDA 12, which this driver runs: npx node-tensorrt libs install rtx'
-              : `Update the driver to ${floor} or newer, or install the same release's package for CUDA 12.`
-            : `Update the driver to ${floor} or newer.`,
-      },
-    ];
+    const conflict = driverConflict(library, cuda);
+    return conflict ? [{ works: false, what: `${title(library)} with this driver`, ...conflict }] : [];
   });
+}
+
+/** Of a library that is built for a newer CUDA than the driver runs. */
+function driverConflict(
+  { path, flavour, cuda: major }: TensorRTLibrary & TensorRTPackage,
+  { driver, cudaVersion, library }: NativeCuda,
+): { detail: string; remedy: string } | undefined {
+  // With cuda-compat, the driver runs a newer CUDA than its version tells.
+  if (!driver || major === undefined || isCompat(library)) return undefined;
+  const floor = driverOfTensorRT[major];
+  if (versionAtLeast(driver, floor)) return undefined;
+  const update = `Update the driver to ${floor} or newer`;
+  const forCuda12 =
+    flavour === 'rtx'
+      ? 'Install the build for CUDA 12, which this driver runs: npx node-tensorrt libs install rtx'
+      : `${update}, or install the same release's package for CUDA 12.`;
+  return {
+    detail: `${path} is built for CUDA ${major}, which needs driver ${floor} or newer; this is ${driver}${
+      cudaVersion ? ` (CUDA ${cudaVersion})` : ''
+    }.`,
+    remedy: major === 13 && versionAtLeast(driver, driverOfTensorRT[12]) ? forCuda12 : `${update}.`,
+  };
 }
 
 /** A library and an ONNX parser of different releases. */

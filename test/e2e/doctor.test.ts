@@ -47,14 +47,20 @@ onStandIn(name, () => {
         { name: 'Tesla V100-SXM2-16GB', computeCapability: '7.0', flavours: [] },
       ],
     });
+    const text = await doctor(env);
+    expect(text).toMatch(/^✗ Run engines on NVIDIA H100 80GB HBM3: .*TensorRT-RTX 1\..* does not run on it/m);
     const volta = found.findings.find(({ what }) => what.endsWith('Tesla V100-SXM2-16GB'));
     expect(volta).toMatchObject({ works: false, detail: expect.stringContaining('last TensorRT is 10.4') });
-    const text = await doctor(env);
     expect(text).toMatch(/^Driver {4}580\.65\.06, CUDA 13\.0, /m);
     expect(text).toMatch(
       /^GPU 0 {5}NVIDIA H100 80GB HBM3, compute capability 9\.0, 81559 MiB, .*, runs trt10, trt11$/m,
     );
     expect(text).toMatch(/^GPU 1 {5}Tesla V100-SXM2-16GB, .*, runs no TensorRT of today$/m);
+  });
+
+  test('a GPU that runs what is installed', async () => {
+    const text = await doctor({ STAND_IN_CUDA_DEVICES: 'NVIDIA GeForce RTX 4090:89:24052' });
+    expect(text).toMatch(/^✓ Run engines on NVIDIA GeForce RTX 4090: TensorRT-RTX 1\..*'sm_89'/m);
   });
 
   test('a driver that is older than the library needs', async () => {

@@ -186,6 +186,28 @@ describe('GPUs and flavours', () => {
     });
   });
 
+  test('a GPU, a driver and a library that go together', () => {
+    expect(diagnose(working)).toEqual([
+      {
+        works: true,
+        what: 'Run engines on NVIDIA H100 80GB HBM3',
+        detail: "TensorRT 10.15.1, for compute capability 9.0 (options.target: 'sm_90')",
+      },
+    ]);
+  });
+
+  test('a library that runs on the GPU, and not with the driver', () => {
+    const cuda = { ...working.cuda, driver: '535.183.01', cudaVersion: '12.2' } as Facts['cuda'];
+    const newer = { ...trt10, cuda: 13 as const };
+    const older = { ...trt10, cuda: 12 as const, path: '/opt/trt-cuda12/libnvinfer.so.10' };
+    expect(diagnose({ ...working, cuda, tensorrt: [newer] })[0]).toMatchObject({
+      works: false,
+      detail: 'Compute capability 9.0: TensorRT 10.15.1 runs on it, and not with this driver.',
+      remedy: expect.stringContaining('580'),
+    });
+    expect(diagnose({ ...working, cuda, tensorrt: [newer, older] })[0]).toMatchObject({ works: true });
+  });
+
   test('each GPU has a finding', () => {
     const two = { ...working.cuda, gpus: [gpu, { ...gpu, name: 'Tesla V100', computeCapability: [7, 0] }] };
     const findings = diagnose({ ...working, cuda: two as Facts['cuda'] });
