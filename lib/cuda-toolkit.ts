@@ -1,7 +1,6 @@
 import { existsSync, readFileSync, realpathSync } from 'node:fs';
 import path from 'node:path';
-import { fileVersion } from './nvidia-driver.js';
-import { namesIn, textOf } from './system-files.js';
+import { fileVersion, namesIn, textOf } from './system-files.js';
 
 /** A CUDA toolkit: a folder with its compiler and headers. */
 export interface CudaToolkit {

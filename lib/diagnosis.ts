@@ -65,7 +65,8 @@ interface Rule {
 }
 
 const shareGpus =
-  "Start the container with its GPUs: `docker run --gpus all …`, with NVIDIA's Container Toolkit on the host.";
+  "Start the container with its GPUs: `docker run --gpus all …`, with NVIDIA's Container Toolkit on the host; in " +
+  'Kubernetes, with a limit of nvidia.com/gpu.';
 const restart = 'Restart the machine, which loads the kernel module of the installed driver.';
 const folderOf = (file: string) => file.slice(0, file.lastIndexOf('/'));
 const isCompat = (library: string) => library.includes('/compat/');

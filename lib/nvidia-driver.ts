@@ -1,4 +1,4 @@
-import { existsSync, realpathSync } from 'node:fs';
+import { existsSync } from 'node:fs';
 import path from 'node:path';
 import { namesIn, textOf } from './system-files.js';
 
@@ -12,12 +12,12 @@ export interface DriverFiles {
   readonly onPciBus: boolean;
   /** Windows Subsystem for Linux. */
   readonly wsl: boolean;
-  /** Whether this is a container, as far as Docker, Podman and Kubernetes leave a sign. */
+  /** Whether this is a container, as far as Docker, Podman or Kubernetes left a sign. */
   readonly container: boolean;
 }
 
 /** `root` is where the system's files are. */
-export function readDriverFiles(root = '/'): DriverFiles {
+export function readDriverFiles(root = '/', env = process.env): DriverFiles {
   const at = (file: string) => path.join(root, file);
   return {
     kernelModule: kernelModuleVersion(at('proc/driver/nvidia/version')),
@@ -31,6 +31,7 @@ export function readDriverFiles(root = '/'): DriverFiles {
     container:
       existsSync(at('.dockerenv')) ||
       existsSync(at('run/.containerenv')) ||
+      env.KUBERNETES_SERVICE_HOST !== undefined ||
       /docker|containerd|kubepods|libpod/.test(textOf(at('proc/1/cgroup'))),
   };
 }
@@ -38,13 +39,4 @@ export function readDriverFiles(root = '/'): DriverFiles {
 /** The version of the driver's kernel module, as it says itself: '580.65.06'. */
 export function kernelModuleVersion(file = '/proc/driver/nvidia/version'): string | undefined {
   return /\s(\d+\.\d+(?:\.\d+)?)\s/.exec(textOf(file))?.[1];
-}
-
-/** The version that a shared library's file is named after: '580.65.06' of a link to libcuda.so.580.65.06. */
-export function fileVersion(library: string): string | undefined {
-  try {
-    return /\.so\.(\d+(?:\.\d+)+)$/.exec(realpathSync(library))?.[1];
-  } catch {
-    return undefined;
-  }
 }

@@ -1,7 +1,6 @@
 import path from 'node:path';
-import { fileVersion } from './nvidia-driver.js';
 import type { CudaMajor } from './nvidia-support.js';
-import { namesIn, textOf } from './system-files.js';
+import { fileVersion, namesIn, textOf } from './system-files.js';
 
 /** What surrounds a TensorRT library: its package's CUDA version, and the ONNX parser that lies beside it. */
 export interface TensorRTPackage {

@@ -4,7 +4,8 @@ import os from 'node:os';
 import path from 'node:path';
 import { afterEach, beforeEach, describe, expect, test } from 'vitest';
 import { findCuda } from '../../dist/cuda-toolkit.js';
-import { fileVersion, readDriverFiles } from '../../dist/nvidia-driver.js';
+import { readDriverFiles } from '../../dist/nvidia-driver.js';
+import { fileVersion } from '../../dist/system-files.js';
 import { tensorrtPackage } from '../../dist/tensorrt-package.js';
 
 let root: string;
@@ -33,7 +34,7 @@ const nvcc13 = nvcc('Cuda compilation tools, release 13.0, V13.0.48');
 
 test('an empty machine', () => {
   expect(findCuda({ root, env: {} })).toEqual({ nvcc: null, toolkits: [], runtimes: [] });
-  expect(readDriverFiles(root)).toEqual({
+  expect(readDriverFiles(root, {})).toEqual({
     kernelModule: undefined,
     devices: false,
     onPciBus: false,
@@ -122,7 +123,7 @@ describe('the driver, by its files', () => {
     put('dev/nvidia0');
     put('sys/bus/pci/devices/0000:1b:00.0/vendor', '0x10de\n');
     put('sys/bus/pci/devices/0000:1b:00.0/class', '0x030200\n');
-    expect(readDriverFiles(root)).toEqual({
+    expect(readDriverFiles(root, {})).toEqual({
       kernelModule: '580.65.06',
       devices: true,
       onPciBus: true,
@@ -135,14 +136,18 @@ describe('the driver, by its files', () => {
     put('sys/bus/pci/devices/0000:1b:00.1/vendor', '0x10de\n');
     put('sys/bus/pci/devices/0000:1b:00.1/class', '0x040300\n');
     put('dev/nvidiactl');
-    expect(readDriverFiles(root)).toMatchObject({ onPciBus: false, devices: false });
+    expect(readDriverFiles(root, {})).toMatchObject({ onPciBus: false, devices: false });
   });
 
   test('under WSL, in a container', () => {
     put('proc/version', 'Linux version 5.15.167.4-microsoft-standard-WSL2');
     put('dev/dxg');
     put('.dockerenv');
-    expect(readDriverFiles(root)).toMatchObject({ wsl: true, devices: true, container: true });
+    expect(readDriverFiles(root, {})).toMatchObject({ wsl: true, devices: true, container: true });
+  });
+
+  test('in a pod', () => {
+    expect(readDriverFiles(root, { KUBERNETES_SERVICE_HOST: '10.0.0.1' })).toMatchObject({ container: true });
   });
 
   test("the library's version is its file's", () => {
