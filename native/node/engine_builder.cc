@@ -2,6 +2,7 @@
 
 #include <chrono>
 #include <condition_variable>
+#include <functional>
 #include <memory>
 #include <mutex>
 #include <stop_token>
@@ -22,6 +23,7 @@ namespace {
 
 using tensorrt::BuildRequest;
 using tensorrt::BuildResult;
+using tensorrt::ParseResult;
 
 Napi::Number toJs(Napi::Env env, double value) {
   return Napi::Number::New(env, value);
@@ -49,23 +51,45 @@ Napi::Array toJs(Napi::Env env, const std::vector<tensorrt::TensorDescription>& 
   return result;
 }
 
-Napi::Object toJs(Napi::Env env, const BuildResult& built) {
-  Napi::Array layers = Napi::Array::New(env, built.layers.size());
-  for (size_t i = 0; i < built.layers.size(); ++i) {
+// Adds `inputs`, `outputs` and `layers` to `result`.
+void describe(Napi::Env env, const tensorrt::NetworkDescription& network, Napi::Object result) {
+  Napi::Array layers = Napi::Array::New(env, network.layers.size());
+  for (size_t i = 0; i < network.layers.size(); ++i) {
     Napi::HandleScope scope(env);
     Napi::Object layer = Napi::Object::New(env);
-    layer["name"] = Napi::String::New(env, built.layers[i].name);
-    layer["type"] = Napi::String::New(env, built.layers[i].type);
-    layer["inputs"] = toJs(env, built.layers[i].inputs);
-    layer["outputs"] = toJs(env, built.layers[i].outputs);
+    layer["name"] = Napi::String::New(env, network.layers[i].name);
+    layer["type"] = Napi::String::New(env, network.layers[i].type);
+    layer["inputs"] = toJs(env, network.layers[i].inputs);
+    layer["outputs"] = toJs(env, network.layers[i].outputs);
     layers[i] = layer;
   }
-  Napi::Object result = Napi::Object::New(env);
-  result["plan"] = toArrayBuffer(env, built.plan, built.planBytes);
-  result["inputs"] = toJs(env, built.inputs);
-  result["outputs"] = toJs(env, built.outputs);
+  result["inputs"] = toJs(env, network.inputs);
+  result["outputs"] = toJs(env, network.outputs);
   result["layers"] = layers;
+}
+
+Napi::Object toJs(Napi::Env env, const BuildResult& built) {
+  Napi::Object result = Napi::Object::New(env);
+  describe(env, built.network, result);
+  result["plan"] = toArrayBuffer(env, built.plan, built.planBytes);
   result["warnings"] = toJs(env, built.warnings);
+  return result;
+}
+
+Napi::Object toJs(Napi::Env env, const ParseResult& parsed) {
+  Napi::Array errors = Napi::Array::New(env, parsed.errors.size());
+  for (size_t i = 0; i < parsed.errors.size(); ++i) {
+    Napi::HandleScope scope(env);
+    Napi::Object error = Napi::Object::New(env);
+    error["node"] = toJs(env, parsed.errors[i].node);
+    error["name"] = Napi::String::New(env, parsed.errors[i].name);
+    error["op"] = Napi::String::New(env, parsed.errors[i].op);
+    error["reason"] = Napi::String::New(env, parsed.errors[i].reason);
+    errors[i] = error;
+  }
+  Napi::Object result = Napi::Object::New(env);
+  describe(env, parsed.network, result);
+  result["errors"] = errors;
   return result;
 }
 
@@ -111,7 +135,14 @@ BuildRequest readRequest(const Napi::Object& object) {
 // How long the end of an environment waits for a cancelled build, which TensorRT ends after its current step.
 constexpr std::chrono::seconds kGrace{2};
 
-// One build. Its thread and, until it is settled, the environment own it.
+// What a job leaves for the JavaScript thread to make its result of.
+using Answer = std::function<Napi::Value(Napi::Env)>;
+
+// What is done on the thread of a Build.
+using Work = std::function<Answer(const tensorrt::Library& library, std::stop_token stop,
+                                  tensorrt::BuildObserver& observer)>;
+
+// One build, or a part of one. Its thread and, until it is settled, the environment own it.
 class Build final : public Stoppable,
                     public tensorrt::BuildObserver,
                     public std::enable_shared_from_this<Build> {
@@ -124,7 +155,7 @@ class Build final : public Stoppable,
   }
 
   // JavaScript thread.
-  Napi::Promise start(Napi::Env env, const std::string& library, BuildRequest request) {
+  Napi::Promise start(Napi::Env env, const std::string& library, Work work) {
     // Here rather than on the thread: a library must not be half open when this thread exits the process.
     std::shared_ptr<const tensorrt::Library> opened;
     try {
@@ -137,7 +168,7 @@ class Build final : public Stoppable,
     environment_->add(shared_from_this());
     try {
       thread_ = std::thread(
-          [self = shared_from_this(), opened, request = std::move(request)] { self->run(*opened, request); });
+          [self = shared_from_this(), opened, work = std::move(work)] { self->run(*opened, work); });
     } catch (const std::system_error& error) {
       environment_->remove(shared_from_this());
       onProgress_.Reset();
@@ -199,11 +230,11 @@ class Build final : public Stoppable,
   };
 
   // The building thread.
-  void run(const tensorrt::Library& library, const BuildRequest& request) {
+  void run(const tensorrt::Library& library, const Work& work) {
     std::exception_ptr error;
-    auto result = std::make_shared<BuildResult>();
+    Answer answer;
     try {
-      *result = library.buildPlan(request, stop_.get_token(), *this);
+      answer = work(library, stop_.get_token(), *this);
     } catch (...) {
       error = std::current_exception();
     }
@@ -211,8 +242,9 @@ class Build final : public Stoppable,
     ended_ = true;
     endedCondition_.notify_all();
     if (environment_ == nullptr) return;
-    environment_->post(
-        [self = shared_from_this(), result, error](Napi::Env env) { self->settle(env, *result, error); });
+    environment_->post([self = shared_from_this(), answer = std::move(answer), error](Napi::Env env) {
+      self->settle(env, answer, error);
+    });
   }
 
   // JavaScript thread.
@@ -236,7 +268,7 @@ class Build final : public Stoppable,
   }
 
   // JavaScript thread.
-  void settle(Napi::Env env, const BuildResult& result, const std::exception_ptr& error) {
+  void settle(Napi::Env env, const Answer& answer, const std::exception_ptr& error) {
     thread_.join();
     onProgress_.Reset();
     environment_->remove(shared_from_this());
@@ -247,7 +279,7 @@ class Build final : public Stoppable,
     } else if (error) {
       deferred_.Reject(environment_->toJs(env, error));
     } else {
-      deferred_.Resolve(toJs(env, result));
+      deferred_.Resolve(answer(env));
     }
     thrown_ = Napi::Error();
   }
@@ -300,8 +332,31 @@ Napi::Value buildPlan(const Napi::CallbackInfo& info) {
     auto build = std::make_shared<Build>(env, info[1]);
     Napi::Object result = Napi::Object::New(env);
     result["cancel"] = Napi::Function::New(env, [build](const Napi::CallbackInfo&) { build->cancel(); });
-    result["result"] = build->start(env, request.Get("library").As<Napi::String>(), readRequest(request));
+    result["result"] = build->start(
+        env, request.Get("library").As<Napi::String>(),
+        [request = readRequest(request)](const tensorrt::Library& library, std::stop_token stop,
+                                         tensorrt::BuildObserver& observer) -> Answer {
+          auto built = std::make_shared<BuildResult>(library.buildPlan(request, std::move(stop), observer));
+          return [built](Napi::Env env) { return toJs(env, *built); };
+        });
     return result;
+  });
+}
+
+// parseModel({ library, model, modelPath }): Promise<NativeParseResult>
+Napi::Value parseModel(const Napi::CallbackInfo& info) {
+  Napi::Env env = info.Env();
+  return guarded(env, [&]() -> Napi::Value {
+    const Napi::Object request = info[0].As<Napi::Object>();
+    const std::string model = request.Get("model").As<Napi::String>();
+    const std::string modelPath = request.Get("modelPath").As<Napi::String>();
+    return std::make_shared<Build>(env, env.Undefined())
+        ->start(env, request.Get("library").As<Napi::String>(),
+                [model, modelPath](const tensorrt::Library& library, const std::stop_token&,
+                                   tensorrt::BuildObserver&) -> Answer {
+                  auto parsed = std::make_shared<ParseResult>(library.parseModel(model, modelPath));
+                  return [parsed](Napi::Env env) { return toJs(env, *parsed); };
+                });
   });
 }
 
@@ -339,6 +394,7 @@ Napi::Value probeCuda(const Napi::CallbackInfo& info) {
 void defineEngineBuilder(Napi::Env env, Napi::Object exports) {
   exports["openTensorRT"] = Napi::Function::New(env, openTensorRT);
   exports["buildPlan"] = Napi::Function::New(env, buildPlan);
+  exports["parseModel"] = Napi::Function::New(env, parseModel);
   exports["probeCuda"] = Napi::Function::New(env, probeCuda);
 }
 

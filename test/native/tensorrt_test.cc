@@ -77,12 +77,12 @@ TEST_F(TensorRTTest, CompilesAPlan) {
   const BuildResult result = build(linear());
   ASSERT_GT(result.planBytes, 1000u);
   EXPECT_EQ(std::memcmp(result.plan.get(), "vtrt", 4), 0);
-  ASSERT_EQ(result.inputs.size(), 1u);
-  EXPECT_EQ(result.inputs[0].shape, (Shape{-1, 4}));
-  EXPECT_EQ(result.outputs.size(), 2u);
-  EXPECT_TRUE(std::any_of(result.layers.begin(), result.layers.end(), [](const LayerDescription& layer) {
-    return std::strcmp(layer.type, "MATRIX_MULTIPLY") == 0;
-  }));
+  ASSERT_EQ(result.network.inputs.size(), 1u);
+  EXPECT_EQ(result.network.inputs[0].shape, (Shape{-1, 4}));
+  EXPECT_EQ(result.network.outputs.size(), 2u);
+  EXPECT_TRUE(std::any_of(
+      result.network.layers.begin(), result.network.layers.end(),
+      [](const LayerDescription& layer) { return std::strcmp(layer.type, "MATRIX_MULTIPLY") == 0; }));
 }
 
 TEST_F(TensorRTTest, APlanOutlivesItsResult) {

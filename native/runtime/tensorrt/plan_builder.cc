@@ -207,53 +207,69 @@ std::string readableAssertion(std::string text) {
   return colon == std::string::npos ? text : text.substr(colon + 2);
 }
 
-// `lastNode`: "name [operator]" of the node that the parser began last.
-std::string describeError(const nvonnxparser::IParserError& error, const std::string& lastNode) {
-  const auto orEmpty = [](const char* text) { return text != nullptr ? std::string(text) : std::string(); };
-  const std::string name = orEmpty(error.nodeName());
-  const std::string op = orEmpty(error.nodeOperator());
-  std::string text;
-  if (error.node() >= 0) {
-    text = "Node " + (name.empty() ? std::to_string(error.node()) : quoted(name));
-    if (!op.empty()) text.append(" (").append(op).append(")");
-    text += ": ";
-  } else if (orEmpty(error.func()) == "importInput") {
-    // Where the source file should be, the parser puts the input's name.
-    text = "Input " + quoted(orEmpty(error.file())) + ": ";
-  } else if (!lastNode.empty()) {
-    text = "Node " + lastNode + ": ";
-  }
-  return text + ended(readableAssertion(readable(orEmpty(error.desc()))));
+// `lastNode`: "name [operator]" of the node that the parser began last, or nothing.
+ImportError importError(const std::string& lastNode, std::string reason) {
+  const size_t bracket = lastNode.rfind(" [");
+  if (bracket == std::string::npos) return {-1, "", "", std::move(reason)};
+  const size_t op = bracket + 2;
+  return {-1, lastNode.substr(0, bracket), lastNode.substr(op, lastNode.find(']', op) - op),
+          std::move(reason)};
 }
 
-[[noreturn]] void throwParserErrors(const std::string& model, const nvonnxparser::IParser& parser,
-                                    const Messages& messages) {
-  std::vector<std::string> reasons;
-  const int count = parser.getNbErrors();
+ImportError importError(const std::string& lastNode, const nvonnxparser::IParserError& error) {
+  const auto orEmpty = [](const char* text) { return text != nullptr ? std::string(text) : std::string(); };
+  std::string reason = ended(readableAssertion(readable(orEmpty(error.desc()))));
+  if (error.node() >= 0) {
+    return {error.node(), orEmpty(error.nodeName()), orEmpty(error.nodeOperator()), std::move(reason)};
+  }
+  if (orEmpty(error.func()) != "importInput") return importError(lastNode, std::move(reason));
+  // Where the source file should be, the parser puts the input's name.
+  return {-1, "", "", "Input " + quoted(orEmpty(error.file())) + ": " + reason};
+}
+
+std::string describe(const ImportError& error) {
+  std::string text;
+  if (error.node >= 0 || !error.name.empty() || !error.op.empty()) {
+    text = "Node " + (error.name.empty() ? std::to_string(error.node) : quoted(error.name));
+    if (!error.op.empty()) text.append(" (").append(error.op).append(")");
+    text += ": ";
+  }
+  return text + error.reason;
+}
+
+std::string describe(const std::vector<ImportError>& errors) {
+  std::vector<std::string> texts;
+  for (const ImportError& error : errors) texts.push_back(describe(error));
+  return joined(texts);
+}
+
+// Why the parser, which has failed, did. Throws ERR_MODEL_INVALID where it could not even read the file.
+std::vector<ImportError> importErrors(const std::string& model, const nvonnxparser::IParser& parser,
+                                      const Messages& messages) {
+  std::vector<ImportError> errors;
   bool invalid = false;
-  for (int i = 0; i < count; ++i) {
+  for (int i = 0; i < parser.getNbErrors(); ++i) {
     const nvonnxparser::IParserError& error = *parser.getError(i);
     if (error.code() == nvonnxparser::ErrorCode::kMEM_ALLOC_FAILED) {
       throw Error("ERR_OUT_OF_MEMORY", "There is not enough host memory to parse " + model + '.');
     }
     invalid |= error.code() == nvonnxparser::ErrorCode::kMODEL_DESERIALIZE_FAILED ||
                error.code() == nvonnxparser::ErrorCode::kINVALID_GRAPH;
-    reasons.push_back(describeError(error, messages.node()));
+    errors.push_back(importError(messages.node(), error));
   }
   for (const std::string& message : messages.errors()) {
     // Why external data could not be read stands only in the log.
     if (message.starts_with("WeightsContext.cpp")) {
-      reasons.push_back(readable(message));
-    } else if (reasons.empty()) {
-      const std::string node = messages.node();
-      reasons.push_back((node.empty() ? "" : "Node " + node + ": ") + readable(message));
+      errors.push_back(importError("", ended(readable(message))));
+    } else if (errors.empty()) {
+      errors.push_back(importError(messages.node(), ended(readable(message))));
     }
   }
+  if (errors.empty()) errors.push_back(importError(messages.node(), "It gave no reason."));
   if (invalid) {
-    throw Error("ERR_MODEL_INVALID", "TensorRT could not read the model " + model + ". " + joined(reasons));
+    throw Error("ERR_MODEL_INVALID", "TensorRT could not read the model " + model + ". " + describe(errors));
   }
-  throw Error("ERR_MODEL_UNSUPPORTED",
-              "TensorRT does not support the model " + model + ". " + joined(reasons));
+  return errors;
 }
 
 // ---- the configuration ----
@@ -504,8 +520,18 @@ class FlavourLibrary final : public Library {
   }
 
  private:
+  // What parsing takes. Destroyed in reverse order, as TensorRT asks: the parser owns weights that the
+  // network refers to.
+  struct Import {
+    std::unique_ptr<nvinfer1::IBuilder> builder;
+    std::unique_ptr<nvinfer1::INetworkDefinition> network;
+    std::unique_ptr<nvonnxparser::IParser> parser;
+  };
+
   BuildResult build(const BuildRequest& request, std::stop_token stop,
                     BuildObserver& observer) const override;
+  ParseResult parse(const std::string& model, const std::string& modelPath) const override;
+  Import createImport(const Messages& messages) const;
 
   const LibraryFiles files_;
   void* (*const createBuilder_)(void*, int32_t) noexcept;
@@ -535,53 +561,42 @@ Error failed(const std::string& what, const Messages& messages) {
                   " TensorRT-RTX compiles ahead of time: name a GPU in options.target, such as \"sm_89\".");
 }
 
-BuildResult FlavourLibrary::build(const BuildRequest& request, std::stop_token stop,
-                                  BuildObserver& observer) const {
-  throwIfStopped(stop);
-  Messages messages;
-  const Logger::Scope scope(messages);
+FlavourLibrary::Import FlavourLibrary::createImport(const Messages& messages) const {
   Logger& logger = Logger::instance();
-  // Destroyed in reverse order, as TensorRT asks: the parser owns weights that the network refers to.
-  const std::unique_ptr<nvinfer1::IBuilder> builder(
-      static_cast<nvinfer1::IBuilder*>(createBuilder_(&logger, NV_TENSORRT_VERSION)));
-  if (!builder) throwNoBuilder(messages);
-  const std::unique_ptr<nvinfer1::INetworkDefinition> network(builder->createNetworkV2(networkFlags()));
-  const std::unique_ptr<nvinfer1::IBuilderConfig> config(builder->createBuilderConfig());
-  if (!network || !config) throw failed("create a network", messages);
-  setTargets(*config, request.computeCapabilities);
+  Import import;
+  import.builder.reset(static_cast<nvinfer1::IBuilder*>(createBuilder_(&logger, NV_TENSORRT_VERSION)));
+  if (!import.builder) throwNoBuilder(messages);
+  import.network.reset(import.builder->createNetworkV2(networkFlags()));
+  if (!import.network) throw failed("create a network", messages);
+  import.parser.reset(static_cast<nvonnxparser::IParser*>(
+      createParser_(import.network.get(), &logger, NV_ONNX_PARSER_VERSION)));
+  if (!import.parser) throw failed("create its ONNX parser", messages);
+  return import;
+}
 
-  const std::unique_ptr<nvonnxparser::IParser> parser(
-      static_cast<nvonnxparser::IParser*>(createParser_(network.get(), &logger, NV_ONNX_PARSER_VERSION)));
-  if (!parser) throw failed("create its ONNX parser", messages);
-  observer.progress("Parsing", 0, 1);
-  {
-    const MappedFile model(request.model);
-    // A protobuf message cannot be larger: the parser would only call it damaged.
-    if (model.size() > INT32_MAX) {
-      throw Error("ERR_MODEL_INVALID",
-                  "The model " + request.model +
-                      " is larger than 2 GB, the limit of an ONNX file: store its weights "
-                      "as external data.");
-    }
-    if (!parser->parse(model.data(), model.size(), request.modelPath.c_str())) {
-      throwIfStopped(stop);
-      throwParserErrors(request.modelPath, *parser, messages);
-    }
+// Whether `parser` could import the ONNX file `path`.
+bool importModel(nvonnxparser::IParser& parser, const std::string& path, const std::string& modelPath) {
+  const MappedFile model(path);
+  // A protobuf message cannot be larger: the parser would only call it damaged.
+  if (model.size() > INT32_MAX) {
+    throw Error("ERR_MODEL_INVALID",
+                "The model " + path +
+                    " is larger than 2 GB, the limit of an ONNX file: store its weights as external data.");
   }
-  observer.progress("Parsing", 1, 1);
-  throwIfStopped(stop);
+  return parser.parse(model.data(), model.size(), modelPath.c_str());
+}
 
-  allowDecomposition(*network);
-  BuildResult result;
-  for (int32_t i = 0; i < network->getNbInputs(); ++i) {
-    result.inputs.push_back(describe(*network->getInput(i)));
+NetworkDescription describe(const nvinfer1::INetworkDefinition& network) {
+  NetworkDescription result;
+  for (int32_t i = 0; i < network.getNbInputs(); ++i) {
+    result.inputs.push_back(describe(*network.getInput(i)));
   }
-  for (int32_t i = 0; i < network->getNbOutputs(); ++i) {
-    result.outputs.push_back(describe(*network->getOutput(i)));
+  for (int32_t i = 0; i < network.getNbOutputs(); ++i) {
+    result.outputs.push_back(describe(*network.getOutput(i)));
   }
-  result.layers.reserve(static_cast<size_t>(network->getNbLayers()));
-  for (int32_t i = 0; i < network->getNbLayers(); ++i) {
-    const nvinfer1::ILayer& layer = *network->getLayer(i);
+  result.layers.reserve(static_cast<size_t>(network.getNbLayers()));
+  for (int32_t i = 0; i < network.getNbLayers(); ++i) {
+    const nvinfer1::ILayer& layer = *network.getLayer(i);
     LayerDescription description{layer.getName(), layerTypeName(layer.getType()), {}, {}};
     for (int32_t t = 0; t < layer.getNbInputs(); ++t) {
       // An optional input that is absent leaves a hole.
@@ -594,6 +609,45 @@ BuildResult FlavourLibrary::build(const BuildRequest& request, std::stop_token s
     }
     result.layers.push_back(std::move(description));
   }
+  return result;
+}
+
+ParseResult FlavourLibrary::parse(const std::string& model, const std::string& modelPath) const {
+  Messages messages;
+  const Logger::Scope scope(messages);
+  const Import import = createImport(messages);
+  ParseResult result;
+  if (importModel(*import.parser, model, modelPath)) {
+    result.network = describe(*import.network);
+  } else {
+    result.errors = importErrors(modelPath, *import.parser, messages);
+  }
+  return result;
+}
+
+BuildResult FlavourLibrary::build(const BuildRequest& request, std::stop_token stop,
+                                  BuildObserver& observer) const {
+  throwIfStopped(stop);
+  Messages messages;
+  const Logger::Scope scope(messages);
+  const Import import = createImport(messages);
+  const auto& [builder, network, parser] = import;
+  const std::unique_ptr<nvinfer1::IBuilderConfig> config(builder->createBuilderConfig());
+  if (!config) throw failed("create a configuration", messages);
+  setTargets(*config, request.computeCapabilities);
+
+  observer.progress("Parsing", 0, 1);
+  if (!importModel(*parser, request.model, request.modelPath)) {
+    throwIfStopped(stop);
+    throw Error("ERR_MODEL_UNSUPPORTED", "TensorRT does not support the model " + request.modelPath + ". " +
+                                             describe(importErrors(request.modelPath, *parser, messages)));
+  }
+  observer.progress("Parsing", 1, 1);
+  throwIfStopped(stop);
+
+  allowDecomposition(*network);
+  BuildResult result;
+  result.network = describe(*network);
 
   setProfiles(*builder, *config, *network, request.profiles);
   if (request.sparsity) config->setFlag(nvinfer1::BuilderFlag::kSPARSE_WEIGHTS);

@@ -213,4 +213,9 @@ BuildResult Library::buildPlan(const BuildRequest& request, std::stop_token stop
   return build(request, entry.stop().get_token(), observer);
 }
 
+ParseResult Library::parseModel(const std::string& model, const std::string& modelPath) const {
+  const Builds::Entry entry;
+  return parse(model, modelPath);
+}
+
 }  // namespace node_tensorrt::tensorrt

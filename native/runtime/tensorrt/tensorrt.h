@@ -43,13 +43,30 @@ struct LayerDescription {
   std::vector<TensorDescription> outputs;
 };
 
-struct BuildResult {
-  std::shared_ptr<void> plan;  // TensorRT's own memory, not a copy
-  size_t planBytes = 0;
+struct NetworkDescription {
   std::vector<TensorDescription> inputs;
   std::vector<TensorDescription> outputs;
   std::vector<LayerDescription> layers;
+};
+
+struct BuildResult {
+  std::shared_ptr<void> plan;  // TensorRT's own memory, not a copy
+  size_t planBytes = 0;
+  NetworkDescription network;
   std::vector<std::string> warnings;  // TensorRT's, in order, without repetitions
+};
+
+// What the parser could not import, and why.
+struct ImportError {
+  int node = -1;     // index in its graph; -1: the parser names no node, or only by its name
+  std::string name;  // of the node
+  std::string op;
+  std::string reason;  // a sentence
+};
+
+struct ParseResult {
+  NetworkDescription network;
+  std::vector<ImportError> errors;  // empty: the model was imported
 };
 
 struct EngineOptions {
@@ -110,6 +127,11 @@ class Library {
   // soon in any case.
   BuildResult buildPlan(const BuildRequest& request, std::stop_token stop, BuildObserver& observer) const;
 
+  // Parses, on the calling thread, as buildPlan does, and compiles nothing. `model` and `modelPath` as in
+  // BuildRequest. The parser stops early: there may be more errors than it names. Throws Error with one of
+  // ERR_MODEL_NOT_FOUND, ERR_MODEL_INVALID, ERR_NO_GPU, ERR_OUT_OF_MEMORY, ERR_BUILD_FAILED.
+  ParseResult parseModel(const std::string& model, const std::string& modelPath) const;
+
   // Loads a plan onto a GPU. It is never allowed to run code of its own on the host. Throws Cancelled once
   // `stop` was requested, before or after TensorRT's part, and Error with one of ERR_NO_GPU,
   // ERR_ENGINE_INCOMPATIBLE, ERR_ENGINE_CORRUPT, ERR_OUT_OF_MEMORY, ERR_MODEL_UNSUPPORTED.
@@ -119,6 +141,7 @@ class Library {
  private:
   virtual BuildResult build(const BuildRequest& request, std::stop_token stop,
                             BuildObserver& observer) const = 0;
+  virtual ParseResult parse(const std::string& model, const std::string& modelPath) const = 0;
 };
 
 }  // namespace node_tensorrt::tensorrt
