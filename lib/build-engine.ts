@@ -427,7 +427,7 @@ function checkTypes(inputs: readonly DeclaredInput[]): void {
   );
 }
 
-function withTypeName({ name, type, dims }: NativeBuildResult['inputs'][number]): TensorInfo {
+export function withTypeName({ name, type, dims }: NativeBuildResult['inputs'][number]): TensorInfo {
   return { name, type: dataTypeFromOnnx(type) ?? null, dims };
 }
 
@@ -448,7 +448,7 @@ function parseTargets(target: unknown): number[] | undefined {
 }
 
 /** 89 for sm_89. */
-function numberOf({ computeCapability: [major, minor] }: NativeGpu): number {
+export function numberOf({ computeCapability: [major, minor] }: NativeGpu): number {
   return major * 10 + minor;
 }
 

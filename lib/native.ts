@@ -175,12 +175,30 @@ export interface NativeLayer {
   outputs: { name: string; type: number; dims: number[] }[];
 }
 
-export interface NativeBuildResult {
-  plan: ArrayBuffer;
+/** A network as TensorRT's parser imported it. */
+export interface NativeNetwork {
   /** `type` is the ONNX element type (0 where it has none here); -1 in `dims` is dynamic. */
   inputs: { name: string; type: number; dims: number[] }[];
   outputs: { name: string; type: number; dims: number[] }[];
   layers: NativeLayer[];
+}
+
+export interface NativeParseResult extends NativeNetwork {
+  /** What could not be imported, without what comes after it; empty where the network is complete. */
+  errors: {
+    /** Index in its graph; -1 where the parser does not say. */
+    node: number;
+    /** The node's, or ''. */
+    name: string;
+    /** Its operator without its domain, or ''. */
+    op: string;
+    /** A sentence. */
+    reason: string;
+  }[];
+}
+
+export interface NativeBuildResult extends NativeNetwork {
+  plan: ArrayBuffer;
   /** TensorRT's warnings, in order, without repetitions. */
   warnings: string[];
 }
@@ -244,6 +262,10 @@ export interface NativeBinding {
     request: NativeBuildRequest,
     onProgress: ((phase: string, step: number, steps: number) => void) | undefined,
   ): NativeBuild;
+  /** Parses on a thread of its own, and compiles nothing. */
+  parseModel(
+    request: Pick<NativeBuildRequest, 'library' | 'model' | 'modelPath'>,
+  ): Promise<NativeParseResult>;
   probeCuda(): NativeCuda;
   /** A folder to remove when the process exits, or this worker ends, before `disownDirectory(path)`. */
   ownDirectory(path: string): void;

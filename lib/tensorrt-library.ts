@@ -161,7 +161,7 @@ export interface LibraryRequest {
   /** A core library or its folder. */
   readonly libraryPath?: string | undefined;
   readonly runtime: 'auto' | 'tensorrt' | 'tensorrt-rtx';
-  /** The GPUs to compile for: 89 for sm_89. */
+  /** The GPUs to compile for: 89 for sm_89; none to parse only. */
   readonly targets: readonly number[];
   /** This machine's; undefined where it has none. */
   readonly gpu: number | undefined;
@@ -176,8 +176,9 @@ export interface LibraryRequest {
 function preferredFlavours({ runtime, targets, gpu }: LibraryRequest): Flavour[] {
   const tensorrt: Flavour[] = ['trt11', 'trt10'];
   if (runtime === 'tensorrt') return tensorrt;
-  if (runtime === 'tensorrt-rtx' || targets.some((target) => target !== gpu)) return ['rtx'];
-  if (!runsOn('rtx', `${Math.floor(gpu! / 10)}.${gpu! % 10}`)) return tensorrt;
+  if (runtime === 'tensorrt-rtx' || gpu === undefined || targets.some((target) => target !== gpu))
+    return ['rtx'];
+  if (!runsOn('rtx', `${Math.floor(gpu / 10)}.${gpu % 10}`)) return tensorrt;
   return gpu === 80 ? [...tensorrt, 'rtx'] : ['rtx', ...tensorrt];
 }
 

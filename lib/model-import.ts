@@ -1,0 +1,151 @@
+import { tmpdir } from 'node:os';
+import path from 'node:path';
+import { numberOf, withTypeName } from './build-engine.js';
+import type { LayerInfo, TensorInfo } from './engine.js';
+import { type NativeParseResult, native } from './native.js';
+import type { Flavour } from './nvidia-support.js';
+import { type GraphProto, type NodeProto, readModel, writeModel } from './onnx/model.js';
+import { captured, subgraphs } from './onnx/traverse.js';
+import { temporaryDirectory } from './temporary-directory.js';
+import { findTensorRT } from './tensorrt-library.js';
+
+/** A node that TensorRT can't import. */
+export interface ImportFailure {
+  /** The node's name; '' where it has none, or where the reason is no node's. */
+  readonly node: string;
+  /** e.g. 'com.microsoft.GroupQueryAttention'; '' where the reason is no node's. */
+  readonly operator: string;
+  /** A sentence. */
+  readonly reason: string;
+}
+
+/** What TensorRT's parser makes of an ONNX model. */
+export interface ModelImport {
+  readonly library: { readonly flavour: Flavour; readonly version: string };
+  /** The network that it would compile; null where a node can't be imported. */
+  readonly network: {
+    readonly inputs: readonly TensorInfo[];
+    readonly outputs: readonly TensorInfo[];
+    readonly layers: readonly LayerInfo[];
+  } | null;
+  /** Every node that can't be imported, but for those in `unchecked`. */
+  readonly failures: readonly ImportFailure[];
+  /** Nodes that need what a failing one computes, of a shape that the model doesn't record: their names or outputs. */
+  readonly unchecked: readonly string[];
+}
+
+/**
+ * Parses an ONNX file with TensorRT's own parser, whose list of supported operators promises more than it does. As the
+ * parser stops at the first node whose attributes or inputs it can't take, it is run again without the nodes that have
+ * failed, until it finds no other.
+ * @throws (rejects) TensorRTError ERR_MODEL_NOT_FOUND, ERR_MODEL_INVALID, ERR_LIBRARY_NOT_FOUND,
+ *   ERR_LIBRARY_UNSUPPORTED, ERR_NO_GPU (TensorRT parses only where there is a GPU; TensorRT-RTX does without),
+ *   ERR_OUT_OF_MEMORY; the signal's reason
+ */
+export async function importModel(
+  file: string,
+  options: {
+    libraryPath?: string;
+    runtime?: 'auto' | 'tensorrt' | 'tensorrt-rtx';
+    signal?: AbortSignal;
+  } = {},
+): Promise<ModelImport> {
+  const { libraryPath, runtime = 'auto', signal } = options;
+  const [here] = native().probeCuda().gpus;
+  const gpu = here && numberOf(here);
+  const library = await findTensorRT({ libraryPath, runtime, targets: gpu ? [gpu] : [], gpu });
+  const modelPath = path.resolve(file);
+  const parse = async (model: string): Promise<NativeParseResult> => {
+    signal?.throwIfAborted();
+    const parsed = await native().parseModel({ library: library.path, model, modelPath });
+    signal?.throwIfAborted();
+    return parsed;
+  };
+  const { flavour, version } = library;
+  const { errors, layers, inputs, outputs } = await parse(modelPath);
+  if (errors.length > 0) {
+    return { library: { flavour, version }, network: null, ...(await findFailures(file, errors, parse)) };
+  }
+  const network = {
+    inputs: inputs.map(withTypeName),
+    outputs: outputs.map(withTypeName),
+    layers: layers.map((layer) => ({ ...layer, outputs: layer.outputs.map(withTypeName) })),
+  };
+  return { library: { flavour, version }, network, failures: [], unchecked: [] };
+}
+
+/** What else fails, beside the nodes that the parser named first. */
+async function findFailures(
+  file: string,
+  errors: readonly ParserError[],
+  parse: (model: string) => Promise<NativeParseResult>,
+): Promise<Pick<ModelImport, 'failures' | 'unchecked'>> {
+  const model = await readModel(file);
+  const failed = new Map<NodeProto, ImportFailure>();
+  const others: ImportFailure[] = [];
+  let graph = model.graph;
+  const directory = temporaryDirectory(path.join(tmpdir(), 'node-tensorrt-'));
+  try {
+    for (let found = errors; found.length > 0; ) {
+      const before = failed.size;
+      for (const error of found) {
+        const node = failingNode(graph, error);
+        const domain = node?.opType === error.op && node.domain ? `${node.domain}.` : '';
+        const failure = { node: error.name, operator: domain + error.op, reason: error.reason };
+        if (!node) others.push(failure);
+        else if (!failed.has(node)) failed.set(node, failure);
+      }
+      // Of no node that could be left out: there is no further to go.
+      if (failed.size === before) break;
+      graph = withoutNodes(model.graph, failed);
+      if (graph.node.length === 0) break;
+      const reduced = path.join(directory.path, `${failed.size}.onnx`);
+      await writeModel({ ...model, graph }, reduced);
+      found = (await parse(reduced)).errors;
+    }
+  } finally {
+    await directory.remove();
+  }
+  const checked = new Set(graph.node);
+  return {
+    failures: [...model.graph.node.flatMap((node) => failed.get(node) ?? []), ...others],
+    unchecked: model.graph.node
+      .filter((node) => !checked.has(node) && !failed.has(node))
+      .map(({ name, output }) => name || (output[0] ?? '')),
+  };
+}
+
+type ParserError = NativeParseResult['errors'][number];
+
+/** The node of the graph that an error is of, or that holds the one that it is of. */
+function failingNode(graph: GraphProto, { node: index, name, op }: ParserError): NodeProto | undefined {
+  const matches = (node: NodeProto) => (node.name ?? '') === name && node.opType === op;
+  const at = graph.node[index];
+  if (at && matches(at)) return at;
+  const holds = (node: NodeProto): boolean =>
+    subgraphs(node).some((body) => body.node.some((inner) => matches(inner) || holds(inner)));
+  return graph.node.find(matches) ?? graph.node.find(holds);
+}
+
+/**
+ * The graph without some nodes. What they compute becomes an input where the model records its type and shape; nodes
+ * that need the rest go too.
+ */
+function withoutNodes(graph: GraphProto, removed: ReadonlyMap<NodeProto, unknown>): GraphProto {
+  const recorded = new Map(graph.valueInfo.map((value) => [value.name, value]));
+  const input = [...graph.input];
+  const gone = new Set<string>();
+  const lost = new Set<string>();
+  const node = graph.node.filter((candidate) => {
+    const isLost = [...candidate.input, ...captured(candidate)].some((name) => lost.has(name));
+    if (!isLost && !removed.has(candidate)) return true;
+    for (const name of candidate.output.filter((output) => output !== '')) {
+      gone.add(name);
+      const value = recorded.get(name);
+      if (value?.type?.tensorType?.shape) input.push(value);
+      else lost.add(name);
+    }
+    return false;
+  });
+  return { ...graph, input, node, output: graph.output.filter(({ name }) => !gone.has(name)) };
+}
