@@ -53,7 +53,9 @@ export async function importModel(
   const { libraryPath, runtime = 'auto', signal } = options;
   const [here] = native().probeCuda().gpus;
   const gpu = here && numberOf(here);
-  const library = await findTensorRT({ libraryPath, runtime, targets: gpu ? [gpu] : [], gpu });
+  const targets = gpu === undefined ? [] : [gpu];
+  const open = native().openTensorRT;
+  const library = await findTensorRT({ libraryPath, runtime, targets, gpu, open });
   const modelPath = path.resolve(file);
   const parse = async (model: string): Promise<NativeParseResult> => {
     signal?.throwIfAborted();
