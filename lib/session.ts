@@ -460,7 +460,7 @@ export class InferenceSession {
     }
     if (this.#profiles.length > 0) {
       const shapes = this.inputNames.map((name, i) => ({ name, dims: dims[i]! }));
-      const origin = this.device === 'cpu' ? 'options.shapes' : "the engine's shapes";
+      const origin = this.device === 'cpu' ? 'options.shapes' : 'the plan';
       requireProfile(this.#profiles, shapes, origin);
     }
 
