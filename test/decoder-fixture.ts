@@ -1,0 +1,97 @@
+import { readFileSync } from 'node:fs';
+import path from 'node:path';
+import { type InferenceSession, Tensor, type ValueMetadata } from 'node-tensorrt';
+
+const decoders = path.join(import.meta.dirname, 'fixtures/decoders');
+
+/** What PyTorch computed; test/fixtures/decoders/README.md says how. */
+export interface DecoderAnswers {
+  /** End-of-sequence tokens: never chosen. */
+  readonly suppressed: readonly number[];
+  readonly cases: readonly DecoderCase[];
+}
+
+export interface DecoderCase {
+  readonly prompt: readonly number[];
+  readonly greedy: readonly number[];
+  /** Of each step: by how much the best logit leads the second. */
+  readonly gaps: readonly number[];
+  readonly firstLogits: readonly number[];
+  readonly lastLogits: readonly number[];
+}
+
+/** `fixture` is WEIGHTS/EXPORT, such as 'llama/optimum'. */
+export function decoderModel(fixture: string): string {
+  return path.join(decoders, fixture, 'model.onnx');
+}
+
+export function decoderAnswers(fixture: string): DecoderAnswers {
+  return JSON.parse(readFileSync(path.join(decoders, fixture, '../expected.json'), 'utf8'));
+}
+
+/**
+ * The logits of each step's last position, float32 `[vocabulary]`: the prompt at once, then one token at a time, PyTorch's
+ * whatever the logits say, over the cache that the model returned.
+ */
+export async function* decode(
+  session: InferenceSession,
+  fixture: string,
+  { prompt, greedy }: DecoderCase,
+): AsyncGenerator<Float32Array> {
+  const int64 = (values: readonly number[], dims: number[]) =>
+    new Tensor('int64', BigInt64Array.from(values, BigInt), dims);
+  const capacity = session.inputNames.includes('write_indices') ? prompt.length + greedy.length : 0;
+  let cache: Record<string, Tensor> = Object.fromEntries(
+    session.inputMetadata
+      .filter(({ name }) => isCache(name))
+      .map((input) => {
+        const dims = cacheDims(input, fixture, capacity);
+        const values = new Float32Array(dims.reduce((product, dim) => product * dim, 1));
+        return [input.name, new Tensor('float32', values, dims)];
+      }),
+  );
+  let past = 0;
+  for (let step = 0; step < greedy.length; step++) {
+    const ids = step === 0 ? prompt : [greedy[step - 1]!];
+    const total = past + ids.length;
+    const feeds: Record<string, Tensor> = {
+      input_ids: int64(ids, [1, ids.length]),
+      attention_mask: int64(new Array(total).fill(1), [1, total]),
+      position_ids: int64(
+        ids.map((_, i) => past + i),
+        [1, ids.length],
+      ),
+      write_indices: int64([past], [1]),
+      nonpad_kv_seqlen: int64([total], [1]),
+      ...cache,
+    };
+    const results = await session.run(
+      Object.fromEntries(session.inputNames.map((name) => [name, feeds[name]!])),
+    );
+    const { data, dims } = results.logits!;
+    yield (data as Float32Array).subarray(-dims.at(-1)!);
+    cache = Object.fromEntries(Object.keys(cache).map((name) => [name, results[presentName(name)]!]));
+    past = total;
+  }
+}
+
+const isCache = (name: string) => name.startsWith('past_key_values.') || name.includes('_cache.');
+
+const presentName = (name: string) =>
+  name.startsWith('past_') ? name.replace('past_key_values', 'present') : `updated_${name}`;
+
+/** `[1, kvHeads, length, headDim]`, or `[1, length, kvHeads * headDim]`. */
+function cacheDims({ shape }: ValueMetadata, fixture: string, capacity: number): number[] {
+  const lengthAxis = shape.length - 2;
+  return shape.map((dim, axis) => {
+    if (axis === 0) return 1;
+    if (typeof dim === 'number') return dim;
+    return axis === lengthAxis ? capacity : headDim(fixture);
+  });
+}
+
+/** onnxruntime-genai's graphs give the head's size a symbolic name only. */
+function headDim(fixture: string): number {
+  const config = readFileSync(path.join(decoders, fixture, 'genai_config.json'), 'utf8');
+  return JSON.parse(config).model.decoder.head_size;
+}
