@@ -121,7 +121,7 @@ async function ranges(
     // Not of the model's making: what the user gave doesn't fit it, or the disk is full.
     if (!(error instanceof TensorRTError) || error.code === 'ERR_IO') throw error;
     const reason = `the model could not be run on the CPU (${error.code}): ${error.message}`;
-    return { report: { source: 'none', reason }, largest: new Map() };
+    return { report: { source: 'none', reason }, values: new Map() };
   }
 }
 

@@ -48,6 +48,12 @@ export const defaultMaxValue = 512;
  */
 const minValue = 16 * smallestNormalFloat16;
 
+/**
+ * A value whose elements all lie within this part of the largest is kept in FP32: of its 11 bits, FP16 would spend four
+ * on what they have in common. A large bias does that, and what follows may subtract it again.
+ */
+const minSpread = 16;
+
 /** What casting to 16 bits takes into account. */
 export interface CastOptions extends ExternalDataOptions {
   /**
@@ -106,7 +112,9 @@ export interface CastBfloat16Report extends CastReport {
  * - sums over many elements, powers and exponentials (softmax, normalisations, reductions …), unknown operators and
  *   bodies of control flow;
  * - nodes with weights beyond ±65504, or with an input or output that reached more than `maxValue` in
- *   `options.ranges`, or nothing but numbers that FP16 holds with few bits;
+ *   `options.ranges`, or nothing but numbers that FP16
+ *   holds, or tells apart, with few bits;
+ * - the last product before an output named logits: greedy decoding compares numbers there that FP16 makes equal;
  * - what was cast from 32- or 64-bit integers (positions, which FP16 counts exactly only to 2048), squares, products
  *   of dequantized values;
  * - what `options.keepFp32` names;
@@ -232,9 +240,11 @@ class Caster {
   readonly #integral = new Set<string>();
   readonly #dequantized = new Set<string>();
   readonly #softmax = new Set<string>();
-  /** Without ranges: what products give, and what follows them. */
+  /** What products give, and what follows nothing but that. */
   readonly #following = new Set<string>();
   readonly #masks = new Map<string, string>();
+  /** The products that a model's logits come from. */
+  readonly #makesLogits: ReadonlySet<NodeProto>;
   readonly #graphInputs: ReadonlySet<string>;
   readonly #graphOutputs: ReadonlySet<string>;
   #casts = 0;
@@ -269,11 +279,15 @@ class Caster {
       if (products.has(operatorName(node))) continue;
       for (const name of [...node.input, ...captured(node)]) this.#otherReaders.add(name);
     }
+    this.#makesLogits = productsOf(
+      graph,
+      [...this.#graphOutputs].filter((name) => /logits/i.test(name)),
+    );
     collectNames(graph, this.#names);
   }
 
   run() {
-    const plans = this.#graph.node.map((node) => this.#classify(node));
+    const plans = this.#graph.node.map((node) => this.#classify(this.#withoutNullCast(node)));
     this.#settle(plans);
     for (const plan of plans) this.#emit(plan);
     for (const name of this.#graphOutputs) this.#needHigh(name);
@@ -341,6 +355,13 @@ class Caster {
 
   // ---- which node computes in what ---------------------------------------------------------------------------------
 
+  /** A cast from float32 to float32, which exporters write, does nothing. */
+  #withoutNullCast(node: NodeProto): NodeProto {
+    const isNull =
+      operatorName(node) === 'Cast' && this.#typeOf(node) === float32 && castType(node) === float32;
+    return isNull ? { ...node, opType: 'Identity', attribute: [] } : node;
+  }
+
   #classify(node: NodeProto): Plan {
     const operator = operatorName(node);
     if (operator === 'Constant') this.#defineConstant(node);
@@ -395,6 +416,9 @@ class Caster {
       named && !named.cast
         ? 'options.keepFp32 names it'
         : (this.#opsetRefusal(operator) ??
+          (this.#makesLogits.has(node) && !named
+            ? 'logits are compared with each other: they are not rounded'
+            : undefined) ??
           this.#exactnessRefusal(plan) ??
           (named?.cast ? undefined : (this.#rangeRefusal(plan) ?? this.#unmeasuredRefusal(plan))));
     if (refusal !== undefined) {
@@ -415,7 +439,7 @@ class Caster {
     // What comes or goes in FP32 anyway is not rounded for nothing.
     plan.prefersHigh =
       delicate.has(operator) ||
-      plan.inputs.some((i) => this.#graphInputs.has(node.input[i]!)) ||
+      !this.#followsProducts(plan) ||
       node.output.some((name) => this.#graphOutputs.has(name));
   }
 
@@ -467,33 +491,44 @@ class Caster {
     ];
     for (const name of values) {
       if (this.#constants.has(name)) continue;
-      const largest = ranges.largest.get(name);
-      if (largest === undefined) return `the range of "${name}" could not be measured`;
+      const range = ranges.values.get(name);
+      if (range === undefined) return `the range of "${name}" could not be measured`;
+      const spread = range.most - range.least;
+      const largest = Math.max(range.most, -range.least);
       if (!(largest <= maxValue)) return `"${name}" reached ${printed(largest)}, beyond ${maxValue}`;
       if (largest > 0 && largest < minValue) {
         return `"${name}" reached no more than ${printed(largest)}, where FP16 has few bits`;
+      }
+      if (spread > 0 && spread < largest / minSpread) {
+        const { least, most } = range;
+        return `"${name}" lies between ${printed(least)} and ${printed(most)}, of which FP16 tells little apart`;
       }
     }
     return undefined;
   }
 
   /** Without ranges, sums and products of what isn't known to be small are not risked. */
-  #unmeasuredRefusal({ node, operator, inputs }: Plan): string | undefined {
+  #unmeasuredRefusal(plan: Plan): string | undefined {
+    const { node, operator } = plan;
     if (this.#ranges || this.#precision === 'bf16') return undefined;
     if (products.has(operator) || operator === 'Cast') return undefined;
     if (operator === 'Gather' && this.#isTable(node.input[0]!)) return undefined;
+    return this.#followsProducts(plan) ? undefined : 'it reads FP32, and the ranges of values are not known';
+  }
+
+  /** Does a node read nothing but what products give, and what follows them? */
+  #followsProducts({ node, operator, inputs }: Plan): boolean {
     // PyTorch guards a softmax with Where(IsNaN(p), 0, p). TensorRT's attention fusion wants the cast before that, and
     // fails to compile where it comes after; nothing is lost, for p lies in [0, 1] and only products read it next.
     const isGuard = operator === 'Where' && !this.#otherReaders.has(node.output[0]!);
     const follows = (name: string) => this.#following.has(name) || (isGuard && this.#softmax.has(name));
     const names = inputs.map((i) => node.input[i]!).filter((name) => !this.#constants.has(name));
-    return names.length > 0 && names.every(follows)
-      ? undefined
-      : 'it reads FP32, and the ranges of values are not known';
+    return names.length > 0 && names.every(follows);
   }
 
   /** Remembers of a node's outputs what decides about those that read them. */
-  #trace({ node, operator, inputs, kind }: Plan): void {
+  #trace(plan: Plan): void {
+    const { node, operator, inputs, kind } = plan;
     const name = node.output[0];
     if (!name) return;
     const variable = inputs.filter((i) => !this.#constants.has(node.input[i]!));
@@ -516,7 +551,8 @@ class Caster {
     }
     if (operator === 'Softmax' && this.#types.get(name) === float32) this.#softmax.add(name);
     const isTable = operator === 'Gather' && this.#constants.has(node.input[0]!);
-    if ((kind === 'low' || kind === 'either') && !isTable && operator !== 'Cast') {
+    const follows = products.has(operator) || this.#followsProducts(plan);
+    if ((kind === 'low' || kind === 'either') && follows && !isTable && operator !== 'Cast') {
       node.output.forEach((output, i) => {
         if (isTypedOutput(operator, i)) this.#following.add(output);
       });
@@ -765,6 +801,21 @@ class Caster {
   }
 }
 
+/** The last products before values, where only what works element by element comes after them. */
+function productsOf({ node: nodes }: GraphProto, values: string[]): Set<NodeProto> {
+  const makers = new Map(nodes.flatMap((node) => node.output.map((name) => [name, node] as const)));
+  const found = new Set<NodeProto>();
+  const seen = new Set(values);
+  for (const name of seen) {
+    const node = makers.get(name);
+    if (node && products.has(operatorName(node))) found.add(node);
+    else if (node && (elementWise.has(operatorName(node)) || node.opType === 'Cast')) {
+      for (const input of node.input) seen.add(input);
+    }
+  }
+  return found;
+}
+
 /** `*` stands for any characters; everything else for itself. */
 function pattern(text: string): RegExp {
   const parts = text.split('*').map((part) => part.replaceAll(/[\\^$.|?+()[\]{}]/g, '\\$&'));
@@ -773,6 +824,10 @@ function pattern(text: string): RegExp {
 
 function printed(value: number): string {
   return String(Number(value.toPrecision(3)));
+}
+
+function castType(node: NodeProto): number | undefined {
+  return outputType(node, 0, () => undefined);
 }
 
 function isFloat32Output(node: NodeProto, types: ReadonlyMap<string, number>): boolean {

@@ -32,7 +32,7 @@ export {
   tensorElements,
   tensorSize,
 } from './initializer.js';
-export { type MeasureOptions, measureRanges, type Ranges } from './measure-ranges.js';
+export { type Feeds, type MeasureOptions, measureRanges, type Range, type Ranges } from './measure-ranges.js';
 export * from './model.js';
 export { type RandomInputsOptions, randomInputs } from './random-inputs.js';
 export { buildResnet, type ResnetOptions } from './resnet.js';

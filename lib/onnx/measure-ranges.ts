@@ -17,8 +17,14 @@ const float32 = dataTypes.float32.onnx;
 /** How far the values of a model go. */
 export interface Ranges {
   readonly report: RangesReport;
-  /** The largest magnitude of every float32 value that was measured, by name; Infinity where it was not finite. */
-  readonly largest: ReadonlyMap<string, number>;
+  /** Of every float32 value that was measured, by name. */
+  readonly values: ReadonlyMap<string, Range>;
+}
+
+/** The least and the greatest element over all samples; infinite where one was not a number. Of no elements, 0 to 0. */
+export interface Range {
+  readonly least: number;
+  readonly most: number;
 }
 
 /** Inputs of one run, by name. */
@@ -51,11 +57,11 @@ export async function measureRanges(model: ModelProto, options: MeasureOptions =
   try {
     const file = await writeBeside(probed, temporary, options);
     await using session = await Session.create(file, { device: 'cpu' });
-    const largest = new Map<string, number>();
+    const values = new Map<string, Range>();
     let samples = 0;
     const feeds = calibration ?? randomInputs(model, { ...options, seed, samples: randomSamples });
     for await (const feed of feeds) {
-      await accumulate(session, feed, names, largest).catch((error) => {
+      await accumulate(session, feed, names, values).catch((error) => {
         // Those are about the caller's data, which goes by another name there.
         if (calibration && /^feeds\b/.test(error.message)) {
           error.message = error.message.replace('feeds', `options.calibration[${samples}]`);
@@ -67,8 +73,9 @@ export async function measureRanges(model: ModelProto, options: MeasureOptions =
     const report: RangesReport = calibration
       ? { source: 'calibration', samples }
       : { source: 'random', samples, seed };
+    for (const name of names) if (!values.has(name)) values.set(name, { least: 0, most: 0 });
     if (samples === 0) throw invalidArgValue('options.calibration', 'is empty.');
-    return { report, largest };
+    return { report, values };
   } finally {
     await rm(temporary, { recursive: true, force: true });
   }
@@ -78,7 +85,7 @@ async function accumulate(
   session: InferenceSession,
   feed: Feeds,
   names: readonly string[],
-  largest: Map<string, number>,
+  values: Map<string, Range>,
 ): Promise<void> {
   const probes = names.flatMap((_, i) => [probe('min', i), probe('max', i)]);
   const outputs = await session.run(feed, probes.length > 0 ? probes : session.outputNames);
@@ -88,9 +95,12 @@ async function accumulate(
       number,
     ];
     // Of a tensor without elements the maximum is below the minimum.
-    const magnitude = most < least ? 0 : Math.max(Math.abs(least), Math.abs(most));
-    const known = largest.get(name) ?? 0;
-    largest.set(name, Number.isNaN(magnitude) ? Number.POSITIVE_INFINITY : Math.max(known, magnitude));
+    if (most < least) return;
+    const known = values.get(name) ?? { least: Number.POSITIVE_INFINITY, most: Number.NEGATIVE_INFINITY };
+    values.set(name, {
+      least: Math.min(known.least, Number.isNaN(least) ? Number.NEGATIVE_INFINITY : least),
+      most: Math.max(known.most, Number.isNaN(most) ? Number.POSITIVE_INFINITY : most),
+    });
   });
 }
 

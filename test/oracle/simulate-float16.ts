@@ -9,3 +9,11 @@ export function simulateFloat16(file: string): Uint8Array {
     env: { ...process.env, PYTHONPATH: pythonOracle() },
   });
 }
+
+/** As {@link simulateFloat16}, of many models at once: paths of files. */
+export function simulateEachFloat16(files: readonly string[]): string[] {
+  execFileSync('python3', [path.join(import.meta.dirname, 'simulate_float16.py'), '--each', ...files], {
+    env: { ...process.env, PYTHONPATH: pythonOracle() },
+  });
+  return files.map((file) => `${file}.simulated`);
+}

@@ -2,6 +2,7 @@
 FP32 and rounded to FP16 and back. ONNX Runtime's own CPU kernels keep FP16 chains in FP32 and hide what FP16 does.
 
 usage: simulate_float16.py MODEL >OUT
+       simulate_float16.py --each MODEL...    each into MODEL.simulated
 """
 
 import sys
@@ -51,4 +52,8 @@ def simulate(model: onnx.ModelProto) -> onnx.ModelProto:
 
 
 if __name__ == "__main__":
-    sys.stdout.buffer.write(simulate(onnx.load(sys.argv[1])).SerializeToString())
+    if sys.argv[1] == "--each":
+        for path in sys.argv[2:]:
+            onnx.save(simulate(onnx.load(path)), path + ".simulated")
+    else:
+        sys.stdout.buffer.write(simulate(onnx.load(sys.argv[1])).SerializeToString())

@@ -1,0 +1,33 @@
+// Writes the models that make_modelopt_counts.py counts, and that test/e2e/precision.test.ts compares with them.
+import { copyFile, mkdir } from 'node:fs/promises';
+import path from 'node:path';
+import { buildBert, buildResnet, writeModel } from '../../dist/onnx/index.mjs';
+import { minilmDirectory } from '../../scripts/minilm.mjs';
+
+/** google-research/bert, BERT-Base. */
+const bertBase = {
+  model_type: 'bert',
+  vocab_size: 30522,
+  hidden_size: 768,
+  num_hidden_layers: 12,
+  num_attention_heads: 12,
+  intermediate_size: 3072,
+  max_position_embeddings: 512,
+  type_vocab_size: 2,
+};
+
+export const precisionModels = ['bert-base', 'llama', 'minilm', 'qwen3', 'resnet50'];
+
+/** Writes one of them; the same bytes every time. */
+export async function writePrecisionModel(name, file) {
+  const fixture = path.join(import.meta.dirname, '../fixtures/precision', `${name}.onnx`);
+  if (name === 'llama' || name === 'qwen3') await copyFile(fixture, file);
+  else if (name === 'minilm') await writeModel(await buildBert(await minilmDirectory()), file);
+  else await writeModel(name === 'resnet50' ? await buildResnet() : await buildBert(bertBase), file);
+}
+
+if (process.argv[1] === import.meta.filename) {
+  const [, , folder] = process.argv;
+  await mkdir(folder, { recursive: true });
+  for (const name of precisionModels) await writePrecisionModel(name, path.join(folder, `${name}.onnx`));
+}
