@@ -3,7 +3,7 @@ import { closeSync, constants, openSync, readSync } from 'node:fs';
 import { setImmediate as nextTurn } from 'node:timers/promises';
 import { isDeepStrictEqual } from 'node:util';
 import { writeAtomically } from './atomic-file.js';
-import { type DataType, dataTypes } from './data-type.js';
+import { type DataType, dataTypeFromOnnx, dataTypes } from './data-type.js';
 import { invalidArgType, TensorRTError } from './errors.js';
 import type { Flavour } from './nvidia-support.js';
 import type { CastBfloat16Report, CastFloat16Report } from './onnx/cast-precision.js';
@@ -105,6 +105,11 @@ interface FileBytes {
   readonly plan: Uint8Array;
 }
 
+interface Bindings {
+  readonly inputs: readonly EngineTensor[];
+  readonly outputs: readonly EngineTensor[];
+}
+
 interface Contents {
   readonly manifest: EngineManifest;
   readonly layers: readonly LayerInfo[];
@@ -141,6 +146,8 @@ export class Engine {
   /** The file's bytes: what comes before the plan (nothing, if it is a bare one), and the plan. */
   #file: FileBytes | undefined;
   readonly #contents: Contents | undefined;
+  /** Of a bare plan. */
+  #bindings: Bindings | undefined;
   /** Whether {@link buildEngine} found it in its cache, and compiled nothing. */
   readonly fromCache: boolean;
 
@@ -153,7 +160,8 @@ export class Engine {
   /**
    * Reads an engine file, or its bytes, which are copied. The container is checked whole (magic, version, lengths,
    * SHA-256) before anything in it is used. A bare TensorRT plan can run code of its maker's choice when TensorRT
-   * loads it, and carries no checksum: it needs `trusted`.
+   * loads it, and carries no checksum: it needs `trusted`. What its inputs and outputs are, TensorRT says where there
+   * is a GPU that can run it.
    * @throws (rejects) TensorRTError ERR_ENGINE_CORRUPT, ERR_ENGINE_INCOMPATIBLE, ERR_MODEL_NOT_FOUND, ERR_IO;
    *   TypeError ERR_INVALID_ARG_TYPE
    */
@@ -165,7 +173,11 @@ export class Engine {
     const [bytes, hash] = isPath ? await readHashed(file) : await hashed(new Uint8Array(file));
     const label = isPath ? file : 'The engine';
     if (planMagics.includes(Buffer.from(bytes.subarray(0, 4)).toString('latin1'))) {
-      if (options.trusted === true) return new Engine({ head: new Uint8Array(), plan: bytes }, undefined);
+      if (options.trusted === true) {
+        const engine = new Engine({ head: new Uint8Array(), plan: bytes }, undefined);
+        engine.#bindings = await readBindings(engine);
+        return engine;
+      }
       throw new TensorRTError(
         'ERR_ENGINE_CORRUPT',
         `${label} is a bare TensorRT plan, not an engine file of node-tensorrt: it has no checksum. ` +
@@ -221,8 +233,9 @@ export class Engine {
     return Engine.assemble(changed, layers, this.#live().plan, this.fromCache);
   }
 
-  /** @throws TensorRTError ERR_ENGINE_INCOMPATIBLE for a bare plan, which says nothing about itself */
+  /** @throws TensorRTError ERR_ENGINE_INCOMPATIBLE for a bare plan that this machine can't run */
   get inputs(): readonly EngineTensor[] {
+    if (this.#bindings) return this.#bindings.inputs;
     const { inputs, profiles } = this.manifest;
     return inputs.map((input) => ({
       ...input,
@@ -230,8 +243,9 @@ export class Engine {
     }));
   }
 
-  /** @throws TensorRTError ERR_ENGINE_INCOMPATIBLE for a bare plan, which says nothing about itself */
+  /** @throws TensorRTError ERR_ENGINE_INCOMPATIBLE for a bare plan that this machine can't run */
   get outputs(): readonly EngineTensor[] {
+    if (this.#bindings) return this.#bindings.outputs;
     return this.manifest.outputs.map((output) => ({ ...output, profiles: [] }));
   }
 
@@ -300,6 +314,36 @@ export class Engine {
       'ERR_ENGINE_INCOMPATIBLE',
       'This engine is a bare TensorRT plan, which does not say what it holds. Save engines with Engine.save().',
     );
+  }
+}
+
+/** What TensorRT says of a bare plan; undefined where no GPU and library here can run it. */
+async function readBindings(engine: Engine): Promise<Bindings | undefined> {
+  const { findGpu } = await import('./gpu.js');
+  const { loadEngine } = await import('./load-engine.js');
+  const { native } = await import('./native.js');
+  try {
+    const session = new (native().NativeSession)({ concurrency: 1, maxQueue: 1 });
+    const request = {
+      engine,
+      gpu: findGpu(0),
+      libraryPath: undefined,
+      cudaGraph: false,
+      deviceOutputs: false,
+    };
+    const loaded = await loadEngine(session, request);
+    if (!loaded) return undefined;
+    await session.close();
+    const describe = ({ name, type, shape }: (typeof loaded.inputs)[number]): EngineTensor => ({
+      name,
+      type: dataTypeFromOnnx(type) ?? null,
+      dims: shape.map((size) => (typeof size === 'number' ? size : -1)),
+      profiles: loaded.profiles.flatMap((profile) => rangeOf(profile, name) ?? []),
+    });
+    return deepFreeze({ inputs: loaded.inputs.map(describe), outputs: loaded.outputs.map(describe) });
+  } catch (error) {
+    if (error instanceof TensorRTError) return undefined;
+    throw error;
   }
 }
 

@@ -41,10 +41,12 @@ run(
     'node_modules/vitest/vitest.mjs',
     'run',
     ...['session', 'tensor', 'build-engine'].map((name) => `test/unit/${name}.test.ts`),
+    'test/e2e/gpu-session.test.ts',
   ],
   {
     ...options,
     LD_PRELOAD: preload,
+    NODE_TENSORRT_STAND_IN: path.join(root, `build/${variant}-tests/stand_in`),
     NODE_TENSORRT_BINARY: path.join(root, `build/${variant}/Release/node_tensorrt.node`),
   },
 );

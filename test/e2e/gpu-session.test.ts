@@ -9,7 +9,7 @@ import { promisify } from 'node:util';
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
 
 const root = path.join(import.meta.dirname, '../..');
-const standIn = path.join(root, 'build/addon-tests/stand_in');
+const standIn = process.env.NODE_TENSORRT_STAND_IN ?? path.join(root, 'build/addon-tests/stand_in');
 // Without GoogleTest it is not built, which `npm test` says.
 const onStandIn = existsSync(path.join(standIn, 'cuda/libcuda.so.1')) ? describe : describe.skip;
 const flavours = ['trt10', 'trt11', 'rtx'] as const;
@@ -372,6 +372,30 @@ onStandIn('StandIn: a session on a GPU', () => {
       expect(await run(flavour, load, { STAND_IN_CUDA_DEVICES: 'none' })).toMatch(/^ERR_NO_GPU: /);
     }
     delete process.env.NODE_TENSORRT_TEST_ENGINE;
+  });
+
+  test('a bare plan that is trusted says what it holds, and runs', async () => {
+    const found = await run('trt10', async ({ trt, fixture, sines, failure }) => {
+      const shapes = { x: { min: [1, 4], opt: [2, 4], max: [8, 4] } };
+      const built = await trt.buildEngine(fixture('linear.onnx'), {
+        precision: 'fp32',
+        cache: false,
+        shapes,
+      });
+      const plan = await trt.Engine.load(built.plan(), { trusted: true });
+      const gpu = await trt.InferenceSession.create(plan);
+      const { y } = await gpu.run({ x: sines(2, 4) });
+      const { inputs, outputs } = plan;
+      const expected = [built.inputs, built.outputs];
+      return {
+        found: [inputs, outputs],
+        expected,
+        dims: y!.dims,
+        outside: await failure(gpu.run({ x: sines(9, 4) })),
+      };
+    });
+    expect(found.found).toEqual(found.expected);
+    expect(found).toMatchObject({ dims: [2, 3], outside: expect.stringMatching(/^ERR_SHAPE_MISMATCH/) });
   });
 
   test('keeps what TensorRT-RTX compiled when it first ran a plan, by GPU and version', async () => {
