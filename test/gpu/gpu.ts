@@ -53,6 +53,8 @@ export function agreement(actual: TensorLike, expected: TensorLike): { cosine: n
   const a = Array.from(actual.data as unknown as ArrayLike<number>, Number);
   const b = Array.from(expected.data as unknown as ArrayLike<number>, Number);
   if (a.length !== b.length) throw new Error(`${a.length} elements where ${b.length} were expected`);
+  // Zeros have no direction: ReLU can leave nothing else.
+  if ([...a, ...b].every((value) => value === 0)) return { cosine: 1, relative: 0 };
   let dot = 0;
   let aa = 0;
   let bb = 0;
