@@ -48,7 +48,10 @@ export class OnnxRuntimePeer {
     );
   }
 
-  /** A session on 'cpu', or on a GPU ('cuda:1') through its CUDA execution provider. */
+  /**
+   * A session on 'cpu', or on a GPU ('cuda:1') through its CUDA execution provider.
+   * @throws (rejects) TensorRTError ERR_LIBRARY_UNSUPPORTED
+   */
   async createSession(
     model: string,
     feeds: Readonly<Record<string, TensorLike>>,
@@ -59,6 +62,12 @@ export class OnnxRuntimePeer {
     const session = await InferenceSession.create(model, {
       executionProviders: [device === 'cpu' ? 'cpu' : { name: 'cuda', deviceId }],
       ...(threads === undefined ? {} : { intraOpNumThreads: threads }),
+    }).catch((cause: Error) => {
+      throw new TensorRTError(
+        'ERR_LIBRARY_UNSUPPORTED',
+        `onnxruntime-node, to compare with, can't run this model on ${device}: ${cause.message}`,
+        { cause },
+      );
     });
     const theirs = Object.fromEntries(
       Object.entries(feeds).map(([name, { type, dims, data }]) => [name, new Tensor(type, data, dims)]),

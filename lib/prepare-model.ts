@@ -1,8 +1,9 @@
 import { createHash, type Hash } from 'node:crypto';
 import { mkdir, symlink, writeFile } from 'node:fs/promises';
 import path from 'node:path';
-import { type DataType, dataTypeFromOnnx, dataTypes } from './data-type.js';
+import { dataTypeFromOnnx, dataTypes } from './data-type.js';
 import { TensorRTError } from './errors.js';
+import { declaredInputs } from './model-inputs.js';
 import { onModelThread, runOnModelThread } from './model-thread.js';
 import {
   type CastBfloat16Report,
@@ -123,18 +124,6 @@ async function ranges(
     const reason = `the model could not be run on the CPU (${error.code}): ${error.message}`;
     return { report: { source: 'none', reason }, values: new Map() };
   }
-}
-
-function declaredInputs(model: ModelProto): DeclaredInput[] {
-  const weights = new Set(model.graph.initializer.map((tensor) => tensor.name));
-  return model.graph.input
-    .filter(({ name }) => !weights.has(name))
-    .map(({ name, type }) => {
-      const elemType = type?.tensorType?.elemType;
-      const dataType: DataType | undefined = elemType === undefined ? undefined : dataTypeFromOnnx(elemType);
-      const shape = type?.tensorType?.shape?.dim.map((dim) => dim.dimValue ?? dim.dimParam ?? '') ?? [];
-      return { name, type: dataType, shape };
-    });
 }
 
 /** TensorRT's own errors about these name neither the cause nor, at times, the input. */

@@ -18,6 +18,7 @@ import { Engine, isEngineFile } from '../engine.js';
 import { invalidArgValue, TensorRTError } from '../errors.js';
 import type { LatencyStatistics } from '../latency-statistics.js';
 import { mlperfLog, type Scenario } from '../mlperf-log.js';
+import { modelInputs } from '../model-inputs.js';
 import { OnnxRuntimePeer } from '../onnxruntime-peer.js';
 import { resetPeakMemory, residentMemory } from '../resident-memory.js';
 import { InferenceSession, type SessionOptions, type ValueMetadata } from '../session.js';
@@ -103,10 +104,13 @@ interface Row {
   readonly loadMs: number;
   readonly samplesPerSecond: number;
   /**
-   * Physical memory that came with the session and its first queries, without their inputs, at most; bytes. With the
-   * first session come the runtime's libraries. Absent where the system doesn't say, and for a peer, which shares them.
+   * Physical memory that came with the session and its first queries, at most; bytes. With the first session come the
+   * runtime's libraries, with a build all that it takes. Absent where the system doesn't say, and for a peer, which
+   * shares the libraries.
    */
   readonly hostBytes?: number;
+  /** The session's memory on the GPU: weights, activations, inputs and outputs; bytes. */
+  readonly deviceBytes?: number;
   readonly result: BenchmarkResult;
   readonly warnings: readonly string[];
 }
@@ -122,7 +126,7 @@ interface BatchReport {
 
 interface Contestant
   extends BenchmarkTarget,
-    Pick<Row, 'name' | 'version' | 'runtime' | 'loadMs' | 'hostBytes'> {}
+    Pick<Row, 'name' | 'version' | 'runtime' | 'loadMs' | 'hostBytes' | 'deviceBytes'> {}
 
 type Settings = ReturnType<typeof readFlags>;
 
@@ -220,17 +224,19 @@ async function benchBatch(
   peer: OnnxRuntimePeer | undefined,
 ): Promise<{ report: BatchReport; began: { initStop: number; runStart: number } }> {
   const { device, threads, concurrency, precision, durationMs, warmupMs } = settings;
+  const inputs = await makeInputs(await inputsOf(model), batch, settings);
   const loading = watchLoading();
   const session = await InferenceSession.create(model, {
     device,
     concurrency,
     ...(threads === undefined ? {} : { threads }),
     ...(precision === undefined ? {} : { precision }),
+    // What is compiled for a GPU is compiled for these shapes, and no others.
+    ...(model instanceof Engine ? {} : { shapes: inputs.dynamic }),
   });
   const loadMs = loading.milliseconds();
   const disposables: { dispose(): Promise<void> }[] = [session];
   try {
-    const inputs = await makeInputs(session.inputMetadata, batch, settings);
     const initStop = Date.now();
     const target: BenchmarkTarget = {
       async run() {
@@ -244,15 +250,16 @@ async function benchBatch(
       },
     };
     await warmUp(target, warmupMs, concurrency);
-    const peakBytes = loading.peakBytes();
-    const inputBytes = Object.values(inputs.feeds).reduce((sum, { byteLength }) => sum + byteLength, 0);
+    const hostBytes = loading.peakBytes();
+    const { memory } = session.stats();
     const contestants: Contestant[] = [
       {
         name: 'node-tensorrt',
         version,
         runtime: session.runtime,
         loadMs,
-        ...(peakBytes === undefined ? {} : { hostBytes: Math.max(peakBytes - inputBytes, 0) }),
+        ...(hostBytes === undefined ? {} : { hostBytes }),
+        ...(memory ? { deviceBytes: memory.weights + memory.activations + memory.io } : {}),
         run: target.run,
       },
     ];
@@ -311,12 +318,19 @@ function watchLoading() {
 interface Inputs {
   /** Samples in a query. */
   readonly batch: number;
+  /** Shapes of the inputs that have dynamic dimensions. */
+  readonly dynamic: Readonly<Record<string, Dims>>;
   readonly feeds: Readonly<Record<string, Tensor>>;
+}
+
+async function inputsOf(model: string | Engine): Promise<readonly DeclaredInput[]> {
+  if (typeof model === 'string') return modelInputs(model);
+  return model.inputs.map(({ name, type, dims }) => ({ name, type: type ?? undefined, shape: dims }));
 }
 
 /** Inputs of the shapes that flags, batch size and the names of dimensions ask for. */
 async function makeInputs(
-  declared: readonly ValueMetadata[],
+  declared: readonly DeclaredInput[],
   wanted: number | undefined,
   { sources, shapes }: Settings,
 ): Promise<Inputs> {
@@ -326,13 +340,13 @@ async function makeInputs(
   const given = new Map<string, Tensor>();
   for (const input of declared) {
     const source = sources.get(input.name);
-    if (source !== undefined) given.set(input.name, await readInput(input, source));
+    if (source !== undefined) given.set(input.name, await readInput(tensorInput(input), source));
   }
   const dims = new Map([...shapes, ...[...given].map(([name, tensor]) => [name, tensor.dims] as const)]);
   const { batch, profile } = batchedShapes(declared, wanted, dims);
   const feeds: Record<string, Tensor> = {};
   for (const input of declared) {
-    const { name, type } = input;
+    const { name, type } = tensorInput(input);
     const wantedDims = profile.get(name)!;
     const tensor = given.get(name) ?? randomTensor(type, wantedDims);
     if (tensor.dims.join() !== wantedDims.join()) {
@@ -343,8 +357,21 @@ async function makeInputs(
     }
     feeds[name] = tensor;
   }
-  return { batch, feeds };
+  const dynamic = declared.filter(({ shape }) => shape.some(isDynamic));
+  return {
+    batch,
+    feeds,
+    dynamic: Object.fromEntries(dynamic.map(({ name }) => [name, profile.get(name)!])),
+  };
 }
+
+function tensorInput({ name, type, shape }: DeclaredInput): ValueMetadata {
+  if (type) return { name, isTensor: true, type, shape };
+  throw new TensorRTError('ERR_MODEL_UNSUPPORTED', `The input "${name}" is no tensor of a type known here.`);
+}
+
+/** A name, or -1. */
+const isDynamic = (size: number | string) => typeof size === 'string' || size < 0;
 
 /**
  * Every input's shape at a batch size. The batch dimension is the one that leads, by its name or first: wherever that
@@ -358,7 +385,7 @@ export function batchedShapes(
   const leading = inputs
     .filter(({ shape }) => shape.length > 0)
     .map(({ name, shape }) => ({ name, size: shape[0]! }));
-  const dynamic = leading.filter(({ size }) => typeof size !== 'number');
+  const dynamic = leading.filter(({ size }) => isDynamic(size));
   const led = dynamic.find(({ size }) => /batch|^[nb]$/i.test(String(size))) ?? dynamic[0];
   const ranges = Object.fromEntries(
     [...given].map(([name, dims]) => [name, { min: dims, opt: dims, max: dims }]),
@@ -376,7 +403,8 @@ export function batchedShapes(
     return { batch, profile: new Map(inputs.map((input) => [input.name, shapeOf(input)])) };
   }
   const batch = wanted ?? given.get(led.name)?.[0] ?? 1;
-  const isBatch = (size: number | string, i: number) => size === led.size && (size !== '' || i === 0);
+  const isBatch = (size: number | string, i: number) =>
+    size === led.size && ((size !== '' && size !== -1) || i === 0);
   const profile = inputs.map((input): [string, Dims] => [
     input.name,
     shapeOf(input).map((size, i) => (isBatch(input.shape[i]!, i) ? batch : size)),
@@ -400,13 +428,14 @@ function printReport({ batch, rows, ratioOfMedians, why }: BatchReport): void {
   print(`batch ${batch}, on ${ours.device} (${why})`);
   print(
     table(
-      ['', 'queries/s', 'samples/s', 'queries', 'host memory', 'loaded in'],
-      rows.map(({ name, runtime, result, samplesPerSecond, hostBytes, loadMs }) => [
+      ['', 'queries/s', 'samples/s', 'queries', 'host memory', 'GPU memory', 'loaded in'],
+      rows.map(({ name, runtime, result, samplesPerSecond, hostBytes, deviceBytes, loadMs }) => [
         `${name} (${runtime.name} ${runtime.version})`,
         figure(result.queriesPerSecond),
         figure(samplesPerSecond),
         String(result.queries),
         hostBytes === undefined ? '' : bytes(hostBytes),
+        deviceBytes === undefined ? '' : bytes(deviceBytes),
         `${(loadMs / 1000).toFixed(2)} s`,
       ]),
     ),

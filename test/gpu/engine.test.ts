@@ -1,6 +1,6 @@
 import { readFile, writeFile } from 'node:fs/promises';
 import path from 'node:path';
-import { buildEngine, Engine, InferenceSession, type SessionOptions, Tensor } from 'node-tensorrt';
+import { buildEngine, Engine, InferenceSession, Tensor } from 'node-tensorrt';
 import { beforeAll, expect, test } from 'vitest';
 import {
   describeOnGpu,
@@ -101,7 +101,7 @@ describeOnGpu('an engine built for the GPU that is here', () => {
       device: 'cuda',
       shapes,
       cache,
-    } as SessionOptions);
+    });
     requireAgreement(await session.run(feeds), expected, tolerance.fp16);
   });
 });

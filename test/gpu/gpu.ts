@@ -48,7 +48,7 @@ export const tolerance = {
   fp16: { cosine: 0.999, relative: 5e-2 },
 } as const;
 
-/** Cosine of the angle between two tensors, and their largest difference over the largest magnitude expected. */
+/** Cosine of the angle between two tensors (1 for zeros), and their largest difference over the largest magnitude expected. */
 export function agreement(actual: TensorLike, expected: TensorLike): { cosine: number; relative: number } {
   const a = Array.from(actual.data as unknown as ArrayLike<number>, Number);
   const b = Array.from(expected.data as unknown as ArrayLike<number>, Number);
@@ -67,6 +67,7 @@ export function agreement(actual: TensorLike, expected: TensorLike): { cosine: n
     difference = Math.max(difference, Math.abs(a[i]! - b[i]!));
     largest = Math.max(largest, Math.abs(b[i]!));
   }
+  if (aa === 0 && bb === 0) return { cosine: 1, relative: 0 };
   return { cosine: dot / Math.sqrt(aa * bb), relative: difference / largest };
 }
 

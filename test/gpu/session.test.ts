@@ -1,4 +1,4 @@
-import { InferenceSession, type SessionOptions, Tensor } from 'node-tensorrt';
+import { InferenceSession, Tensor } from 'node-tensorrt';
 import { buildBert, buildResnet, GraphBuilder, serializeModel } from 'node-tensorrt/onnx';
 import { expect, test } from 'vitest';
 import { describeOnGpu, fixture, randomElements, requireAgreement, tolerance } from './gpu.js';
@@ -73,12 +73,12 @@ describeOnGpu('a session on a GPU', () => {
       ...onGpu,
       shapes,
       cudaGraph: false,
-    } as SessionOptions);
+    });
     await using graphs = await InferenceSession.create(linear, {
       ...onGpu,
       shapes,
       cudaGraph: true,
-    } as SessionOptions);
+    });
     for (const rows of [8, 8, 8, 2, 8, 2, 2, 16, 8]) {
       const feeds = { x: x(rows, rows) };
       requireAgreement(await graphs.run(feeds), await plain.run(feeds), { cosine: 1 - 1e-9, relative: 1e-6 });
@@ -93,7 +93,7 @@ describeOnGpu('a session on a GPU', () => {
       ...onGpu,
       shapes,
       preferredOutputLocation: 'cuda',
-    } as SessionOptions);
+    });
     let { y } = await session.run({ x: x(3) });
     expect(y!.location).toBe('cuda');
     for (let i = 0; i < 3; i++) ({ y } = await session.run({ x: y! }));
