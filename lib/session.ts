@@ -235,6 +235,7 @@ export class InferenceSession {
     }
     checkOptions(options, 'options', sessionOptionNames, laterSessionOptions);
     const settings = readOptions(options);
+    if (model instanceof Engine) refuseBuildOptions(options);
     const { signal } = settings;
     signal?.throwIfAborted();
     if (typeof model === 'string' && model.includes('\0')) {
@@ -558,6 +559,20 @@ function readOptions(options: SessionOptions): Settings {
     profiles: parseShapes(options.shapes),
     signal,
   };
+}
+
+/** An engine's shapes and types are decided; an option that says otherwise must not be passed over. */
+function refuseBuildOptions(options: SessionOptions): void {
+  const used = ['libraryPath', 'signal', 'onProgress', 'cache'];
+  const given = buildOptionNames.find(
+    (name) => !used.includes(name) && (options as Record<string, unknown>)[name] !== undefined,
+  );
+  if (given) {
+    throw invalidArgValue(
+      `options.${given}`,
+      'is for compiling a model, and an Engine is compiled already: give it to buildEngine.',
+    );
+  }
 }
 
 /** The engine and the GPU to run it on; or, where it may be the CPU, why it is not a GPU. */

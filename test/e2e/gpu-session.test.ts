@@ -385,16 +385,19 @@ onStandIn('StandIn: a session on a GPU', () => {
       const plan = await trt.Engine.load(built.plan(), { trusted: true });
       const gpu = await trt.InferenceSession.create(plan);
       const { y } = await gpu.run({ x: sines(2, 4) });
+      const late = await failure(trt.InferenceSession.create(plan, { shapes }));
       const { inputs, outputs } = plan;
       const expected = [built.inputs, built.outputs];
       return {
         found: [inputs, outputs],
         expected,
+        late,
         dims: y!.dims,
         outside: await failure(gpu.run({ x: sines(9, 4) })),
       };
     });
     expect(found.found).toEqual(found.expected);
+    expect(found.late).toMatch(/^ERR_INVALID_ARG_VALUE: options.shapes is for compiling/);
     expect(found).toMatchObject({ dims: [2, 3], outside: expect.stringMatching(/^ERR_SHAPE_MISMATCH/) });
   });
 
