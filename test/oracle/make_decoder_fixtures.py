@@ -43,7 +43,7 @@ FIXTURES = REPOSITORY / "test" / "fixtures" / "decoders"
 
 VOCABULARY = 320
 SPECIAL_TOKENS = ["<pad>", "<s>", "</s>", "<|im_start|>", "<|im_end|>"]
-PAD, BOS, EOS, _, TURN_END = range(len(SPECIAL_TOKENS))
+PAD, BOS, EOS, TURN_END = 0, 1, 2, 4
 CHAT_TEMPLATE = (
     "{% for message in messages %}<|im_start|>{{ message['role'] }}\n{{ message['content'] }}<|im_end|>\n{% endfor %}"
     "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
@@ -61,8 +61,17 @@ CLEAR_GAP = 0.005  # between the two best logits of a step: far above FP32's noi
 DISTINCT_TOKENS = 12  # of 40: the text doesn't merely repeat itself
 TOLERANCE = 1e-4
 
-shape = {"vocab_size": VOCABULARY, "num_hidden_layers": 2, "bos_token_id": BOS, "eos_token_id": EOS, "pad_token_id": PAD}
-decoder = {**shape, "hidden_size": 64, "intermediate_size": 128, "num_attention_heads": 4, "max_position_embeddings": 512}
+decoder = {
+    "vocab_size": VOCABULARY,
+    "hidden_size": 64,
+    "intermediate_size": 128,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+    "max_position_embeddings": 512,
+    "bos_token_id": BOS,
+    "eos_token_id": EOS,
+    "pad_token_id": PAD,
+}
 
 # Weights → configuration, exports. Exports of one set of weights share one expected.json.
 WEIGHTS = {
@@ -87,7 +96,10 @@ WEIGHTS = {
         ),
         ["optimum", "genai"],
     ),
-    "qwen2": (transformers.Qwen2Config(**decoder, num_key_value_heads=2, tie_word_embeddings=True), ["optimum", "genai"]),
+    "qwen2": (
+        transformers.Qwen2Config(**decoder, num_key_value_heads=2, tie_word_embeddings=True),
+        ["optimum", "genai"],
+    ),
     "qwen3": (
         transformers.Qwen3Config(**decoder, num_key_value_heads=2, head_dim=32, tie_word_embeddings=True),
         ["optimum", "genai"],
@@ -98,13 +110,16 @@ WEIGHTS = {
         ),
         ["optimum"],
     ),
-    "mistral": (transformers.MistralConfig(**decoder, num_key_value_heads=2, sliding_window=None), ["optimum", "genai"]),
+    "mistral": (
+        transformers.MistralConfig(**decoder, num_key_value_heads=2, sliding_window=None),
+        ["optimum", "genai"],
+    ),
     "mistral-window": (transformers.MistralConfig(**decoder, num_key_value_heads=2, sliding_window=16), ["optimum"]),
     "qwen2-window": (
         transformers.Qwen2Config(
             **decoder, num_key_value_heads=2, use_sliding_window=True, sliding_window=16, max_window_layers=1
         ),
-        ["optimum", "genai"],
+        ["optimum", "genai-full-cache"],
     ),
     "phi3": (
         transformers.Phi3Config(**decoder, original_max_position_embeddings=512, sliding_window=None),
@@ -270,7 +285,19 @@ def optimum(checkpoint, folder, config_class=None):
 
 
 def genai(checkpoint, folder, python, precision="fp32", *options):
-    command = [python, "-m", "onnxruntime_genai.models.builder", "-i", checkpoint, "-o", folder, "-p", precision, "-e", "cpu"]
+    command = [
+        python,
+        "-m",
+        "onnxruntime_genai.models.builder",
+        "-i",
+        checkpoint,
+        "-o",
+        folder,
+        "-p",
+        precision,
+        "-e",
+        "cpu",
+    ]
     with tempfile.TemporaryDirectory() as cache:
         command += ["-c", cache]
         if options:
@@ -310,11 +337,10 @@ def dynamo(checkpoint, folder, opset, bare):
     ALL_MASK_ATTENTION_FUNCTIONS.register("sdpa", sdpa_mask_without_vmap)
     model = transformers.AutoModelForCausalLM.from_pretrained(checkpoint, attn_implementation="sdpa").eval()
     config = model.config
-    batch, sequence, past, total = (
-        torch.export.Dim(name)
-        for name in ("batch_size", "sequence_length", "past_sequence_length", "total_sequence_length")
-    )
-    cache = [torch.zeros(2, config.num_key_value_heads, 5, config.head_dim) for _ in range(2 * config.num_hidden_layers)]
+    batch, sequence, past = map(torch.export.Dim, ("batch_size", "sequence_length", "past_sequence_length"))
+    cache = [
+        torch.zeros(2, config.num_key_value_heads, 5, config.head_dim) for _ in range(2 * config.num_hidden_layers)
+    ]
     masked = (None, None) if bare else (torch.ones(2, 8, dtype=torch.int64), torch.arange(5, 8).repeat(2, 1))
     masked_axes = (None, None) if bare else ({0: batch, 1: torch.export.Dim.DYNAMIC}, {0: batch, 1: sequence})
     folder.mkdir(parents=True)
@@ -386,7 +412,9 @@ def scatter(checkpoint, folder, flat):
     angles = torch.outer(torch.arange(config.max_position_embeddings).float(), model.model.rotary_emb.inv_freq)
     tables = [constant("cos", angles.cos().numpy()), constant("sin", angles.sin().numpy())]
     rotate = lambda x, number: op("RotaryEmbedding", [x, *tables, positions], **({"num_heads": number} if flat else {}))
-    split_shapes = {number: constant(f"split.{number}", numpy.array([0, 0, number, head_dim])) for number in (heads, kv_heads)}
+    split_shapes = {
+        number: constant(f"split.{number}", numpy.array([0, 0, number, head_dim])) for number in (heads, kv_heads)
+    }
     merged_shape = constant("merged", numpy.array([0, 0, heads * head_dim]))
 
     def split(x, number):
@@ -429,7 +457,9 @@ def scatter(checkpoint, folder, flat):
 
     used = {operand for node in nodes for operand in node.input}
     graph = helper.make_graph(nodes, "llama", inputs, outputs, [value for value in initializers if value.name in used])
-    proto = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 24)], ir_version=10, producer_name="node-tensorrt")
+    proto = helper.make_model(
+        graph, opset_imports=[helper.make_opsetid("", 24)], ir_version=10, producer_name="node-tensorrt"
+    )
     onnx.checker.check_model(proto, full_check=True)
     folder.mkdir(parents=True)
     onnx.save(proto, folder / "model.onnx")
@@ -452,6 +482,8 @@ def export(kind, checkpoint, folder, genai_python):
             optimum(checkpoint, folder, WithoutAttentionMask)
         case "genai":
             genai(checkpoint, folder, genai_python)
+        case "genai-full-cache":
+            genai(checkpoint, folder, genai_python, "fp32", "windowed_kv_cache=false")
         case "dynamo-23":
             dynamo(checkpoint, folder, 23, bare=False)
         case "dynamo-24":
@@ -502,7 +534,9 @@ def empty_cache(folder, value, capacity):
     length_axis = 1 if len(dims) == 3 else 2
     if isinstance(dims[length_axis], str):
         dims[length_axis] = capacity
-    if isinstance(dims[-1], str):  # onnxruntime-genai's exports don't say how large a head is, but their configuration does
+    if isinstance(
+        dims[-1], str
+    ):  # onnxruntime-genai's exports don't say how large a head is, but their configuration does
         dims[-1] = json.loads((folder / "genai_config.json").read_text())["model"]["decoder"]["head_size"]
     return numpy.zeros(dims, numpy.float32)
 
@@ -515,7 +549,7 @@ def check(folder, answers):
     session = onnxruntime.InferenceSession(folder / "model.onnx", options, providers=["CPUExecutionProvider"])
     inputs = {value.name: value for value in session.get_inputs()}
     outputs = [value.name for value in session.get_outputs()]
-    presents = {name: name.replace("past_key_values", "present") for name in inputs if name.startswith("past_key_values")}
+    presents = {name: name.replace("past_key_values", "present") for name in inputs if name.startswith("past_")}
     presents |= {name: f"updated_{name}" for name in inputs if "_cache." in name}
     capacity = max(PROMPT_LENGTHS) + STEPS if "write_indices" in inputs else 0
     worst = 0.0
@@ -556,8 +590,8 @@ def write_checkpoint(name, model, folder):
     """What exporters read: the weights with their configuration, and a tokenizer."""
     model.generation_config.eos_token_id = END_OF_SEQUENCE.get(name, EOS)
     model.save_pretrained(folder)
-    positions = model.config.max_position_embeddings
-    make_tokenizer(CORPUS, VOCABULARY, positions, chat=name not in WITHOUT_CHAT).save_pretrained(folder)
+    length = model.config.max_position_embeddings
+    make_tokenizer(CORPUS, VOCABULARY, length, chat=name not in WITHOUT_CHAT).save_pretrained(folder)
 
 
 def make(name, genai_python):
@@ -587,7 +621,7 @@ def make_int4(genai_python):
 
 
 def make_llama_32m(folder, genai_python):
-    """The Llama of the benchmarks: 31.98 million parameters, 8 layers, 8 heads over 4 key/value heads, FP32.
+    """The Llama of the benchmarks: 31.99 million parameters, 8 layers, 8 heads over 4 key/value heads, FP32.
 
     FOLDER/optimum and FOLDER/genai; the tokenizer is trained on this repository's own text. No answers: timings only.
     """
@@ -606,7 +640,9 @@ def make_llama_32m(folder, genai_python):
     model = transformers.LlamaForCausalLM(config).eval()
     randomize(model, 0)
     print(f"{sum(parameter.numel() for parameter in model.parameters()) / 1e6:.2f} million parameters")
-    sources = [file for part in ("lib", "native", "test/oracle", "scripts") for file in (REPOSITORY / part).rglob("*.*")]
+    sources = [
+        file for part in ("lib", "native", "test/oracle", "scripts") for file in (REPOSITORY / part).rglob("*.*")
+    ]
     corpus = [file.read_text() for file in sorted(sources) if file.suffix in (".ts", ".mjs", ".cc", ".h", ".py")]
     with tempfile.TemporaryDirectory() as checkpoint:
         model.save_pretrained(checkpoint)
@@ -618,7 +654,8 @@ def make_llama_32m(folder, genai_python):
 README = """# Tiny decoders, as exporters write them, with PyTorch's answers
 
 `WEIGHTS/EXPORT/model.onnx` with the files that a user has beside it; `WEIGHTS/expected.json` holds what PyTorch computes
-with these weights. Written by `test/oracle/make_decoder_fixtures.py` with {versions}.
+with these weights. Written by `test/oracle/make_decoder_fixtures.py` with {versions};
+`genai` with {genai_versions}.
 Licence: the weights are random numbers and the tokenizer was trained on a few lines in that script, so all of it is this
 project's own (Apache-2.0); only the shape of the graphs is the exporters'.
 
@@ -637,34 +674,55 @@ Every export was run with onnxruntime on the CPU over its own cache: tokens equa
 - `optimum`: optimum-onnx, `text-generation-with-past`. `optimum-no-…`: the same with that input taken out of its
   configuration. It gives GPT-2, Llama, Mistral, Phi-3 and Qwen a `position_ids` input, Gemma none.
 - `genai`: onnxruntime-genai's model builder, FP32 for the CPU. It knows no GPT-2; Gemma 3 fails in it with transformers 5.24
-  (`KeyError: 'rope_type'`); of a Mistral with a sliding window it loses the window, so that export is left out. `{int4}`: its int4 (`MatMulNBits`, symmetric, blocks of 32), accuracy level 1; the embedding stays FP32.
+  (`KeyError: 'rope_type'`); of a Mistral with a sliding window it loses the window (onnxruntime-genai 0.18 looks for layer
+  types, which Mistral's configuration lacks), so that export is left out. `genai-full-cache`: with `windowed_kv_cache=false`,
+  else layers with a window want a buffer of at least the window's length from the first step on. `{int4}`: its int4 (`MatMulNBits`, symmetric, blocks of
+  32), accuracy level 1; the embedding stays FP32.
 - `dynamo-23`, `dynamo-24`: `torch.onnx.export(dynamo=True)` at that opset; the latter has no inputs but `input_ids` and the
   cache. Each operator's Python stack was taken out of its metadata: it names files of the machine.
 - `tensor-scatter`, `static-cache`: written with `onnx.helper`, opset 24, `TensorScatter` and `Attention` with
   `nonpad_kv_seqlen` and `is_causal`, whose diagonal ends at the last key that is valid (onnx 1.23's reading, onnxruntime 1.30's
   too). `static-cache` has the inputs and outputs of Microsoft's exporter mobius (`--static-cache`): caches
   `[batch, capacity, kvHeads * headDim]`; the other one has `[batch, kvHeads, capacity, headDim]`.
-- `llama`: grouped queries. `llama3`: one key/value head, tied embeddings, llama3's scaled rotary frequencies. `mistral-window` and
-  `gemma3`: a sliding window of 16 (in `gemma3` in the first layer only). `phi3`, `gpt2`: every head its own key/value head.
+- `llama`: grouped queries. `llama3`: one key/value head, tied embeddings, llama3's scaled rotary frequencies. `phi3`, `gpt2`:
+  every head its own key/value head. `mistral-window`, `qwen2-window`, `gemma3`: a sliding window of 16 in both layers, the
+  second, the first.
+
+## What they do with the length of the past
+
+- `optimum` reads it from `Shape(past_key_values.0.key)[2]`, whatever the model. From it come the positions of the new tokens
+  (`Range(past, past + new)`), hence the mask: `key <= position`, with a window also `key > position - 16`, and the
+  `attention_mask` gathered at the same keys; one bool mask `[batch, 1, new, total]` for all layers of a kind. Without
+  `position_ids`, the rotary embedding takes its positions from that range too.
+- `dynamo`: the same, but the length is read from `past_key_values.1.key`, the batch from any past's shape.
+- `genai`: never. `seqlens_k = ReduceSum(attention_mask) - 1`, `total_sequence_length = Shape(attention_mask)[1]`.
+- `tensor-scatter`: from `write_indices`; `static-cache`: from `position_ids` and `nonpad_kv_seqlen`.
 """
 
 
-def write_readme(differences):
-    packages = {"torch", "transformers", "optimum-onnx", "onnx", "onnxruntime", "onnxscript", "tokenizers"}
-    versions = [f"{name} {importlib.metadata.version(name).split('+')[0]}" for name in sorted(packages)]
+def write_readme(differences, genai_python):
+    packages = ["torch", "transformers", "optimum-onnx", "onnx", "onnxruntime", "onnxscript", "tokenizers"]
+    genai_packages = ["onnxruntime-genai", "transformers", "torch", "onnx-ir"]
+    query = "import importlib.metadata as m, sys; print(*(f'{n} {m.version(n)}' for n in sys.argv[1:]), sep=', ')"
+    genai_versions = subprocess.run(
+        [genai_python, "-c", query, *genai_packages], check=True, capture_output=True, text=True
+    ).stdout.strip()
     rows = []
     for file in sorted(FIXTURES.glob("*/*/model.onnx")):
         proto = onnx.load(file, load_external_data=False)
         fixture = file.parent.relative_to(FIXTURES).as_posix()
         size = sum(part.stat().st_size for part in file.parent.glob("model.onnx*"))
         names = [value.name for value in proto.graph.input]
-        extra = ", ".join(f"`{name}`" for name in names if name != "input_ids" and "key" not in name and "value" not in name)
+        extra = ", ".join(
+            f"`{name}`" for name in names if name != "input_ids" and "key" not in name and "value" not in name
+        )
         rows.append(
             f"| `{fixture}` | {round(size / 1000)} | {proto.opset_import[0].version} | {len(proto.graph.node)} | "
             f"{extra or '–'} | {differences[fixture]:.1e} |"
         )
     text = README.format(
-        versions=", ".join(versions) + "; `genai` with onnxruntime-genai 0.18.0, transformers 5.24.0",
+        versions=", ".join(f"{name} {importlib.metadata.version(name)}" for name in packages),
+        genai_versions=genai_versions,
         prompts=", ".join(map(str, PROMPT_LENGTHS)),
         steps=STEPS,
         gap=CLEAR_GAP,
@@ -697,7 +755,8 @@ def main():
             for name, expected in answers.items()
             for folder in (FIXTURES / name).iterdir()
             if folder.is_dir()
-        }
+        },
+        options.genai_python,
     )
 
 
