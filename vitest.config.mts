@@ -5,6 +5,8 @@ const shared = {
   pool: 'forks',
   testTimeout: 60_000,
   hookTimeout: 300_000,
+  // An engine that an older build of this package kept says nothing about this one.
+  env: { NODE_TENSORRT_ENGINE_CACHE: 'off' },
   server: { deps: { external: [/\/dist\//] } },
 } as const;
 

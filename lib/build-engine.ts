@@ -22,6 +22,7 @@ import {
   type NativeTensorRT,
   native,
 } from './native.js';
+import { targetNumber } from './nvidia-support.js';
 import { checkOptions, checkSignal, enumOption, integerOption, stringsOption } from './options.js';
 import {
   checkProfiles,
@@ -96,7 +97,7 @@ export interface BuildOptions {
   cache?: boolean | string;
   /** The engine that this one descends from, or its {@link Engine.id}: recorded in the manifest. */
   parent?: Engine | string;
-  /** What else there is to say about where the engine comes from, for the manifest: JSON, at most 64 kB of it. */
+  /** What else there is to say about where the engine comes from, for the manifest: JSON, at most 64,000 characters of it. */
   lineage?: Readonly<Record<string, unknown>>;
   onProgress?(progress: BuildProgress): void;
   /** Aborting stops the build at TensorRT's next step; it rejects with the signal's reason. */
@@ -161,7 +162,7 @@ export async function buildEngine(model: string | Uint8Array, options: BuildOpti
   const targets = computeCapabilities ?? [here ?? throwNoGpu(cuda)];
   const wanted = { libraryPath, runtime, targets, gpu: here };
   if (settings.cache === false) {
-    const library = await findTensorRT({ ...wanted, open: native().openTensorRT });
+    const library = await findTensorRT(wanted);
     return compile(model, settings, library, targets);
   }
 
@@ -360,20 +361,15 @@ function lineageOption(lineage: unknown): Readonly<Record<string, unknown>> | un
   if (typeof lineage !== 'object' || lineage === null || Array.isArray(lineage)) {
     throw invalidArgType(option, 'an object', lineage);
   }
-  let text: string;
-  try {
-    text = JSON.stringify(lineage);
-  } catch (cause) {
-    throw Object.assign(invalidArgValue(option, `is no JSON: ${(cause as Error).message}`), { cause });
-  }
-  const copy = JSON.parse(text);
-  // As a part of the manifest, one level down.
-  if (!nestsWithin(maxNesting - 1, copy)) {
+  // As a part of the manifest, one level down. What holds itself nests without end.
+  if (!nestsWithin(maxNesting - 1, lineage)) {
     throw invalidArgValue(
       option,
       `nests deeper than the ${maxNesting - 1} levels that a manifest has for it.`,
     );
   }
+  const text = JSON.stringify(lineage, (_, value) => (typeof value === 'bigint' ? undefined : value));
+  const copy = JSON.parse(text);
   if (!isDeepStrictEqual(copy, lineage)) {
     throw invalidArgValue(option, 'is no plain JSON: it would not come back from a file as it is.');
   }
@@ -439,10 +435,10 @@ function parseTargets(target: unknown): number[] | undefined {
   const numbers = names.map((name, i) => {
     const option = Array.isArray(target) ? `options.target[${i}]` : 'options.target';
     if (typeof name !== 'string') throw invalidArgType(option, "a string such as 'sm_89'", name);
-    const digits = /^sm_(\d{2,3})$/.exec(name)?.[1];
-    if (!digits)
+    const number = targetNumber(name);
+    if (number === undefined)
       throw invalidArgValue(option, `must be a compute capability such as 'sm_89', not ${describe(name)}.`);
-    return Number(digits);
+    return number;
   });
   return [...new Set(numbers)];
 }

@@ -255,8 +255,7 @@ export class Engine {
    */
   get id(): string {
     this.#described();
-    const { head } = this.#live();
-    return Buffer.from(head.subarray(hashOffset, headerBytes)).toString('hex');
+    return engineIdOf(this.#live().head)!;
   }
 
   /** @throws TensorRTError ERR_ENGINE_INCOMPATIBLE for a bare plan, which says nothing about itself */
@@ -345,6 +344,12 @@ async function readBindings(engine: Engine): Promise<Bindings | undefined> {
     if (error instanceof TensorRTError) return undefined;
     throw error;
   }
+}
+
+/** The {@link Engine.id} that an engine file's first bytes claim; undefined for anything else. */
+export function engineIdOf(start: Uint8Array): string | undefined {
+  if (start.length < headerBytes || !magic.equals(start.subarray(0, magic.length))) return undefined;
+  return Buffer.from(start.subarray(hashOffset, headerBytes)).toString('hex');
 }
 
 /** Whether a file begins as engine files do; false where there is none to read. Blocks for 8 bytes. */
@@ -481,7 +486,8 @@ function isArrayOf<T>(value: unknown, is: (element: unknown) => element is T): v
 }
 
 const isString = (value: unknown): value is string => typeof value === 'string';
-const isDim = (value: unknown): value is number => Number.isInteger(value) && (value as number) >= -1;
+const isCount = (value: unknown): value is number => Number.isSafeInteger(value) && (value as number) >= 0;
+const isDim = (value: unknown): value is number => value === -1 || isCount(value);
 
 function isTensor(value: unknown): value is TensorInfo {
   return (
@@ -503,18 +509,45 @@ function isLayer(value: unknown): value is LayerInfo {
 }
 
 function isRange(value: unknown): value is ShapeRange {
-  return isObject(value) && [value.min, value.opt, value.max].every((dims) => isArrayOf(dims, isDim));
+  if (!isObject(value)) return false;
+  const { min, opt, max } = value;
+  return (
+    isArrayOf(min, isCount) &&
+    isArrayOf(opt, isCount) &&
+    isArrayOf(max, isCount) &&
+    opt.length === min.length &&
+    max.length === min.length
+  );
 }
 
 function isProfile(value: unknown): value is Profile {
   return isObject(value) && Object.values(value).every(isRange);
 }
 
+function isCast(value: unknown): boolean {
+  if (!isObject(value) || !isObject(value.ranges)) return false;
+  const { ranges, nodes, kept } = value;
+  const isSaid = (element: unknown): element is object =>
+    isObject(element) && isString(element.node) && isString(element.reason);
+  const counts = value.float16 ?? value.bfloat16;
+  return (
+    isObject(counts) &&
+    Object.values(counts).every(isCount) &&
+    isString(ranges.source) &&
+    isArrayOf(nodes, isSaid) &&
+    isArrayOf(kept, isSaid) &&
+    [value.casts, value.weights, value.weightBytes].every(isCount)
+  );
+}
+
 function isManifest(value: unknown): value is EngineManifest {
   if (!isObject(value) || !isObject(value.library) || !isObject(value.model) || !isObject(value.options))
     return false;
-  const { library, model } = value;
+  const { library, model, cast, parent, lineage } = value;
   return (
+    (cast === undefined || isCast(cast)) &&
+    (parent === undefined || (isString(parent) && /^[0-9a-f]{64}$/.test(parent))) &&
+    (lineage === undefined || isObject(lineage)) &&
     [library.flavour, library.version, value.builder, value.precision, value.created].every(isString) &&
     [model.sha256, model.weightsSha256, model.producer, model.name ?? ''].every(isString) &&
     isArrayOf(value.targets, isString) &&

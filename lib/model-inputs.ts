@@ -1,6 +1,6 @@
-import { type DataType, dataTypeFromOnnx } from './data-type.js';
 import { onModelThread, runOnModelThread } from './model-thread.js';
 import { type ModelProto, readModel } from './onnx/model.js';
+import { graphInputs } from './onnx/value-type.js';
 import type { DeclaredInput } from './shapes.js';
 
 /**
@@ -11,17 +11,9 @@ export function modelInputs(model: string): Promise<readonly DeclaredInput[]> {
   return runOnModelThread(__filename, { model }, [], undefined);
 }
 
-/** A model's inputs, as far as they are not weights. */
-export function declaredInputs(model: ModelProto): DeclaredInput[] {
-  const weights = new Set(model.graph.initializer.map((tensor) => tensor.name));
-  return model.graph.input
-    .filter(({ name }) => !weights.has(name))
-    .map(({ name, type }) => {
-      const elemType = type?.tensorType?.elemType;
-      const dataType: DataType | undefined = elemType === undefined ? undefined : dataTypeFromOnnx(elemType);
-      const shape = type?.tensorType?.shape?.dim.map((dim) => dim.dimValue ?? dim.dimParam ?? '') ?? [];
-      return { name, type: dataType, shape };
-    });
+/** A model's inputs, as far as they are not weights. What has no rank, which builds refuse, counts as a scalar. */
+export function declaredInputs({ graph }: ModelProto): DeclaredInput[] {
+  return graphInputs(graph).map(({ name, type, shape = [] }) => ({ name, type, shape }));
 }
 
 onModelThread(module, async ({ model }: { model: string }) => declaredInputs(await readModel(model)));

@@ -66,3 +66,9 @@ export function flavoursFor(computeCapability: string): Flavour[] {
 
 /** The last release of TensorRT for GPUs that no flavour runs on any more, where it is known: V100 and its like. */
 export const lastTensorRT: Readonly<Record<string, string>> = { '7.0': '10.4' };
+
+/** 89 for 'sm_89'; undefined for what names no compute capability. */
+export function targetNumber(name: string): number | undefined {
+  const digits = /^sm_(\d{2,3})$/.exec(name)?.[1];
+  return digits === undefined ? undefined : Number(digits);
+}

@@ -1,7 +1,6 @@
-import { createHash, type Hash } from 'node:crypto';
+import { createHash } from 'node:crypto';
 import { mkdir, symlink, writeFile } from 'node:fs/promises';
 import path from 'node:path';
-import { dataTypeFromOnnx, dataTypes } from './data-type.js';
 import { TensorRTError } from './errors.js';
 import { declaredInputs } from './model-inputs.js';
 import { onModelThread, runOnModelThread } from './model-thread.js';
@@ -11,8 +10,9 @@ import {
   castToBfloat16,
   castToFloat16,
 } from './onnx/cast-precision.js';
-import { readRange, readWhole } from './onnx/file-range.js';
-import { externalData, isExternal, tensorBytes, tensorSize } from './onnx/initializer.js';
+import { readWhole } from './onnx/file-range.js';
+import { hashWeights } from './onnx/hash-weights.js';
+import { externalData, isExternal } from './onnx/initializer.js';
 import { type Feeds, measureRanges, type Ranges } from './onnx/measure-ranges.js';
 import {
   type GraphProto,
@@ -160,36 +160,6 @@ function requireOutputs(graph: GraphProto): void {
       );
     }
     for (const inner of subgraphs(node)) requireOutputs(inner);
-  }
-}
-
-/** Reads every weight, also those in other files, so that what is missing or misplaced is found before TensorRT. */
-function hashWeights(graph: GraphProto, where: { directory?: string }): string {
-  const hash = createHash('sha256');
-  const tensors = [...graph.initializer].sort((a, b) => ((a.name ?? '') < (b.name ?? '') ? -1 : 1));
-  for (const tensor of tensors) {
-    hash.update(`${tensor.name}\0${tensor.dataType}\0${tensor.dims}\0`);
-    hashElements(hash, tensor, where);
-  }
-  return hash.digest('hex');
-}
-
-function hashElements(hash: Hash, tensor: TensorProto, where: { directory?: string }): void {
-  const known = dataTypeFromOnnx(tensor.dataType);
-  if (isExternal(tensor) && where.directory !== undefined) {
-    const { path: file, offset, length } = externalData(tensor, where.directory)!;
-    const size = tensorSize(tensor);
-    // A type this package doesn't know has the length that the model says.
-    const bytes = known && known !== 'string' ? size * dataTypes[known].byteSize : length;
-    readRange(file, `weight "${tensor.name}"`, { offset, length: bytes }, 1 << 20, (piece) =>
-      hash.update(piece),
-    );
-  } else if (known === undefined || known === 'string') {
-    // Strings, and element types that only TensorRT may know.
-    for (const text of tensor.stringData ?? []) hash.update(text);
-    for (const data of [tensor.rawData, tensor.int32Data]) if (data) hash.update(data);
-  } else {
-    hash.update(tensorBytes(tensor, where));
   }
 }
 

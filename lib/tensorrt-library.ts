@@ -165,8 +165,8 @@ export interface LibraryRequest {
   readonly targets: readonly number[];
   /** This machine's; undefined where it has none. */
   readonly gpu: number | undefined;
-  /** Native's `openTensorRT`, or what remembers its answers. */
-  readonly open: (file: string) => NativeTensorRT;
+  /** Native's `openTensorRT`, the default, or what remembers its answers. */
+  readonly open?: (file: string) => NativeTensorRT;
 }
 
 /**
@@ -245,7 +245,7 @@ export async function findTensorRT(request: LibraryRequest): Promise<NativeTenso
     // A file with a name of its own is what it says when it is open.
     if ((flavourOfName(file) ?? flavour) !== flavour) return undefined;
     try {
-      const library = request.open(file);
+      const library = (request.open ?? native().openTensorRT)(file);
       return library.flavour === flavour ? library : undefined;
     } catch (error) {
       // The next may do; of several failures the first is the one to mend.

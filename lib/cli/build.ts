@@ -2,7 +2,8 @@ import path from 'node:path';
 import { type Command, Option } from 'commander';
 import { writeAtomically } from '../atomic-file.js';
 import { type BuildOptions, buildEngine } from '../build-engine.js';
-import { productOf } from '../nvidia-support.js';
+import { Engine } from '../engine.js';
+import { productOf, targetNumber } from '../nvidia-support.js';
 import type { ShapeRange } from '../shapes.js';
 import type { Dims } from '../tensor.js';
 import { bytes, castLines, print, progressLine, UsageError } from './output.js';
@@ -19,6 +20,10 @@ interface BuildFlags {
   runtime?: string;
   library?: string;
   plan?: string;
+  /** false: --no-cache. */
+  cache?: string | false;
+  parent?: string;
+  lineage?: string;
   json: boolean;
 }
 
@@ -63,6 +68,10 @@ export function addBuildCommand(program: Command): void {
       new Option('--runtime <runtime>', 'what to compile with').choices(['auto', 'tensorrt', 'tensorrt-rtx']),
     )
     .option('--library <path>', 'the TensorRT library, or its folder')
+    .option('--cache <folder>', 'where engines are kept that were built; default: with what else is cached')
+    .option('--no-cache', 'build, whatever was built before')
+    .option('--parent <engine>', 'the engine that this one descends from: its file, or its id')
+    .option('--lineage <json>', 'what else to record of where the engine comes from: a JSON object')
     .option('--refit', 'make weights replaceable')
     .option('--plan <file>', 'write the bare TensorRT plan too')
     .option('--json', 'print one JSON document', false)
@@ -87,6 +96,9 @@ async function build(model: string, flags: BuildFlags & { refit?: boolean }): Pr
     ...(flags.workspace === undefined ? {} : { workspace: parseNumber('--workspace', flags.workspace) }),
     ...(flags.runtime === undefined ? {} : { runtime: flags.runtime as 'auto' }),
     ...(flags.library === undefined ? {} : { libraryPath: flags.library }),
+    ...(flags.cache === undefined ? {} : { cache: flags.cache }),
+    ...(flags.parent === undefined ? {} : { parent: await parentEngine(flags.parent) }),
+    ...(flags.lineage === undefined ? {} : { lineage: parseLineage(flags.lineage) }),
     // Refused by the library, by name.
     ...(flags.refit ? { refit: true } : {}),
     keepFp32: flags.keepFp32,
@@ -97,13 +109,15 @@ async function build(model: string, flags: BuildFlags & { refit?: boolean }): Pr
   await engine.save(output);
   if (flags.plan !== undefined) await writeAtomically(flags.plan, [engine.plan()], 'plan');
   if (flags.json) {
-    const { byteLength, manifest } = engine;
+    const { id, byteLength, fromCache, manifest } = engine;
     const plan = flags.plan === undefined ? {} : { plan: flags.plan };
-    return print(JSON.stringify({ engine: output, ...plan, byteLength, seconds, manifest }, null, 2));
+    const report = { engine: output, id, ...plan, byteLength, seconds, fromCache, manifest };
+    return print(JSON.stringify(report, null, 2));
   }
   const { library, targets, precision, cast, profiles, warnings } = engine.manifest;
   print(
-    `${output}: ${bytes(engine.byteLength)}, ${precision}, for ${targets.join(', ')}, in ${seconds.toFixed(1)} s`,
+    `${output}: ${bytes(engine.byteLength)}, ${precision}, for ${targets.join(', ')}, ` +
+      `in ${seconds.toFixed(1)} s${engine.fromCache ? ', from the cache' : ''}`,
   );
   print(`compiled by ${productOf(library.flavour)} ${library.version}`);
   if (cast) for (const line of castLines(cast)) print(line);
@@ -135,10 +149,25 @@ export function parseShapeFlag(text: string): [name: string, range: ShapeRange |
 /** `sm_89,sm_120`. */
 function parseTargets(text: string): string[] {
   const targets = text.split(',').map((name) => name.trim());
-  const odd = targets.find((name) => !/^sm_\d{2,3}$/.test(name));
+  const odd = targets.find((name) => targetNumber(name) === undefined);
   if (odd !== undefined)
     throw new UsageError(`--target must be a list such as sm_89,sm_120; '${odd}' is no GPU.`);
   return targets;
+}
+
+/** An id, or the id of a file's engine. */
+async function parentEngine(parent: string): Promise<string> {
+  if (/^[0-9a-f]{64}$/.test(parent)) return parent;
+  using engine = await Engine.load(parent);
+  return engine.id;
+}
+
+function parseLineage(text: string): Record<string, unknown> {
+  try {
+    return JSON.parse(text);
+  } catch {
+    throw new UsageError(`--lineage must be a JSON object such as {"run": 7}, not '${text}'.`);
+  }
 }
 
 function parseNumber(flag: string, text: string): number {

@@ -1,35 +1,64 @@
+import { createHash } from 'node:crypto';
+import { existsSync } from 'node:fs';
 import path from 'node:path';
 import type { Command } from 'commander';
-import { dataTypeFromOnnx } from '../data-type.js';
-import { Engine, isEngineFile } from '../engine.js';
+import { dataTypeFromOnnx, dataTypes } from '../data-type.js';
+import { Engine, type EngineManifest, isEngineFile, type LayerInfo } from '../engine.js';
+import { type Ancestor, findAncestors } from '../engine-ancestors.js';
+import { EngineCache } from '../engine-cache.js';
 import { productOf } from '../nvidia-support.js';
+import { readWhole } from '../onnx/file-range.js';
+import { hashWeights } from '../onnx/hash-weights.js';
 import { isExternal, tensorSize } from '../onnx/initializer.js';
-import { readModel } from '../onnx/model.js';
+import { parseModel, readModel } from '../onnx/model.js';
+import { graphInputs, type ValueType, valueType } from '../onnx/value-type.js';
 import type { Dims } from '../tensor.js';
-import { bytes, castLines, print, table } from './output.js';
+import { bytes, castLines, print, table, UsageError } from './output.js';
 
-/** `inspect FILE`: what an ONNX model or an engine file holds. */
+interface InspectFlags {
+  model?: string;
+  layers: boolean;
+  json: boolean;
+}
+
+/** `inspect FILE`: what an ONNX model or an engine file holds, and whether it is what it says it is. */
 export function addInspectCommand(program: Command): void {
   program
     .command('inspect')
-    .description('show what an ONNX model or an engine file holds')
+    .description('show what an ONNX model or an engine file holds, and where an engine comes from')
     .argument('<file>', 'ONNX model or engine file')
+    .option('--model <file>', 'of an engine, the ONNX model to compare with; default: that name beside it')
+    .option('--layers', 'of an engine, list every layer', false)
     .option('--json', 'print one JSON document', false)
     .action(inspect);
 }
 
-async function inspect(file: string, flags: { json: boolean }): Promise<void> {
+async function inspect(file: string, flags: InspectFlags): Promise<void> {
   const isEngine = isEngineFile(file) || path.extname(file) === '.engine';
-  return isEngine ? inspectEngine(file, flags.json) : inspectModel(file, flags.json);
+  return isEngine ? inspectEngine(file, flags) : inspectModel(file, flags);
 }
 
-async function inspectEngine(file: string, json: boolean): Promise<void> {
+async function inspectEngine(file: string, flags: InspectFlags): Promise<void> {
   const engine = await Engine.load(file);
-  const { manifest, inputs, outputs, byteLength } = engine;
-  const layers = await engine.inspect();
-  if (json) return print(JSON.stringify({ file, byteLength, manifest, inputs, outputs, layers }, null, 2));
-  const { library, targets, precision, model, created, options, warnings } = manifest;
+  const { id, manifest, inputs, outputs, byteLength } = engine;
+  const layers = (await engine.inspect()).map((layer) => ({ ...layer, ...layerSizes(layer) }));
+  const folder = path.dirname(file);
+  const verified = await verifyModel(manifest.model, flags.model, folder);
+  const ancestors = await findAncestors(engine, [folder, new EngineCache().directory]);
+  const planBytes = engine.plan().length;
+  const constantBytes = layers
+    .filter(({ type }) => type === 'CONSTANT')
+    .reduce((sum, layer) => sum + (layer.outputBytes ?? 0), 0);
+  // Another model than the one that was named is what the caller wanted to know; one found beside it may be newer.
+  if (flags.model !== undefined && verified && !verified.matches) process.exitCode = 1;
+  if (flags.json) {
+    const sizes = { byteLength, planBytes, constantBytes };
+    const report = { file, id, ...sizes, manifest, model: verified, ancestors, inputs, outputs, layers };
+    return print(JSON.stringify(report, null, 2));
+  }
+  const { library, targets, precision, model, created, options, warnings, lineage } = manifest;
   print(`${file}: engine, ${bytes(byteLength)}, checksum verified`);
+  print(`id         ${id}`);
   print(
     `compiled   ${created} by ${productOf(library.flavour)} ${library.version} (node-tensorrt ${manifest.builder})`,
   );
@@ -37,42 +66,111 @@ async function inspectEngine(file: string, json: boolean): Promise<void> {
   print(
     `from       ${model.name ?? 'bytes'}, SHA-256 ${model.sha256}${model.producer ? `, by ${model.producer}` : ''}`,
   );
+  print(`weights    SHA-256 ${model.weightsSha256}`);
+  if (verified) print(`model      ${verified.file} ${comparison(verified)}`);
+  for (const ancestor of ancestors) print(`parent     ${ancestorText(ancestor)}`);
+  if (lineage) print(`lineage    ${JSON.stringify(lineage)}`);
   if (manifest.cast) for (const line of castLines(manifest.cast)) print(line);
   if (Object.keys(options).length > 0) print(`options    ${JSON.stringify(options)}`);
   for (const warning of warnings) print(`warning    ${warning}`);
+  print(`sizes      plan ${bytes(planBytes)}, constants before compiling ${bytes(constantBytes)}`);
   print('');
   const range = (dims: Dims) => dims.join('×');
   const rows = [...inputs, ...outputs].map(({ name, type, dims, profiles }, i) => [
     i < inputs.length ? 'input' : 'output',
     name,
     type ?? '?',
-    dims.map((size) => (size === -1 ? '?' : size)).join('×'),
+    shapeCell(dims),
     profiles.map(({ min, opt, max }) => [min, opt, max].map(range).join(' to ')).join('; '),
+    // Of inputs and outputs, TensorRT's default, which this package leaves as it is; within, the compiler's choice.
+    'linear',
   ]);
-  print(table(['', 'name', 'type', 'dims', 'profiles'], rows));
+  print(table(['', 'name', 'type', 'dims', 'profiles', 'format'], rows));
   print('');
-  print(table(['layers', 'type'], count(layers.map((layer) => layer.type))));
+  if (flags.layers) {
+    const each = layers.map(({ name, type, outputs, precision, outputBytes }) => [
+      name,
+      type,
+      precision,
+      outputs.map(({ dims }) => shapeCell(dims)).join(', '),
+      outputBytes === null ? '?' : bytes(outputBytes),
+    ]);
+    return print(table(['layer', 'type', 'precision', 'dims', 'size'], each));
+  }
+  const kinds = count(layers.map(({ type, precision }) => `${type}\t${precision}`));
+  print(
+    table(
+      ['layers', 'type', 'precision'],
+      kinds.map(([n, kind]) => [n, ...kind.split('\t')]),
+    ),
+  );
 }
 
-async function inspectModel(file: string, json: boolean): Promise<void> {
+/** What a layer of the network puts out. */
+function layerSizes({ outputs }: LayerInfo): { precision: string; outputBytes: number | null } {
+  const sizes = outputs.map(({ type, dims }) =>
+    // A dynamic size, or one of a type whose elements this package doesn't know.
+    type === null || type === 'string' || dims.some((size) => size < 0)
+      ? null
+      : dims.reduce((product, size) => product * size, dataTypes[type].byteSize),
+  );
+  const known = sizes.every((size) => size !== null);
+  return {
+    precision: [...new Set(outputs.map(({ type }) => type ?? '?'))].join(', '),
+    outputBytes: known ? sizes.reduce((sum, size) => sum + size, 0) : null,
+  };
+}
+
+interface Verified {
+  readonly file: string;
+  /** Whether both hashes are those of the manifest. */
+  readonly matches: boolean;
+  readonly sha256Matches: boolean;
+  readonly weightsMatch: boolean;
+}
+
+/** Compares the model that is named, else the one beside the engine, with the manifest's hashes. */
+async function verifyModel(
+  model: EngineManifest['model'],
+  named: string | undefined,
+  folder: string,
+): Promise<Verified | null> {
+  // A manifest's name is a name, whatever the file it comes from claims.
+  const beside = model.name === undefined ? undefined : path.join(folder, path.basename(model.name));
+  const file = named ?? beside;
+  if (file === undefined || (named === undefined && !existsSync(file))) return null;
+  const content = await readWhole(file, 'model');
+  const sha256Matches = createHash('sha256').update(content).digest('hex') === model.sha256;
+  const { graph } = parseModel(content);
+  const weightsMatch = hashWeights(graph, { directory: path.dirname(file) }) === model.weightsSha256;
+  return { file, matches: sha256Matches && weightsMatch, sha256Matches, weightsMatch };
+}
+
+function comparison({ sha256Matches, weightsMatch }: Verified): string {
+  if (sha256Matches && weightsMatch) return 'is the model: its SHA-256 and that of its weights match';
+  if (sha256Matches) return 'is the ONNX file, but its external data has other weights';
+  return weightsMatch ? 'has the same weights in another graph' : 'is another model';
+}
+
+function ancestorText({ id, file, manifest }: Ancestor): string {
+  if (!file || !manifest) return `${id}, not found beside the engine or in the cache`;
+  return `${id}, ${file}, from ${manifest.model.name ?? 'bytes'}, ${manifest.created}, checksum verified`;
+}
+
+function shapeCell(dims: Dims): string {
+  return dims.map((size) => (size === -1 ? '?' : size)).join('×');
+}
+
+async function inspectModel(file: string, flags: InspectFlags): Promise<void> {
+  if (flags.model !== undefined) throw new UsageError('--model is for engines: it is what one came from.');
   const { graph, irVersion, opsetImport, producerName, producerVersion } = await readModel(file);
-  const weights = new Set(graph.initializer.map((tensor) => tensor.name));
-  const values = (list: typeof graph.input) =>
-    list.map(({ name, type }) => {
-      const tensor = type?.tensorType;
-      return {
-        name,
-        type: dataTypeFromOnnx(tensor?.elemType ?? 0) ?? null,
-        shape: tensor?.shape?.dim.map((dim) => dim.dimValue ?? dim.dimParam ?? '') ?? null,
-      };
-    });
   const report = {
     file,
     irVersion,
     opsets: Object.fromEntries(opsetImport.map(({ domain, version }) => [domain || 'ai.onnx', version])),
     producer: [producerName, producerVersion].filter(Boolean).join(' '),
-    inputs: values(graph.input.filter(({ name }) => !weights.has(name))),
-    outputs: values(graph.output),
+    inputs: graphInputs(graph).map(value),
+    outputs: graph.output.map(valueType).map(value),
     parameters: graph.initializer.reduce((sum, tensor) => sum + tensorSize(tensor), 0),
     weights: weightsByType(graph.initializer),
     externalData: graph.initializer.some(isExternal),
@@ -82,7 +180,7 @@ async function inspectModel(file: string, json: boolean): Promise<void> {
       ),
     ),
   };
-  if (json) return print(JSON.stringify(report, null, 2));
+  if (flags.json) return print(JSON.stringify(report, null, 2));
   const opsets = Object.entries(report.opsets).map(([domain, version]) => `${domain} ${version}`);
   print(`${file}: ONNX model, IR version ${irVersion}, operator sets ${opsets.join(', ')}`);
   if (report.producer) print(`exported by ${report.producer}`);
@@ -106,6 +204,11 @@ async function inspectModel(file: string, json: boolean): Promise<void> {
       Object.entries(report.operators).map(([type, n]) => [String(n), type]),
     ),
   );
+}
+
+/** As JSON has it. */
+function value({ name, type, shape }: ValueType) {
+  return { name, type: type ?? null, shape: shape ?? null };
 }
 
 type Weights = Record<string, { tensors: number; parameters: number }>;

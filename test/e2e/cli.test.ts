@@ -45,6 +45,12 @@ describe('exit codes', () => {
     ['an unknown flag', ['build', 'x.onnx', '--fast'], 2, /unknown option/],
     ['no model', ['build'], 2, /missing required argument/],
     ['shapes that are none', ['build', 'x.onnx', '--shapes', 'x:1xtwo'], 2, /--shapes must be NAME:/],
+    [
+      'a lineage that is none',
+      ['build', 'x.onnx', '--lineage', 'run 7'],
+      2,
+      /--lineage must be a JSON object/,
+    ],
     ['shapes given twice', ['build', 'x.onnx', '--shapes', 'x:1', '--shapes', 'x:2'], 2, /gives 'x' twice/],
     [
       'a number that is none',
@@ -260,6 +266,52 @@ describe('build and inspect', () => {
     expect({ code, stderr }).toEqual({
       code: 1,
       stderr: expect.stringMatching(/ERR_ENGINE_CORRUPT: .*SHA-256/),
+    });
+  });
+
+  test('an engine, the model it came from and the engines it descends from', async () => {
+    const folder = path.join(directory, 'lineage');
+    await mkdir(folder);
+    const inside = (name: string) => path.join('lineage', name);
+    await copyFile(fixture('linear.onnx'), path.join(folder, 'linear.onnx'));
+    const args = (name: string) => ['build', inside('linear.onnx'), '-o', inside(name), '--target', 'sm_89'];
+    const oldest = await json(args('oldest.engine'));
+    const middle = await json([...args('middle.engine'), '--parent', inside('oldest.engine')]);
+    const newest = [...args('newest.engine'), '--parent', middle.id, '--lineage', '{"run": 7}'];
+    expect((await json(newest)).manifest).toMatchObject({ parent: middle.id, lineage: { run: 7 } });
+
+    const report = await json(['inspect', inside('newest.engine')]);
+    expect(report.ancestors.map(({ id, file }: { id: string; file: string }) => [id, file])).toEqual([
+      [middle.id, inside('middle.engine')],
+      [oldest.id, inside('oldest.engine')],
+    ]);
+    expect(report.model).toMatchObject({ file: inside('linear.onnx'), matches: true });
+    expect(report.layers).toContainEqual(
+      expect.objectContaining({ type: 'CONSTANT', precision: 'float32', outputBytes: 12 }),
+    );
+    const { stdout } = await run(['inspect', inside('newest.engine'), '--layers']);
+    expect(stdout).toMatch(/parent .*middle\.engine.*verified\nparent .*oldest\.engine.*verified\n/);
+    expect(stdout).toMatch(/xw +MATRIX_MULTIPLY +float16 +\?×3/);
+
+    // A damaged ancestor is none, and the chain ends there.
+    const bytes = await readFile(path.join(folder, 'middle.engine'));
+    bytes[bytes.length - 9]! ^= 1;
+    await writeFile(path.join(folder, 'middle.engine'), bytes);
+    const { ancestors } = await json(['inspect', inside('newest.engine')]);
+    expect(ancestors).toEqual([{ id: middle.id }]);
+
+    const other = await run(['inspect', inside('newest.engine'), '--model', fixture('slow.onnx')]);
+    expect(other).toMatchObject({
+      code: 1,
+      stdout: expect.stringMatching(/slow\.onnx is another model/),
+    });
+  });
+
+  test('an engine of another model, the weights of which are the same', async () => {
+    const { code, stdout } = await run(['inspect', 'a.engine', '--model', fixture('external.onnx')]);
+    expect({ code, stdout }).toEqual({
+      code: 1,
+      stdout: expect.stringMatching(/the same weights in another/),
     });
   });
 

@@ -141,7 +141,26 @@ describe('a damaged engine file', () => {
     };
     const good = JSON.stringify(engine.manifest);
     await expect(Engine.load(forge(good))).resolves.toBeInstanceOf(Engine);
-    for (const bad of ['{}', 'null', '[', good.replace('"float32"', '7'), good.replace('[-1,4]', '["a"]')]) {
+    const changed = (change: object) => JSON.stringify({ ...engine.manifest, ...change });
+    const range = { min: [1, 4], opt: [2, 4], max: [8, 4] };
+    const bads = [
+      '{}',
+      'null',
+      '[',
+      good.replace('"float32"', '7'),
+      good.replace('[-1,4]', '["a"]'),
+      good.replace('[-1,4]', '[1e300,4]'),
+      good.replace('[-1,4]', '[-2,4]'),
+      good.replace('"float32"', '"__proto__"'),
+      changed({ cast: 7 }),
+      changed({ cast: { float16: {}, ranges: {} } }),
+      changed({ parent: '../../etc/passwd' }),
+      changed({ lineage: [] }),
+      changed({ profiles: [{ x: { ...range, max: [8] } }] }),
+      changed({ profiles: [{ x: { ...range, min: [-1, 4] } }] }),
+      changed({ model: { ...engine.manifest.model, name: 7 } }),
+    ];
+    for (const bad of bads) {
       await expect(Engine.load(forge(bad))).rejects.toThrow(withCode('ERR_ENGINE_CORRUPT'));
     }
   });
