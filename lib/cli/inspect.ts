@@ -6,6 +6,8 @@ import { dataTypeFromOnnx, dataTypes } from '../data-type.js';
 import { Engine, type EngineManifest, isEngineFile, type LayerInfo } from '../engine.js';
 import { type Ancestor, findAncestors } from '../engine-ancestors.js';
 import { EngineCache } from '../engine-cache.js';
+import { TensorRTError } from '../errors.js';
+import { importModel, type ModelImport } from '../model-import.js';
 import { productOf } from '../nvidia-support.js';
 import { readWhole } from '../onnx/file-range.js';
 import { hashWeights } from '../onnx/hash-weights.js';
@@ -180,7 +182,8 @@ async function inspectModel(file: string, flags: InspectFlags): Promise<void> {
       ),
     ),
   };
-  if (flags.json) return print(JSON.stringify(report, null, 2));
+  const imported = await tryImport(file);
+  if (flags.json) return print(JSON.stringify({ ...report, import: imported }, null, 2));
   const opsets = Object.entries(report.opsets).map(([domain, version]) => `${domain} ${version}`);
   print(`${file}: ONNX model, IR version ${irVersion}, operator sets ${opsets.join(', ')}`);
   if (report.producer) print(`exported by ${report.producer}`);
@@ -204,6 +207,40 @@ async function inspectModel(file: string, flags: InspectFlags): Promise<void> {
       Object.entries(report.operators).map(([type, n]) => [String(n), type]),
     ),
   );
+  print('');
+  for (const line of importLines(imported)) print(line);
+}
+
+type Import =
+  | (Omit<ModelImport, 'network'> & { readonly layers: number | null })
+  | { readonly error: { readonly code: string; readonly message: string } };
+
+/** A real parse by TensorRT's parser; where it can't be had, why. */
+async function tryImport(file: string): Promise<Import> {
+  try {
+    const { network, ...rest } = await importModel(file);
+    return { ...rest, layers: network?.layers.length ?? null };
+  } catch (error) {
+    if (!(error instanceof TensorRTError)) throw error;
+    return { error: { code: error.code, message: error.message } };
+  }
+}
+
+function importLines(imported: Import): string[] {
+  if ('error' in imported) {
+    return [`whether TensorRT imports it is not known: ${imported.error.code}: ${imported.error.message}`];
+  }
+  const { library, layers, failures, unchecked } = imported;
+  const parser = `${productOf(library.flavour)} ${library.version}`;
+  if (layers !== null) return [`${parser} imports it: a network of ${layers} layers`];
+  const rows = failures.map(({ node, operator, reason }) => [node, operator, reason]);
+  return [
+    `${parser} can't import it:`,
+    table(['node', 'operator', 'reason'], rows),
+    ...(unchecked.length > 0
+      ? [`not checked, as they need what these compute: ${unchecked.length} nodes, from ${unchecked[0]} on`]
+      : []),
+  ];
 }
 
 /** As JSON has it. */

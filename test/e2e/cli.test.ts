@@ -4,6 +4,7 @@ import { copyFile, mkdir, mkdtemp, readdir, readFile, rm, writeFile } from 'node
 import os from 'node:os';
 import path from 'node:path';
 import { Engine } from 'node-tensorrt';
+import { GraphBuilder, serializeModel } from 'node-tensorrt/onnx';
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
 import { python } from '../oracle/python.js';
 
@@ -330,7 +331,34 @@ print(json.dumps({'parameters': sum(math.prod(t.dims) for t in m.graph.initializ
     const { parameters, irVersion, operators, inputs } = report;
     const names = inputs.map(({ name }: { name: string }) => name);
     expect({ parameters, irVersion, operators, inputs: names }).toEqual(expected);
-    expect((await run(['inspect', fixture('linear.onnx')])).stdout).toMatch(/input +x +float32 +batch×4/);
+    expect(report.import).toMatchObject({ library: { flavour: 'rtx' }, failures: [], unchecked: [] });
+    expect(report.import.layers).toBeGreaterThan(0);
+    const { stdout } = await run(['inspect', fixture('linear.onnx')]);
+    expect(stdout).toMatch(/input +x +float32 +batch×4[\s\S]*TensorRT-RTX 1\.\S+ imports it: .* \d+ layers/);
+    const none = { NODE_TENSORRT_TENSORRT_PATH: directory };
+    const without = await run(['inspect', fixture('linear.onnx')], none);
+    expect(without).toMatchObject({
+      code: 0,
+      stdout: expect.stringMatching(/not known: ERR_LIBRARY_NOT_FOUND/),
+    });
+  });
+
+  test('a model with what TensorRT lacks, by a real parse', async () => {
+    const g = new GraphBuilder('bad');
+    const a = g.input('a', 'float32', [2, 3]);
+    g.op('DeformConv', [a, a, a], {}, { outputs: ['y'], name: 'the.node' });
+    g.output('y', 'float32', [2, 3]);
+    await writeFile(path.join(directory, 'bad.onnx'), serializeModel(g.finish()));
+    const report = await json(['inspect', 'bad.onnx']);
+    expect(report.import).toMatchObject({
+      layers: null,
+      failures: [{ node: 'the.node', operator: 'DeformConv', reason: expect.any(String) }],
+    });
+    const { code, stdout } = await run(['inspect', 'bad.onnx']);
+    expect({ code, stdout }).toEqual({
+      code: 0,
+      stdout: expect.stringMatching(/TensorRT-RTX 1\.\S+ can't import it:\n.*\nthe\.node +DeformConv +\S/),
+    });
   });
 });
 
