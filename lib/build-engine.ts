@@ -137,7 +137,7 @@ const cancelGrace = 1000;
 const maxLineageCharacters = 64_000;
 
 /** Weights beyond this are written beside the ONNX file, which ends at 2 GiB. */
-const maxInlineBytes = 1.5 * 2 ** 30;
+export const maxInlineBytes = 1.5 * 2 ** 30;
 
 /**
  * Compiles an ONNX model, a file with its external data beside it or the bytes of one, into a TensorRT engine, or takes
@@ -229,6 +229,7 @@ async function compile(
         precision: precision === 'fp16' || precision === 'bf16' ? precision : undefined,
         calibration: calibration?.samples,
         keepFp32,
+        runtime: 'tensorrt',
         directory: directory.path,
         maxInlineBytes,
       },
@@ -456,7 +457,8 @@ function throwNoGpu({ error }: NativeCuda): never {
   );
 }
 
-function buildDirectory() {
+/** A folder for what is written on the way. */
+export function buildDirectory() {
   try {
     return temporaryDirectory(path.join(tmpdir(), 'node-tensorrt-'));
   } catch (cause) {

@@ -22,6 +22,7 @@ import {
   type TensorProto,
 } from './onnx/model.js';
 import { subgraphs } from './onnx/traverse.js';
+import { linkOrCopy } from './onnx/write-beside.js';
 import type { DeclaredInput } from './shapes.js';
 
 /** What has to happen to a model before TensorRT's parser sees it. */
@@ -33,6 +34,8 @@ export interface PrepareRequest {
   /** Inputs to measure ranges with, for 'fp16'; undefined: random ones. */
   readonly calibration: readonly Feeds[] | undefined;
   readonly keepFp32: readonly string[];
+  /** What will read it: ONNX Runtime follows no symbolic link to external data. */
+  readonly runtime: 'tensorrt' | 'onnxruntime';
   /** An existing folder for what has to be written. */
   readonly directory: string;
   /** Weights above this many bytes in all are written beside the model: an ONNX file ends at 2 GiB. */
@@ -171,7 +174,8 @@ async function writeMixed(
 ): Promise<{ file: string; modelPath: string }> {
   const file = path.join(request.directory, 'model.onnx');
   const inline = model.graph.initializer.reduce((sum, tensor) => sum + (tensor.rawData?.length ?? 0), 0);
-  if (inline <= request.maxInlineBytes) {
+  const needsAll = request.runtime === 'onnxruntime' && model.graph.initializer.some(isExternal);
+  if (inline <= request.maxInlineBytes && !needsAll) {
     await write(file, [serializeModel(model)]);
     const { model: source } = request;
     return { file, modelPath: typeof source === 'string' ? path.resolve(source) : file };
@@ -197,6 +201,10 @@ async function writeMixed(
   }
   for (const link of links) {
     const target = path.join(request.directory, link);
+    if (request.runtime === 'onnxruntime') {
+      await linkOrCopy(path.join(directory!, link), target);
+      continue;
+    }
     await mkdir(path.dirname(target), { recursive: true });
     await symlink(path.join(directory!, link), target);
   }

@@ -1,5 +1,13 @@
 import { availableParallelism } from 'node:os';
-import { type BuildOptions, buildEngine, buildOptionNames, laterBuildOptions } from './build-engine.js';
+import {
+  type BuildOptions,
+  buildDirectory,
+  buildEngine,
+  buildOptionNames,
+  laterBuildOptions,
+  maxInlineBytes,
+} from './build-engine.js';
+import { readCalibration } from './calibration.js';
 import { type DataType, dataTypeFromOnnx, dataTypes } from './data-type.js';
 import { Engine, isEngineFile } from './engine.js';
 import { describe, invalidArgType, invalidArgValue, shapeMismatch, TensorRTError } from './errors.js';
@@ -16,7 +24,7 @@ import {
   native,
 } from './native.js';
 import { findOnnxRuntime } from './onnxruntime-library.js';
-import { checkOptions, checkSignal, enumOption, integerOption } from './options.js';
+import { checkOptions, checkSignal, enumOption, integerOption, stringsOption } from './options.js';
 import {
   checkProfiles,
   completeProfiles,
@@ -74,8 +82,12 @@ export interface SessionOptions extends Omit<BuildOptions, 'target' | 'parent' |
   preferredOutputLocation?: 'cpu' | 'cuda';
   /** Runs that may wait; one more is refused with ERR_QUEUE_FULL. Default 1024. */
   maxQueue?: number;
-  /** On a GPU as in {@link BuildOptions}. On the CPU a model runs in the types that it has: 'as-exported' or 'fp32'. */
-  precision?: 'as-exported' | 'fp32' | 'fp16';
+  /**
+   * On a GPU as in {@link BuildOptions}. On the CPU 'as-exported' (default) and 'fp32' run a model in the types that it
+   * has; 'fp16' and 'bf16' run what the GPU would get, as far as ONNX Runtime has the operators: it computes FP16 in
+   * FP32 inside, and most of BF16 not at all.
+   */
+  precision?: 'as-exported' | 'fp32' | 'fp16' | 'bf16';
   /**
    * Shapes that runs may have, by input name; a run outside them is refused with ERR_SHAPE_MISMATCH. Default: any on
    * the CPU; on a GPU what {@link BuildOptions} derives, or what the engine was compiled for.
@@ -257,19 +269,14 @@ export class InferenceSession {
     if (model instanceof Engine) {
       throw new TensorRTError('ERR_NO_GPU', "An engine runs on an NVIDIA GPU, and options.device is 'cpu'.");
     }
-    const { precision } = options;
-    if (precision !== undefined && !['as-exported', 'fp32'].includes(precision)) {
-      throw invalidArgValue(
-        'options.precision',
-        `is ${describe(precision)}, which the CPU does not run in this version. Use 'as-exported' or 'fp32'.`,
-      );
-    }
     const { threads } = settings;
-    try {
-      const why = place?.why ?? 'options.device asked for it';
-      return await InferenceSession.#load(settings, why, 'cpu', (session) =>
-        session.load({ library: findOnnxRuntime(), model, threads }),
+    const { precision } = settings;
+    const load = (source: string | Uint8Array) =>
+      InferenceSession.#load(settings, place?.why ?? 'options.device asked for it', 'cpu', (session) =>
+        session.load({ library: findOnnxRuntime(), model: source, threads }),
       );
+    try {
+      return precision === undefined ? await load(model) : await castForCpu(model, precision, options, load);
     } catch (error) {
       if (!signal?.aborted && typeof model === 'string' && isEngineFile(model)) {
         throw new TensorRTError(
@@ -531,6 +538,8 @@ interface Settings {
   readonly maxQueue: number;
   readonly cudaGraph: boolean;
   readonly deviceOutputs: boolean;
+  /** What to cast the model to, on the CPU too. */
+  readonly precision: 'fp16' | 'bf16' | undefined;
   readonly profiles: readonly Profile[];
   readonly signal: AbortSignal | undefined;
 }
@@ -548,6 +557,8 @@ function readOptions(options: SessionOptions): Settings {
   checkSignal(signal, 'options.signal');
   const path = 'options.preferredOutputLocation';
   const location = enumOption(preferredOutputLocation, path, ['cpu', 'cuda']);
+  const precisions = ['as-exported', 'fp32', 'fp16', 'bf16'] as const;
+  const precision = enumOption(options.precision, 'options.precision', precisions);
   return {
     ordinal: cuda ? Number(cuda[1] ?? 0) : undefined,
     auto: device === 'auto',
@@ -556,6 +567,7 @@ function readOptions(options: SessionOptions): Settings {
     maxQueue: integerOption(options.maxQueue, 'options.maxQueue', 1024, 1, 2 ** 31 - 1),
     cudaGraph,
     deviceOutputs: location === 'cuda',
+    precision: precision === 'fp16' || precision === 'bf16' ? precision : undefined,
     profiles: parseShapes(options.shapes),
     signal,
   };
@@ -572,6 +584,33 @@ function refuseBuildOptions(options: SessionOptions): void {
       `options.${given}`,
       'is for compiling a model, and an Engine is compiled already: give it to buildEngine.',
     );
+  }
+}
+
+/** Casts a model as it would be for a GPU, and loads what it became. */
+async function castForCpu(
+  model: string | Uint8Array,
+  precision: 'fp16' | 'bf16',
+  options: SessionOptions,
+  load: (model: string) => Promise<InferenceSession>,
+): Promise<InferenceSession> {
+  const keepFp32 = stringsOption(options.keepFp32, 'options.keepFp32');
+  const calibration = readCalibration(options.calibration, 'options.calibration')?.samples;
+  const { prepareModel } = await import('./prepare-model.js');
+  const directory = buildDirectory();
+  const request = { model, precision, calibration, keepFp32, directory: directory.path, maxInlineBytes };
+  try {
+    const { file } = await prepareModel({ ...request, runtime: 'onnxruntime' }, options.signal);
+    return await load(file).catch((error) => {
+      if (precision !== 'bf16' || !(error instanceof TensorRTError) || options.signal?.aborted) throw error;
+      throw new TensorRTError(
+        'ERR_MODEL_UNSUPPORTED',
+        `ONNX Runtime can't run the model in BF16 on the CPU: ${error.message} Use options.precision 'fp16' or 'fp32' there.`,
+        { cause: error },
+      );
+    });
+  } finally {
+    await directory.remove();
   }
 }
 

@@ -1,9 +1,9 @@
-import { mkdtemp, rm } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import path from 'node:path';
 import { dataTypes } from '../data-type.js';
 import { invalidArgValue } from '../errors.js';
 import type { InferenceSession } from '../session.js';
+import { temporaryDirectory } from '../temporary-directory.js';
 import type { TensorLike } from '../tensor.js';
 import type { RangesReport } from './cast-precision.js';
 import type { ExternalDataOptions } from './initializer.js';
@@ -53,9 +53,9 @@ export async function measureRanges(model: ModelProto, options: MeasureOptions =
   const { InferenceSession: Session } = await import('../session.js');
   const { model: probed, names } = withProbes(model);
   const { calibration, seed = 0 } = options;
-  const temporary = await mkdtemp(path.join(tmpdir(), 'node-tensorrt-ranges-'));
+  const temporary = temporaryDirectory(path.join(tmpdir(), 'node-tensorrt-'));
   try {
-    const file = await writeBeside(probed, temporary, options);
+    const file = await writeBeside(probed, temporary.path, options);
     await using session = await Session.create(file, { device: 'cpu' });
     const values = new Map<string, Range>();
     let samples = 0;
@@ -77,7 +77,7 @@ export async function measureRanges(model: ModelProto, options: MeasureOptions =
     if (samples === 0) throw invalidArgValue('options.calibration', 'is empty.');
     return { report, values };
   } finally {
-    await rm(temporary, { recursive: true, force: true });
+    await temporary.remove();
   }
 }
 

@@ -22,17 +22,21 @@ export async function writeBeside(
     if (isExternal(tensor)) files.add(externalData(tensor, directory ?? '.')!.path);
   }
   for (const file of files) {
-    const target = path.join(folder, path.relative(directory ?? '.', file));
-    try {
-      await mkdir(path.dirname(target), { recursive: true });
-      await link(file, target).catch(() => copyFile(file, target));
-    } catch (cause) {
-      throw new TensorRTError('ERR_IO', `Could not copy ${file} to ${target}: ${(cause as Error).message}`, {
-        cause,
-      });
-    }
+    await linkOrCopy(file, path.join(folder, path.relative(directory ?? '.', file)));
   }
   const file = path.join(folder, 'model.onnx');
   await writeModel(model, file);
   return file;
+}
+
+/** @throws (rejects) TensorRTError ERR_IO */
+export async function linkOrCopy(file: string, target: string): Promise<void> {
+  try {
+    await mkdir(path.dirname(target), { recursive: true });
+    await link(file, target).catch(() => copyFile(file, target));
+  } catch (cause) {
+    throw new TensorRTError('ERR_IO', `Could not copy ${file} to ${target}: ${(cause as Error).message}`, {
+      cause,
+    });
+  }
 }

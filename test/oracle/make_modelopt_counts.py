@@ -47,7 +47,7 @@ def calibration(model: onnx.ModelProto) -> dict[str, np.ndarray]:
         elif "type" in value.name:
             feeds[value.name] = np.zeros(dims, np.int64)
         else:
-            feeds[value.name] = random.integers(0, 500, dims)
+            feeds[value.name] = random.integers(0, 300, dims)
     return feeds
 
 

@@ -20,7 +20,7 @@ export const precisionModels = ['bert-base', 'llama', 'minilm', 'qwen3', 'resnet
 
 /** Writes one of them; the same bytes every time. */
 export async function writePrecisionModel(name, file) {
-  const fixture = path.join(import.meta.dirname, '../fixtures/precision', `${name}.onnx`);
+  const fixture = path.join(import.meta.dirname, '../fixtures/decoders', name, 'optimum/model.onnx');
   if (name === 'llama' || name === 'qwen3') await copyFile(fixture, file);
   else if (name === 'minilm') await writeModel(await buildBert(await minilmDirectory()), file);
   else await writeModel(name === 'resnet50' ? await buildResnet() : await buildBert(bertBase), file);

@@ -472,6 +472,7 @@ test('a model whose weights exceed one file keeps them beside it', async () => {
       precision: 'fp16',
       calibration: undefined,
       keepFp32: [],
+      runtime: 'tensorrt',
       directory: folder,
       maxInlineBytes: 1000,
     },

@@ -351,7 +351,7 @@ describe('shapes', () => {
     await expect(create({ shapes: { x: { ...range, min: [-1, 4] } } })).rejects.toThrow(
       /options.shapes.x.min/,
     );
-    await expect(create({ precision: 'fp16' })).rejects.toThrow(/options.precision is "fp16"/);
+    await expect(create({ precision: 'half' })).rejects.toThrow(/options.precision must be one of/);
     await expect(create({ target: 'sm_89' })).rejects.toThrow(/options.target is not supported/);
     await using session = await create({ precision: 'fp32' });
     expect(session.device).toBe('cpu');
