@@ -63,7 +63,10 @@ export function addBenchCommand(program: Command): void {
     .command('bench')
     .description('measure throughput, latency and memory, at one or more batch sizes')
     .argument('<model>', 'ONNX file, or engine file')
-    .option('--batch <sizes>', "batch sizes, such as 1,8,16; default: 1, or the model's own")
+    .option(
+      '--batch <sizes>',
+      "batch sizes, such as 1,8,16; default: 1, the model's own, or what an engine is tuned for",
+    )
     .option('--duration <seconds>', 'how long to measure each', '5')
     .option('--warmup <seconds>', 'how long to run before', '0.2')
     .option(
@@ -224,7 +227,7 @@ async function benchBatch(
   peer: OnnxRuntimePeer | undefined,
 ): Promise<{ report: BatchReport; began: { initStop: number; runStart: number } }> {
   const { device, threads, concurrency, precision, durationMs, warmupMs } = settings;
-  const inputs = await makeInputs(await inputsOf(model), batch, settings);
+  const inputs = await makeInputs(await inputsOf(model), batch, settings, tunedShapes(model));
   const loading = watchLoading();
   const session = await InferenceSession.create(model, {
     device,
@@ -328,11 +331,20 @@ async function inputsOf(model: string | Engine): Promise<readonly DeclaredInput[
   return model.inputs.map(({ name, type, dims }) => ({ name, type: type ?? undefined, shape: dims }));
 }
 
+/** The shapes that an engine is tuned for; of a model there are none yet. */
+function tunedShapes(model: string | Engine): ReadonlyMap<string, Dims> {
+  if (typeof model === 'string') return new Map();
+  return new Map(
+    model.inputs.flatMap(({ name, profiles: [profile] }) => (profile ? [[name, profile.opt] as const] : [])),
+  );
+}
+
 /** Inputs of the shapes that flags, batch size and the names of dimensions ask for. */
 async function makeInputs(
   declared: readonly DeclaredInput[],
   wanted: number | undefined,
   { sources, shapes }: Settings,
+  tuned: ReadonlyMap<string, Dims>,
 ): Promise<Inputs> {
   const names = declared.map(({ name }) => name);
   requireInputs('--input', sources.keys(), names);
@@ -342,7 +354,11 @@ async function makeInputs(
     const source = sources.get(input.name);
     if (source !== undefined) given.set(input.name, await readInput(tensorInput(input), source));
   }
-  const dims = new Map([...shapes, ...[...given].map(([name, tensor]) => [name, tensor.dims] as const)]);
+  const dims = new Map([
+    ...tuned,
+    ...shapes,
+    ...[...given].map(([name, tensor]) => [name, tensor.dims] as const),
+  ]);
   const { batch, profile } = batchedShapes(declared, wanted, dims);
   const feeds: Record<string, Tensor> = {};
   for (const input of declared) {

@@ -66,5 +66,13 @@ describe.skipIf(!existsSync(path.join(standIns, 'trt10')))('on stand-ins', () =>
       // Four floats in, twice three out.
       expect(deviceBytes).toBeGreaterThanOrEqual(batch * 10 * 4);
     }
+    // An engine is measured at what it is tuned for, unless told otherwise.
+    const engine = path.join(directory, 'linear.engine');
+    const shapes = ['--shapes', 'x:1x4,5x4,16x4'];
+    expect(await run('trt10', 90, [cli, 'build', model, '-o', engine, ...shapes])).toMatchObject({ code: 0 });
+    const tuned = await run('trt10', 90, [cli, 'bench', engine, '--duration', '0.1']);
+    expect(tuned).toEqual({ code: 0, output: expect.stringContaining('batch 5, on cuda:0') });
+    const larger = await run('trt10', 90, [cli, 'bench', engine, '--duration', '0.1', '--batch', '17']);
+    expect(larger).toEqual({ code: 1, output: expect.stringMatching(/ERR_SHAPE_MISMATCH: .*\[17,4\]/) });
   });
 });
