@@ -13,6 +13,7 @@ import {
 } from 'node:fs/promises';
 import os from 'node:os';
 import path from 'node:path';
+import { Worker } from 'node:worker_threads';
 import { type BuildOptions, buildEngine, Engine } from 'node-tensorrt';
 import { afterAll, beforeAll, beforeEach, describe, expect, test } from 'vitest';
 
@@ -208,6 +209,20 @@ describe('several builders', () => {
     other.process.kill('SIGKILL');
     expect((await next).fromCache).toBe(false);
     await other.ended;
+    expect(await remains()).toEqual([]);
+  });
+
+  test('a worker that is terminated while it builds leaves its turn to the next', async () => {
+    const script = `
+      const { buildEngine } = require('node-tensorrt');
+      const { parentPort, workerData } = require('node:worker_threads');
+      const onProgress = () => parentPort.postMessage('building');
+      buildEngine(workerData.linear, { target: 'sm_89', ...workerData.options, onProgress });`;
+    const workerData = { linear, options: { shapes, cache } };
+    const worker = new Worker(script, { eval: true, workerData });
+    await new Promise((resolve, reject) => worker.once('message', resolve).once('error', reject));
+    await worker.terminate();
+    expect((await build()).fromCache).toBe(false);
     expect(await remains()).toEqual([]);
   });
 
