@@ -164,6 +164,10 @@ export interface NativeBuildRequest {
   optimizationLevel?: number;
   /** Bytes. */
   workspace?: number;
+  /** All weights, or the named ones. */
+  refit?: boolean | readonly string[];
+  /** A file, which need not exist. */
+  timingCache?: string;
 }
 
 /** One layer of the network as it went to the compiler, recorded after parsing. */
@@ -201,6 +205,8 @@ export interface NativeBuildResult extends NativeNetwork {
   plan: ArrayBuffer;
   /** TensorRT's warnings, in order, without repetitions. */
   warnings: string[];
+  /** What the file `timingCache` is to hold. */
+  timingCache?: ArrayBuffer;
 }
 
 export interface NativeBuild {

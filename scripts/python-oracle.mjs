@@ -16,6 +16,11 @@ export function mlperfOracle() {
   return install('requirements-mlperf.txt', 'mlperf-oracle', '--no-deps');
 }
 
+/** The folder of TensorRT-RTX's own Python binding, without the libraries that it binds to. */
+export function tensorrtPeer() {
+  return install('requirements-tensorrt.txt', 'tensorrt-peer', '--no-deps');
+}
+
 /** Another Python version, or other requirements, make another folder. */
 function install(file, name, ...flags) {
   const requirements = path.join(root, 'test/oracle', file);

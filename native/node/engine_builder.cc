@@ -73,6 +73,9 @@ Napi::Object toJs(Napi::Env env, const BuildResult& built) {
   describe(env, built.network, result);
   result["plan"] = toArrayBuffer(env, built.plan, built.planBytes);
   result["warnings"] = toJs(env, built.warnings);
+  if (built.timingCache) {
+    result["timingCache"] = toArrayBuffer(env, built.timingCache, built.timingCacheBytes);
+  }
   return result;
 }
 
@@ -123,6 +126,17 @@ BuildRequest readRequest(const Napi::Object& object) {
     request.computeCapabilities.push_back(targets.Get(i).As<Napi::Number>().Int32Value());
   }
   request.sparsity = object.Get("sparsity").ToBoolean();
+  const Napi::Value refit = object.Get("refit");
+  if (refit.IsArray()) {
+    const Napi::Array names = refit.As<Napi::Array>();
+    for (uint32_t i = 0; i < names.Length(); ++i) {
+      request.refitWeights.push_back(names.Get(i).As<Napi::String>());
+    }
+  } else {
+    request.refit = refit.ToBoolean();
+  }
+  const Napi::Value timingCache = object.Get("timingCache");
+  if (timingCache.IsString()) request.timingCache = timingCache.As<Napi::String>();
   const Napi::Value level = object.Get("optimizationLevel");
   if (level.IsNumber()) request.optimizationLevel = level.As<Napi::Number>().Int32Value();
   const Napi::Value workspace = object.Get("workspace");

@@ -82,7 +82,7 @@ describe('exit codes', () => {
       1,
       /^error: ERR_MODEL_NOT_FOUND: .*x\.onnx.*\n$/,
     ],
-    ['refit', ['build', 'x.onnx', '--refit'], 1, /^error: ERR_INVALID_ARG_VALUE: options.refit .*\n$/],
+    ['timings without a file', ['build', 'x.onnx', '--timing-cache'], 2, /--timing-cache/],
     ['no GPU', ['build', fixture('linear.onnx')], 1, /^error: ERR_NO_GPU: .*options.target.*\n$/],
     ['a missing engine', ['inspect', 'x.engine'], 1, /^error: ERR_MODEL_NOT_FOUND: .*\n$/],
   ])('%s', async (_, args, code, stderr) => {

@@ -9,8 +9,11 @@
 #include <algorithm>
 #include <array>
 #include <cstring>
+#include <fstream>
+#include <iterator>
 #include <map>
 #include <mutex>
+#include <optional>
 #include <utility>
 
 #include "core/error.h"
@@ -467,6 +470,94 @@ void allowDecomposition(const nvinfer1::INetworkDefinition& network) {
   }
 }
 
+void setRefit(nvinfer1::IBuilderConfig& config, nvinfer1::INetworkDefinition& network,
+              const BuildRequest& request) {
+  if (!request.refit && request.refitWeights.empty()) return;
+  if (kFlavour == Flavour::kRtx && cuda::probe().gpus.empty()) {
+    throw Error(
+        "ERR_NO_GPU",
+        "options.refit needs a GPU here: TensorRT-RTX compiles an engine whose weights can be replaced only "
+        "where there is one. Leave options.refit out, or build on a machine with a GPU.");
+  }
+  if (request.refit) {
+    config.setFlag(nvinfer1::BuilderFlag::kREFIT);
+    return;
+  }
+  for (const std::string& name : request.refitWeights) {
+    if (network.markWeightsRefittable(name.c_str())) continue;
+    throw Error("ERR_INVALID_ARG_VALUE", "options.refit names " + quoted(name) +
+                                             ", which is no weight of the network that can be replaced.");
+  }
+  config.setFlag(nvinfer1::BuilderFlag::kREFIT_INDIVIDUAL);
+}
+
+#if NODE_TENSORRT_RTX
+
+// Deprecated there, and without effect.
+class TimingCache {
+ public:
+  TimingCache(nvinfer1::IBuilderConfig&, const std::string&) {
+    throw Error("ERR_LIBRARY_UNSUPPORTED",
+                "options.timingCache is for TensorRT: TensorRT-RTX measures nothing while it compiles. Leave "
+                "it out.");
+  }
+  bool wasReplaced() const noexcept { return false; }
+  nvinfer1::IHostMemory* serialize() const noexcept { return nullptr; }
+};
+
+#else
+
+// What earlier builds measured, in a file that other processes write too. It must outlive the build.
+class TimingCache {
+ public:
+  TimingCache(nvinfer1::IBuilderConfig& config, std::string path)
+      : config_(config), path_(std::move(path)), read_(readFile()), cache_(create(read_)) {
+    if (cache_ && config_.setTimingCache(*cache_, false)) return;
+    wasReplaced_ = !read_.empty();
+    cache_ = create("");
+    if (!cache_ || !config_.setTimingCache(*cache_, false)) {
+      throw Error("ERR_BUILD_FAILED", "TensorRT could not create a timing cache.");
+    }
+  }
+
+  // Whether what the file held could not be used.
+  bool wasReplaced() const noexcept { return wasReplaced_; }
+
+  // After the build: what the file is to hold now. Null without memory.
+  nvinfer1::IHostMemory* serialize() {
+    const std::string now = readFile();
+    if (now != read_) {
+      const std::unique_ptr<nvinfer1::ITimingCache> others = create(now);
+      // What is not of this TensorRT and GPU is left out.
+      if (others) cache_->combine(*others, false);
+    }
+    return cache_->serialize();
+  }
+
+ private:
+  std::string readFile() const {
+    std::ifstream file(path_, std::ios::binary);
+    return {std::istreambuf_iterator<char>(file), std::istreambuf_iterator<char>()};
+  }
+
+  std::unique_ptr<nvinfer1::ITimingCache> create(const std::string& bytes) {
+    return std::unique_ptr<nvinfer1::ITimingCache>(config_.createTimingCache(bytes.data(), bytes.size()));
+  }
+
+  nvinfer1::IBuilderConfig& config_;
+  const std::string path_;
+  const std::string read_;
+  std::unique_ptr<nvinfer1::ITimingCache> cache_;
+  bool wasReplaced_ = false;
+};
+
+#endif
+
+// Memory of TensorRT's, which the library, always loaded, frees.
+std::shared_ptr<void> shared(nvinfer1::IHostMemory* memory) {
+  return std::shared_ptr<void>(memory->data(), [memory](void*) { delete memory; });
+}
+
 // What TensorRT's more opaque messages mean.
 std::string explain(const std::vector<std::string>& errors) {
   struct Explanation {
@@ -655,18 +746,29 @@ BuildResult FlavourLibrary::build(const BuildRequest& request, std::stop_token s
   if (request.workspace) {
     config->setMemoryPoolLimit(nvinfer1::MemoryPoolType::kWORKSPACE, *request.workspace);
   }
+  setRefit(*config, *network, request);
+  std::optional<TimingCache> timingCache;
+  if (!request.timingCache.empty()) timingCache.emplace(*config, request.timingCache);
   ProgressMonitor monitor(observer, stop);
   config->setProgressMonitor(&monitor);
   throwIfStopped(stop);
   nvinfer1::IHostMemory* plan = builder->buildSerializedNetwork(*network, *config);
   if (plan != nullptr) {
-    // The library stays loaded, so this may outlive everything else here.
-    result.plan = std::shared_ptr<void>(plan->data(), [plan](void*) { delete plan; });
     result.planBytes = plan->size();
+    result.plan = shared(plan);
   }
   throwIfStopped(stop);
   if (plan == nullptr) throw failed("compile the model " + request.modelPath, messages);
   result.warnings = messages.warnings();
+  if (!timingCache) return result;
+  if (timingCache->wasReplaced()) {
+    result.warnings.push_back("The timing cache " + request.timingCache +
+                              " is damaged, or of another TensorRT or GPU: it was ignored, and is replaced.");
+  }
+  if (nvinfer1::IHostMemory* bytes = timingCache->serialize(); bytes != nullptr) {
+    result.timingCacheBytes = bytes->size();
+    result.timingCache = shared(bytes);
+  }
   return result;
 }
 

@@ -24,8 +24,11 @@ struct BuildRequest {
   std::vector<Profile> profiles;
   std::vector<int> computeCapabilities;  // 89 for sm_89; empty: the GPU present
   bool sparsity = false;
-  std::optional<int> optimizationLevel;  // 0 to 5
-  std::optional<size_t> workspace;       // bytes
+  std::optional<int> optimizationLevel;   // 0 to 5
+  std::optional<size_t> workspace;        // bytes
+  bool refit = false;                     // every weight can be replaced
+  std::vector<std::string> refitWeights;  // these alone can
+  std::string timingCache;  // a file of what earlier builds measured, which need not exist; empty: none
 };
 
 // -1 in `shape` is a dynamic dimension; `type` is kUndefined where ONNX Runtime's types have no equal.
@@ -54,6 +57,9 @@ struct BuildResult {
   size_t planBytes = 0;
   NetworkDescription network;
   std::vector<std::string> warnings;  // TensorRT's, in order, without repetitions
+  // Where a timing cache was asked for: what its file is to hold, with what others wrote there meanwhile.
+  std::shared_ptr<void> timingCache;
+  size_t timingCacheBytes = 0;
 };
 
 // What the parser could not import, and why.
