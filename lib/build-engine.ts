@@ -2,6 +2,7 @@ import { createHash } from 'node:crypto';
 import { tmpdir } from 'node:os';
 import path from 'node:path';
 import { isDeepStrictEqual } from 'node:util';
+import { writeAtomically } from './atomic-file.js';
 import { readCalibration } from './calibration.js';
 import { type DataType, dataTypeFromOnnx } from './data-type.js';
 import {
@@ -83,6 +84,17 @@ export interface BuildOptions {
    */
   calibration?: Iterable<Readonly<Record<string, TensorLike>>>;
   /**
+   * Makes weights replaceable: all, which costs speed (fewer layers are fused), or the named initializers. Default: none.
+   * TensorRT-RTX needs a GPU for it: ERR_NO_GPU.
+   */
+  refit?: boolean | readonly string[];
+  /**
+   * A file in which TensorRT keeps what it measures, for later builds on the same GPU. It is read and rewritten, with
+   * what other processes add meanwhile; a damaged or foreign one is replaced, with a warning. TensorRT-RTX measures
+   * nothing: ERR_LIBRARY_UNSUPPORTED.
+   */
+  timingCache?: string;
+  /**
    * With 'fp16' and 'bf16': nodes to leave in FP32, by name or operator type; `*` stands for any characters. After a
    * `!`, nodes to cast though a range would keep them; the last pattern that fits decides.
    */
@@ -114,6 +126,8 @@ export const buildOptionNames = [
   'optimizationLevel',
   'workspace',
   'calibration',
+  'refit',
+  'timingCache',
   'keepFp32',
   'cache',
   'parent',
@@ -121,7 +135,9 @@ export const buildOptionNames = [
   'onProgress',
   'signal',
 ] as const;
-export const laterBuildOptions = ['masks', 'refit', 'timingCache'] as const;
+export const laterBuildOptions = ['masks'] as const;
+/** What TensorRT can do and no GPU has tested with this package. */
+const untestedBuildOptions = ['weightStreaming', 'versionCompatible', 'hardwareCompatibility'] as const;
 
 /** Of our types, those that TensorRT has (NvInfer.h, DataType). */
 const tensorrtTypes: ReadonlySet<DataType> = new Set<DataType>([
@@ -260,6 +276,10 @@ async function compile(
       throw new TensorRTError(error.code as 'ERR_BUILD_FAILED', message, { cause: error });
     });
 
+    const { timingCache } = settings.compiler;
+    if (timingCache !== undefined && result.timingCache) {
+      await writeAtomically(timingCache, [new Uint8Array(result.timingCache)], 'timing cache');
+    }
     const { name, ...line } = provenance(model, settings);
     const { sha256, weightsSha256, producer } = prepared;
     const manifest: EngineManifest = {
@@ -288,6 +308,10 @@ type Settings = ReturnType<typeof readOptions>;
 
 /** Checks the options. `compiler` goes to TensorRT, `recorded` into the manifest: what is not a default. */
 function readOptions(options: BuildOptions) {
+  const untested = untestedBuildOptions.find(
+    (name) => (options as Record<string, unknown> | null)?.[name] !== undefined,
+  );
+  if (untested) throw invalidArgValue(`options.${untested}`, 'is not supported until a GPU has tested it.');
   checkOptions(options, 'options', buildOptionNames, laterBuildOptions);
   const { libraryPath, onProgress, signal } = options;
   const runtime = enumOption(options.runtime, 'options.runtime', ['auto', 'tensorrt', 'tensorrt-rtx']);
@@ -305,7 +329,14 @@ function readOptions(options: BuildOptions) {
   const sparsity = enumOption(options.sparsity, 'options.sparsity', ['off', 'auto']);
   const keepFp32 = stringsOption(options.keepFp32, 'options.keepFp32');
   const calibration = readCalibration(options.calibration, 'options.calibration');
+  const refit = refitOption(options.refit);
+  const { timingCache } = options;
+  if (timingCache !== undefined && typeof timingCache !== 'string') {
+    throw invalidArgType('options.timingCache', 'a path', timingCache);
+  }
+  if (timingCache === '') throw invalidArgValue('options.timingCache', 'is an empty path.');
   const given = {
+    ...(refit === false ? {} : { refit }),
     ...(optimizationLevel === undefined ? {} : { optimizationLevel }),
     ...(workspace === undefined ? {} : { workspace }),
   };
@@ -322,7 +353,7 @@ function readOptions(options: BuildOptions) {
     precision: enumOption(options.precision, 'options.precision', ['fp16', 'bf16', 'fp32', 'as-exported']),
     profiles: parseShapes(options.shapes),
     computeCapabilities: parseTargets(options.target),
-    compiler: { ...given, sparsity: sparsity === 'auto' },
+    compiler: { ...given, sparsity: sparsity === 'auto', ...(timingCache ? { timingCache } : {}) },
     recorded: {
       ...given,
       ...(sparsity === 'auto' ? { sparsity } : {}),
@@ -332,6 +363,14 @@ function readOptions(options: BuildOptions) {
         : {}),
     },
   };
+}
+
+/** False for no weights. */
+function refitOption(refit: unknown): boolean | readonly string[] {
+  if (refit === undefined || typeof refit === 'boolean') return refit ?? false;
+  if (!Array.isArray(refit))
+    throw invalidArgType('options.refit', 'a boolean or the names of weights', refit);
+  return refit.length > 0 && stringsOption(refit, 'options.refit');
 }
 
 /** The cache's folder, undefined for the default one; false for none. */

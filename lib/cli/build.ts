@@ -18,6 +18,8 @@ interface BuildFlags {
   workspace?: string;
   keepFp32: string[];
   runtime?: string;
+  refit?: boolean;
+  timingCache?: string;
   library?: string;
   plan?: string;
   /** false: --no-cache. */
@@ -73,12 +75,13 @@ export function addBuildCommand(program: Command): void {
     .option('--parent <engine>', 'the engine that this one descends from: its file, or its id')
     .option('--lineage <json>', 'what else to record of where the engine comes from: a JSON object')
     .option('--refit', 'make weights replaceable')
+    .option('--timing-cache <file>', 'where TensorRT keeps what it measures, for later builds')
     .option('--plan <file>', 'write the bare TensorRT plan too')
     .option('--json', 'print one JSON document', false)
     .action(build);
 }
 
-async function build(model: string, flags: BuildFlags & { refit?: boolean }): Promise<void> {
+async function build(model: string, flags: BuildFlags): Promise<void> {
   const output = flags.output ?? `${path.basename(model, '.onnx')}.engine`;
   const progress = progressLine();
   const started = performance.now();
@@ -99,8 +102,8 @@ async function build(model: string, flags: BuildFlags & { refit?: boolean }): Pr
     ...(flags.cache === undefined ? {} : { cache: flags.cache }),
     ...(flags.parent === undefined ? {} : { parent: await parentEngine(flags.parent) }),
     ...(flags.lineage === undefined ? {} : { lineage: parseLineage(flags.lineage) }),
-    // Refused by the library, by name.
     ...(flags.refit ? { refit: true } : {}),
+    ...(flags.timingCache === undefined ? {} : { timingCache: flags.timingCache }),
     keepFp32: flags.keepFp32,
     onProgress: ({ phase, step, steps }) => progress.show(`${phase} ${step}/${steps}`),
   };
