@@ -259,6 +259,47 @@ onStandIn.each(flavours)('StandIn %s: a session on a GPU', (flavour) => {
     expect(found.runs).toMatchObject({ completed: 1, failed: 3 });
   });
 
+  test.each([
+    ['uninitialized', /^ERR_NO_GPU: .*CUDA_ERROR_SYSTEM_DRIVER_MISMATCH/],
+    ['build:1', /^ERR_BUILD_FAILED: .*Could not find any implementation/],
+    ['deserialize:1', /^ERR_ENGINE_CORRUPT: /],
+    ['truncated', /^ERR_ENGINE_CORRUPT: /],
+    ['lost:40', /^ERR_/],
+  ])('is not created, and says why: %s', async (fault, expected) => {
+    const create = async ({ trt, fixture, failure }: Tools) =>
+      failure(
+        trt.InferenceSession.create(fixture('linear.onnx'), {
+          device: 'cuda',
+          precision: 'fp32',
+          cache: false,
+        }),
+      );
+    expect(await run(flavour, create, { STAND_IN_FAULTS: fault })).toMatch(expected);
+  });
+
+  test('of which one run fails goes on', async () => {
+    const found = await run(
+      flavour,
+      async ({ trt, fixture, sines, failure }) => {
+        // With graphs, a failure while one is captured only means that there is none.
+        const options = { precision: 'fp32', cache: false, cudaGraph: false } as const;
+        const gpu = await trt.InferenceSession.create(fixture('linear.onnx'), options);
+        const failures: string[] = [];
+        for (let i = 0; i < 3; i++) failures.push(await failure(gpu.run({ x: sines(2, 4) })));
+        const { runs } = gpu.stats();
+        await gpu.dispose();
+        return { failures, runs };
+      },
+      { STAND_IN_FAULTS: 'enqueue:2' },
+    );
+    expect(found.failures).toEqual([
+      'no error',
+      expect.stringMatching(/^ERR_EXECUTION_FAILED: /),
+      'no error',
+    ]);
+    expect(found.runs).toMatchObject({ completed: 2, failed: 1 });
+  });
+
   test('without memory says so, and works again when there is some', async () => {
     for (const kind of ['allocation', 'pinned']) {
       let worked = 0;

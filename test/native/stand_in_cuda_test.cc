@@ -229,8 +229,11 @@ TEST(StandInCudaFaultTest, AFailedKernelBreaksItsContextForGood) {
   CUdeviceptr address = 0;
   EXPECT_EQ(cuMemAlloc_v2(&address, 4), 700);
   EXPECT_EQ(cuStreamDestroy_v2(stream), 0);
-  EXPECT_EQ(cuDevicePrimaryCtxRelease_v2(1), 0);
   standInSetFaults(nullptr);
+  EXPECT_EQ(cuDevicePrimaryCtxRelease_v2(1), 0);
+  EXPECT_EQ(cuMemAlloc_v2(&address, 4), 709);
+  EXPECT_EQ(cuCtxSetCurrent(nullptr), 0);
+  EXPECT_EQ(cuMemAlloc_v2(&address, 4), 201);
 }
 
 TEST_F(StandInCudaTest, FunctionsOnAStreamMayNotCallTheDriver) {

@@ -53,6 +53,18 @@ class Faults {
     return fault != faults_.end() && ++fault->second.occurrences == fault->second.number;
   }
 
+  bool holds(std::string_view kind) {
+    std::lock_guard lock(mutex_);
+    const auto fault = faults_.find(kind);
+    return fault != faults_.end() && ++fault->second.occurrences > fault->second.number;
+  }
+
+  long count(std::string_view kind) {
+    std::lock_guard lock(mutex_);
+    const auto fault = faults_.find(kind);
+    return fault == faults_.end() ? 0 : fault->second.occurrences;
+  }
+
   long number(std::string_view kind) {
     std::lock_guard lock(mutex_);
     const auto fault = faults_.find(kind);
@@ -73,6 +85,12 @@ void standInSetFaults(const char* list) {
 }
 bool standInFaultOccurs(const char* kind) {
   return Faults::instance().occurs(kind);
+}
+bool standInFaultHolds(const char* kind) {
+  return Faults::instance().holds(kind);
+}
+long standInFaultCount(const char* kind) {
+  return Faults::instance().count(kind);
 }
 long standInFaultNumber(const char* kind) {
   return Faults::instance().number(kind);

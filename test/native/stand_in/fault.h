@@ -13,6 +13,12 @@ STAND_IN_EXPORT void standInSetFaults(const char* list);
 // Counts one occurrence of `kind`; true if this is the one that fails.
 STAND_IN_EXPORT bool standInFaultOccurs(const char* kind);
 
+// Counts one occurrence of `kind`; true for all after those that the number given allows.
+STAND_IN_EXPORT bool standInFaultHolds(const char* kind);
+
+// How often `kind` was counted since the faults were set; 0 where there is no such fault.
+STAND_IN_EXPORT long standInFaultCount(const char* kind);
+
 // The number given with `kind`; -1 where there is no such fault.
 STAND_IN_EXPORT long standInFaultNumber(const char* kind);
 }

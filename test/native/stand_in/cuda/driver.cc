@@ -39,6 +39,7 @@ enum Status : int {
   kNotFound = 500,
   kNotReady = 600,
   kIllegalAddress = 700,
+  kContextIsDestroyed = 709,
   kLaunchFailed = 719,
   kNotPermitted = 800,
   kSystemDriverMismatch = 803,
@@ -67,6 +68,7 @@ constexpr StatusName kStatusNames[] = {
     {kNotFound, "CUDA_ERROR_NOT_FOUND", "named symbol not found"},
     {kNotReady, "CUDA_ERROR_NOT_READY", "device not ready"},
     {kIllegalAddress, "CUDA_ERROR_ILLEGAL_ADDRESS", "an illegal memory access was encountered"},
+    {kContextIsDestroyed, "CUDA_ERROR_CONTEXT_IS_DESTROYED", "context is destroyed"},
     {kLaunchFailed, "CUDA_ERROR_LAUNCH_FAILED", "unspecified launch failure"},
     {kNotPermitted, "CUDA_ERROR_NOT_PERMITTED", "operation not permitted"},
     {kSystemDriverMismatch, "CUDA_ERROR_SYSTEM_DRIVER_MISMATCH",
@@ -239,7 +241,6 @@ struct Driver {
 
   std::mutex mutex;
   bool initialized = false;
-  std::atomic<long> operations{0};
   std::map<int, std::unique_ptr<CUctx_st>> contexts;
   std::map<uintptr_t, Allocation> allocations;
   std::set<CUevent_st*> events;
@@ -293,18 +294,21 @@ int begin() {
     std::lock_guard lock(driver.mutex);
     if (!driver.initialized) return kNotInitialized;
   }
-  const long limit = standInFaultNumber("lost");
-  if (limit >= 0 && driver.operations.fetch_add(1) >= limit) return kUnknown;
-  return kSuccess;
+  return standInFaultHolds("lost") ? kUnknown : kSuccess;
 }
 
 // The same for calls that need a context.
 int begin(CUctx_st*& context) {
   const int status = begin();
   if (status != kSuccess) return status;
-  if (currentContexts.empty() || currentContexts.back() == nullptr) return kInvalidContext;
-  context = currentContexts.back();
-  return context->broken;
+  if (currentContexts.empty()) return kInvalidContext;
+  std::lock_guard lock(Driver::instance().mutex);
+  for (const auto& [ordinal, each] : Driver::instance().contexts) {
+    if (each.get() != currentContexts.back()) continue;
+    context = each.get();
+    return context->broken;
+  }
+  return kContextIsDestroyed;
 }
 
 // The same for calls that wait or allocate, which a capture of this thread's (or any global one) forbids.
@@ -1144,7 +1148,10 @@ STAND_IN_EXPORT int standInComputeCapability(int device) {
 }
 
 STAND_IN_EXPORT int standInCurrentDevice() {
-  return currentContexts.empty() ? (devices().empty() ? -1 : 0) : currentContexts.back()->device;
+  // Without a context the CUDA runtime takes the first device.
+  if (currentContexts.empty()) return devices().empty() ? -1 : 0;
+  CUcontext context = nullptr;
+  return begin(context) == kSuccess ? context->device : -1;
 }
 
 STAND_IN_EXPORT StandInLive standInLive() {
