@@ -42,7 +42,7 @@ if (options.contestant) {
   await contestant(JSON.parse(options.contestant));
 } else {
   const { buildBert, castToFloat16, writeModel } = await import('node-tensorrt/onnx');
-  const { listTensorRT } = await import('../dist/tensorrt-library.js');
+  const { listTensorRT } = await import('../dist/system/tensorrt-library.js');
   const { minilmDirectory } = await import('../scripts/minilm.mjs');
   const { tensorrtPeer } = await import('../scripts/python-oracle.mjs');
   const { llamaModel } = await import('./llama.mjs');

@@ -14,7 +14,7 @@ import { createInterface } from 'node:readline';
 import { parseArgs } from 'node:util';
 import { inspectSystem } from 'node-tensorrt';
 import { buildBert, buildResnet, castToFloat16, measureRanges, writeModel } from 'node-tensorrt/onnx';
-import { latencyStatistics } from '../dist/latency-statistics.js';
+import { latencyStatistics } from '../dist/benchmark/latency-statistics.js';
 
 const root = path.resolve(import.meta.dirname, '..');
 const folder = path.join(root, 'build/bench');

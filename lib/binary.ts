@@ -1,8 +1,8 @@
 import { existsSync } from 'node:fs';
 import path from 'node:path';
 import { invalidArgValue, TensorRTError } from './errors.js';
-import { kernelModuleVersion } from './nvidia-driver.js';
-import { newestCuda, versionAtLeast } from './nvidia-support.js';
+import { kernelModuleVersion } from './system/nvidia-driver.js';
+import { newestCuda, versionAtLeast } from './system/nvidia-support.js';
 
 /** The CUDA major versions that a binary is published for. */
 const variants = ['13', '12'] as const;

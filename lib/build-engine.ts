@@ -2,8 +2,8 @@ import { createHash } from 'node:crypto';
 import { tmpdir } from 'node:os';
 import path from 'node:path';
 import { isDeepStrictEqual } from 'node:util';
-import { writeAtomically } from './atomic-file.js';
-import { readCalibration } from './calibration.js';
+import { readCalibration } from './build/calibration.js';
+import type { ModelDigest } from './build/model-digest.js';
 import { type DataType, dataTypeFromOnnx } from './data-type.js';
 import {
   Engine,
@@ -14,7 +14,8 @@ import {
   type TensorInfo,
 } from './engine.js';
 import { describe, invalidArgType, invalidArgValue, TensorRTError } from './errors.js';
-import type { ModelDigest } from './model-digest.js';
+import { writeAtomically } from './files/atomic-file.js';
+import { temporaryDirectory } from './files/temporary-directory.js';
 import {
   type NativeBuildRequest,
   type NativeBuildResult,
@@ -23,7 +24,6 @@ import {
   type NativeTensorRT,
   native,
 } from './native.js';
-import { targetNumber } from './nvidia-support.js';
 import { checkOptions, checkSignal, enumOption, integerOption, stringsOption } from './options.js';
 import {
   checkProfiles,
@@ -32,7 +32,7 @@ import {
   parseShapes,
   type ShapeRanges,
 } from './shapes.js';
-import { temporaryDirectory } from './temporary-directory.js';
+import { targetNumber } from './system/nvidia-support.js';
 import type { TensorLike } from './tensor.js';
 import { version as builder } from './version.js';
 
@@ -171,7 +171,7 @@ export async function buildEngine(model: string | Uint8Array, options: BuildOpti
   signal?.throwIfAborted();
 
   // Only who builds pays for loading what builds.
-  const { findTensorRT } = await import('./tensorrt-library.js');
+  const { findTensorRT } = await import('./system/tensorrt-library.js');
   const { libraryPath, runtime, computeCapabilities } = settings;
   const cuda = native().probeCuda();
   const here = cuda.gpus[0] && numberOf(cuda.gpus[0]);
@@ -182,9 +182,9 @@ export async function buildEngine(model: string | Uint8Array, options: BuildOpti
     return compile(model, settings, library, targets);
   }
 
-  const { EngineCache } = await import('./engine-cache.js');
-  const { LibraryMemo } = await import('./library-memo.js');
-  const { digestModel } = await import('./model-digest.js');
+  const { EngineCache } = await import('./build/engine-cache.js');
+  const { LibraryMemo } = await import('./build/library-memo.js');
+  const { digestModel } = await import('./build/model-digest.js');
   const cache = new EngineCache(settings.cache);
   const libraries = await LibraryMemo.read(cache.memo('libraries'));
   const library = await findTensorRT({ ...wanted, open: libraries.open });
@@ -235,7 +235,7 @@ async function compile(
 ): Promise<Engine> {
   const { onProgress, signal, precision, calibration, keepFp32 } = settings;
   signal?.throwIfAborted();
-  const { prepareModel } = await import('./prepare-model.js');
+  const { prepareModel } = await import('./build/prepare-model.js');
   const directory = buildDirectory();
   try {
     onProgress?.({ phase: 'Preparing model', step: 0, steps: 1 });

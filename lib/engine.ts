@@ -2,14 +2,14 @@ import type { Hash } from 'node:crypto';
 import { closeSync, constants, openSync, readSync } from 'node:fs';
 import { setImmediate as nextTurn } from 'node:timers/promises';
 import { isDeepStrictEqual } from 'node:util';
-import { writeAtomically } from './atomic-file.js';
 import { type DataType, dataTypeFromOnnx, dataTypes } from './data-type.js';
 import { invalidArgType, TensorRTError } from './errors.js';
-import type { Flavour } from './nvidia-support.js';
+import { writeAtomically } from './files/atomic-file.js';
 import type { CastBfloat16Report, CastFloat16Report } from './onnx/cast-precision.js';
 import { readWhole } from './onnx/file-range.js';
 import { checkOptions } from './options.js';
 import { type Profile, rangeOf, type ShapeRange } from './shapes.js';
+import type { Flavour } from './system/nvidia-support.js';
 import type { Dims } from './tensor.js';
 
 /** A value in a compiled network. */
@@ -318,7 +318,7 @@ export class Engine {
 
 /** What TensorRT says of a bare plan; undefined where no GPU and library here can run it. */
 async function readBindings(engine: Engine): Promise<Bindings | undefined> {
-  const { findGpu } = await import('./gpu.js');
+  const { findGpu } = await import('./system/gpu.js');
   const { loadEngine } = await import('./load-engine.js');
   const { native } = await import('./native.js');
   try {

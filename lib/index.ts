@@ -1,10 +1,8 @@
 export { type BuildOptions, type BuildProgress, buildEngine } from './build-engine.js';
 export type { DataType } from './data-type.js';
-export type { Finding } from './diagnosis.js';
 export { Engine, type EngineManifest, type EngineTensor, type LayerInfo, type TensorInfo } from './engine.js';
 export { type ErrorCode, TensorRTError } from './errors.js';
 export type { TensorRTCapabilities } from './native.js';
-export type { Flavour } from './nvidia-support.js';
 export {
   type Feeds,
   type Fetches,
@@ -16,6 +14,8 @@ export {
   type ValueMetadata,
 } from './session.js';
 export type { Profile, ShapeRange, ShapeRanges } from './shapes.js';
-export { inspectSystem, type SystemReport } from './system-report.js';
+export type { Finding } from './system/diagnosis.js';
+export type { Flavour } from './system/nvidia-support.js';
+export { inspectSystem, type SystemReport } from './system/system-report.js';
+export type { TensorRTLibrary } from './system/tensorrt-library.js';
 export { type Dims, Tensor, type TensorLike } from './tensor.js';
-export type { TensorRTLibrary } from './tensorrt-library.js';

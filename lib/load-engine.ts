@@ -1,13 +1,13 @@
 import { createHash } from 'node:crypto';
 import { mkdir } from 'node:fs/promises';
 import path from 'node:path';
-import { cacheDirectory } from './cache-directory.js';
 import { type Engine, flavourOfPlan, planOf } from './engine.js';
 import { TensorRTError } from './errors.js';
-import type { Gpu } from './gpu.js';
+import { cacheDirectory } from './files/cache-directory.js';
 import type { NativeLoadedModel, NativeSession, NativeTensorRT } from './native.js';
-import { productOf } from './nvidia-support.js';
-import { findRuntime } from './tensorrt-library.js';
+import type { Gpu } from './system/gpu.js';
+import { productOf } from './system/nvidia-support.js';
+import { findRuntime } from './system/tensorrt-library.js';
 
 const hashedBytes = 2 ** 20;
 

@@ -1,6 +1,6 @@
 import { loadBinary } from './binary.js';
 import { TensorRTError } from './errors.js';
-import type { Flavour } from './nvidia-support.js';
+import type { Flavour } from './system/nvidia-support.js';
 
 /** Native memory behind an ArrayBuffer; runs use it without a copy. */
 export interface HostBuffer {

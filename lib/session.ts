@@ -1,4 +1,5 @@
 import { availableParallelism } from 'node:os';
+import { readCalibration } from './build/calibration.js';
 import {
   type BuildOptions,
   buildDirectory,
@@ -7,11 +8,9 @@ import {
   laterBuildOptions,
   maxInlineBytes,
 } from './build-engine.js';
-import { readCalibration } from './calibration.js';
 import { type DataType, dataTypeFromOnnx, dataTypes } from './data-type.js';
 import { Engine, isEngineFile } from './engine.js';
 import { describe, invalidArgType, invalidArgValue, shapeMismatch, TensorRTError } from './errors.js';
-import { findGpu, type Gpu } from './gpu.js';
 import { loadEngine } from './load-engine.js';
 import {
   type DeviceTensor,
@@ -23,7 +22,6 @@ import {
   type NativeTensorInfo,
   native,
 } from './native.js';
-import { findOnnxRuntime } from './onnxruntime-library.js';
 import { checkOptions, checkSignal, enumOption, integerOption, stringsOption } from './options.js';
 import {
   checkProfiles,
@@ -35,6 +33,8 @@ import {
   type ShapeRanges,
   shapeText,
 } from './shapes.js';
+import { findGpu, type Gpu } from './system/gpu.js';
+import { findOnnxRuntime } from './system/onnxruntime-library.js';
 import {
   checkTensor,
   type Dims,
@@ -596,7 +596,7 @@ async function castForCpu(
 ): Promise<InferenceSession> {
   const keepFp32 = stringsOption(options.keepFp32, 'options.keepFp32');
   const calibration = readCalibration(options.calibration, 'options.calibration')?.samples;
-  const { prepareModel } = await import('./prepare-model.js');
+  const { prepareModel } = await import('./build/prepare-model.js');
   const directory = buildDirectory();
   const request = { model, precision, calibration, keepFp32, directory: directory.path, maxInlineBytes };
   try {

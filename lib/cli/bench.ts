@@ -4,7 +4,6 @@ import os from 'node:os';
 import path from 'node:path';
 import { pipeline } from 'node:stream/promises';
 import { type Command, Option } from 'commander';
-import { writeAtomically } from '../atomic-file.js';
 import {
   type BenchmarkResult,
   type BenchmarkTarget,
@@ -13,14 +12,15 @@ import {
   type PartTimes,
   parts,
   warmUp,
-} from '../benchmark.js';
+} from '../benchmark/benchmark.js';
+import type { LatencyStatistics } from '../benchmark/latency-statistics.js';
+import { mlperfLog, type Scenario } from '../benchmark/mlperf-log.js';
+import { modelInputs } from '../benchmark/model-inputs.js';
+import { OnnxRuntimePeer } from '../benchmark/onnxruntime-peer.js';
+import { resetPeakMemory, residentMemory } from '../benchmark/resident-memory.js';
 import { Engine, isEngineFile } from '../engine.js';
 import { invalidArgValue, TensorRTError } from '../errors.js';
-import type { LatencyStatistics } from '../latency-statistics.js';
-import { mlperfLog, type Scenario } from '../mlperf-log.js';
-import { modelInputs } from '../model-inputs.js';
-import { OnnxRuntimePeer } from '../onnxruntime-peer.js';
-import { resetPeakMemory, residentMemory } from '../resident-memory.js';
+import { writeAtomically } from '../files/atomic-file.js';
 import { InferenceSession, type SessionOptions, type ValueMetadata } from '../session.js';
 import { checkProfiles, completeProfiles, type DeclaredInput, rangeOf } from '../shapes.js';
 import type { Dims, Tensor } from '../tensor.js';

@@ -1,10 +1,10 @@
 import path from 'node:path';
 import { type Command, Option } from 'commander';
-import { writeAtomically } from '../atomic-file.js';
 import { type BuildOptions, buildEngine } from '../build-engine.js';
 import { Engine } from '../engine.js';
-import { productOf, targetNumber } from '../nvidia-support.js';
+import { writeAtomically } from '../files/atomic-file.js';
 import type { ShapeRange } from '../shapes.js';
+import { productOf, targetNumber } from '../system/nvidia-support.js';
 import type { Dims } from '../tensor.js';
 import { bytes, castLines, print, progressLine, UsageError } from './output.js';
 

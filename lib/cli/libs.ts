@@ -1,6 +1,6 @@
 import { readFile } from 'node:fs/promises';
 import type { Command } from 'commander';
-import { installTensorRTRtx, listTensorRT, removeTensorRT } from '../tensorrt-library.js';
+import { installTensorRTRtx, listTensorRT, removeTensorRT } from '../system/tensorrt-library.js';
 import { print, progressLine, table, UsageError } from './output.js';
 
 interface Flags {

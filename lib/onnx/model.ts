@@ -1,5 +1,5 @@
-import { writeAtomically } from '../atomic-file.js';
 import { TensorRTError } from '../errors.js';
+import { writeAtomically } from '../files/atomic-file.js';
 import { readWhole } from './file-range.js';
 import { decodeMessage, encodeMessage, type Field, type MessageType, messageType } from './protobuf.js';
 

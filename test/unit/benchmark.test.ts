@@ -1,8 +1,8 @@
 import { describe, expect, test } from 'vitest';
-import { type BenchmarkResult, benchmark, benchmarkWarnings } from '../../dist/benchmark.js';
+import { type BenchmarkResult, benchmark, benchmarkWarnings } from '../../dist/benchmark/benchmark.js';
+import { latencyStatistics } from '../../dist/benchmark/latency-statistics.js';
+import { mlperfLog } from '../../dist/benchmark/mlperf-log.js';
 import { batchedShapes } from '../../dist/cli/bench.js';
-import { latencyStatistics } from '../../dist/latency-statistics.js';
-import { mlperfLog } from '../../dist/mlperf-log.js';
 import { python } from '../oracle/python.js';
 
 test('statistics, by NumPy', () => {

@@ -480,7 +480,7 @@ describe('TensorRT libraries', () => {
 
 test('a model whose weights exceed one file keeps them beside it', async () => {
   // The limit is 2 GiB; the file format's own, so that only its code path is tried here, with a lower one.
-  const { prepareModel } = await import('../../dist/prepare-model.js');
+  const { prepareModel } = await import('../../dist/build/prepare-model.js');
   const folder = path.join(directory, 'large');
   await mkdir(folder);
   const source = path.join(directory, 'source.onnx');

@@ -9,7 +9,7 @@ import {
   writeModel,
 } from 'node-tensorrt/onnx';
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
-import { importModel } from '../../dist/model-import.js';
+import { importModel } from '../../dist/build/model-import.js';
 
 let directory: string;
 beforeAll(async () => {

@@ -2,11 +2,11 @@ import { createHash } from 'node:crypto';
 import type { BigIntStats } from 'node:fs';
 import { stat } from 'node:fs/promises';
 import path from 'node:path';
-import { FileMemo } from './file-memo.js';
+import { FileMemo } from '../files/file-memo.js';
 import { onModelThread, runOnModelThread } from './model-thread.js';
-import { readRange, readWhole } from './onnx/file-range.js';
-import { externalLocations } from './onnx/initializer.js';
-import { parseModel } from './onnx/model.js';
+import { readRange, readWhole } from '../onnx/file-range.js';
+import { externalLocations } from '../onnx/initializer.js';
+import { parseModel } from '../onnx/model.js';
 
 /** What a model is, to its last byte. */
 export interface ModelDigest {

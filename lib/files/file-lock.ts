@@ -1,5 +1,5 @@
 import { setTimeout as delay } from 'node:timers/promises';
-import { native } from './native.js';
+import { native } from '../native.js';
 
 /** A lock that this process holds. It ends with the process, or the worker, at the latest. */
 export interface FileLock {

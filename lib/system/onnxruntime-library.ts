@@ -1,7 +1,7 @@
 import { existsSync } from 'node:fs';
 import { createRequire } from 'node:module';
 import path from 'node:path';
-import { TensorRTError } from './errors.js';
+import { TensorRTError } from '../errors.js';
 
 /**
  * The path of ONNX Runtime's shared library, which runs models on the CPU: `NODE_TENSORRT_ONNXRUNTIME` (a file),

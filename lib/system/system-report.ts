@@ -1,15 +1,15 @@
 import os from 'node:os';
+import { native, nativePath } from '../native.js';
+import { InferenceSession } from '../session.js';
+import { version } from '../version.js';
 import type { CudaCompiler, CudaRuntime, CudaToolkit } from './cuda-toolkit.js';
 import type { Finding } from './diagnosis.js';
-import { native, nativePath } from './native.js';
 import { readDriverFiles } from './nvidia-driver.js';
 import { type Flavour, flavoursFor } from './nvidia-support.js';
 import { findOnnxRuntime } from './onnxruntime-library.js';
-import { InferenceSession } from './session.js';
 import { fileVersion } from './system-files.js';
 import type { TensorRTLibrary } from './tensorrt-library.js';
 import type { TensorRTPackage } from './tensorrt-package.js';
-import { version } from './version.js';
 
 export interface SystemReport {
   readonly platform: string;
@@ -142,7 +142,7 @@ type Cpu = { version: string; path: string } | { error: string };
 async function tryCpu(): Promise<Cpu> {
   try {
     const path = findOnnxRuntime();
-    const { GraphBuilder, serializeModel } = await import('./onnx/index.js');
+    const { GraphBuilder, serializeModel } = await import('../onnx/index.js');
     const graph = new GraphBuilder('identity');
     graph.op('Identity', [graph.input('x', 'float32', [1])], {}, { outputs: ['y'] });
     graph.output('y', 'float32', [1]);

@@ -1,9 +1,9 @@
 import { createRequire } from 'node:module';
 import path from 'node:path';
+import type { DataType } from '../data-type.js';
+import { TensorRTError } from '../errors.js';
+import type { TensorLike } from '../tensor.js';
 import type { BenchmarkTarget } from './benchmark.js';
-import type { DataType } from './data-type.js';
-import { TensorRTError } from './errors.js';
-import type { TensorLike } from './tensor.js';
 
 /** What this needs of onnxruntime-node. */
 interface OnnxRuntimeNode {

@@ -1,6 +1,6 @@
 import { open, realpath, rename, rm, stat } from 'node:fs/promises';
 import { basename, dirname, join } from 'node:path';
-import { TensorRTError } from './errors.js';
+import { TensorRTError } from '../errors.js';
 
 /**
  * Writes a file that appears whole or not at all: it is written beside its place, then renamed. What is no ordinary

@@ -1,5 +1,5 @@
+import type { RunTiming } from '../session.js';
 import { type LatencyStatistics, latencyStatistics } from './latency-statistics.js';
-import type { RunTiming } from './session.js';
 
 /** What one query's time went to, milliseconds. What the device doesn't have or the runtime doesn't say is absent. */
 export type PartTimes = Partial<Omit<RunTiming, 'totalMs'>>;

@@ -1,6 +1,6 @@
 import { open, readdir } from 'node:fs/promises';
 import path from 'node:path';
-import { Engine, type EngineManifest, engineIdOf } from './engine.js';
+import { Engine, type EngineManifest, engineIdOf } from '../engine.js';
 
 /** An engine that another one descends from. */
 export interface Ancestor {

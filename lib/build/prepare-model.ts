@@ -1,29 +1,29 @@
 import { createHash } from 'node:crypto';
 import { mkdir, symlink, writeFile } from 'node:fs/promises';
 import path from 'node:path';
-import { TensorRTError } from './errors.js';
-import { declaredInputs } from './model-inputs.js';
+import { TensorRTError } from '../errors.js';
+import { declaredInputs } from '../benchmark/model-inputs.js';
 import { onModelThread, runOnModelThread } from './model-thread.js';
 import {
   type CastBfloat16Report,
   type CastFloat16Report,
   castToBfloat16,
   castToFloat16,
-} from './onnx/cast-precision.js';
-import { readWhole } from './onnx/file-range.js';
-import { hashWeights } from './onnx/hash-weights.js';
-import { externalData, isExternal } from './onnx/initializer.js';
-import { type Feeds, measureRanges, type Ranges } from './onnx/measure-ranges.js';
+} from '../onnx/cast-precision.js';
+import { readWhole } from '../onnx/file-range.js';
+import { hashWeights } from '../onnx/hash-weights.js';
+import { externalData, isExternal } from '../onnx/initializer.js';
+import { type Feeds, measureRanges, type Ranges } from '../onnx/measure-ranges.js';
 import {
   type GraphProto,
   type ModelProto,
   parseModel,
   serializeModel,
   type TensorProto,
-} from './onnx/model.js';
-import { subgraphs } from './onnx/traverse.js';
-import { linkOrCopy } from './onnx/write-beside.js';
-import type { DeclaredInput } from './shapes.js';
+} from '../onnx/model.js';
+import { subgraphs } from '../onnx/traverse.js';
+import { linkOrCopy } from '../onnx/write-beside.js';
+import type { DeclaredInput } from '../shapes.js';
 
 /** What has to happen to a model before TensorRT's parser sees it. */
 export interface PrepareRequest {

@@ -1,6 +1,6 @@
 import { mkdtempSync } from 'node:fs';
 import { rm } from 'node:fs/promises';
-import { native } from './native.js';
+import { native } from '../native.js';
 
 /**
  * A new, empty folder: `prefix` and random characters. It is removed by `remove()`, or when the process exits or the

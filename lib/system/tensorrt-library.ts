@@ -4,13 +4,13 @@ import { createReadStream, existsSync, statSync } from 'node:fs';
 import { mkdir, readdir, rename, rm } from 'node:fs/promises';
 import path from 'node:path';
 import { pipeline } from 'node:stream/promises';
-import { cacheDirectory } from './cache-directory.js';
-import { TensorRTError } from './errors.js';
-import { type NativeTensorRT, native, type TensorRTCapabilities } from './native.js';
+import { TensorRTError } from '../errors.js';
+import { cacheDirectory } from '../files/cache-directory.js';
+import { temporaryDirectory } from '../files/temporary-directory.js';
+import { type NativeTensorRT, native, type TensorRTCapabilities } from '../native.js';
 import { kernelModuleVersion } from './nvidia-driver.js';
 import { type CudaMajor, type Flavour, newestCuda, productOf, runsOn } from './nvidia-support.js';
 import { sitePackages } from './python-packages.js';
-import { temporaryDirectory } from './temporary-directory.js';
 
 /** The core libraries; their ONNX parsers lie beside them. */
 const coreLibraries: Record<Flavour, string> = {

@@ -1,5 +1,5 @@
 import { parentPort, type TransferListItem, Worker, workerData } from 'node:worker_threads';
-import { TensorRTError } from './errors.js';
+import { TensorRTError } from '../errors.js';
 
 type Answer<Value> = { value: Value } | { error: { code?: string; name: string; message: string } };
 
