@@ -28,7 +28,7 @@ const options = {
   UBSAN_OPTIONS: 'halt_on_error=1:print_stacktrace=1',
   TSAN_OPTIONS: 'ignore_noninstrumented_modules=1:allocator_may_return_null=1',
 };
-run('ctest', ['--test-dir', `build/${variant}-tests`, '--output-on-failure'], {
+run('ctest', ['--test-dir', `build/${variant}`, '--output-on-failure'], {
   ...options,
   ...nativeLibraries(),
 });
@@ -46,7 +46,7 @@ run(
   {
     ...options,
     LD_PRELOAD: preload,
-    NODE_TENSORRT_STAND_IN: path.join(root, `build/${variant}-tests/stand_in`),
+    NODE_TENSORRT_STAND_IN: path.join(root, `build/${variant}/stand_in`),
     NODE_TENSORRT_BINARY: path.join(root, `build/${variant}/Release/node_tensorrt.node`),
   },
 );
