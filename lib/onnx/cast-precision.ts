@@ -114,7 +114,8 @@ export interface CastBfloat16Report extends CastReport {
  * - nodes with weights beyond ±65504, or with an input or output that reached more than `maxValue` in
  *   `options.ranges`, or nothing but numbers that FP16
  *   holds, or tells apart, with few bits;
- * - the last product before an output named logits: greedy decoding compares numbers there that FP16 makes equal;
+ * - the last product before an output named logits: greedy decoding compares numbers there that FP16 makes equal; and
+ *   the table with a row for each of them, which every layer's sums start from;
  * - what was cast from 32- or 64-bit integers (positions, which FP16 counts exactly only to 2048), squares, products
  *   of dequantized values;
  * - what `options.keepFp32` names;
@@ -245,6 +246,8 @@ class Caster {
   readonly #masks = new Map<string, string>();
   /** The products that a model's logits come from. */
   readonly #makesLogits: ReadonlySet<NodeProto>;
+  /** How many logits there are, by what the outputs' shapes say. */
+  readonly #vocabularies: ReadonlySet<number>;
   readonly #graphInputs: ReadonlySet<string>;
   readonly #graphOutputs: ReadonlySet<string>;
   #casts = 0;
@@ -279,9 +282,13 @@ class Caster {
       if (products.has(operatorName(node))) continue;
       for (const name of [...node.input, ...captured(node)]) this.#otherReaders.add(name);
     }
+    const logits = graph.output.filter(({ name }) => /logits/i.test(name));
     this.#makesLogits = productsOf(
       graph,
-      [...this.#graphOutputs].filter((name) => /logits/i.test(name)),
+      logits.map(({ name }) => name),
+    );
+    this.#vocabularies = new Set(
+      logits.flatMap(({ type }) => type?.tensorType?.shape?.dim.at(-1)?.dimValue ?? []),
     );
     collectNames(graph, this.#names);
   }
@@ -411,6 +418,7 @@ class Caster {
   /** For a node that can compute in 16 bits: whether it must, may or must not. */
   #decide(plan: Plan): void {
     const { node, operator } = plan;
+    const isTable = operator === 'Gather' && this.#isTable(node.input[0]!);
     const named = this.#keep.findLast(({ pattern: p }) => p.test(node.name ?? '') || p.test(node.opType));
     const refusal =
       named && !named.cast
@@ -419,6 +427,7 @@ class Caster {
           (this.#makesLogits.has(node) && !named
             ? 'logits are compared with each other: they are not rounded'
             : undefined) ??
+          (isTable && !named ? this.#vocabularyRefusal(node.input[0]!) : undefined) ??
           this.#exactnessRefusal(plan) ??
           (named?.cast ? undefined : (this.#rangeRefusal(plan) ?? this.#unmeasuredRefusal(plan))));
     if (refusal !== undefined) {
@@ -427,7 +436,6 @@ class Caster {
       return;
     }
     const isProduct = products.has(operator);
-    const isTable = operator === 'Gather' && this.#isTable(node.input[0]!);
     plan.kind = isProduct || isTable || named?.cast ? 'low' : 'either';
     plan.reason = isProduct
       ? 'a product'
@@ -441,6 +449,13 @@ class Caster {
       delicate.has(operator) ||
       !this.#followsProducts(plan) ||
       node.output.some((name) => this.#graphOutputs.has(name));
+  }
+
+  /** A decoder's residual stream is FP32: rounding where it starts would spare no computation, and take a cast. */
+  #vocabularyRefusal(table: string): string | undefined {
+    return this.#vocabularies.has(this.#constants.get(table)!.dims[0]!)
+      ? `"${table}" has a row for each logit: every layer adds to what is read there`
+      : undefined;
   }
 
   #opsetRefusal(operator: string): string | undefined {

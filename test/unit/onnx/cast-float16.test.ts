@@ -139,6 +139,20 @@ describe('what computes in FP16', () => {
     expect(typeOf('Add')).toBe('FLOAT');
   });
 
+  test.each([
+    ['logits', 16, 'FLOAT'],
+    ['logits', 2, 'FLOAT16'],
+    ['scores', 16, 'FLOAT16'],
+  ])('an embedding table of 16 rows in a model that gives %s, %d of them: %s', (name, count, expected) => {
+    const g = new GraphBuilder('decoder');
+    const ids = g.input('ids', 'int64', [2, 8]);
+    const table = g.initializer('table', 'float32', [16, 4], random(64));
+    const head = g.initializer('head', 'float32', [4, count], random(4 * count));
+    g.op('MatMul', [g.op('Softmax', [g.op('Gather', [table, ids])]), head], {}, { outputs: [name] });
+    g.output(name, 'float32', [2, 8, count]);
+    expect(cast(g.finish()).typeOf('Gather')).toBe(expected);
+  });
+
   test('opset-23 Attention, whose mask may be lower than FP16 goes', async () => {
     const g = new GraphBuilder('attention', { opset: 23, irVersion: 11 });
     const [q, k, v] = ['q', 'k', 'v'].map((name) => g.input(name, 'float32', [1, 2, 4, 8]));
