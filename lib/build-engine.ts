@@ -60,7 +60,7 @@ export interface BuildOptions {
   shapes?: ShapeRanges | readonly ShapeRanges[];
   /**
    * GPUs to compile for, e.g. 'sm_89'. With TensorRT-RTX they need not be here; TensorRT compiles for this machine's
-   * alone. Default: this machine's.
+   * alone, of several for the first that is named. Default: this machine's, of several the first.
    */
   target?: string | readonly string[];
   /**
@@ -163,6 +163,18 @@ export const maxInlineBytes = 1.5 * 2 ** 30;
  *   ERR_IO; TypeError or RangeError for bad arguments; the signal's reason
  */
 export async function buildEngine(model: string | Uint8Array, options: BuildOptions = {}): Promise<Engine> {
+  return buildEngineOn(undefined, model, options);
+}
+
+/**
+ * {@link buildEngine}, on the GPU with CUDA's number `ordinal`; undefined for the first one that `options.target` names,
+ * else the first of all.
+ */
+export async function buildEngineOn(
+  ordinal: number | undefined,
+  model: string | Uint8Array,
+  options: BuildOptions,
+): Promise<Engine> {
   if (typeof model !== 'string' && !(model instanceof Uint8Array)) {
     throw invalidArgType('model', 'a path or a Uint8Array', model);
   }
@@ -174,12 +186,20 @@ export async function buildEngine(model: string | Uint8Array, options: BuildOpti
   const { findTensorRT } = await import('./system/tensorrt-library.js');
   const { libraryPath, runtime, computeCapabilities } = settings;
   const cuda = native().probeCuda();
-  const here = cuda.gpus[0] && numberOf(cuda.gpus[0]);
+  const named = cuda.gpus.findIndex((gpu) => numberOf(gpu) === computeCapabilities?.[0]);
+  const device = ordinal ?? Math.max(named, 0);
+  const gpu = cuda.gpus[device];
+  const here = gpu && numberOf(gpu);
   const targets = computeCapabilities ?? [here ?? throwNoGpu(cuda)];
+  // Ahead of time, a plan is no machine's.
+  const tunedFor = (library: NativeTensorRT) =>
+    gpu && !(computeCapabilities && library.capabilities.aheadOfTime)
+      ? { device, name: gpu.name }
+      : undefined;
   const wanted = { libraryPath, runtime, targets, gpu: here };
   if (settings.cache === false) {
     const library = await findTensorRT(wanted);
-    return compile(model, settings, library, targets);
+    return compile(model, settings, library, targets, tunedFor(library)?.device);
   }
 
   const { EngineCache } = await import('./build/engine-cache.js');
@@ -189,11 +209,10 @@ export async function buildEngine(model: string | Uint8Array, options: BuildOpti
   const libraries = await LibraryMemo.read(cache.memo('libraries'));
   const library = await findTensorRT({ ...wanted, open: libraries.open });
   await libraries.save();
-  // Ahead of time, a plan is no machine's.
-  const gpu = computeCapabilities && library.capabilities.aheadOfTime ? undefined : cuda.gpus[0]?.name;
+  const tuned = tunedFor(library);
   const digest = await digestModel(model, cache.memo('models'), signal);
-  const key = cacheKey({ digest, settings, library, targets, gpu });
-  const build = () => compile(model, settings, library, targets);
+  const key = cacheKey({ digest, settings, library, targets, gpu: tuned?.name });
+  const build = () => compile(model, settings, library, targets, tuned?.device);
   const onWait = onProgress && (() => onProgress({ phase: 'Waiting for another build', step: 0, steps: 1 }));
   const engine = await cache.loadOrBuild(key, build, { signal, onWait });
   signal?.throwIfAborted();
@@ -215,7 +234,7 @@ function cacheKey({
   settings: Settings;
   library: NativeTensorRT;
   targets: readonly number[];
-  /** Of this machine's GPU, for which the plan is tuned, its name. */
+  /** The name of the GPU here that the plan is tuned for. */
   gpu: string | undefined;
 }): string {
   const parts = { builder, flavour, version, targets, gpu, precision, profiles, options: recorded, digest };
@@ -232,6 +251,8 @@ async function compile(
   settings: Settings,
   library: NativeTensorRT,
   targets: readonly number[],
+  /** CUDA's number of the GPU that the plan is tuned for. */
+  device: number | undefined,
 ): Promise<Engine> {
   const { onProgress, signal, precision, calibration, keepFp32 } = settings;
   signal?.throwIfAborted();
@@ -265,6 +286,7 @@ async function compile(
         profiles,
         // Empty for the GPU present, for which TensorRT asks it for more than its number.
         computeCapabilities: settings.computeCapabilities ?? [],
+        ...(device === undefined ? {} : { device }),
         ...settings.compiler,
       },
       onProgress,

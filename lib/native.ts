@@ -157,8 +157,10 @@ export interface NativeBuildRequest {
   modelPath: string;
   /** One entry per optimization profile: min, opt and max of each dynamic input. */
   profiles: Record<string, { min: readonly number[]; opt: readonly number[]; max: readonly number[] }>[];
-  /** 89 for sm_89. Empty: the GPU present. */
+  /** 89 for sm_89. Empty: that of `device`. */
   computeCapabilities: number[];
+  /** CUDA's number of the GPU to compile for and measure on; none ahead of time. */
+  device?: number;
   sparsity: boolean;
   /** 0–5. */
   optimizationLevel?: number;

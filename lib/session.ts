@@ -3,7 +3,7 @@ import { readCalibration } from './build/calibration.js';
 import {
   type BuildOptions,
   buildDirectory,
-  buildEngine,
+  buildEngineOn,
   buildOptionNames,
   laterBuildOptions,
   maxInlineBytes,
@@ -627,9 +627,7 @@ async function placeOnGpu(
     const build = Object.entries(options).filter(([name]) =>
       (buildOptionNames as readonly string[]).includes(name),
     );
-    // A build without a target is for the first GPU.
-    const target = ordinal! > 0 ? { target: gpu.target } : {};
-    return { engine: await buildEngine(model, { ...Object.fromEntries(build), ...target }), gpu, why };
+    return { engine: await buildEngineOn(gpu.ordinal, model, Object.fromEntries(build)), gpu, why };
   } catch (error) {
     const instead = auto && error instanceof TensorRTError && cpuInstead.has(error.code) && !signal?.aborted;
     if (!instead || model instanceof Engine) throw error;

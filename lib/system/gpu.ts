@@ -9,8 +9,6 @@ export interface Gpu {
   readonly ordinal: number;
   /** `NVIDIA GeForce RTX 4090 (sm_89)`. */
   readonly label: string;
-  /** `sm_89`. */
-  readonly target: string;
   /** What tells it from every other: `GPU-…`, or its label where the driver is too old to say. */
   readonly identity: string;
 }
@@ -28,7 +26,6 @@ export function findGpu(ordinal: number): Gpu {
     const there = last === 0 ? 'cuda:0 is the only one' : `there are cuda:0 to cuda:${last}`;
     throw new TensorRTError('ERR_NO_GPU', `This machine has no cuda:${ordinal}; ${there}.`);
   }
-  const target = `sm_${found.computeCapability.join('')}`;
-  const label = `${found.name} (${target})`;
-  return { device: `cuda:${ordinal}`, ordinal, label, target, identity: found.uuid || label };
+  const label = `${found.name} (sm_${found.computeCapability.join('')})`;
+  return { device: `cuda:${ordinal}`, ordinal, label, identity: found.uuid || label };
 }

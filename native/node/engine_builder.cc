@@ -125,6 +125,8 @@ BuildRequest readRequest(const Napi::Object& object) {
   for (uint32_t i = 0; i < targets.Length(); ++i) {
     request.computeCapabilities.push_back(targets.Get(i).As<Napi::Number>().Int32Value());
   }
+  const Napi::Value device = object.Get("device");
+  if (device.IsNumber()) request.device = device.As<Napi::Number>().Int32Value();
   request.sparsity = object.Get("sparsity").ToBoolean();
   const Napi::Value refit = object.Get("refit");
   if (refit.IsArray()) {

@@ -17,6 +17,7 @@
 #include <utility>
 
 #include "core/error.h"
+#include "runtime/cuda/device.h"
 #include "runtime/cuda/driver.h"
 #include "runtime/tensorrt/api.h"
 #include "runtime/tensorrt/engine.h"
@@ -408,7 +409,8 @@ std::string listComputeCapabilities() {
   return list;
 }
 
-void setTargets(nvinfer1::IBuilderConfig& config, const std::vector<int>& computeCapabilities) {
+void setTargets(nvinfer1::IBuilderConfig& config, const std::vector<int>& computeCapabilities,
+                const cuda::Device*) {
   std::vector<nvinfer1::ComputeCapability> targets;
   for (const int number : computeCapabilities) {
     const nvinfer1::ComputeCapability* target = findComputeCapability(number);
@@ -445,9 +447,9 @@ void setTargets(nvinfer1::IBuilderConfig& config, const std::vector<int>& comput
 #else
 
 // TensorRT measures kernels on the GPU present, and compiles for nothing else.
-void setTargets(nvinfer1::IBuilderConfig&, const std::vector<int>& computeCapabilities) {
-  const cuda::Report report = cuda::probe();
-  const cuda::Gpu& gpu = report.gpus.front();  // there is a builder, hence a GPU
+void setTargets(nvinfer1::IBuilderConfig&, const std::vector<int>& computeCapabilities,
+                const cuda::Device* device) {
+  const cuda::Gpu gpu = device != nullptr ? device->gpu() : cuda::probe().gpus.front();
   for (const int number : computeCapabilities) {
     if (number == gpu.major * 10 + gpu.minor) continue;
     throw Error("ERR_LIBRARY_UNSUPPORTED",
@@ -721,11 +723,15 @@ BuildResult FlavourLibrary::build(const BuildRequest& request, std::stop_token s
   throwIfStopped(stop);
   Messages messages;
   const Logger::Scope scope(messages);
+  // TensorRT takes the GPU that is the thread's.
+  const cuda::Device* device = request.device ? &cuda::Device::open(*request.device) : nullptr;
+  std::optional<cuda::Current> current;
+  if (device != nullptr) current.emplace(*device);
   const Import import = createImport(messages);
   const auto& [builder, network, parser] = import;
   const std::unique_ptr<nvinfer1::IBuilderConfig> config(builder->createBuilderConfig());
   if (!config) throw failed("create a configuration", messages);
-  setTargets(*config, request.computeCapabilities);
+  setTargets(*config, request.computeCapabilities, device);
 
   observer.progress("Parsing", 0, 1);
   if (!importModel(*parser, request.model, request.modelPath)) {

@@ -22,7 +22,9 @@ struct BuildRequest {
   std::string model;      // the ONNX file
   std::string modelPath;  // external data is read from beside this path
   std::vector<Profile> profiles;
-  std::vector<int> computeCapabilities;  // 89 for sm_89; empty: the GPU present
+  std::vector<int> computeCapabilities;  // 89 for sm_89; empty: that of `device`
+  // CUDA's ordinal of the GPU to compile for and measure on; none: ahead of time.
+  std::optional<int> device;
   bool sparsity = false;
   std::optional<int> optimizationLevel;   // 0 to 5
   std::optional<size_t> workspace;        // bytes
