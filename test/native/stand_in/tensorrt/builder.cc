@@ -55,6 +55,7 @@ class Builder : public IBuilder, public Slots<apiv::VBuilder> {
     if (!compile(network, config)) return nullptr;
     plan.version = playedVersion();
     plan.refittable = isRefittable(config);
+    plan.settings = settingsOf(network, config);
     plan.profiles = config.profiles;
     if (plan.profiles.empty()) plan.profiles.emplace_back();
     plan.name = network.name;
@@ -66,6 +67,16 @@ class Builder : public IBuilder, public Slots<apiv::VBuilder> {
   static bool isRefittable(const Config& config) {
     return config.getFlag(BuilderFlag::kREFIT) || config.getFlag(BuilderFlag::kREFIT_IDENTICAL) ||
            config.getFlag(BuilderFlag::kREFIT_INDIVIDUAL) || config.getFlag(BuilderFlag::kSTRIP_PLAN);
+  }
+
+  static std::string settingsOf(const Network& network, const Config& config) {
+    std::string text = "level " + std::to_string(config.optimizationLevel) + ", workspace ";
+    text += std::to_string(config.getMemoryPoolLimit(MemoryPoolType::kWORKSPACE)) + ", refit";
+    if (config.getFlag(BuilderFlag::kREFIT)) text += " all";
+    if (config.getFlag(BuilderFlag::kREFIT_INDIVIDUAL)) {
+      for (const std::string& name : network.refittable) text.append(" ").append(name);
+    }
+    return text + ";";
   }
 
   bool fitProfiles(const Network& network, const Config& config) const {

@@ -18,8 +18,8 @@ uint64_t checksum(std::string_view bytes) {
   return hash;
 }
 
-// Fields of the body: 1 name, 2 model, 3 profiles; of a profile: 1 tensor; of a tensor: 1 name, 2 to 4
-// ranges.
+// Fields of the body: 1 name, 2 model, 3 profiles, 4 settings; of a profile: 1 tensor; of a tensor: 1 name, 2
+// to 4 ranges.
 std::string writeShape(const Shape& shape) {
   return {reinterpret_cast<const char*>(shape.data()), shape.size() * sizeof(int64_t)};
 }
@@ -35,6 +35,7 @@ std::string Plan::write() const {
   Message body;
   body.add(1, name);
   body.add(2, model);
+  body.add(4, settings);
   for (const ProfileRanges& profile : profiles) {
     Message message;
     for (const auto& [input, range] : profile) {
@@ -96,6 +97,7 @@ std::optional<Plan> Plan::read(std::string_view bytes, std::string& problem) {
   const Message message(text);
   plan.name = message.text(1);
   plan.model = message.text(2);
+  plan.settings = message.text(4);
   for (const Message& profile : message.messages(3)) {
     ProfileRanges ranges;
     for (const Message& tensor : profile.messages(1)) {

@@ -37,7 +37,8 @@ struct Plan {
   bool refittable = false;
   std::vector<ProfileRanges> profiles;
   std::string name;
-  std::string model;  // ONNX, its weights within it
+  std::string settings;  // that it was compiled with, for tests to read
+  std::string model;     // ONNX, its weights within it
 
   std::string write() const;
 

@@ -1,0 +1,161 @@
+// Compiling for the GPUs that the stand-in libraries play (test/native/stand_in), whose plans say what they were
+// compiled with.
+import { mkdtemp, readdir, readFile, rm, writeFile } from 'node:fs/promises';
+import os from 'node:os';
+import path from 'node:path';
+import { afterAll, beforeAll, expect, test } from 'vitest';
+import { type Flavour, onStandIn, run, type Tools } from '../stand-in.js';
+
+let folder: string;
+beforeAll(async () => {
+  folder = await mkdtemp(path.join(os.tmpdir(), 'node-tensorrt-'));
+});
+afterAll(() => rm(folder, { recursive: true }));
+
+const versions: [Flavour, string][] = [
+  ['trt10', '10.11.0'],
+  ['trt10', ''],
+  ['trt11', '11.0.0'],
+  ['trt11', ''],
+];
+
+onStandIn.each(versions)('StandIn %s %s: buildEngine', (flavour, version) => {
+  const played = version ? { STAND_IN_TENSORRT_VERSION: version } : {};
+
+  test('compiles for the GPU here, with the options given, and reports its steps', async () => {
+    const found = await run(
+      flavour,
+      async ({ trt, fixture }) => {
+        const progress: string[] = [];
+        const built = [];
+        for (const given of [
+          { target: 'sm_89' },
+          { optimizationLevel: 1, workspace: 4096, refit: true },
+          {
+            refit: ['w'],
+            onProgress: ({ phase, step, steps }) => progress.push(`${phase} ${step}/${steps}`),
+          },
+        ] as import('node-tensorrt').BuildOptions[]) {
+          const options = { precision: 'fp32', cache: false } as const;
+          const engine = await trt.buildEngine(fixture('linear.onnx'), { ...options, ...given });
+          const settings = /level .*?;/.exec(Buffer.from(engine.plan()).toString('latin1'))?.[0];
+          built.push({ settings, targets: engine.manifest!.targets, library: engine.manifest!.library });
+        }
+        return { built, progress };
+      },
+      played,
+    );
+    const library = { flavour, version: version || expect.any(String) };
+    expect(found.built).toEqual([
+      { settings: `level 3, workspace ${2n ** 64n - 1n}, refit;`, targets: ['sm_89'], library },
+      { settings: 'level 1, workspace 4096, refit all;', targets: ['sm_89'], library },
+      { settings: `level 3, workspace ${2n ** 64n - 1n}, refit w;`, targets: ['sm_89'], library },
+    ]);
+    // Of a phase's steps a busy listener hears the latest; of each phase the end.
+    expect(found.progress.slice(0, 2)).toEqual(['Preparing model 0/1', 'Preparing model 1/1']);
+    for (const phase of ['Parsing 1/1', 'Building engine 2/2']) expect(found.progress).toContain(phase);
+  });
+
+  test('keeps what it measured, adds to what the file has, and replaces a damaged one', async () => {
+    const file = path.join(folder, `${flavour}${version}.timings`);
+    const build = async ({ trt, onnx }: Tools) => {
+      const g = new onnx.GraphBuilder('two layers');
+      const x = g.op('Abs', [g.input('x', 'float32', [4])], {}, { name: 'first' });
+      g.op('Neg', [x], {}, { name: 'second', outputs: ['y'] });
+      g.output('y', 'float32', [4]);
+      const options = { precision: 'fp32', cache: false, timingCache: process.env.TIMINGS! } as const;
+      return (await trt.buildEngine(onnx.serializeModel(g.finish()), options)).manifest!.warnings;
+    };
+    const env = { ...played, TIMINGS: file };
+    expect(await run(flavour, build, env)).toEqual([]);
+    const written = await readFile(file, 'utf8');
+    expect(written).toBe('stand-in timing cache\nfirst\nsecond\n');
+
+    await writeFile(file, 'stand-in timing cache\nof another model\n');
+    expect(await run(flavour, build, env)).toEqual([]);
+    expect(await readFile(file, 'utf8')).toBe('stand-in timing cache\nfirst\nof another model\nsecond\n');
+
+    await writeFile(file, 'damaged');
+    expect(await run(flavour, build, env)).toEqual([
+      `The timing cache ${file} is damaged, or of another TensorRT or GPU: it was ignored, and is replaced.`,
+    ]);
+    expect(await readFile(file, 'utf8')).toBe(written);
+  });
+
+  test.each<[string, string, Record<string, string>, RegExp]>([
+    [
+      'a build that fails',
+      '{}',
+      { STAND_IN_FAULTS: 'build:1' },
+      /^ERR_BUILD_FAILED: .*raise options.workspace/,
+    ],
+    ['no memory', '{}', { STAND_IN_FAULTS: 'parse:1' }, /^ERR_OUT_OF_MEMORY: /],
+    ['an operator', '{}', { STAND_IN_UNSUPPORTED_OPERATORS: 'MatMul' }, /^ERR_MODEL_UNSUPPORTED: .*MatMul/],
+    ['no GPU', '{ "target": "sm_89" }', { STAND_IN_CUDA_DEVICES: 'none' }, /^ERR_NO_GPU: /],
+    [
+      'another GPU',
+      '{ "target": "sm_75" }',
+      {},
+      /^ERR_LIBRARY_UNSUPPORTED: options.target names sm_75.*Stand-in GPU A, sm_89/,
+    ],
+    [
+      'weights that there are not',
+      '{ "refit": ["w", "v"] }',
+      {},
+      /^ERR_INVALID_ARG_VALUE: options.refit names "v", which is no weight/,
+    ],
+  ])('refuses %s', async (_, given, env, expected) => {
+    const build = ({ trt, fixture, failure }: Tools) => {
+      const options = { precision: 'fp32', cache: false, ...JSON.parse(process.env.OPTIONS!) };
+      return failure(trt.buildEngine(fixture('linear.onnx'), options));
+    };
+    expect(await run(flavour, build, { ...played, ...env, OPTIONS: given })).toMatch(expected);
+  });
+});
+
+onStandIn.each(['trt10', 'trt11', 'rtx'] as const)('StandIn %s: of two GPUs', (flavour) => {
+  test('each is compiled for by itself, and has its own engine in the cache', async () => {
+    const found = await run(
+      flavour,
+      async ({ trt, fixture, sines }) => {
+        const results = [];
+        const model = fixture('linear.onnx');
+        for (const device of ['cuda:1', 'cuda:0', 'cuda:1'] as const) {
+          const options = { device, precision: 'fp32', cache: process.env.ENGINES! } as const;
+          const session = await trt.InferenceSession.create(model, options);
+          const { y } = await session.run({ x: sines(2, 4) });
+          results.push([session.device, session.why, y!.dims]);
+          await session.dispose();
+        }
+        const named = await trt.buildEngine(model, { target: 'sm_120', precision: 'fp32', cache: false });
+        return { results, named: named.manifest!.targets };
+      },
+      { ENGINES: path.join(folder, flavour), STAND_IN_CUDA_DEVICES: 'A:89:8192,B:120:8192' },
+    );
+    const [a, b] = ['A (sm_89)', 'B (sm_120)'].map((gpu) => `options.device asked for it: ${gpu}`);
+    expect(found.results).toEqual([
+      ['cuda:1', b, [2, 3]],
+      ['cuda:0', a, [2, 3]],
+      ['cuda:1', b, [2, 3]],
+    ]);
+    expect(found.named).toEqual(['sm_120']);
+    const kept = (await readdir(path.join(folder, flavour))).filter((name) => name.endsWith('.engine'));
+    expect(kept).toHaveLength(2);
+  });
+
+  test('of one kind but for the name, each has its own engine', async () => {
+    const keys = [];
+    for (const device of ['A:89:8192', 'B:89:8192', 'A:89:8192']) {
+      const engines = path.join(folder, `${flavour}-kinds`);
+      await run(
+        flavour,
+        async ({ trt, fixture }) => {
+          await trt.buildEngine(fixture('linear.onnx'), { precision: 'fp32', cache: process.env.ENGINES! });
+        },
+        { ENGINES: engines, STAND_IN_CUDA_DEVICES: device },
+      );
+      keys.push((await readdir(engines)).filter((name) => name.endsWith('.engine')).length);
+    }
+    expect(keys).toEqual([1, 2, 2]);
+  });
+});

@@ -1,0 +1,56 @@
+// JavaScript on the GPUs and TensorRT libraries that stand-ins play (test/native/stand_in).
+import { execFile } from 'node:child_process';
+import { existsSync } from 'node:fs';
+import path from 'node:path';
+import { promisify } from 'node:util';
+import { describe } from 'vitest';
+
+const root = path.join(import.meta.dirname, '..');
+const standIn = process.env.NODE_TENSORRT_STAND_IN ?? path.join(root, 'build/addon-tests/stand_in');
+// Without GoogleTest it is not built, which `npm test` says.
+export const onStandIn = existsSync(path.join(standIn, 'cuda/libcuda.so.1')) ? describe : describe.skip;
+export const flavours = ['trt10', 'trt11', 'rtx'] as const;
+export type Flavour = (typeof flavours)[number];
+
+/** What a scenario has: it runs in a process of its own, which sees nothing of the test's file. */
+export interface Tools {
+  readonly trt: typeof import('node-tensorrt');
+  readonly onnx: typeof import('node-tensorrt/onnx');
+  readonly fixture: (name: string) => string;
+  /** `[rows, columns]` of sines. */
+  readonly sines: (rows: number, columns: number) => import('node-tensorrt').Tensor;
+  /** What it rejects with, as `code: message`; or 'no error'. */
+  readonly failure: (promise: Promise<unknown>) => Promise<string>;
+}
+
+/**
+ * Runs `scenario` on a stand-in and gives what it returned, through JSON. It must end by itself.
+ * @param env with the variables that the stand-ins' README.md names
+ */
+export async function run<T>(
+  flavour: Flavour,
+  scenario: (tools: Tools) => Promise<T>,
+  env: Record<string, string> = {},
+): Promise<T> {
+  const script = `
+    import path from 'node:path';
+    import * as trt from 'node-tensorrt';
+    import * as onnx from 'node-tensorrt/onnx';
+    const fixture = (name) => path.resolve('test/fixtures/session', name);
+    const sines = (rows, columns) =>
+      new trt.Tensor('float32', Float32Array.from({ length: rows * columns }, (_, i) => Math.sin(i)), [rows, columns]);
+    const failure = (promise) => promise.then(() => 'no error', (error) => (error.code ?? error.name) + ': ' + error.message);
+    const result = await (${scenario})({ trt, onnx, fixture, sines, failure });
+    console.log(JSON.stringify(result ?? null));`;
+  const { stdout } = await promisify(execFile)(process.execPath, ['--input-type=module', '-e', script], {
+    cwd: root,
+    timeout: 50_000,
+    env: {
+      ...process.env,
+      LD_LIBRARY_PATH: path.join(standIn, 'cuda'),
+      NODE_TENSORRT_TENSORRT_PATH: path.join(standIn, flavour),
+      ...env,
+    },
+  });
+  return JSON.parse(stdout);
+}
