@@ -20,7 +20,7 @@ const versions: [Flavour, string][] = [
 ];
 
 onStandIn.each(versions)('StandIn %s %s: buildEngine', (flavour, version) => {
-  const played = version ? { STAND_IN_TENSORRT_VERSION: version } : {};
+  const played: Record<string, string> = version ? { STAND_IN_TENSORRT_VERSION: version } : {};
 
   test('compiles for the GPU here, with the options given, and reports its steps', async () => {
     const found = await run(
