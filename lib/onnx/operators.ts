@@ -42,8 +42,8 @@ export const sensitive = operators(`
   Softmax LogSoftmax Hardmax
   InstanceNormalization LayerNormalization GroupNormalization RMSNormalization LpNormalization
   MeanVarianceNormalization LRN
-  com.microsoft.SimplifiedLayerNormalization com.microsoft.SkipSimplifiedLayerNormalization
-  com.microsoft.SkipLayerNormalization
+  SimplifiedLayerNormalization com.microsoft.SimplifiedLayerNormalization
+  com.microsoft.SkipSimplifiedLayerNormalization com.microsoft.SkipLayerNormalization
   ReduceMean ReduceSum ReduceMax ReduceMin ReduceProd ReduceL1 ReduceL2 ReduceSumSquare ReduceLogSum ReduceLogSumExp
   AveragePool GlobalAveragePool LpPool GlobalLpPool CumSum
   Pow Exp Log Sqrt Reciprocal Softplus Sin Cos Tan Asin Acos Atan Sinh Cosh Asinh Acosh Atanh`);

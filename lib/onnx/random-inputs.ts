@@ -58,7 +58,10 @@ function randomInput(
     );
   }
   const dims = shape.map(
-    (dim, axis) => dim.dimValue ?? sizeOf(dim.dimParam ?? '', name, axis, shape.length, sequence),
+    (dim, axis) =>
+      dim.dimValue ??
+      (axis === shape.length - 1 ? headSize(graph, name) : undefined) ??
+      sizeOf(dim.dimParam ?? '', name, axis, shape.length, sequence),
   );
   const size = dims.reduce((product, dim) => product * dim, 1);
   if (!(size >= 0 && size <= maxElements)) {
@@ -128,6 +131,21 @@ function sizeOf(symbol: string, input: string, axis: number, rank: number, seque
   if (rank === 4 && axis >= 2) return /past|cache/i.test(input) ? 0 : sizes.image;
   if (axis === 0) return symbol === '' ? 1 : sizes.batch;
   return rank <= 3 ? sequence : sizes.other;
+}
+
+/**
+ * The size of an attention head, where an input is a cache that onnxruntime-genai's exports read: they don't say it of
+ * the cache, but of what the attention gives, which has `num_heads` of them.
+ */
+function headSize(graph: GraphProto, cache: string): number | undefined {
+  const attention = graph.node.find(
+    (node) =>
+      operatorName(node) === 'com.microsoft.GroupQueryAttention' && node.input.slice(3, 5).includes(cache),
+  );
+  const heads = Number(attention?.attribute.find(({ name }) => name === 'num_heads')?.i);
+  const output = graph.valueInfo.find(({ name }) => name === attention?.output[0]);
+  const width = output?.type?.tensorType?.shape?.dim.at(-1)?.dimValue;
+  return attention && width !== undefined && width % heads === 0 ? width / heads : undefined;
 }
 
 /** The rows of the table that an input's values are looked up in; undefined where it looks nothing up. */
