@@ -11,8 +11,11 @@ import {
   writeModel,
 } from 'node-tensorrt/onnx';
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
-import { python } from '../../oracle/python.js';
+import { ModelChecker } from '../../oracle/model-checker.js';
 import { simulateFloat16 } from '../../oracle/simulate-float16.js';
+
+const checker = new ModelChecker();
+afterAll(() => checker.close());
 
 let directory: string;
 beforeAll(async () => {
@@ -39,27 +42,19 @@ function graph(body: (g: GraphBuilder, x: string) => string, dims: number[] = [2
 const weight = (g: GraphBuilder, name: string, scale = 1) =>
   g.initializer(name, 'float32', [8, 8], random(64, scale));
 
+interface Types {
+  /** Operators with the type of their first output, in order. */
+  readonly nodes: [string, string][];
+  /** Of the last node of an operator, the types of its inputs. */
+  readonly inputs: Record<string, string[]>;
+  readonly weights: Record<string, string>;
+}
+
 /** Casts, has onnx check the result, and says what computes in FP16: operator types by their first output's type. */
-function cast(model: ModelProto, options = {}) {
+async function cast(model: ModelProto, options = {}) {
   const result = castToFloat16(model, options);
   const bytes = serializeModel(result.model);
-  const types = JSON.parse(
-    python(
-      `
-import json, onnx, sys
-from onnx import shape_inference, TensorProto
-model = onnx.load_model_from_string(sys.stdin.buffer.read())
-onnx.checker.check_model(model, full_check=True)
-graph = shape_inference.infer_shapes(model, strict_mode=True).graph
-types = {v.name: v.type.tensor_type.elem_type for v in [*graph.value_info, *graph.input, *graph.output]}
-types.update({t.name: t.data_type for t in graph.initializer})
-inputs = {n.op_type: [TensorProto.DataType.Name(types[i]) for i in n.input if i] for n in graph.node}
-print(json.dumps({'nodes': [[n.op_type, TensorProto.DataType.Name(types[n.output[0]])] for n in graph.node],
-                  'inputs': inputs, 'weights': {t.name: TensorProto.DataType.Name(t.data_type) for t in graph.initializer}}))`,
-      [],
-      bytes,
-    ),
-  ) as { nodes: [string, string][]; inputs: Record<string, string[]>; weights: Record<string, string> };
+  const types = (await checker.check(bytes)) as Types;
   const typeOf = (operator: string) => types.nodes.find(([type]) => type === operator)?.[1];
   return { ...result, ...types, typeOf, bytes };
 }
@@ -79,14 +74,14 @@ describe('what computes in FP16', () => {
         g.op('Gemm', [x, weight(g, 'w'), g.initializer('b', 'float32', [8], random(8))], { transB: 1 }),
     ],
     ['Einsum', (g, x) => g.op('Einsum', [x, weight(g, 'w')], { equation: 'ij,jk->ik' })],
-  ])('%s, with its weights', (operator, body) => {
-    const { typeOf, weights, report } = cast(graph(body));
+  ])('%s, with its weights', async (operator, body) => {
+    const { typeOf, weights, report } = await cast(graph(body));
     expect(typeOf(operator)).toBe('FLOAT16');
     expect(new Set(Object.values(weights))).toEqual(new Set(['FLOAT16']));
     expect(report.float16[operator]).toBe(1);
   });
 
-  test('convolutions', () => {
+  test('convolutions', async () => {
     const g = new GraphBuilder('conv');
     const x = g.input('x', 'float32', [1, 3, 8, 8]);
     const w = g.initializer('w', 'float32', [4, 3, 3, 3], random(108));
@@ -94,7 +89,7 @@ describe('what computes in FP16', () => {
     const pooled = g.op('MaxPool', [c], { kernel_shape: [2, 2] });
     g.op('GlobalAveragePool', [pooled], {}, { outputs: ['y'] });
     g.output('y', 'float32', [1, 4, 1, 1]);
-    const { typeOf } = cast(g.finish());
+    const { typeOf } = await cast(g.finish());
     expect(['Conv', 'Relu', 'MaxPool', 'GlobalAveragePool'].map(typeOf)).toEqual([
       'FLOAT16',
       'FLOAT16',
@@ -103,10 +98,10 @@ describe('what computes in FP16', () => {
     ]);
   });
 
-  test('what follows a product element by element, but not what also reads FP32', () => {
-    const follows = cast(graph((g, x) => g.op('Relu', [g.op('MatMul', [x, weight(g, 'w')])])));
+  test('what follows a product element by element, but not what also reads FP32', async () => {
+    const follows = await cast(graph((g, x) => g.op('Relu', [g.op('MatMul', [x, weight(g, 'w')])])));
     expect(follows.typeOf('Relu')).toBe('FLOAT16');
-    const residual = cast(graph((g, x) => g.op('Add', [x, g.op('MatMul', [x, weight(g, 'w')])])));
+    const residual = await cast(graph((g, x) => g.op('Add', [x, g.op('MatMul', [x, weight(g, 'w')])])));
     expect(residual.typeOf('Add')).toBe('FLOAT');
   });
 
@@ -122,19 +117,19 @@ describe('what computes in FP16', () => {
     ['Log', (g, m) => g.op('Log', [m])],
     ['Sqrt', (g, m) => g.op('Sqrt', [m])],
     ['Erf', (g, m) => g.op('Erf', [m])],
-  ])('%s stays in FP32 after a product', (operator, body) => {
-    const { typeOf } = cast(graph((g, x) => body(g, g.op('MatMul', [x, weight(g, 'w')]))));
+  ])('%s stays in FP32 after a product', async (operator, body) => {
+    const { typeOf } = await cast(graph((g, x) => body(g, g.op('MatMul', [x, weight(g, 'w')]))));
     expect(typeOf('MatMul')).toBe('FLOAT16');
     expect(typeOf(operator)).toBe('FLOAT');
   });
 
-  test('embedding tables are stored in FP16, and their rows are FP32 again', () => {
+  test('embedding tables are stored in FP16, and their rows are FP32 again', async () => {
     const g = new GraphBuilder('embedding');
     const ids = g.input('ids', 'int64', [2, 8]);
     const table = g.initializer('table', 'float32', [16, 4], random(64));
     g.op('Add', [g.op('Gather', [table, ids]), g.scalar(1)], {}, { outputs: ['y'] });
     g.output('y', 'float32', [2, 8, 4]);
-    const { weights, typeOf } = cast(g.finish());
+    const { weights, typeOf } = await cast(g.finish());
     expect(Object.values(weights)).toContain('FLOAT16');
     expect(typeOf('Add')).toBe('FLOAT');
   });
@@ -143,14 +138,14 @@ describe('what computes in FP16', () => {
     ['logits', 16, 'FLOAT'],
     ['logits', 2, 'FLOAT16'],
     ['scores', 16, 'FLOAT16'],
-  ])('an embedding table of 16 rows in a model that gives %s, %d of them: %s', (name, count, expected) => {
+  ])('a table of 16 rows where there are %s, %d of them: %s', async (name, count, expected) => {
     const g = new GraphBuilder('decoder');
     const ids = g.input('ids', 'int64', [2, 8]);
     const table = g.initializer('table', 'float32', [16, 4], random(64));
     const head = g.initializer('head', 'float32', [4, count], random(4 * count));
     g.op('MatMul', [g.op('Softmax', [g.op('Gather', [table, ids])]), head], {}, { outputs: [name] });
     g.output(name, 'float32', [2, 8, count]);
-    expect(cast(g.finish()).typeOf('Gather')).toBe(expected);
+    expect((await cast(g.finish())).typeOf('Gather')).toBe(expected);
   });
 
   test('opset-23 Attention, whose mask may be lower than FP16 goes', async () => {
@@ -160,7 +155,7 @@ describe('what computes in FP16', () => {
     g.op('Attention', [q!, k!, v!, mask], {}, { outputs: ['y'] });
     g.output('y', 'float32', [1, 2, 4, 8]);
     const model = g.finish();
-    const { inputs, bytes } = cast(model);
+    const { inputs, bytes } = await cast(model);
     expect(inputs.Attention).toEqual(['FLOAT16', 'FLOAT16', 'FLOAT16', 'FLOAT16']);
     const lowest = Math.fround(-3.4e38);
     const data = Float32Array.from({ length: 16 }, (_, i) => (i % 4 > i >> 2 ? lowest : 0));
@@ -183,83 +178,91 @@ describe('what computes in FP16', () => {
 });
 
 describe('what stays', () => {
-  test("the graph's inputs and outputs, and the model given", () => {
+  test("the graph's inputs and outputs, and the model given", async () => {
     const model = graph((g, x) => g.op('MatMul', [x, weight(g, 'w')]));
     const before = serializeModel(model);
-    const { model: after } = cast(model);
+    const { model: after } = await cast(model);
     expect(after.graph.input).toEqual(model.graph.input);
     expect(after.graph.output).toEqual(model.graph.output);
     expect(serializeModel(model)).toEqual(before);
   });
 
-  test('products of weights beyond FP16, with the reason', () => {
-    const { typeOf, report } = cast(
+  test('products of weights beyond FP16, with the reason', async () => {
+    const { typeOf, report } = await cast(
       graph((g, x) => g.op('MatMul', [x, weight(g, 'huge', 1e6)], {}, { name: 'mm' })),
     );
     expect(typeOf('MatMul')).toBe('FLOAT');
     expect(report.kept).toEqual([{ node: 'mm', reason: expect.stringContaining('"huge"') }]);
   });
 
-  test('products of positions, which FP16 does not count beyond 2048', () => {
+  test('products of positions, which FP16 does not count beyond 2048', async () => {
     const g = new GraphBuilder('rotary');
     const positions = g.input('positions', 'int64', [1, 8]);
     const frequencies = g.initializer('frequencies', 'float32', [8, 4], random(32));
     const angles = g.op('MatMul', [g.op('Cast', [positions], { to: 1 }), frequencies]);
     g.op('Cos', [angles], {}, { outputs: ['y'] });
     g.output('y', 'float32', [1, 4]);
-    expect(cast(g.finish()).typeOf('MatMul')).toBe('FLOAT');
+    expect((await cast(g.finish())).typeOf('MatMul')).toBe('FLOAT');
   });
 
-  test('an epsilon that FP16 would make zero, and a limit that it would make infinite', () => {
+  test('an epsilon that FP16 would make zero, and a limit that it would make infinite', async () => {
     const product = (g: GraphBuilder, x: string) => g.op('MatMul', [x, weight(g, 'w')]);
-    expect(cast(graph((g, x) => g.op('Add', [product(g, x), g.scalar(1e-12)]))).typeOf('Add')).toBe('FLOAT');
-    expect(cast(graph((g, x) => g.op('Max', [product(g, x), g.scalar(-3e38)]))).typeOf('Max')).toBe('FLOAT');
-    expect(cast(graph((g, x) => g.op('Div', [product(g, x), g.scalar(8)]))).typeOf('Div')).toBe('FLOAT16');
+    expect((await cast(graph((g, x) => g.op('Add', [product(g, x), g.scalar(1e-12)])))).typeOf('Add')).toBe(
+      'FLOAT',
+    );
+    expect((await cast(graph((g, x) => g.op('Max', [product(g, x), g.scalar(-3e38)])))).typeOf('Max')).toBe(
+      'FLOAT',
+    );
+    expect((await cast(graph((g, x) => g.op('Div', [product(g, x), g.scalar(8)])))).typeOf('Div')).toBe(
+      'FLOAT16',
+    );
   });
 
-  test('an epsilon in a vector too, a square, and a softmax that a logarithm reads', () => {
+  test('an epsilon in a vector too, a square, and a softmax that a logarithm reads', async () => {
     const product = (g: GraphBuilder, x: string) => g.op('MatMul', [x, weight(g, 'w')]);
     const epsilons = (g: GraphBuilder) => g.initializer('e', 'float32', [8], new Float32Array(8).fill(1e-12));
-    expect(cast(graph((g, x) => g.op('Add', [product(g, x), epsilons(g)]))).typeOf('Add')).toBe('FLOAT');
+    expect((await cast(graph((g, x) => g.op('Add', [product(g, x), epsilons(g)])))).typeOf('Add')).toBe(
+      'FLOAT',
+    );
     const square = graph((g, x) => {
       const h = product(g, x);
       return g.op('Mul', [h, h]);
     });
-    expect(cast(square).typeOf('Mul')).toBe('FLOAT');
+    expect((await cast(square)).typeOf('Mul')).toBe('FLOAT');
     const guarded = (last: string) =>
       graph((g, x) => {
         const p = g.op('Softmax', [product(g, x)]);
         const where = g.op('Where', [g.op('IsNaN', [p]), g.scalar(0), p]);
         return last === 'Log' ? g.op('Log', [where]) : g.op('MatMul', [where, weight(g, 'v')]);
       });
-    expect(cast(guarded('Log')).typeOf('Where')).toBe('FLOAT');
-    expect(cast(guarded('MatMul')).typeOf('Where')).toBe('FLOAT16');
+    expect((await cast(guarded('Log'))).typeOf('Where')).toBe('FLOAT');
+    expect((await cast(guarded('MatMul'))).typeOf('Where')).toBe('FLOAT16');
   });
 
-  test('positions that are not cast: a range, or a weight that counts', () => {
-    const angles = (positions: (g: GraphBuilder) => string) => {
+  test('positions that are not cast: a range, or a weight that counts', async () => {
+    const angles = async (positions: (g: GraphBuilder) => string) => {
       const g = new GraphBuilder('angles');
       const frequencies = g.input('f', 'float32', [1, 4]);
       g.op('Sin', [g.op('MatMul', [positions(g), frequencies])], {}, { outputs: ['y'] });
       g.output('y', 'float32', [64, 4]);
-      return cast(g.finish()).typeOf('MatMul');
+      return (await cast(g.finish())).typeOf('MatMul');
     };
     const column = (g: GraphBuilder, value: string) => g.op('Reshape', [value, g.vector([64, 1])]);
     const range = (g: GraphBuilder) => column(g, g.op('Range', [g.scalar(0), g.scalar(64), g.scalar(1)]));
-    expect(angles(range)).toBe('FLOAT');
+    expect(await angles(range)).toBe('FLOAT');
     const counted = Float32Array.from({ length: 64 }, (_, i) => i);
-    expect(angles((g) => g.initializer('n', 'float32', [64, 1], counted))).toBe('FLOAT');
+    expect(await angles((g) => g.initializer('n', 'float32', [64, 1], counted))).toBe('FLOAT');
     const odd = Float32Array.from({ length: 64 }, (_, i) => i / 7);
-    expect(angles((g) => g.initializer('n', 'float32', [64, 1], odd))).toBe('FLOAT16');
+    expect(await angles((g) => g.initializer('n', 'float32', [64, 1], odd))).toBe('FLOAT16');
   });
 
-  test('what keepFp32 names, by name or operator type', () => {
+  test('what keepFp32 names, by name or operator type', async () => {
     const model = graph((g, x) =>
       g.op('MatMul', [g.op('MatMul', [x, weight(g, 'a')], {}, { name: 'layer.0.q' }), weight(g, 'b')]),
     );
-    expect(cast(model, { keepFp32: ['layer.*.q'] }).report.float16.MatMul).toBe(1);
-    expect(cast(model, { keepFp32: ['MatMul'] }).report.float16.MatMul).toBeUndefined();
-    expect(cast(model, { keepFp32: ['layer.*.'] }).report.float16.MatMul).toBe(2);
+    expect((await cast(model, { keepFp32: ['layer.*.q'] })).report.float16.MatMul).toBe(1);
+    expect((await cast(model, { keepFp32: ['MatMul'] })).report.float16.MatMul).toBeUndefined();
+    expect((await cast(model, { keepFp32: ['layer.*.'] })).report.float16.MatMul).toBe(2);
   });
 
   test('the bodies of control flow, and what they read from outside', async () => {
@@ -275,7 +278,7 @@ describe('what stays', () => {
       const yes = g.op('Greater', [g.op('ReduceMax', [x], { keepdims: 0 }), g.scalar(0)]);
       return g.op('If', [yes], { then_branch: body('t', 'Relu'), else_branch: body('e', 'Neg') });
     });
-    const { bytes, typeOf } = cast(model);
+    const { bytes, typeOf } = await cast(model);
     expect(typeOf('MatMul')).toBe('FLOAT16');
     const x = random(16);
     const [expected, actual] = [await run(serializeModel(model), x), await run(bytes, x)];
