@@ -300,7 +300,11 @@ async function compile(
 
     const { timingCache } = settings.compiler;
     if (timingCache !== undefined && result.timingCache) {
-      await writeAtomically(timingCache, [new Uint8Array(result.timingCache)], 'timing cache');
+      try {
+        await writeAtomically(timingCache, [new Uint8Array(result.timingCache.bytes)], 'timing cache');
+      } finally {
+        result.timingCache.release();
+      }
     }
     const { name, ...line } = provenance(model, settings);
     const { sha256, weightsSha256, producer } = prepared;
@@ -468,6 +472,13 @@ async function buildPlan(
     signal?.throwIfAborted();
     if (!result) throw new TensorRTError('ERR_BUILD_FAILED', 'The build was stopped.');
     return result;
+  } catch (error) {
+    // What comes too late would keep the timing cache locked.
+    build.result.then(
+      (late) => late?.timingCache?.release(),
+      () => {},
+    );
+    throw error;
   } finally {
     clearTimeout(grace);
     signal?.removeEventListener('abort', cancel);

@@ -207,8 +207,8 @@ export interface NativeBuildResult extends NativeNetwork {
   plan: ArrayBuffer;
   /** TensorRT's warnings, in order, without repetitions. */
   warnings: string[];
-  /** What the file `timingCache` is to hold. */
-  timingCache?: ArrayBuffer;
+  /** What the file `timingCache` is to hold. Its lock is held: release it when that is written. */
+  timingCache?: { bytes: ArrayBuffer; release(): void };
 }
 
 export interface NativeBuild {

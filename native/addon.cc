@@ -38,7 +38,7 @@ Napi::Object start(Napi::Env env, Napi::Object exports) {
   exports["stopAll"] = Napi::Function::New(env, stopAll);
   exports["ownDirectory"] = Napi::Function::New(env, ownDirectory);
   exports["disownDirectory"] = Napi::Function::New(env, disownDirectory);
-  exports["FileLock"] = node_tensorrt::FileLock::define(env);
+  exports["FileLock"] = node_tensorrt::JsFileLock::define(env);
   exports["HostBuffer"] = node_tensorrt::HostBuffer::define(env);
   exports["NativeSession"] = node_tensorrt::InferenceSession::define(env);
   node_tensorrt::defineDeviceTensor(env, exports);

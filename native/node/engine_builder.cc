@@ -74,7 +74,11 @@ Napi::Object toJs(Napi::Env env, const BuildResult& built) {
   result["plan"] = toArrayBuffer(env, built.plan, built.planBytes);
   result["warnings"] = toJs(env, built.warnings);
   if (built.timingCache) {
-    result["timingCache"] = toArrayBuffer(env, built.timingCache, built.timingCacheBytes);
+    Napi::Object timingCache = Napi::Object::New(env);
+    timingCache["bytes"] = toArrayBuffer(env, built.timingCache, built.timingCacheBytes);
+    timingCache["release"] = Napi::Function::New(
+        env, [lock = built.timingCacheLock](const Napi::CallbackInfo&) { lock->release(); });
+    result["timingCache"] = timingCache;
   }
   return result;
 }

@@ -1,86 +1,24 @@
 #include "node/file_lock.h"
 
-#include <fcntl.h>
-#include <sys/file.h>
-#include <sys/stat.h>
-#include <unistd.h>
-
-#include <cerrno>
-#include <system_error>
-
-#include "core/error.h"
 #include "node/environment.h"
 
 namespace node_tensorrt {
-namespace {
 
-[[noreturn]] void fail(const std::string& path, int error) {
-  throw Error("ERR_IO", "Can't lock " + path + ": " + std::generic_category().message(error) + ".");
+Napi::Function JsFileLock::define(Napi::Env env) {
+  return DefineClass(env, "FileLock",
+                     {InstanceMethod<&JsFileLock::tryAcquire>("tryAcquire"),
+                      InstanceMethod<&JsFileLock::release>("release")});
 }
 
-// Whether `path` still names the file that was opened, rather than none, or one created since.
-bool isCurrent(const std::string& path, int descriptor) {
-  struct stat opened;
-  struct stat named;
-  return fstat(descriptor, &opened) == 0 && stat(path.c_str(), &named) == 0 &&
-         opened.st_dev == named.st_dev && opened.st_ino == named.st_ino;
+JsFileLock::JsFileLock(const Napi::CallbackInfo& info)
+    : ObjectWrap(info), lock_(info[0].As<Napi::String>().Utf8Value()) {}
+
+Napi::Value JsFileLock::tryAcquire(const Napi::CallbackInfo& info) {
+  return Napi::Boolean::New(info.Env(), guarded(info.Env(), [&] { return lock_.tryAcquire(); }));
 }
 
-}  // namespace
-
-Napi::Function FileLock::define(Napi::Env env) {
-  return DefineClass(
-      env, "FileLock",
-      {InstanceMethod<&FileLock::tryAcquire>("tryAcquire"), InstanceMethod<&FileLock::release>("release")});
-}
-
-FileLock::FileLock(const Napi::CallbackInfo& info)
-    : ObjectWrap(info), path_(info[0].As<Napi::String>().Utf8Value()) {}
-
-FileLock::~FileLock() {
-  letGo();
-}
-
-Napi::Value FileLock::tryAcquire(const Napi::CallbackInfo& info) {
-  return Napi::Boolean::New(info.Env(), guarded(info.Env(), [&] { return acquire(); }));
-}
-
-void FileLock::release(const Napi::CallbackInfo&) {
-  letGo();
-}
-
-bool FileLock::acquire() {
-  if (descriptor_ != -1) return true;
-  for (;;) {
-    // Not inherited: a child would hold the lock beyond its parent's end.
-    const int descriptor = open(path_.c_str(), O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0600);
-    if (descriptor == -1) {
-      if (errno == EINTR) continue;
-      fail(path_, errno);
-    }
-    // Unlike POSIX record locks, these exclude other descriptors of the same process too.
-    if (flock(descriptor, LOCK_EX | LOCK_NB) == -1) {
-      const int error = errno;
-      close(descriptor);
-      if (error == EWOULDBLOCK) return false;
-      if (error == EINTR) continue;
-      fail(path_, error);
-    }
-    // The holder before removed the file, and another may have created and locked it anew.
-    if (isCurrent(path_, descriptor)) {
-      descriptor_ = descriptor;
-      return true;
-    }
-    close(descriptor);
-  }
-}
-
-void FileLock::letGo() noexcept {
-  if (descriptor_ == -1) return;
-  // While it is locked: then no one else can hold a lock on this name.
-  unlink(path_.c_str());
-  close(descriptor_);
-  descriptor_ = -1;
+void JsFileLock::release(const Napi::CallbackInfo&) {
+  lock_.release();
 }
 
 }  // namespace node_tensorrt

@@ -1,32 +1,25 @@
-// JavaScript class FileLock: a lock on a file's name, between processes as within one. The kernel lets go of
-// it when its holder ends, however that ends.
+// JavaScript class FileLock.
 #pragma once
 
-#include <string>
-
+#include "core/file_lock.h"
 #include "node/napi_setup.h"
 
 namespace node_tensorrt {
 
-class FileLock : public Napi::ObjectWrap<FileLock> {
+class JsFileLock : public Napi::ObjectWrap<JsFileLock> {
  public:
   static Napi::Function define(Napi::Env env);
 
   // new FileLock(path)
-  explicit FileLock(const Napi::CallbackInfo& info);
-  ~FileLock() override;
+  explicit JsFileLock(const Napi::CallbackInfo& info);
 
  private:
-  // tryAcquire(): boolean. Creates the file. Blocks for no one.
+  // tryAcquire(): boolean
   Napi::Value tryAcquire(const Napi::CallbackInfo& info);
-  // release(): removes the file. Nothing where the lock is not held.
+  // release()
   void release(const Napi::CallbackInfo& info);
 
-  bool acquire();
-  void letGo() noexcept;
-
-  std::string path_;
-  int descriptor_ = -1;  // -1: not held
+  FileLock lock_;
 };
 
 }  // namespace node_tensorrt

@@ -82,6 +82,25 @@ onStandIn.each(versions)('StandIn %s %s: buildEngine', (flavour, version) => {
     expect(await readFile(file, 'utf8')).toBe(written);
   });
 
+  test('adds what several processes measure at once to one file', async () => {
+    const file = path.join(folder, `${flavour}${version}.shared`);
+    const build = async ({ trt, onnx }: Tools) => {
+      const models = Array.from({ length: 8 }, (_, i) => {
+        const g = new onnx.GraphBuilder('one layer');
+        const x = g.input('x', 'float32', [4]);
+        g.op('Neg', [x], {}, { name: `of ${process.env.NAME} ${i}`, outputs: ['y'] });
+        g.output('y', 'float32', [4]);
+        return onnx.serializeModel(g.finish());
+      });
+      const options = { precision: 'fp32', cache: false, timingCache: process.env.TIMINGS! } as const;
+      await Promise.all(models.map((model) => trt.buildEngine(model, options)));
+    };
+    const names = ['A', 'B'];
+    await Promise.all(names.map((NAME) => run(flavour, build, { ...played, TIMINGS: file, NAME })));
+    const layers = names.flatMap((name) => Array.from({ length: 8 }, (_, i) => `of ${name} ${i}`));
+    expect((await readFile(file, 'utf8')).split('\n')).toEqual(['stand-in timing cache', ...layers, '']);
+  });
+
   test.each<[string, string, Record<string, string>, RegExp]>([
     [
       'a build that fails',

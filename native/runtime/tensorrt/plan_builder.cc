@@ -8,12 +8,14 @@
 
 #include <algorithm>
 #include <array>
+#include <chrono>
 #include <cstring>
 #include <fstream>
 #include <iterator>
 #include <map>
 #include <mutex>
 #include <optional>
+#include <thread>
 #include <utility>
 
 #include "core/error.h"
@@ -278,6 +280,10 @@ std::vector<ImportError> importErrors(const std::string& model, const nvonnxpars
 
 // ---- the configuration ----
 
+void throwIfStopped(const std::stop_token& stop) {
+  if (stop.stop_requested()) throw Cancelled();
+}
+
 void requireShape(const std::string& option, const Shape& shape, const Shape& network,
                   const nvinfer1::ITensor& input) {
   if (shape.size() != network.size()) {
@@ -504,6 +510,7 @@ class TimingCache {
                 "it out.");
   }
   bool wasReplaced() const noexcept { return false; }
+  std::shared_ptr<FileLock> lockFile(const std::stop_token&) const { return nullptr; }
   nvinfer1::IHostMemory* serialize() const noexcept { return nullptr; }
 };
 
@@ -525,7 +532,17 @@ class TimingCache {
   // Whether what the file held could not be used.
   bool wasReplaced() const noexcept { return wasReplaced_; }
 
-  // After the build: what the file is to hold now. Null without memory.
+  // Between what others add to the file and what this build does.
+  std::shared_ptr<FileLock> lockFile(const std::stop_token& stop) const {
+    auto lock = std::make_shared<FileLock>(path_ + ".lock");
+    while (!lock->tryAcquire()) {
+      throwIfStopped(stop);
+      std::this_thread::sleep_for(kLockInterval);
+    }
+    return lock;
+  }
+
+  // After the build, under the file's lock: what it is to hold now. Null without memory.
   nvinfer1::IHostMemory* serialize() {
     const std::string now = readFile();
     if (now != read_) {
@@ -537,6 +554,9 @@ class TimingCache {
   }
 
  private:
+  // Before the lock is asked for again.
+  static constexpr std::chrono::milliseconds kLockInterval{20};
+
   std::string readFile() const {
     std::ifstream file(path_, std::ios::binary);
     return {std::istreambuf_iterator<char>(file), std::istreambuf_iterator<char>()};
@@ -630,10 +650,6 @@ class FlavourLibrary final : public Library {
   void* (*const createBuilder_)(void*, int32_t) noexcept;
   void* (*const createParser_)(void*, void*, int) noexcept;
 };
-
-void throwIfStopped(const std::stop_token& stop) {
-  if (stop.stop_requested()) throw Cancelled();
-}
 
 Error failed(const std::string& what, const Messages& messages) {
   const std::vector<std::string> errors = messages.errors();
@@ -771,6 +787,7 @@ BuildResult FlavourLibrary::build(const BuildRequest& request, std::stop_token s
     result.warnings.push_back("The timing cache " + request.timingCache +
                               " is damaged, or of another TensorRT or GPU: it was ignored, and is replaced.");
   }
+  result.timingCacheLock = timingCache->lockFile(stop);
   if (nvinfer1::IHostMemory* bytes = timingCache->serialize(); bytes != nullptr) {
     result.timingCacheBytes = bytes->size();
     result.timingCache = shared(bytes);

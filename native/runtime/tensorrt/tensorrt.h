@@ -13,6 +13,7 @@
 #include <vector>
 
 #include "core/data_type.h"
+#include "core/file_lock.h"
 #include "core/tensor.h"
 #include "runtime/runtime.h"
 
@@ -59,9 +60,11 @@ struct BuildResult {
   size_t planBytes = 0;
   NetworkDescription network;
   std::vector<std::string> warnings;  // TensorRT's, in order, without repetitions
-  // Where a timing cache was asked for: what its file is to hold, with what others wrote there meanwhile.
+  // Where a timing cache was asked for: what its file is to hold, with what others wrote there meanwhile; and
+  // its lock, to be held until that is written.
   std::shared_ptr<void> timingCache;
   size_t timingCacheBytes = 0;
+  std::shared_ptr<FileLock> timingCacheLock;
 };
 
 // What the parser could not import, and why.
