@@ -3,10 +3,19 @@ import { mkdtemp, rm } from 'node:fs/promises';
 import os from 'node:os';
 import path from 'node:path';
 import { buildEngine, InferenceSession, Tensor } from 'node-tensorrt';
-import { castToFloat16, type ModelProto, measureRanges, readModel, writeModel } from 'node-tensorrt/onnx';
+import {
+  buildBert,
+  buildResnet,
+  castToFloat16,
+  type ModelProto,
+  measureRanges,
+  randomInputs,
+  readModel,
+  writeModel,
+} from 'node-tensorrt/onnx';
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
-import { simulateFloat16 } from '../oracle/simulate-float16.js';
-import { writePrecisionModel } from '../oracle/write_precision_models.mjs';
+import { simulateEachFloat16, simulateFloat16 } from '../oracle/simulate-float16.js';
+import { bertBase, writePrecisionModel } from '../oracle/write_precision_models.mjs';
 
 // Whole models in mixed precision: beside what ModelOpt makes of them, and beside PyTorch's tokens.
 
@@ -41,6 +50,40 @@ test.each(counted)("%s has hardly more casts than ModelOpt's", { timeout: 60_000
   expect(casts(mixed)).toBeGreaterThan(0);
   expect((casts(mixed) - counts.sensitive.casts) / counts.given.nodes).toBeLessThanOrEqual(0.02);
 });
+
+// Seeded weights. A BERT-base of two layers and few words has every node that one of twelve has.
+test.each([
+  ['resnet50', () => buildResnet()],
+  ['bert-base', () => buildBert(isFull ? bertBase : { ...bertBase, num_hidden_layers: 2, vocab_size: 1000 })],
+] as const)('%s stays finite and close to float32', { timeout: 300_000 }, async (name, build) => {
+  const file = path.join(directory, `${name}-seeded`);
+  const model = await build();
+  const { model: mixed } = castToFloat16(model, { ranges: await measureRanges(model) });
+  await writeModel(model, `${file}.fp32.onnx`);
+  await writeModel(mixed, `${file}.fp16.onnx`);
+  await using exact = await InferenceSession.create(`${file}.fp32.onnx`);
+  const [simulated] = simulateEachFloat16([`${file}.fp16.onnx`]);
+  await using half = await InferenceSession.create(simulated!);
+  // Other inputs than those that ranges were measured with.
+  for (const feeds of randomInputs(model, { seed: 1, samples: 2 })) {
+    const [a, b] = [await exact.run(feeds), await half.run(feeds)].map(
+      (outputs) => Object.values(outputs)[0]!,
+    );
+    const width = a!.dims.at(-1)!;
+    const [expected, actual] = [a!, b!].map(({ data }) => data as Float32Array);
+    expect(actual!.every(Number.isFinite)).toBe(true);
+    expect(actual).not.toEqual(expected);
+    for (let start = 0; start < expected!.length; start += width) {
+      const rows = [expected!, actual!].map((values) => values.subarray(start, start + width));
+      expect(cosine(rows[0]!, rows[1]!)).toBeGreaterThan(0.9995);
+    }
+  }
+});
+
+function cosine(a: Float32Array, b: Float32Array): number {
+  const dot = (x: Float32Array, y: Float32Array) => x.reduce((sum, value, i) => sum + value * y[i]!, 0);
+  return dot(a, b) / Math.sqrt(dot(a, a) * dot(b, b));
+}
 
 test('a session on the CPU runs what the GPU would get', { timeout: 60_000 }, async () => {
   const file = fixture('decoders/llama/optimum/model.onnx');

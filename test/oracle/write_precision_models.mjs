@@ -5,7 +5,7 @@ import { buildBert, buildResnet, writeModel } from '../../dist/onnx/index.mjs';
 import { minilmDirectory } from '../../scripts/minilm.mjs';
 
 /** google-research/bert, BERT-Base. */
-const bertBase = {
+export const bertBase = {
   model_type: 'bert',
   vocab_size: 30522,
   hidden_size: 768,
