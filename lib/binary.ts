@@ -36,7 +36,7 @@ export function loadBinary(): { exports: unknown; path: string } {
       failures.push({ from, error: error as Error });
     }
   }
-  throw loadError(failures, currentPlatform());
+  throw loadError(failures);
 }
 
 interface Candidate {
@@ -97,11 +97,11 @@ function reportHeader(): { glibcVersionRuntime?: string } {
 }
 
 /** In sharp's manner: one sentence, possible solutions chosen by the cause, and every attempt. */
-function loadError(failures: readonly { from: string; error: Error }[], platform: Platform): TensorRTError {
-  const unsupported = platformProblems(platform);
+function loadError(failures: readonly { from: string; error: Error }[]): TensorRTError {
+  const unsupported = platformProblems();
   const solutions = unsupported.length > 0 ? unsupported : otherSolutions(failures);
   const lines = [
-    `Could not load the native addon of node-tensorrt on ${platform.system}.`,
+    `Could not load the native addon of node-tensorrt on ${currentPlatform().system}.`,
     'Possible solutions:',
     ...solutions.map((solution) => `- ${solution}`),
     'What was tried:',
@@ -115,7 +115,9 @@ function loadError(failures: readonly { from: string; error: Error }[], platform
   );
 }
 
-function platformProblems({ system, glibc, node }: Platform): string[] {
+/** What of this machine keeps the addon from being loaded, or built: what to do about it. */
+export function platformProblems(): string[] {
+  const { system, glibc, node } = currentPlatform();
   const { engines, config } = require('../package.json') as {
     engines: { node: string };
     config: { glibc: string };

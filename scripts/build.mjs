@@ -1,9 +1,10 @@
-// Builds what is stale: the native addon (CMake through cmake-js), then the TypeScript. `--tests` adds the native
+// Builds what is stale: the TypeScript, then the native addon (CMake through cmake-js). `--tests` adds the native
 // unit tests where GoogleTest is installed. `--sanitize address,undefined` or `thread` builds the addon and the
 // tests into build/<sanitizer>/ instead. `--addon FILE`, which binding.gyp calls, builds the addon alone into FILE, for
 // the CUDA major version that NODE_TENSORRT_CUDA names (12 or 13).
 import { spawnSync } from 'node:child_process';
 import { copyFileSync, mkdirSync } from 'node:fs';
+import { createRequire } from 'node:module';
 import path from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { parseArgs } from 'node:util';
@@ -27,6 +28,20 @@ function run(command, args) {
     );
     process.exit(1);
   }
+}
+
+console.error('Building the TypeScript (dist) …');
+run(process.execPath, ['node_modules/typescript/bin/tsc', '-p', '.']);
+
+// Where the addon can't be loaded it can't be built, and the words are the same.
+const { platformProblems } = createRequire(import.meta.url)('../dist/binary.js');
+const problems = platformProblems();
+if (problems.length > 0) {
+  process.stderr.write(
+    `Could not build the native addon of node-tensorrt on ${process.platform}-${process.arch}.\n` +
+      `Possible solutions:\n${problems.map((problem) => `- ${problem}\n`).join('')}`,
+  );
+  process.exit(1);
 }
 
 try {
@@ -70,6 +85,3 @@ if (values.sanitize) {
     run('cmake', ['--build', out, '--parallel', '2']);
   }
 }
-
-console.error('Building the TypeScript (dist) …');
-run(process.execPath, ['node_modules/typescript/bin/tsc', '-p', '.']);

@@ -1,5 +1,5 @@
 // Which binary is loaded, and what is said where none can be. In processes of their own, whose platform is made up.
-import { execFileSync } from 'node:child_process';
+import { execFileSync, spawnSync } from 'node:child_process';
 import { cpSync, mkdirSync, mkdtempSync, rmSync, symlinkSync, writeFileSync } from 'node:fs';
 import os from 'node:os';
 import path from 'node:path';
@@ -164,4 +164,17 @@ test('importing opens nothing and does not throw', () => {
     import('node-tensorrt').then(({ InferenceSession }) => console.log(typeof InferenceSession.create));`;
   const said = execFileSync(process.execPath, ['-e', script], { encoding: 'utf8', cwd: directory });
   expect(said).toBe('function\n');
+});
+
+test.each([
+  ['macOS', system('darwin', 'arm64'), /on darwin-arm64\.\nPossible solutions:\n- Use a supported platform/],
+  ['arm64', system('linux', 'arm64'), /on linux-arm64\.[\s\S]*requires linux-x64/],
+  ['musl', glibc(undefined), /on linux-x64\.\nPossible solutions:\n- Use a system with glibc/],
+])('building on %s says what is supported, and compiles nothing', (_, platform, expected) => {
+  const script = path.join(root, 'scripts/build.mjs');
+  const args = ['--require', `${directory}/platform.cjs`, script];
+  writeFileSync(path.join(directory, 'platform.cjs'), platform);
+  const { status, stderr } = spawnSync(process.execPath, args, { encoding: 'utf8' });
+  expect({ status, stderr }).toEqual({ status: 1, stderr: expect.stringMatching(expected) });
+  expect(stderr).not.toContain('Building the native addon');
 });
