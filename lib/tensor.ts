@@ -77,7 +77,7 @@ export let tensorOnDevice: (type: DataType, dims: Dims, memory: DeviceTensor) =>
  * Checks dimensions and returns how many elements they hold (1 for a scalar, `[]`).
  * @throws TypeError ERR_INVALID_ARG_TYPE, RangeError ERR_INVALID_ARG_VALUE
  */
-export function elementCount(dims: unknown, path: string): number {
+function elementCount(dims: unknown, path: string): number {
   if (!Array.isArray(dims)) throw invalidArgType(path, 'an array of integers', dims);
   let count = 1;
   for (let i = 0; i < dims.length; i++) {

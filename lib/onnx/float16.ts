@@ -40,7 +40,7 @@ function rareFloat16(magnitude: number): number {
 }
 
 /** The value of a float16 bit pattern. */
-export function fromFloat16(bits: number): number {
+function fromFloat16(bits: number): number {
   const sign = bits & 0x8000 ? -1 : 1;
   const exponent = (bits >>> 10) & 0x1f;
   const mantissa = bits & 0x3ff;

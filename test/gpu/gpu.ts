@@ -49,7 +49,7 @@ export const tolerance = {
 } as const;
 
 /** Cosine of the angle between two tensors (1 for zeros), and their largest difference over the largest magnitude expected. */
-export function agreement(actual: TensorLike, expected: TensorLike): { cosine: number; relative: number } {
+function agreement(actual: TensorLike, expected: TensorLike): { cosine: number; relative: number } {
   const a = Array.from(actual.data as unknown as ArrayLike<number>, Number);
   const b = Array.from(expected.data as unknown as ArrayLike<number>, Number);
   if (a.length !== b.length) throw new Error(`${a.length} elements where ${b.length} were expected`);

@@ -16,7 +16,7 @@ export const bertBase = {
   type_vocab_size: 2,
 };
 
-export const precisionModels = ['bert-base', 'llama', 'minilm', 'qwen3', 'resnet50'];
+const precisionModels = ['bert-base', 'llama', 'minilm', 'qwen3', 'resnet50'];
 
 /** Writes one of them; the same bytes every time. */
 export async function writePrecisionModel(name, file) {

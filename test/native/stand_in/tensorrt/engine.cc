@@ -98,18 +98,6 @@ const Port* Engine::find(const char* name) const noexcept {
   return nullptr;
 }
 
-std::shared_ptr<const Computation> Engine::computation() const {
-  std::lock_guard lock(mutex_);
-  return computation_;
-}
-
-void Engine::replaceComputation(const std::string& model) {
-  auto made = std::make_shared<const Computation>(model);
-  std::lock_guard lock(mutex_);
-  plan.model = model;
-  computation_ = std::move(made);
-}
-
 int32_t Engine::getNbLayers() const noexcept {
   return static_cast<int32_t>(computation()->onnx.nodes().size());
 }

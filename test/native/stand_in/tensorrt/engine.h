@@ -49,7 +49,7 @@ using Shapes = std::map<std::string, Shape>;
 // Values of shape tensors.
 using Values = std::map<std::string, std::vector<char>>;
 
-// The computing part, which refitting replaces.
+// The computing part, which runs keep alive.
 class Computation {
  public:
   explicit Computation(const std::string& model) : onnx(model, ""), session(model) {}
@@ -109,8 +109,7 @@ class Engine : public ICudaEngine, public Slots<apiv::VCudaEngine> {
 #endif
 
   const Port* find(const char* name) const noexcept;
-  std::shared_ptr<const Computation> computation() const;
-  void replaceComputation(const std::string& model);
+  const std::shared_ptr<const Computation>& computation() const noexcept { return computation_; }
   // The input's range in a profile: that of a static input is its shape.
   Range range(const Port& input, int32_t profile) const;
   // Shapes of the outputs for those of the inputs: as declared where that says enough, else as computed once
@@ -129,7 +128,7 @@ class Engine : public ICudaEngine, public Slots<apiv::VCudaEngine> {
   Shapes computeShapes(const Shapes& inputs, const Values& values) const;
 
   mutable std::mutex mutex_;
-  std::shared_ptr<const Computation> computation_;
+  const std::shared_ptr<const Computation> computation_;
   mutable std::map<std::pair<Shapes, Values>, Shapes> computedShapes_;
   DeviceMemory weights_;
 };

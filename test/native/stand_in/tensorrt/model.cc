@@ -21,8 +21,6 @@ enum : uint32_t {
   kNodeName = 3,
   kNodeOp = 4,
   kNodeDomain = 7,
-  kTensorDims = 1,
-  kTensorType = 2,
   kTensorName = 8,
   kTensorRaw = 9,
   kTensorExternal = 13,
@@ -113,31 +111,6 @@ std::string OnnxModel::writeWithAllOutputs() const {
       Message value;
       value.add(kValueName, output);
       graph.add(kGraphOutput, value.write());
-    }
-  }
-  Message model = model_;
-  model.remove(kModelGraph);
-  model.add(kModelGraph, graph.write());
-  return model.write();
-}
-
-std::string OnnxModel::writeRefitted(const OnnxModel& other, std::vector<std::string>& refused) const {
-  std::map<std::string, Message> replacements;
-  for (const Message& tensor : other.graph_.messages(kGraphInitializer)) {
-    replacements.emplace(tensor.text(kTensorName), tensor);
-  }
-  Message graph = graph_;
-  for (Field& field : graph.fields) {
-    if (field.number != kGraphInitializer) continue;
-    const Message tensor(field.bytes);
-    const auto entry = replacements.find(tensor.text(kTensorName));
-    const bool fits = entry != replacements.end() &&
-                      entry->second.value(kTensorType) == tensor.value(kTensorType) &&
-                      entry->second.integers(kTensorDims) == tensor.integers(kTensorDims);
-    if (fits) {
-      field.bytes = entry->second.write();
-    } else {
-      refused.push_back(tensor.text(kTensorName));
     }
   }
   Message model = model_;

@@ -45,9 +45,6 @@ class OnnxModel {
   std::string write() const { return model_.write(); }
   // The same, with all that the nodes compute as outputs.
   std::string writeWithAllOutputs() const;
-  // The same, with the initializers of `other` in place of those of the same name, type and shape. The names
-  // of what could not be taken over are added to `refused`.
-  std::string writeRefitted(const OnnxModel& other, std::vector<std::string>& refused) const;
 
   // Inputs whose values are shapes: small integers that reach an operand that says a shape.
   std::vector<std::string> shapeInputs() const;
