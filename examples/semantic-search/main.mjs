@@ -14,7 +14,8 @@ import { minilmDirectory } from '../../scripts/minilm.mjs';
 const root = path.resolve(import.meta.dirname, '../..');
 const output = path.join(root, 'build/semantic-search');
 const target = ['sm_86', 'sm_89', 'sm_120'];
-const range = { min: [1, 8], opt: [8, 64], max: [32, 256] }; // [batch, seq]
+const batch = 32;
+const range = { min: [1, 8], opt: [8, 64], max: [batch, 256] }; // [batch, seq]
 const shapes = { input_ids: range, attention_mask: range, token_type_ids: range };
 const queries = [
   'Why did the share price drop?',
@@ -90,7 +91,7 @@ const engine = await step(`FP16 plan for ${target.join(', ')}`, async () => {
 
 // (b) Here, on the best device present.
 const session = await step('Session', async () => {
-  const value = await InferenceSession.create(model);
+  const value = await InferenceSession.create(model, { shapes });
   const { name, version } = value.runtime;
   return { value, where: value.device, result: `${name} ${version} on ${value.device}: ${value.why}` };
 });
@@ -98,10 +99,13 @@ const session = await step('Session', async () => {
 const json = async (name) => JSON.parse(await readFile(path.join(weights, name), 'utf8'));
 const tokenizer = new Tokenizer(await json('tokenizer.json'), await json('tokenizer_config.json'));
 
-/** Embeddings of length one, float32 [texts, hidden], as an array of rows. */
+/** Embeddings of length one: a float32 vector for each text. */
 async function embed(texts) {
+  if (texts.length > batch) {
+    return [...(await embed(texts.slice(0, batch))), ...(await embed(texts.slice(batch)))];
+  }
   const rows = texts.map((text) => tokenizer.encode(text).ids);
-  const length = Math.max(...rows.map((ids) => ids.length));
+  const length = Math.max(range.min[1], ...rows.map((ids) => ids.length));
   const dims = [rows.length, length];
   const feeds = {
     input_ids: Tensor.allocate('int64', dims),
@@ -146,17 +150,11 @@ console.log();
 for (const [name, where, time] of steps)
   console.log(`${name.padEnd(36)}${where.padEnd(16)}${time.padStart(8)}`);
 console.log();
-const { gpus, driver } = await inspectSystem();
 const { version } = engine.manifest.library;
+console.log(`The session ran on ${session.device}: ${session.why}`);
 console.log(
-  gpus.length > 0
-    ? `This machine has ${gpus.map((gpu) => gpu.name).join(', ')} (driver ${driver}).`
-    : 'This machine has no GPU that can be used, so the session ran the ONNX model on the CPU, in FP32.',
-);
-console.log(
-  `With a GPU: TensorRT-RTX ${version} runs the plan in ${relative(engineFile)} as it is on ${target.join(', ')}, in FP16, ` +
-    'for batches from 1×8 to 32×256, with no ONNX file and no compiler at hand. This version compiles and inspects ' +
-    'plans; its sessions run on the CPU.',
+  `TensorRT-RTX ${version} runs the plan in ${relative(engineFile)} on ${target.join(', ')}, in FP16, for batches from ` +
+    '1×8 to 32×256, with no ONNX file and no compiler at hand: InferenceSession.create(await Engine.load(file)).',
 );
 
 function showProgress({ phase, step: done, steps: all }) {
