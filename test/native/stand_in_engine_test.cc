@@ -2,6 +2,7 @@
 // numbers, and of everything that can go wrong, the error that says so, with nothing left behind.
 #include <gtest/gtest.h>
 
+#include <chrono>
 #include <cstdlib>
 #include <cstring>
 #include <functional>
@@ -359,14 +360,73 @@ TEST_P(StandInEngineTest, TensorsStayOnTheDeviceAndComeFromAnotherOne) {
   }
   // Identity on the other GPU makes a tensor there.
   BuildRequest request = linear();
-  if (!isRtx()) return;
   request.computeCapabilities = {120};
+  if (!isRtx()) request.device = 1;
   const std::unique_ptr<Model> other = load(build(request), onDevice(1));
   const std::unique_ptr<ExecutionContext> there = other->createContext();
   Tensor first = execute(*there, {rows(3)}, 2, Location::kDevice)[0];
   EXPECT_EQ(first.device, 1);
   const std::vector<float> values = elements<float>(first);
   EXPECT_EQ(values, elements<float>(expected[0]));
+}
+
+TEST_P(StandInEngineTest, RefusesShapesThatDoNotFitTheModel) {
+  const std::vector<Profile> refused = {
+      {},
+      {{"x", {4}, {4}, {4}}},
+      {{"x", {1, 5}, {2, 5}, {8, 5}}},
+      {{"x", {2, 4}, {1, 4}, {8, 4}}},
+      {{"x", {1, 4}, {2, 4}, {8, 4}}, {"z", {1}, {1}, {1}}},
+  };
+  for (const Profile& profile : refused) {
+    BuildRequest request = linear();
+    request.profiles = {profile};
+    EXPECT_EQ(codeOf([&] { build(request); }), "ERR_INVALID_ARG_VALUE");
+  }
+}
+
+TEST_P(StandInEngineTest, ParsesWithoutCompiling) {
+  const std::string path = fixture("linear.onnx");
+  const ParseResult parsed = library()->parseModel(path, path);
+  EXPECT_TRUE(parsed.errors.empty());
+  ASSERT_EQ(parsed.network.inputs.size(), 1u);
+  EXPECT_EQ(parsed.network.inputs[0].shape, (Shape{-1, 4}));
+  EXPECT_EQ(parsed.network.layers.size(), 3u);
+  EXPECT_STREQ(parsed.network.layers[0].type, "MATRIX_MULTIPLY");
+
+  setenv("STAND_IN_UNSUPPORTED_OPERATORS", "Add", 1);
+  const ParseResult failed = library()->parseModel(path, path);
+  unsetenv("STAND_IN_UNSUPPORTED_OPERATORS");
+  ASSERT_EQ(failed.errors.size(), 1u);
+  EXPECT_EQ(failed.errors[0].node, 1);
+  EXPECT_EQ(failed.errors[0].op, "Add");
+}
+
+TEST_P(StandInEngineTest, WhatIsMeasuredIsAddedToAFileUnderItsLock) {
+  const std::string path = testing::TempDir() + "timings-" + GetParam().flavour + std::to_string(::getpid());
+  BuildRequest request = linear();
+  request.refit = true;
+  request.timingCache = path;
+  Observer observer;
+  if (isRtx()) {
+    EXPECT_EQ(codeOf([&] { build(request); }), "ERR_LIBRARY_UNSUPPORTED");
+    return;
+  }
+  const BuildResult built = library()->buildPlan(request, {}, observer);
+  EXPECT_TRUE(std::string_view(static_cast<const char*>(built.timingCache.get()), built.timingCacheBytes)
+                  .starts_with("stand-in timing cache"));
+  FileLock other(path + ".lock");
+  EXPECT_FALSE(other.tryAcquire());
+  built.timingCacheLock->release();
+  EXPECT_TRUE(other.tryAcquire());
+  // Who waits for the lock can be stopped.
+  std::stop_source stop;
+  std::thread stopping([&] {
+    std::this_thread::sleep_for(std::chrono::milliseconds(50));
+    stop.request_stop();
+  });
+  EXPECT_THROW(library()->buildPlan(request, stop.get_token(), observer), Cancelled);
+  stopping.join();
 }
 
 TEST_P(StandInEngineTest, OutputsOfASizeThatDependsOnTheData) {
