@@ -33,9 +33,10 @@ async function contestant({ model, shapes, plan }) {
     shapes,
     onProgress,
   });
-  writeFileSync(plan, engine.plan());
+  const bytes = engine.plan();
+  writeFileSync(plan, bytes);
   const peak = process.resourceUsage().maxRSS;
-  console.log(JSON.stringify({ preparation, bytes: engine.plan().length, peak }));
+  console.log(JSON.stringify({ preparation, bytes: bytes.length, peak }));
 }
 
 if (options.contestant) {
