@@ -15,6 +15,7 @@ import { parseArgs } from 'node:util';
 import { inspectSystem } from 'node-tensorrt';
 import { buildBert, buildResnet, castToFloat16, measureRanges, writeModel } from 'node-tensorrt/onnx';
 import { latencyStatistics } from '../dist/benchmark/latency-statistics.js';
+import { bertBase } from '../scripts/bert-base.mjs';
 
 const root = path.resolve(import.meta.dirname, '..');
 const folder = path.join(root, 'build/bench');
@@ -32,17 +33,6 @@ const batches = options.batch.split(',').map(Number);
 const rounds = Number(options.rounds);
 const turnMs = 1000 * Number(options.seconds);
 
-/** google-bert/bert-base-uncased's config.json, as far as the graph needs it. */
-const bertBase = {
-  model_type: 'bert',
-  vocab_size: 30522,
-  hidden_size: 768,
-  num_hidden_layers: 12,
-  num_attention_heads: 12,
-  intermediate_size: 3072,
-  max_position_embeddings: 512,
-  type_vocab_size: 2,
-};
 const models = {
   'bert-base': {
     title: 'BERT-base',

@@ -14,8 +14,9 @@ import {
   writeModel,
 } from 'node-tensorrt/onnx';
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
+import { bertBase } from '../../scripts/bert-base.mjs';
 import { simulateEachFloat16, simulateFloat16 } from '../oracle/simulate-float16.js';
-import { bertBase, writePrecisionModel } from '../oracle/write_precision_models.mjs';
+import { writePrecisionModel } from '../oracle/write_precision_models.mjs';
 
 // Whole models in mixed precision: beside what ModelOpt makes of them, and beside PyTorch's tokens.
 

@@ -2,19 +2,8 @@
 import { copyFile, mkdir } from 'node:fs/promises';
 import path from 'node:path';
 import { buildBert, buildResnet, writeModel } from '../../dist/onnx/index.mjs';
+import { bertBase } from '../../scripts/bert-base.mjs';
 import { minilmDirectory } from '../../scripts/minilm.mjs';
-
-/** google-research/bert, BERT-Base. */
-export const bertBase = {
-  model_type: 'bert',
-  vocab_size: 30522,
-  hidden_size: 768,
-  num_hidden_layers: 12,
-  num_attention_heads: 12,
-  intermediate_size: 3072,
-  max_position_embeddings: 512,
-  type_vocab_size: 2,
-};
 
 const precisionModels = ['bert-base', 'llama', 'minilm', 'qwen3', 'resnet50'];
 

@@ -51,13 +51,8 @@ bool contains(const std::vector<std::string>& texts, std::initializer_list<std::
 
 // What TensorRT said, as an error.
 Error failed(const char* code, const std::string& what, const Messages& messages) {
-  const std::vector<std::string> errors = messages.errors();
-  std::vector<std::string> texts;
-  for (const std::string& error : errors) texts.push_back(readable(error));
-  std::erase(texts, "");
-  if (contains(errors, {"ut of memory", "OutOfMemory", "OUT_OF_MEMORY"})) code = "ERR_OUT_OF_MEMORY";
-  return Error(code,
-               "TensorRT could not " + what + ". " + (texts.empty() ? "It gave no reason." : joined(texts)));
+  const bool isMemory = contains(messages.errors(), {"ut of memory", "OutOfMemory", "OUT_OF_MEMORY"});
+  return Error(isMemory ? "ERR_OUT_OF_MEMORY" : code, couldNot(what, messages));
 }
 
 // An input or output of the plan.

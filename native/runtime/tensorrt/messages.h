@@ -107,6 +107,17 @@ class Messages {
   std::string node_;
 };
 
+// "TensorRT could not load the plan. " and why, as far as it said.
+inline std::string couldNot(const std::string& what, const Messages& messages) {
+  std::vector<std::string> reasons;
+  for (const std::string& error : messages.errors()) reasons.push_back(readable(error));
+  std::erase(reasons, "");
+  return std::string("TensorRT could not ")
+      .append(what)
+      .append(". ")
+      .append(reasons.empty() ? "It gave no reason." : joined(reasons));
+}
+
 // TensorRT keeps the first logger it is given as its global one for as long as any builder exists, and
 // ignores others: there is one, never destroyed, which finds out whose a message is.
 class Logger final : public nvinfer1::ILogger {

@@ -652,12 +652,7 @@ class FlavourLibrary final : public Library {
 };
 
 Error failed(const std::string& what, const Messages& messages) {
-  const std::vector<std::string> errors = messages.errors();
-  std::vector<std::string> texts;
-  for (const std::string& error : errors) texts.push_back(readable(error));
-  std::erase(texts, "");
-  const std::string reasons = texts.empty() ? "It gave no reason." : joined(texts);
-  return Error("ERR_BUILD_FAILED", "TensorRT could not " + what + ". " + reasons + explain(errors));
+  return Error("ERR_BUILD_FAILED", couldNot(what, messages).append(explain(messages.errors())));
 }
 
 // TensorRT, unlike TensorRT-RTX, creates no builder without a GPU.
