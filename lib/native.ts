@@ -89,6 +89,48 @@ export type NativeLoadRequest =
       runtimeCache: string;
     };
 
+/**
+ * What an input of a decoder is fed with, in each step: `rows` sequences run together, each gets `new` tokens after the
+ * `past` that its row of the cache holds; `total` is `past + new`, row by row. Its element type, int32 or int64, is the
+ * graph's.
+ */
+export type DecoderInputRole =
+  /** `[rows, new]`: the tokens. */
+  | 'input_ids'
+  /** `[rows, new]`: past … total - 1. */
+  | 'position_ids'
+  /** `[rows, longest]`: ones up to each row's total, then zeros. */
+  | 'attention_mask'
+  /** `[rows]`: past (TensorScatter's write_indices). */
+  | 'past_lengths'
+  /** `[rows]`: total (Attention's nonpad_kv_seqlen). */
+  | 'total_lengths'
+  /** `[rows]`: total - 1 (GroupQueryAttention's seqlens_k). */
+  | 'last_indices'
+  /** A scalar or `[1]`: the longest total (GroupQueryAttention's total_sequence_length). */
+  | 'longest';
+
+/** How a decoder's graph is driven. */
+export interface DecoderGraph {
+  /**
+   * 'in-place': an output of the cache is its input's memory, `[rows, kvHeads, capacity, headDim]`, and rows of
+   * different lengths run together. 'copying': `present` is new memory, one token longer than `past`, and each row runs
+   * alone.
+   */
+  readonly mode: 'in-place' | 'copying';
+  /** By name, all inputs that are not of the cache. */
+  readonly inputs: Readonly<Record<string, DecoderInputRole>>;
+  /** In the order of layers, the key's before the value's. */
+  readonly caches: readonly { readonly input: string; readonly output: string }[];
+  /** The output with logits: `[rows, vocabulary]` of the last position, or `[rows, new, vocabulary]`. */
+  readonly logits: string;
+  /**
+   * Outputs of a top-k head: `[rows, k]` best logits, in descending order, `[rows, k]` their tokens, and `[rows]` the log
+   * of the sum of the exponentials of all. The whole row is then fetched only when sampling needs it.
+   */
+  readonly top?: { readonly logits: string; readonly tokens: string; readonly logSumExp: string };
+}
+
 export interface NativeSession {
   /** Resolves with undefined when `stopLoading()` ended it. */
   load(request: NativeLoadRequest): Promise<NativeLoadedModel | undefined>;
@@ -258,6 +300,132 @@ export interface NativeVariant {
   readonly flavours: readonly string[];
 }
 
+/** Of one request; every field is set. Meanings and ranges are those of `GenerateOptions`. */
+export interface NativeGenerateOptions {
+  /** 0 only reads the prompt into the cache. */
+  maxTokens: number;
+  minTokens: number;
+  /** 0: greedy. */
+  temperature: number;
+  /** 0: all. */
+  topK: number;
+  topP: number;
+  minP: number;
+  repetitionPenalty: number;
+  presencePenalty: number;
+  frequencyPenalty: number;
+  seed: bigint;
+  /** UTF-8. */
+  stop: Uint8Array[];
+  /** End of sequence and what the caller added: they end the answer, and are not in it. Empty with `ignoreEos`. */
+  stopTokens: Int32Array;
+  biasTokens: Int32Array;
+  biases: Float32Array;
+  /** How many of the best tokens to report with each; -1: no log-probabilities. */
+  logprobs: number;
+  /** Prefixes are shared only among equals. */
+  cacheSalt: string;
+  /** Higher goes first. */
+  priority: number;
+  /** Report each token as it comes, rather than all at the end. */
+  stream: boolean;
+}
+
+export interface NativeToken {
+  token: number;
+  /** What can be shown now: whole characters, and nothing that a stop string may begin with. */
+  text: string;
+  logprob?: number;
+  top?: { token: number; logprob: number }[];
+}
+
+/** What became of requests, in the order in which it happened. */
+export type NativeGenerationEvent = { id: number } & (
+  | { tokens: NativeToken[]; finished?: undefined }
+  | {
+      /** The end: of a request with `stream` what no event has told yet. */
+      tokens: NativeToken[];
+      finished: 'stop' | 'length' | 'cancelled' | 'failed';
+      /** The text held back until now. */
+      text: string;
+      /** Where it failed. */
+      error?: TensorRTError;
+      usage: { promptTokens: number; cachedTokens: number; completionTokens: number };
+      timing: { queueMs: number; firstTokenMs: number; totalMs: number };
+    }
+);
+
+export interface NativeLanguageModelConfig {
+  graph: DecoderGraph;
+  /** Rows of the cache. */
+  rows: number;
+  /** Tokens a row. */
+  maxLength: number;
+  /** Tokens of a prompt a step. */
+  chunkSize: number;
+  /** Requests that may wait for a row. */
+  maxQueue: number;
+  prefixReuse: boolean;
+  /** UTF-8 of token i: `bytes.subarray(offsets[i], offsets[i + 1])`; nothing for a special token. */
+  pieces: { bytes: Uint8Array; offsets: Uint32Array };
+  /** Does an answer's text lose the space that it begins with (SentencePiece's)? */
+  stripLeadingSpace: boolean;
+  /** Of model, precision and layout: what a saved sequence must have been saved with. */
+  fingerprint: string;
+}
+
+export interface NativeLanguageModelStats {
+  /** Of the cache. */
+  rows: number;
+  rowsUsed: number;
+  bytesReserved: number;
+  bytesUsed: number;
+  /** Requests that found a part of their prompt in the cache, and those tokens. */
+  hits: number;
+  cachedTokens: number;
+  waiting: number;
+  active: number;
+  completed: number;
+  failed: number;
+  cancelled: number;
+  /** Steps with one new token a row, and the rows that they had in all. */
+  decodeSteps: number;
+  decodedRows: number;
+  /** Steps with a prompt's tokens, and these. */
+  prefillSteps: number;
+  prefilledTokens: number;
+}
+
+export interface NativeLanguageModel {
+  /** Resolves with undefined when `stopLoading()` ended it. */
+  load(request: NativeLoadRequest): Promise<NativeLoadedModel | undefined>;
+  stopLoading(): void;
+  /**
+   * Begins a request with an id of the caller's; `onEvents`, given to the constructor, hears of it. `sequence` 0: a prompt
+   * of its own; else `tokens`, which may be none, go to that sequence. Throws ERR_QUEUE_FULL, ERR_CACHE_FULL,
+   * ERR_DISPOSED, ERR_INVALID_ARG_VALUE.
+   */
+  generate(id: number, sequence: number, tokens: Int32Array, options: NativeGenerateOptions): void;
+  /** No effect once it has finished. Otherwise it finishes as 'cancelled' soon. */
+  cancel(id: number): void;
+  /** Takes a row. Throws ERR_CACHE_FULL where each is in use. */
+  createSequence(): number;
+  /** Its copy. Rejects with ERR_CACHE_FULL. */
+  fork(sequence: number): Promise<number>;
+  /** Throws ERR_INVALID_ARG_VALUE where it is shorter, or is generating. */
+  truncate(sequence: number, length: number): void;
+  sequenceTokens(sequence: number): Int32Array;
+  saveSequence(sequence: number): Promise<ArrayBuffer>;
+  /** Rejects with ERR_STATE_MISMATCH, ERR_CACHE_FULL. */
+  restoreSequence(state: Uint8Array): Promise<number>;
+  disposeSequence(sequence: number): void;
+  /** Forgets all prefixes. */
+  clear(): void;
+  stats(): NativeLanguageModelStats;
+  /** Accepts nothing more, finishes what was accepted, frees the model. */
+  close(): Promise<void>;
+}
+
 export interface NativeBinding {
   readonly variant: NativeVariant;
   initialize(errorClass: typeof TensorRTError): void;
@@ -283,6 +451,10 @@ export interface NativeBinding {
   releaseTensor(tensor: DeviceTensor): void;
   HostBuffer: new (byteLength: number) => HostBuffer;
   NativeSession: new (config: { concurrency: number; maxQueue: number }) => NativeSession;
+  NativeLanguageModel: new (
+    config: NativeLanguageModelConfig,
+    onEvents: (events: NativeGenerationEvent[]) => void,
+  ) => NativeLanguageModel;
 }
 
 let loaded: { binding: NativeBinding; path: string } | undefined;
