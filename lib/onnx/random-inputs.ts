@@ -137,7 +137,7 @@ function sizeOf(symbol: string, input: string, axis: number, rank: number, seque
  * The size of an attention head, where an input is a cache that onnxruntime-genai's exports read: they don't say it of
  * the cache, but of what the attention gives, which has `num_heads` of them.
  */
-function headSize(graph: GraphProto, cache: string): number | undefined {
+export function headSize(graph: GraphProto, cache: string): number | undefined {
   const attention = graph.node.find(
     (node) =>
       operatorName(node) === 'com.microsoft.GroupQueryAttention' && node.input.slice(3, 5).includes(cache),
