@@ -120,8 +120,13 @@ export interface DecoderGraph {
   readonly mode: 'in-place' | 'copying';
   /** By name, all inputs that are not of the cache. */
   readonly inputs: Readonly<Record<string, DecoderInputRole>>;
-  /** In the order of layers, the key's before the value's. */
-  readonly caches: readonly { readonly input: string; readonly output: string }[];
+  /** In the order of layers, the key's before the value's. Of rank 3, `kvHeads` is 1 and `headDim` the width of all. */
+  readonly caches: readonly {
+    readonly input: string;
+    readonly output: string;
+    readonly kvHeads: number;
+    readonly headDim: number;
+  }[];
   /** The output with logits: `[rows, vocabulary]` of the last position, or `[rows, new, vocabulary]`. */
   readonly logits: string;
   /**

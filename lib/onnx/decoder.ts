@@ -15,8 +15,8 @@ export interface CacheTensor {
   readonly type: 'float32' | 'float16' | 'bfloat16';
   /** Of rank 3, 1. */
   readonly kvHeads: number;
-  /** Of rank 3, of all heads together; undefined where the graph does not say it. */
-  readonly headDim: number | undefined;
+  /** Of rank 3, of all heads together. */
+  readonly headDim: number;
   /** Where the graph has it fixed. */
   readonly capacity: number | undefined;
 }
@@ -95,7 +95,7 @@ export function recogniseDecoder({ graph }: ModelProto): Decoder {
     graph: {
       mode: scattered.length > 0 ? 'in-place' : 'copying',
       inputs: { ...named },
-      caches: caches.map(({ input, output }) => ({ input, output })),
+      caches: caches.map(({ input, output, kvHeads, headDim }) => ({ input, output, kvHeads, headDim })),
       logits: logits.name,
     },
     caches,
@@ -221,13 +221,15 @@ function cacheTensor(input: ValueType, output: ValueType, graph: GraphProto): Ca
   const rank = shape.length as 3 | 4;
   const kvHeads = rank === 4 ? dimension(shape[1]) : 1;
   if (kvHeads === undefined) throw unsupported(`it does not say how many heads "${input.name}" has.`);
+  const headDim = dimension(shape.at(-1)) ?? headSize(graph, input.name);
+  if (headDim === undefined) throw unsupported(`it does not say the size of a head of "${input.name}".`);
   return {
     input: input.name,
     output: output.name,
     rank,
     type: input.type as CacheTensor['type'],
     kvHeads,
-    headDim: dimension(shape.at(-1)) ?? headSize(graph, input.name),
+    headDim,
     capacity: dimension(shape[rank - 2]),
   };
 }
@@ -240,14 +242,12 @@ function dimension(dim: number | string | undefined): number | undefined {
   return typeof dim === 'number' ? dim : undefined;
 }
 
-/** Of a token, in all layers. undefined where the graph does not say the size of a head. */
-export function cacheBytesPerToken({ caches }: Decoder): number | undefined {
-  let bytes = 0;
-  for (const { kvHeads, headDim, type } of caches) {
-    if (headDim === undefined) return undefined;
-    bytes += kvHeads * headDim * dataTypes[type].byteSize;
-  }
-  return bytes;
+/** Of a token, in all layers. */
+export function cacheBytesPerToken({ caches }: Decoder): number {
+  return caches.reduce(
+    (bytes, { kvHeads, headDim, type }) => bytes + kvHeads * headDim * dataTypes[type].byteSize,
+    0,
+  );
 }
 
 function list(values: readonly ValueType[]): string {

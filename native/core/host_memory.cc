@@ -4,6 +4,11 @@
 #include <malloc.h>
 #endif
 
+#include <sys/mman.h>
+#include <unistd.h>
+
+#include <cerrno>
+#include <cstdint>
 #include <cstdlib>
 #include <cstring>
 #include <string>
@@ -24,6 +29,42 @@ void* allocateAligned(size_t bytes) {
   return block;
 }
 
+class HostTensorMemory final : public TensorMemory {
+ public:
+  Location location() const noexcept override { return Location::kHost; }
+  int device() const noexcept override { return 0; }
+
+  std::shared_ptr<void> reserve(size_t bytes) override {
+    if (bytes == 0) return allocateHostMemory(0);
+    void* address = mmap(nullptr, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE,
+                         /*file*/ -1, 0);
+    if (address == MAP_FAILED) {
+      throw Error("ERR_OUT_OF_MEMORY", "Could not reserve " + std::to_string(bytes) +
+                                           " bytes of address space: " + std::strerror(errno) + ".");
+    }
+    // One token must not cost a huge page in each head of each layer. Where there are none, this fails.
+    madvise(address, bytes, MADV_NOHUGEPAGE);
+    return std::shared_ptr<void>(address, [bytes](void* reserved) { munmap(reserved, bytes); });
+  }
+
+  void copy(const BlockCopy& blocks) override {
+    for (size_t i = 0; i < blocks.count; ++i) {
+      std::memcpy(static_cast<std::byte*>(blocks.to) + i * blocks.toStride,
+                  static_cast<const std::byte*>(blocks.from) + i * blocks.fromStride, blocks.bytes);
+    }
+  }
+  void toHost(const BlockCopy& blocks) override { copy(blocks); }
+  void fromHost(const BlockCopy& blocks) override { copy(blocks); }
+  void finish() override {}
+
+  void giveBack(void* from, size_t bytes) override {
+    static const auto page = static_cast<uintptr_t>(sysconf(_SC_PAGESIZE));
+    const auto begin = (reinterpret_cast<uintptr_t>(from) + page - 1) / page * page;
+    const auto end = (reinterpret_cast<uintptr_t>(from) + bytes) / page * page;
+    if (begin < end) madvise(reinterpret_cast<void*>(begin), end - begin, MADV_DONTNEED);
+  }
+};
+
 }  // namespace
 
 std::shared_ptr<void> allocateHostMemory(size_t bytes) {
@@ -34,6 +75,10 @@ std::shared_ptr<void> allocateHostMemory(size_t bytes) {
 
 MemorySource hostMemory() {
   return {allocateAligned, std::free};
+}
+
+std::shared_ptr<TensorMemory> hostTensorMemory() {
+  return std::make_shared<HostTensorMemory>();
 }
 
 void trimHostMemory() noexcept {

@@ -5,6 +5,7 @@
 #include <memory>
 
 #include "core/memory_pool.h"
+#include "runtime/runtime.h"
 
 namespace node_tensorrt {
 
@@ -16,6 +17,10 @@ std::shared_ptr<void> allocateHostMemory(size_t bytes);
 
 // Aligned memory for a pool.
 MemorySource hostMemory();
+
+// Address space, which becomes memory page by page as it is written. Zeros lie where nothing was written, or
+// what was is given back.
+std::shared_ptr<TensorMemory> hostTensorMemory();
 
 // Gives memory that was freed back to the system, where the allocator would keep it for later. Takes
 // milliseconds.

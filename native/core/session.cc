@@ -16,7 +16,7 @@ Session::~Session() {
   stop();
 }
 
-void Session::start(Load load, Listener loaded) {
+void Session::start(LoadModel load, Listener loaded) {
   load_ = std::move(load);
   loadedListener_ = std::move(loaded);
   running_ = config_.concurrency;

@@ -60,13 +60,12 @@ class Session {
  public:
   // Called on a session thread when load() ended, and when close() ended.
   using Listener = std::function<void(std::exception_ptr error)>;
-  using Load = std::function<std::unique_ptr<Model>(std::stop_token)>;
 
   explicit Session(SessionConfig config);
   ~Session();  // closes as stop() does
 
   // Starts the threads; the first one runs `load` and reports to `loaded`. Call once.
-  void start(Load load, Listener loaded);
+  void start(LoadModel load, Listener loaded);
 
   // Makes a load() in progress end soon, with Cancelled. Any thread; no effect later.
   void stopLoading() { loading_.request_stop(); }
@@ -115,7 +114,7 @@ class Session {
   bool closing_ = false;
   bool loaded_ = false;
   Listener closed_;
-  Load load_;
+  LoadModel load_;
   std::stop_source loading_;
   Listener loadedListener_;
   std::unique_ptr<Model> model_;

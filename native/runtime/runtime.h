@@ -2,7 +2,9 @@
 // implements it on the CPU, TensorRT on a GPU; nothing above this header knows which one it has.
 #pragma once
 
+#include <cstddef>
 #include <cstdint>
+#include <functional>
 #include <memory>
 #include <optional>
 #include <span>
@@ -67,6 +69,42 @@ class ExecutionContext {
   virtual void reset() = 0;
 };
 
+// `count` blocks of `bytes` each, whose beginnings lie a stride apart.
+struct BlockCopy {
+  void* to;
+  size_t toStride;
+  const void* from;
+  size_t fromStride;
+  size_t bytes;
+  size_t count;
+};
+
+// Memory for tensors that stay between a model's runs: those of a KV cache. One thread at a time, but for
+// what reserve() gave, which any thread may let go of.
+class TensorMemory {
+ public:
+  virtual ~TensorMemory() = default;
+
+  virtual Location location() const noexcept = 0;
+  virtual int device() const noexcept = 0;  // CUDA's ordinal, where the location is a device
+
+  // Uninitialized; may outlive this object. Where the system can, only address space, which becomes memory as
+  // it is written. Throws Error(ERR_OUT_OF_MEMORY).
+  virtual std::shared_ptr<void> reserve(size_t bytes) = 0;
+
+  // Copies, which may still go on when these return: within this memory (without overlap), to host memory and
+  // from it.
+  virtual void copy(const BlockCopy& blocks) = 0;
+  virtual void toHost(const BlockCopy& blocks) = 0;
+  virtual void fromHost(const BlockCopy& blocks) = 0;
+  // Waits for the copies. To be called before a run, or the host, uses them.
+  virtual void finish() = 0;
+
+  // What lies here is not needed any more; gives back to the system what it was kept in, where that can be
+  // done. It may be written again.
+  virtual void giveBack(void* from, size_t bytes) = 0;
+};
+
 // What a loaded model takes of a device, in bytes, and what became of its CUDA graphs.
 struct DeviceStats {
   size_t weights = 0;
@@ -92,11 +130,16 @@ class Model {
   virtual std::vector<Profile> profiles() const { return {}; }
   // Where inputs are best copied to before a run; null: any host memory.
   virtual std::shared_ptr<MemoryPool> inputMemory() const { return nullptr; }
+  // Where a KV cache of the model is kept; null: nowhere.
+  virtual std::shared_ptr<TensorMemory> tensorMemory() const { return nullptr; }
   // Nothing for a model in host memory.
   virtual std::optional<DeviceStats> deviceStats() const { return std::nullopt; }
   // Keeps what runs have taught, where there is a place for it, so that the next load need not learn it.
   virtual void persist() {}
 };
+
+// Blocks until the model is ready to run. Throws Error, or Cancelled soon after a stop was requested.
+using LoadModel = std::function<std::unique_ptr<Model>(std::stop_token)>;
 
 // A path, or the bytes of the model itself.
 using ModelSource = std::variant<std::string, std::vector<uint8_t>>;

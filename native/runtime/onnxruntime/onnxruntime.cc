@@ -334,6 +334,7 @@ class OrtModelHandle final : public Model {
   std::unique_ptr<ExecutionContext> createContext() override {
     return std::make_unique<OrtContext>(model_, library_);
   }
+  std::shared_ptr<TensorMemory> tensorMemory() const override { return hostTensorMemory(); }
 
  private:
   std::shared_ptr<const OrtModel> model_;
