@@ -1,0 +1,104 @@
+import type { DecoderInputRole } from '../native.js';
+import type { Decoder } from './decoder.js';
+import { attribute, GraphEditor, intAttribute } from './graph-editor.js';
+import type { Lift } from './lift.js';
+import type { ModelProto, NodeProto } from './model.js';
+import { operatorName } from './operators.js';
+
+/** Inputs of GroupQueryAttention (onnxruntime/docs/ContribOperators.md). */
+export const groupQueryInputs = {
+  query: 0,
+  key: 1,
+  value: 2,
+  pastKey: 3,
+  pastValue: 4,
+  lastIndices: 5,
+  longest: 6,
+  cos: 7,
+  sin: 8,
+  positions: 9,
+  bias: 10,
+  sink: 11,
+  keyScale: 12,
+  valueScale: 13,
+} as const;
+
+export function isGroupQueryAttention(node: NodeProto): boolean {
+  return operatorName(node) === 'com.microsoft.GroupQueryAttention';
+}
+
+/**
+ * Brings a graph that has GroupQueryAttention already, as onnxruntime-genai's model builder writes it, to the form that
+ * runs in place: the lengths of rows are inputs, rather than computed from an attention mask, and the shape of the
+ * caches is whole. Its layers with a window may have been meant for caches no longer than that
+ * (`sliding_window_cache`), of which nothing could be shared or taken back: here they get whole ones.
+ */
+export function liftGroupQueryAttention(model: ModelProto, decoder: Decoder): Lift {
+  const editor = new GraphEditor(model);
+  const attentions = editor.nodes.filter(isGroupQueryAttention);
+  const lastIndices = editor.unique('last_indices');
+  const longest = editor.unique('longest');
+  const cacheInputs = new Map(decoder.caches.map((cache) => [cache.input, cache]));
+  for (const node of attentions) {
+    const refusal = refusalOf(node, cacheInputs);
+    if (refusal) return { reason: `"${node.name ?? node.output[0]}" (GroupQueryAttention) ${refusal}` };
+    const input = [...node.input];
+    input[groupQueryInputs.lastIndices] = lastIndices;
+    input[groupQueryInputs.longest] = longest;
+    // The new tokens', which is what they are without it.
+    if (input[groupQueryInputs.positions]) input[groupQueryInputs.positions] = '';
+    while (input.at(-1) === '') input.pop();
+    const kept = node.attribute.filter(({ name }) => name !== 'sliding_window_cache');
+    editor.replace(node, { ...node, input, attribute: kept });
+  }
+  for (const cache of decoder.caches) {
+    const { input, output, type, kvHeads, headDim } = cache;
+    if (!attentions.some(({ input: read }) => read.includes(input))) {
+      return { reason: `no GroupQueryAttention reads "${input}"` };
+    }
+    const dims = ['rows', kvHeads, 'capacity', headDim];
+    editor.setInput(input, type, dims);
+    editor.setOutput(output, type, dims);
+  }
+  editor.setInput(lastIndices, 'int32', ['rows']);
+  editor.setInput(longest, 'int32', []);
+  const lifted = editor.finish();
+  const read = new Set(lifted.graph.input.map(({ name }) => name));
+  const roles: Record<string, DecoderInputRole> = {};
+  for (const [name, role] of Object.entries(decoder.graph.inputs)) {
+    if (!read.has(name)) continue;
+    if (role === 'attention_mask') {
+      const reader = lifted.graph.node.find(({ input }) => input.includes(name));
+      return { reason: `"${reader?.name}" (${reader?.opType}) reads "${name}" for more than rows' lengths` };
+    }
+    roles[name] = role;
+  }
+  roles[lastIndices] = 'last_indices';
+  roles[longest] = 'longest';
+  return {
+    model: lifted,
+    graph: {
+      mode: 'in-place',
+      inputs: roles,
+      caches: decoder.graph.caches,
+      logits: decoder.graph.logits,
+    },
+  };
+}
+
+function refusalOf(node: NodeProto, caches: ReadonlyMap<string, unknown>): string | undefined {
+  const at = (index: number) => node.input[index] ?? '';
+  if (!caches.has(at(groupQueryInputs.pastKey)) || !caches.has(at(groupQueryInputs.pastValue))) {
+    return 'does not read its cache from inputs of the graph';
+  }
+  if (at(groupQueryInputs.bias)) return `adds "${at(groupQueryInputs.bias)}" to what attention looks at`;
+  const quantized = ['k_quant_type', 'v_quant_type'].some((name) => {
+    const type = attribute(node, name)?.s;
+    return type !== undefined && new TextDecoder().decode(type) !== 'NONE';
+  });
+  if (quantized || at(groupQueryInputs.keyScale)) return 'keeps its cache quantized';
+  if (at(groupQueryInputs.positions) && !intAttribute(node, 'do_rotary', 0)) {
+    return 'has positions and no rotary embedding';
+  }
+  return undefined;
+}
