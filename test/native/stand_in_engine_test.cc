@@ -2,15 +2,19 @@
 // numbers, and of everything that can go wrong, the error that says so, with nothing left behind.
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <chrono>
+#include <cmath>
 #include <cstdlib>
 #include <cstring>
+#include <fstream>
 #include <functional>
 #include <set>
 #include <thread>
 
 #include "core/error.h"
 #include "core/host_memory.h"
+#include "runtime/cuda/device.h"
 #include "runtime/onnxruntime/onnxruntime.h"
 #include "runtime/tensorrt/tensorrt.h"
 #include "stand_in/cuda/cuda.h"
@@ -50,13 +54,38 @@ std::string value(const std::string& name, int type, const std::vector<std::stri
   return info.write();
 }
 
+std::string attribute(const std::string& name, const std::string& text) {
+  Message message;
+  message.add(1, name);
+  message.add(4, text);
+  message.add(20, uint64_t{3});
+  return message.write();
+}
+std::string attribute(const std::string& name, uint64_t integer) {
+  Message message;
+  message.add(1, name);
+  message.add(3, integer);
+  message.add(20, uint64_t{2});
+  return message.write();
+}
+std::string attribute(const std::string& name, float number) {
+  Message message;
+  message.add(1, name);
+  message.fields.push_back({2, 5, 0, {reinterpret_cast<const char*>(&number), sizeof number}});
+  message.add(20, uint64_t{1});
+  return message.write();
+}
+
 std::string node(const std::string& op, const std::vector<std::string>& inputs,
-                 const std::vector<std::string>& outputs) {
+                 const std::vector<std::string>& outputs, const std::vector<std::string>& attributes = {},
+                 const std::string& domain = "") {
   Message message;
   for (const std::string& input : inputs) message.add(1, input);
   for (const std::string& output : outputs) message.add(2, output);
   message.add(3, "the " + op);
   message.add(4, op);
+  for (const std::string& each : attributes) message.add(5, each);
+  message.add(7, domain);
   return message.write();
 }
 
@@ -67,12 +96,16 @@ std::string model(const std::vector<std::string>& nodes, const std::vector<std::
   graph.add(2, "graph");
   for (const std::string& each : inputs) graph.add(11, each);
   for (const std::string& each : outputs) graph.add(12, each);
-  Message opset;
-  opset.add(2, uint64_t{24});
   Message text;
   text.add(1, uint64_t{11});
   text.add(7, graph.write());
-  text.add(8, opset.write());
+  for (const auto& [domain, version] :
+       std::initializer_list<std::pair<const char*, uint64_t>>{{"", 24}, {"com.microsoft", 1}, {"trt", 1}}) {
+    Message opset;
+    opset.add(1, std::string(domain));
+    opset.add(2, version);
+    text.add(8, opset.write());
+  }
   return text.write();
 }
 
@@ -486,6 +519,283 @@ TEST_P(StandInEngineTest, ACacheIsUpdatedWhereItIs) {
     expected = oracle(source, {expected, update, index})[0];
     EXPECT_EQ(elements<float>(past), elements<float>(expected)) << at;
   }
+}
+
+// ---- attention over a KV cache ----
+
+constexpr int64_t kHeads = 4;
+constexpr int64_t kKvHeads = 2;
+constexpr int64_t kHeadDim = 8;
+constexpr int64_t kCapacity = 16;
+
+// TensorScatter and attention, as a decoder's layer has them for TensorRT. `attention` writes "y".
+std::string cachedAttention(const std::string& attention, const std::vector<std::string>& more,
+                            const std::string& update = "TensorScatter", const std::string& domain = "") {
+  const std::string heads = std::to_string(kHeads);
+  const std::string kvHeads = std::to_string(kKvHeads);
+  const std::string dim = std::to_string(kHeadDim);
+  const std::vector<std::string> cache = {"batch", kvHeads, std::to_string(kCapacity), dim};
+  std::vector<std::string> inputs = {value("q", kFloat, {"batch", heads, "new", dim}),
+                                     value("k", kFloat, {"batch", kvHeads, "new", dim}),
+                                     value("v", kFloat, {"batch", kvHeads, "new", dim}),
+                                     value("past_key", kFloat, cache),
+                                     value("past_value", kFloat, cache),
+                                     value("past_lengths", kInt32Type, {"batch"})};
+  inputs.insert(inputs.end(), more.begin(), more.end());
+  return model({node(update, {"past_key", "k", "past_lengths"}, {"key"}, {}, domain),
+                node(update, {"past_value", "v", "past_lengths"}, {"value"}, {}, domain), attention},
+               inputs,
+               {value("y", kFloat, {"batch", heads, "new", dim}), value("key", kFloat, cache),
+                value("value", kFloat, cache)});
+}
+
+std::string boundedAttention(const std::string& update = "TensorScatter", const std::string& domain = "") {
+  return cachedAttention(node("TRT_Attention", {"q", "key", "value", "", "", "total_lengths"}, {"y"},
+                              {attribute("causal_kind", "lower_right")}, "trt"),
+                         {value("total_lengths", kInt32Type, {"batch"})}, update, domain);
+}
+
+std::string maskedAttention() {
+  constexpr int kBool = 9;
+  return cachedAttention(node("Attention", {"q", "key", "value", "mask"}, {"y"}, {attribute("scale", 1.0f)}),
+                         {value("mask", kBool, {"batch", "1", "new", std::to_string(kCapacity)})});
+}
+
+// The oracle: ONNX Runtime's GroupQueryAttention, which TensorRT's attention is compared with.
+std::string groupQueryAttention() {
+  const std::string width = std::to_string(kHeads * kHeadDim);
+  const std::string kvWidth = std::to_string(kKvHeads * kHeadDim);
+  const std::vector<std::string> cache = {"batch", std::to_string(kKvHeads), std::to_string(kCapacity),
+                                          std::to_string(kHeadDim)};
+  return model(
+      {node("GroupQueryAttention", {"q", "k", "v", "past_key", "past_value", "last_indices", "longest"},
+            {"y", "key", "value"},
+            {attribute("num_heads", uint64_t{kHeads}), attribute("kv_num_heads", uint64_t{kKvHeads}),
+             attribute("scale", 1.0f)},
+            "com.microsoft")},
+      {value("q", kFloat, {"batch", "new", width}), value("k", kFloat, {"batch", "new", kvWidth}),
+       value("v", kFloat, {"batch", "new", kvWidth}), value("past_key", kFloat, cache),
+       value("past_value", kFloat, cache), value("last_indices", kInt32Type, {"batch"}),
+       value("longest", kInt32Type, {})},
+      {value("y", kFloat, {"batch", "new", width}), value("key", kFloat, cache),
+       value("value", kFloat, cache)});
+}
+
+std::vector<Profile> attentionProfiles(const Profile& more) {
+  const auto range = [](const char* name, int64_t heads, int64_t least, int64_t most) {
+    return ShapeRange{
+        name, {1, heads, least, kHeadDim}, {1, heads, least, kHeadDim}, {2, heads, most, kHeadDim}};
+  };
+  Profile profile = {range("q", kHeads, 1, 8),
+                     range("k", kKvHeads, 1, 8),
+                     range("v", kKvHeads, 1, 8),
+                     range("past_key", kKvHeads, kCapacity, kCapacity),
+                     range("past_value", kKvHeads, kCapacity, kCapacity),
+                     {"past_lengths", {1}, {1}, {2}}};
+  profile.insert(profile.end(), more.begin(), more.end());
+  return {profile};
+}
+
+// [batch, new, heads, dim] as [batch, heads, new, dim]
+std::vector<float> headsFirst(const std::vector<float>& from, int64_t batch, int64_t count, int64_t heads) {
+  std::vector<float> to;
+  for (int64_t b = 0; b < batch; ++b) {
+    for (int64_t h = 0; h < heads; ++h) {
+      for (int64_t t = 0; t < count; ++t) {
+        const auto begin = from.begin() + ((b * count + t) * heads + h) * kHeadDim;
+        to.insert(to.end(), begin, begin + kHeadDim);
+      }
+    }
+  }
+  return to;
+}
+
+// A cache of two rows on the GPU, of which runs update the row or rows that they bind.
+Tensor deviceCache() {
+  const size_t bytes = sizeof(float) * 2 * kKvHeads * kCapacity * kHeadDim;
+  const cuda::Device& device = cuda::Device::open(0);
+  const cuda::Current current(device);
+  Tensor cache;
+  cache.type = DataType::kFloat32;
+  cache.shape = {2, kKvHeads, kCapacity, kHeadDim};
+  cache.byteLength = bytes;
+  cache.location = Location::kDevice;
+  cache.data = MemoryPool(0, device.deviceMemory()).acquire(bytes);
+  const std::vector<float> zeros(bytes / sizeof(float));
+  const cuda::Stream stream(device);
+  stream.copyToDevice(cache.data.get(), zeros.data(), bytes);
+  stream.synchronize();
+  return cache;
+}
+
+Tensor rowsOf(const Tensor& cache, int64_t first, int64_t count) {
+  Tensor part = cache;
+  const size_t row = cache.byteLength / static_cast<size_t>(cache.shape[0]);
+  part.shape[0] = count;
+  part.byteLength = row * static_cast<size_t>(count);
+  char* begin = static_cast<char*>(cache.data.get()) + row * static_cast<size_t>(first);
+  part.data = std::shared_ptr<void>(cache.data, begin);
+  return part;
+}
+
+TEST_P(StandInEngineTest, AttentionOverACacheInPlaceIsGroupQueryAttention) {
+  const bool isTen = std::string_view(GetParam().flavour) == "trt10";
+  // TensorRT 10 has no attention with a length per row.
+  const std::string graph = isTen ? maskedAttention() : boundedAttention();
+  ShapeRange more = {"total_lengths", {1}, {1}, {2}};
+  if (isTen) more = {"mask", {1, 1, 1, kCapacity}, {1, 1, 1, kCapacity}, {2, 1, 8, kCapacity}};
+  const std::unique_ptr<Model> loaded = load(build(graph, attentionProfiles({more})));
+  const std::unique_ptr<ExecutionContext> context = loaded->createContext();
+  const Tensor keys = deviceCache();
+  const Tensor values = deviceCache();
+  const std::string bytes = groupQueryAttention();
+  const auto peer = ort::openRuntime(std::getenv("NODE_TENSORRT_ONNXRUNTIME"))
+                        ->loadModel(std::vector<uint8_t>(bytes.begin(), bytes.end()), {}, {});
+  const std::unique_ptr<ExecutionContext> oracle = peer->createContext();
+  const size_t cacheElements = keys.byteLength / sizeof(float);
+  Tensor peerKeys = tensor<float>(DataType::kFloat32, keys.shape, std::vector<float>(cacheElements));
+  Tensor peerValues = tensor<float>(DataType::kFloat32, keys.shape, std::vector<float>(cacheElements));
+
+  // Rows [first, first + pasts.size()) each get `count` tokens.
+  struct Step {
+    int64_t first;
+    std::vector<int32_t> pasts;
+    int64_t count;
+  };
+  std::vector<Step> steps = {{0, {0}, 5}, {1, {0}, 3}, {0, {5}, 4}};
+  for (int32_t i = 0; i < 6; ++i) steps.push_back({0, {9 + i, 3 + i}, 1});
+  steps.push_back({1, {9}, 7});
+  int drawn = 0;
+  for (const Step& step : steps) {
+    const auto batch = static_cast<int64_t>(step.pasts.size());
+    const auto random = [&](int64_t heads) {
+      std::vector<float> all;
+      for (int64_t i = 0; i < batch * step.count * heads * kHeadDim; ++i) {
+        all.push_back(static_cast<float>(std::sin(++drawn * 1.7)));
+      }
+      return all;
+    };
+    const std::vector<float> q = random(kHeads);
+    const std::vector<float> k = random(kKvHeads);
+    const std::vector<float> v = random(kKvHeads);
+    std::vector<int32_t> totals;
+    std::vector<int32_t> lasts;
+    for (const int32_t past : step.pasts) {
+      totals.push_back(past + static_cast<int32_t>(step.count));
+      lasts.push_back(totals.back() - 1);
+    }
+
+    const auto perHead = [&](const std::vector<float>& data, int64_t heads) {
+      return tensor<float>(DataType::kFloat32, {batch, heads, step.count, kHeadDim},
+                           headsFirst(data, batch, step.count, heads));
+    };
+    std::vector<Tensor> inputs = {perHead(q, kHeads),
+                                  perHead(k, kKvHeads),
+                                  perHead(v, kKvHeads),
+                                  rowsOf(keys, step.first, batch),
+                                  rowsOf(values, step.first, batch),
+                                  tensor<int32_t>(DataType::kInt32, {batch}, step.pasts)};
+    if (isTen) {
+      std::vector<uint8_t> mask;
+      for (const int32_t past : step.pasts) {
+        for (int64_t t = 0; t < step.count; ++t) {
+          for (int64_t key = 0; key < kCapacity; ++key) mask.push_back(key <= past + t);
+        }
+      }
+      inputs.push_back(tensor<uint8_t>(DataType::kBool, {batch, 1, step.count, kCapacity}, mask));
+    } else {
+      inputs.push_back(tensor<int32_t>(DataType::kInt32, {batch}, totals));
+    }
+    const std::vector<float> y = elements<float>(execute(*context, inputs, 1)[0]);
+
+    const auto flat = [&](const std::vector<float>& data, int64_t heads) {
+      return tensor<float>(DataType::kFloat32, {batch, step.count, heads * kHeadDim}, data);
+    };
+    const std::vector<Tensor> peerInputs = {
+        flat(q, kHeads),
+        flat(k, kKvHeads),
+        flat(v, kKvHeads),
+        rowsOf(peerKeys, step.first, batch),
+        rowsOf(peerValues, step.first, batch),
+        tensor<int32_t>(DataType::kInt32, {batch}, lasts),
+        tensor<int32_t>(DataType::kInt32, {}, {*std::max_element(totals.begin(), totals.end())})};
+    std::vector<Tensor> peerOutputs = {{}, peerInputs[3], peerInputs[4]};
+    const std::vector<size_t> all = {0, 1, 2};
+    oracle->execute(peerInputs, all, peerOutputs);
+    const std::vector<float> expected =
+        headsFirst(elements<float>(peerOutputs[0]), batch, step.count, kHeads);
+    ASSERT_EQ(y.size(), expected.size());
+    for (size_t i = 0; i < y.size(); ++i) ASSERT_NEAR(y[i], expected[i], 1e-5) << i;
+  }
+  EXPECT_EQ(elements<float>(keys), elements<float>(peerKeys));
+  EXPECT_EQ(elements<float>(values), elements<float>(peerValues));
+}
+
+// Each reason is TensorRT-RTX 1.7's own.
+TEST_P(StandInEngineTest, RefusesTheOperatorsThatTensorRTDoes) {
+  const bool isTen = std::string_view(GetParam().flavour) == "trt10";
+  const std::string noPlugin = "TensorRT has neither an operator nor a plugin of this name.";
+  const auto attention = [](const std::vector<std::string>& inputs,
+                            const std::vector<std::string>& attributes, const std::string& op) {
+    return cachedAttention(node(op, inputs, {"y"}, attributes),
+                           {value("total_lengths", kInt32Type, {"batch"}),
+                            value("mask", 9, {"batch", "1", "new", std::to_string(kCapacity)})});
+  };
+  const std::string lowerRight = attribute("causal_kind", std::string("lower_right"));
+  struct Case {
+    std::string model;
+    std::string reason;
+    std::string ofTen;
+  };
+  const std::vector<Case> cases = {
+      {boundedAttention(), "", noPlugin},
+      {boundedAttention("TRT_KVCacheUpdate", "trt"), "", noPlugin},
+      {maskedAttention(), "", ""},
+      {groupQueryAttention(), "failed to load GroupQueryAttention plugin.", noPlugin},
+      {attention({"q", "key", "value", "mask", "", "total_lengths"}, {lowerRight}, "TRT_Attention"),
+       "Failed to set mask.", noPlugin},
+      {attention({"q", "key", "value", "", "", "mask"}, {lowerRight}, "TRT_Attention"),
+       "Failed to set key-value lengths.", noPlugin},
+      {attention({"q", "key", "value"}, {attribute("softcap", 30.0f)}, "Attention"),
+       "Setting softcap is not supported in TensorRT Attention.",
+       "Setting softcap is not supported in TensorRT Attention."},
+  };
+  const std::string path = testing::TempDir() + "refused-" + GetParam().flavour + std::to_string(::getpid());
+  for (const Case& each : cases) {
+    std::ofstream(path, std::ios::binary) << each.model;
+    const ParseResult parsed = library()->parseModel(path, path);
+    const std::string& expected = isTen ? each.ofTen : each.reason;
+    EXPECT_EQ(parsed.errors.empty() ? "" : parsed.errors[0].reason, expected);
+  }
+  std::remove(path.c_str());
+}
+
+TEST_P(StandInEngineTest, ACacheIsAnInputAndAnOutputOfThePlan) {
+  const std::vector<std::string> cache = {"1", "1", "4", "2"};
+  const auto reasonOf = [&](const std::vector<std::string>& nodes, const std::string& output) {
+    const std::string bytes =
+        model(nodes,
+              {value("past", kFloat, cache), value("update", kFloat, {"1", "1", "1", "2"}),
+               value("at", kInt32Type, {"1"})},
+              {value(output, kFloat, cache)});
+    try {
+      build(bytes, {});
+    } catch (const Error& error) {
+      return std::string(error.what());
+    }
+    return std::string();
+  };
+  const auto contains = [](const std::string& text, const char* part) {
+    return text.find(part) != std::string::npos;
+  };
+  const auto scatter = [](const std::string& to, const std::string& output) {
+    return node("TensorScatter", {to, "update", "at"}, {output});
+  };
+  EXPECT_EQ(reasonOf({scatter("past", "present")}, "present"), "");
+  EXPECT_TRUE(contains(reasonOf({node("Neg", {"past"}, {"minus"}), scatter("minus", "present")}, "present"),
+                       "The cache tensor must be a network input."));
+  EXPECT_TRUE(contains(reasonOf({scatter("past", "present"), node("Neg", {"present"}, {"minus"})}, "minus"),
+                       "The output tensor must be a network output."));
 }
 
 TEST_P(StandInEngineTest, ContextsRunBesideEachOther) {

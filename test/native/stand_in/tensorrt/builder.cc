@@ -1,6 +1,7 @@
 // IBuilder: a network becomes a plan.
 #include <algorithm>
 #include <cstdio>
+#include <set>
 
 #include "../cuda/cuda.h"
 #include "network.h"
@@ -50,8 +51,10 @@ class Builder : public IBuilder, public Slots<apiv::VBuilder> {
       return nullptr;
     }
     Plan plan;
-    if (!fitProfiles(network, config) || !fitTargets(config, plan.targets) || !fitAttention(network))
+    if (!fitProfiles(network, config) || !fitTargets(config, plan.targets) || !fitAttention(network) ||
+        !fitCaches(*network.model)) {
       return nullptr;
+    }
     if (!compile(network, config)) return nullptr;
     plan.version = playedVersion();
     plan.refittable = isRefittable(config);
@@ -136,6 +139,30 @@ class Builder : public IBuilder, public Slots<apiv::VBuilder> {
       logError(logger_, "Error Code 9: Internal Error (" + attention->name +
                             ": Attention operation was not supported by a dedicated kernel)");
       return false;
+    }
+    return true;
+  }
+
+  // A KV cache is an input and an output of the network, and nothing else updates it.
+  bool fitCaches(const OnnxModel& model) const {
+    const auto isAmong = [](const std::vector<ValueInfo>& values, const std::string& name) {
+      return std::any_of(values.begin(), values.end(),
+                         [&](const ValueInfo& value) { return value.name == name; });
+    };
+    const auto refuse = [this](const std::string& problem) {
+      logError(logger_, "IBuilder::buildSerializedNetwork: Error Code " + problem);
+      return false;
+    };
+    std::set<std::string> caches;
+    for (const Node& node : model.nodes()) {
+      if (!node.isCacheUpdate()) continue;
+      const std::string usage = "3: API Usage Error (" + node.name;
+      if (!isAmong(model.inputs(), node.inputs[0]))
+        return refuse(usage + ": The cache tensor must be a network input.)");
+      if (!isAmong(model.outputs(), node.outputs[0]))
+        return refuse(usage + ": The output tensor must be a network output.)");
+      if (!caches.insert(node.inputs[0]).second)
+        return refuse("1: Myelin (Input index already mapped to an output_index)");
     }
     return true;
   }

@@ -52,7 +52,7 @@ using Values = std::map<std::string, std::vector<char>>;
 // The computing part, which runs keep alive.
 class Computation {
  public:
-  explicit Computation(const std::string& model) : onnx(model, ""), session(model) {}
+  explicit Computation(const std::string& model) : onnx(model, ""), session(onnx.translate()) {}
 
   const OnnxModel onnx;
   const Session session;

@@ -12,6 +12,9 @@ namespace {
 // Field numbers of onnx.proto.
 enum : uint32_t {
   kModelGraph = 7,
+  kModelOpset = 8,
+  kOpsetDomain = 1,
+  kOpsetVersion = 2,
   kGraphNode = 1,
   kGraphInitializer = 5,
   kGraphInput = 11,
@@ -20,11 +23,17 @@ enum : uint32_t {
   kNodeOutput = 2,
   kNodeName = 3,
   kNodeOp = 4,
+  kNodeAttribute = 5,
   kNodeDomain = 7,
   kTensorName = 8,
   kTensorRaw = 9,
   kTensorExternal = 13,
   kTensorLocation = 14,
+  kAttributeName = 1,
+  kAttributeFloat = 2,
+  kAttributeInteger = 3,
+  kAttributeText = 4,
+  kAttributeType = 20,
   kValueName = 1,
   kValueType = 2,
   kTypeTensor = 1,
@@ -69,11 +78,92 @@ void inlineExternalData(Message& tensor, const std::string& modelPath) {
   tensor.add(kTensorRaw, std::move(data));
 }
 
+std::map<std::string, Message> readAttributes(const Message& node) {
+  std::map<std::string, Message> attributes;
+  for (Message& attribute : node.messages(kNodeAttribute)) {
+    std::string name = attribute.text(kAttributeName);
+    attributes.emplace(std::move(name), std::move(attribute));
+  }
+  return attributes;
+}
+
+std::string integerAttribute(const std::string& name, uint64_t value) {
+  constexpr uint64_t kTypeInteger = 2;
+  Message attribute;
+  attribute.add(kAttributeName, name);
+  attribute.add(kAttributeInteger, value);
+  attribute.add(kAttributeType, kTypeInteger);
+  return attribute.write();
+}
+
+std::string floatAttribute(const std::string& name, float value) {
+  constexpr uint64_t kTypeFloat = 1;
+  Message attribute;
+  attribute.add(kAttributeName, name);
+  attribute.fields.push_back({kAttributeFloat, 5, 0, {reinterpret_cast<const char*>(&value), sizeof value}});
+  attribute.add(kAttributeType, kTypeFloat);
+  return attribute.write();
+}
+
+Message makeNode(const std::string& op, const std::vector<std::string>& inputs,
+                 const std::vector<std::string>& outputs) {
+  Message node;
+  for (const std::string& input : inputs) node.add(kNodeInput, input);
+  for (const std::string& output : outputs) node.add(kNodeOutput, output);
+  node.add(kNodeOp, op);
+  return node;
+}
+
+// TensorRT takes indices and lengths as int32, ONNX as int64. Appends the cast of what `name` is to `nodes`.
+std::string castToInt64(const std::string& name, const std::string& reader, std::vector<Message>& nodes) {
+  constexpr uint64_t kInt64 = 7;
+  const std::string cast = reader + "/" + name + "/int64";
+  nodes.push_back(makeNode("Cast", {name}, {cast}));
+  nodes.back().add(kNodeAttribute, integerAttribute("to", kInt64));
+  return cast;
+}
+
+// TRT_Attention(query, key, value, mask, query lengths, key/value lengths) hands its inputs to IAttention,
+// which, unlike ONNX's Attention, scales nothing. ONNX's causal mask begins at the first key, or, with
+// nonpad_kv_seqlen, ends at the last: TensorRT's upper_left and lower_right.
+void translateAttention(const Node& node, std::vector<Message>& nodes) {
+  const std::string kind =
+      node.text("causal_kind", node.integer("is_causal", 0) != 0 ? "upper_left" : "none");
+  const bool hasLengths = node.hasInput(5);
+  const bool isPacked = node.text("query_form", "padded_bhnd") != "padded_bhnd";
+  if (node.hasInput(4) || isPacked || (kind == "upper_left" && hasLengths) ||
+      (kind == "lower_right" && !hasLengths)) {
+    throw std::runtime_error(
+        "The stand-in plays TRT_Attention of padded tensors without query lengths, lower_right with "
+        "key/value "
+        "lengths, and upper_left without.");
+  }
+  std::vector<std::string> inputs(node.inputs.begin(), node.inputs.begin() + 3);
+  inputs.push_back(node.hasInput(3) ? node.inputs[3] : "");
+  if (hasLengths) {
+    inputs.insert(inputs.end(), {"", "", castToInt64(node.inputs[5], node.outputs.at(0), nodes)});
+  }
+  Message attention = makeNode("Attention", inputs, node.outputs);
+  attention.add(kNodeAttribute, integerAttribute("is_causal", kind == "none" ? 0 : 1));
+  attention.add(kNodeAttribute, floatAttribute("scale", 1));
+  nodes.push_back(std::move(attention));
+}
+
 bool isOneOf(const std::string& op, std::initializer_list<const char*> ops) {
   return std::any_of(ops.begin(), ops.end(), [&op](const char* each) { return op == each; });
 }
 
 }  // namespace
+
+int64_t Node::integer(const std::string& attribute, int64_t otherwise) const {
+  const auto entry = attributes.find(attribute);
+  return entry == attributes.end() ? otherwise : static_cast<int64_t>(entry->second.value(kAttributeInteger));
+}
+
+std::string Node::text(const std::string& attribute, const std::string& otherwise) const {
+  const auto entry = attributes.find(attribute);
+  return entry == attributes.end() ? otherwise : entry->second.text(kAttributeText);
+}
 
 OnnxModel::OnnxModel(std::string_view text, const std::string& path) : model_(text) {
   if (!model_.has(kModelGraph)) throw std::runtime_error("the model has no graph");
@@ -90,7 +180,7 @@ OnnxModel::OnnxModel(std::string_view text, const std::string& path) : model_(te
   }
   for (const Message& node : graph_.messages(kGraphNode)) {
     nodes_.push_back({node.text(kNodeName), node.text(kNodeOp), node.text(kNodeDomain),
-                      node.texts(kNodeInput), node.texts(kNodeOutput)});
+                      node.texts(kNodeInput), node.texts(kNodeOutput), readAttributes(node)});
   }
   for (const Message& input : graph_.messages(kGraphInput)) {
     ValueInfo value = readValue(input);
@@ -101,20 +191,60 @@ OnnxModel::OnnxModel(std::string_view text, const std::string& path) : model_(te
   model_.add(kModelGraph, graph_.write());
 }
 
-std::string OnnxModel::writeWithAllOutputs() const {
-  Message graph = graph_;
+std::string OnnxModel::translate(bool withAllOutputs) const {
+  // TensorScatter, and Attention with nonpad_kv_seqlen, came with ONNX's operator set 24.
+  constexpr uint64_t kFirstOpset = 24;
+  Message graph;
+  size_t next = 0;
+  bool isTranslated = false;
+  for (const Field& field : graph_.fields) {
+    if (field.number != kGraphNode) {
+      graph.fields.push_back(field);
+      continue;
+    }
+    const Node& node = nodes_[next++];
+    std::vector<Message> nodes;
+    if (node.isCacheUpdate()) {
+      std::vector<std::string> inputs = node.inputs;
+      if (node.hasInput(2)) inputs[2] = castToInt64(inputs[2], node.outputs.at(0), nodes);
+      nodes.push_back(makeNode("TensorScatter", inputs, node.outputs));
+    } else if (node.op == "TRT_Attention") {
+      translateAttention(node, nodes);
+    } else if (node.op == "Attention" && node.domain.empty() && node.hasInput(6)) {
+      // The parser does not look at nonpad_kv_seqlen.
+      Message attention(field.bytes);
+      attention.remove(kNodeInput);
+      for (size_t i = 0; i < 6; ++i) attention.add(kNodeInput, node.inputs[i]);
+      nodes.push_back(std::move(attention));
+    } else {
+      graph.fields.push_back(field);
+    }
+    for (const Message& each : nodes) graph.add(kGraphNode, each.write());
+    isTranslated = isTranslated || !nodes.empty();
+  }
   std::set<std::string> outputs;
   for (const ValueInfo& output : outputs_) outputs.insert(output.name);
   for (const Node& node : nodes_) {
     for (const std::string& output : node.outputs) {
-      if (output.empty() || !outputs.insert(output).second) continue;
+      if (!withAllOutputs || output.empty() || !outputs.insert(output).second) continue;
       Message value;
       value.add(kValueName, output);
       graph.add(kGraphOutput, value.write());
     }
   }
-  Message model = model_;
-  model.remove(kModelGraph);
+  Message model;
+  for (const Field& field : model_.fields) {
+    if (field.number == kModelGraph) continue;
+    const Message opset(field.number == kModelOpset ? field.bytes : "");
+    const bool isOnnx = opset.text(kOpsetDomain).empty() || opset.text(kOpsetDomain) == "ai.onnx";
+    if (opset.has(kOpsetVersion) && isOnnx && isTranslated && opset.value(kOpsetVersion) < kFirstOpset) {
+      Message raised;
+      raised.add(kOpsetVersion, kFirstOpset);
+      model.add(kModelOpset, raised.write());
+    } else {
+      model.fields.push_back(field);
+    }
+  }
   model.add(kModelGraph, graph.write());
   return model.write();
 }
@@ -164,7 +294,7 @@ std::vector<std::pair<std::string, std::string>> OnnxModel::aliases() const {
                        [&](const ValueInfo& value) { return value.name == name; });
   };
   for (const Node& node : nodes_) {
-    if (node.op == "TensorScatter" && isAmong(inputs_, node.inputs.at(0)) &&
+    if (node.isCacheUpdate() && isAmong(inputs_, node.inputs.at(0)) &&
         isAmong(outputs_, node.outputs.at(0))) {
       pairs.emplace_back(node.outputs[0], node.inputs[0]);
     }

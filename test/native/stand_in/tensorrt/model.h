@@ -3,6 +3,7 @@
 #pragma once
 
 #include <cstdint>
+#include <map>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -27,6 +28,13 @@ struct Node {
   std::string domain;
   std::vector<std::string> inputs;
   std::vector<std::string> outputs;
+  std::map<std::string, Message> attributes = {};
+
+  bool hasInput(size_t index) const { return index < inputs.size() && !inputs[index].empty(); }
+  int64_t integer(const std::string& attribute, int64_t otherwise) const;
+  std::string text(const std::string& attribute, const std::string& otherwise) const;
+  // Updates a KV cache: TensorScatter, or TensorRT's own TRT_KVCacheUpdate, which is the same.
+  bool isCacheUpdate() const { return op == "TensorScatter" || op == "TRT_KVCacheUpdate"; }
 };
 
 class OnnxModel {
@@ -43,8 +51,10 @@ class OnnxModel {
 
   // The model, its weights within it.
   std::string write() const { return model_.write(); }
-  // The same, with all that the nodes compute as outputs.
-  std::string writeWithAllOutputs() const;
+  // What ONNX Runtime is to compute: TensorRT's operators in ONNX's terms, and ONNX's as TensorRT's parser
+  // reads them. `withAllOutputs`: with all that the nodes compute as outputs. Throws std::runtime_error for a
+  // form that is not played.
+  std::string translate(bool withAllOutputs = false) const;
 
   // Inputs whose values are shapes: small integers that reach an operand that says a shape.
   std::vector<std::string> shapeInputs() const;

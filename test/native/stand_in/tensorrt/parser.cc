@@ -105,20 +105,85 @@ LayerType layerTypeOf(const std::string& op) {
       {"Range", LayerType::kFILL},
       {"ConstantOfShape", LayerType::kFILL},
       {"TensorScatter", LayerType::kKVCACHE_UPDATE},
+      {"TRT_KVCacheUpdate", LayerType::kKVCACHE_UPDATE},
       {"RotaryEmbedding", LayerType::kROTARY_EMBEDDING},
   };
   const auto entry = types.find(op);
   return entry == types.end() ? LayerType::kIDENTITY : entry->second;
 }
 
-// Whether the parser has an importer: for operators of ONNX's, of TensorRT's and of ONNX Runtime's, but those
-// that STAND_IN_UNSUPPORTED_OPERATORS lists, separated by commas.
+// Whether the parser has an importer of this name, whose domain it does not look at: for all operators of
+// ONNX's, for the following of ONNX Runtime's and of TensorRT's, but not for those that
+// STAND_IN_UNSUPPORTED_OPERATORS lists, separated by commas.
 bool isSupported(const Node& node) {
   const char* list = std::getenv("STAND_IN_UNSUPPORTED_OPERATORS");
   const std::string refused = std::string(",").append(list == nullptr ? "" : list).append(",");
   if (refused.find(',' + node.op + ',') != std::string::npos) return false;
-  const std::string& domain = node.domain;
-  return domain.empty() || domain == "ai.onnx" || domain == "trt" || domain == "com.microsoft";
+  constexpr bool kIsTen = NV_TENSORRT_MAJOR == 10;
+  const auto isOneOf = [&node](std::initializer_list<std::string_view> ops) {
+    return std::find(ops.begin(), ops.end(), node.op) != ops.end();
+  };
+  // The layers that these become came later than the others.
+  if (kIsTen && node.op == "Attention" && playedVersion() < Version{10, 14, 0}) return false;
+  if (kIsTen && isOneOf({"TensorScatter", "RotaryEmbedding"}) && playedVersion() < Version{10, 15, 0}) {
+    return false;
+  }
+  if (node.domain == "trt" || node.op.starts_with("TRT_")) {
+    return !kIsTen && isOneOf({"TRT_Attention", "TRT_KVCacheUpdate"});
+  }
+  if (node.domain == "com.microsoft") {
+    return isOneOf({"Gelu", "RotaryEmbedding"}) ||
+           (!kIsTen && isOneOf({"MultiHeadAttention", "SimplifiedLayerNormalization",
+                                "SkipSimplifiedLayerNormalization", "GroupQueryAttention", "MatMulNBits"}));
+  }
+  return node.domain.empty() || node.domain == "ai.onnx";
+}
+
+// What keeps an importer from importing the node; nothing where it does. In TensorRT-RTX 1.7's words.
+std::string importProblem(const Node& node, const std::map<std::string, Shape>& shapes) {
+  const auto shapeOf = [&](size_t input) {
+    const auto entry = shapes.find(node.inputs.at(input));
+    return entry == shapes.end() ? Shape() : entry->second;
+  };
+  const auto usage = [&node](const std::string& call, const std::string& problem) {
+    return "Invalid Node - " + node.name + "\n" + call + ": Error Code 3: API Usage Error (" + problem + ")";
+  };
+  if (node.op == "GroupQueryAttention" || node.op == "MatMulNBits") {
+    return "Assertion failed: creator: failed to load " + node.op + " plugin.";
+  }
+  if (node.op == "Attention") {
+    if (node.outputs.size() > 1) return "TensorRT only supports Attention nodes with one output.";
+    if (node.hasInput(4)) return "Setting past_key for the Attention node is not supported in TensorRT.";
+    if (node.attributes.count("softcap") > 0)
+      return "Setting softcap is not supported in TensorRT Attention.";
+    if (node.hasInput(3) && node.integer("is_causal", 0) != 0) {
+      return usage("IAttention::setMask",
+                   "Option mask cannot be used together with CausalMaskKind other than kNONE.");
+    }
+  }
+  if (node.op == "TRT_Attention") {
+    const std::string kind =
+        node.text("causal_kind", node.integer("is_causal", 0) != 0 ? "upper_left" : "none");
+    if (kind != "none" && kind != "upper_left" && kind != "lower_right")
+      return "Unsupported causal_kind: " + kind + ".";
+    if (node.hasInput(3) && kind != "none") return "Failed to set mask.";
+    if (node.hasInput(5) && shapeOf(5).size() != 1) return "Failed to set key-value lengths.";
+  }
+  if (node.isCacheUpdate()) {
+    const std::string mode = node.text("mode", "linear");
+    if (mode != "linear") return "Only linear mode is supported for now, got " + mode + ".";
+    const Shape cache = shapeOf(0);
+    if (cache.size() != 4) return "The KV cache tensor must be a tensor of four dimensions.";
+    const int64_t axis = node.integer("axis", -2);
+    if (axis != -2 && axis != 2) {
+      return "Sequence dimension must be -2, got " + std::to_string(axis < 0 ? axis : axis - 4) + ".";
+    }
+    if (cache[2] < 0) {
+      return usage("ITensor::getDimensions",
+                   node.name + ": The KV cache tensor must have a static sequence length dimension.");
+    }
+  }
+  return "";
 }
 
 class Parser : public Slots<nvonnxparser::IParser> {
@@ -132,12 +197,13 @@ class Parser : public Slots<nvonnxparser::IParser> {
     if (!read(bytes, size, path) || !checkInputs() || !checkNodes()) return false;
     std::vector<ValueInfo> values;
     try {
-      const Session session(network_.model->writeWithAllOutputs());
+      const Session session(network_.model->translate(true));
       values = session.inputs();
       values.insert(values.end(), session.outputs().begin(), session.outputs().end());
     } catch (const std::exception& error) {
       return fail({ErrorCode::kINVALID_GRAPH, error.what()});
     }
+    if (!importNodes(values)) return false;
     fill(values);
     return true;
   }
@@ -251,6 +317,20 @@ class Parser : public Slots<nvonnxparser::IParser> {
     return all;
   }
 
+  // One after another: the first that can't be imported is the last that is looked at.
+  bool importNodes(const std::vector<ValueInfo>& values) {
+    std::map<std::string, Shape> shapes;
+    for (const ValueInfo& value : values) shapes[value.name] = value.shape;
+    const std::vector<Node>& nodes = network_.model->nodes();
+    for (size_t i = 0; i < nodes.size(); ++i) {
+      std::string problem = importProblem(nodes[i], shapes);
+      if (problem.empty()) continue;
+      return fail(
+          ParserError(ErrorCode::kINVALID_NODE, std::move(problem)).at(static_cast<int>(i), nodes[i]));
+    }
+    return true;
+  }
+
   void fill(const std::vector<ValueInfo>& values) {
     const OnnxModel& model = *network_.model;
     for (const ValueInfo& value : values) {
@@ -278,12 +358,13 @@ class Parser : public Slots<nvonnxparser::IParser> {
         if (input.empty() || find(input) != nullptr) inputs.push_back(find(input));
       }
       for (const std::string& output : node.outputs) outputs.push_back(find(output));
-      if (node.op == "Attention" && node.domain.empty()) {
+      if (node.op == "TRT_Attention" || (node.op == "Attention" && node.domain.empty())) {
         network_.layers.push_back(
             std::make_shared<Object<AttentionInputLayer, apiv::VLayer, apiv::VAttentionBoundaryLayer>>(
-                node.name + "_input", std::move(inputs)));
+                node.name + "_AttentionInput", std::move(inputs)));
         network_.layers.push_back(std::make_shared<Object<PlainLayer, apiv::VLayer>>(
-            LayerType::kATTENTION_OUTPUT, node.name, std::vector<Tensor*>(), std::move(outputs)));
+            LayerType::kATTENTION_OUTPUT, node.name + "_AttentionOutput", std::vector<Tensor*>(),
+            std::move(outputs)));
         continue;
       }
       network_.layers.push_back(std::make_shared<Object<PlainLayer, apiv::VLayer>>(
