@@ -66,8 +66,48 @@ class Sampler {
   std::optional<SampledToken> sample(const TopLogits& top, std::span<const int32_t> banned);
 
  private:
+  struct Candidate {
+    float logit;
+    int32_t token;
+    // Before `other` in the order of tokens: a total one.
+    bool betterThan(const Candidate& other) const {
+      return logit > other.logit || (logit == other.logit && token < other.token);
+    }
+  };
+  struct Observed {
+    int32_t token;
+    uint32_t inAnswer;  // how many times
+  };
+  // What is known of a row beside the ranked tokens.
+  struct Source {
+    std::span<const float> row;      // empty where only a top-k head is known
+    size_t size;                     // tokens that may be drawn
+    std::optional<float> logSumExp;  // of all these, where a head knows it
+  };
+
+  static Candidate best(std::span<const float> row);
+  std::span<const float> adjust(std::span<const float> logits, std::span<const int32_t> banned);
+  void rank(std::span<const float> row, size_t count);
+  std::optional<SampledToken> choose(const Source& source);
+  std::optional<Candidate> draw(const Source& source);
+  std::optional<Candidate> drawUnbounded(const Source& source, double sum, double nucleus, double random);
+  Candidate pickRanked(size_t kept, double weight) const;
+  std::optional<double> sumOfExponentials(const Source& source, float inverseTemperature) const;
+  void observe(int32_t token, bool inAnswer);
+  bool penalizes() const;
+
   SamplingOptions options_;
   size_t vocabulary_;
+  uint64_t drawn_ = 0;
+
+  std::vector<Observed> observed_;
+  std::vector<uint32_t> observedAt_;  // by token: 1 + its index in observed_, or 0
+
+  // Memory of a draw, kept for the next.
+  std::vector<float> adjusted_;
+  std::vector<Candidate> ranked_;  // the best tokens, in order
+  std::vector<double> weights_;    // theirs: exp((logit - the best logit) / temperature)
+  std::vector<Candidate> rest_;    // the others, in any order
 };
 
 }  // namespace node_tensorrt
