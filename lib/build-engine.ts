@@ -135,6 +135,12 @@ export const buildOptionNames = [
   'onProgress',
   'signal',
 ] as const;
+/** Those of a session's options that are a build's too. */
+export function pickBuildOptions(options: object): BuildOptions {
+  const names: readonly string[] = buildOptionNames;
+  return Object.fromEntries(Object.entries(options).filter(([name]) => names.includes(name)));
+}
+
 export const laterBuildOptions = ['masks'] as const;
 /** What TensorRT can do and no GPU has tested with this package. */
 const untestedBuildOptions = ['weightStreaming', 'versionCompatible', 'hardwareCompatibility'] as const;

@@ -2,6 +2,9 @@ export { type BuildOptions, type BuildProgress, buildEngine } from './build-engi
 export type { DataType } from './data-type.js';
 export { Engine, type EngineManifest, type EngineTensor, type LayerInfo, type TensorInfo } from './engine.js';
 export { type ErrorCode, TensorRTError } from './errors.js';
+export type { GenerateOptions, SequenceGenerateOptions } from './generate-options.js';
+export type { ChosenTokenLogprob, Generation, GenerationChunk, TokenLogprob } from './generation.js';
+export type { KvCacheOptions } from './kv-cache.js';
 export type { TensorRTCapabilities } from './native.js';
 export {
   type Feeds,

@@ -54,6 +54,22 @@ export function integerOption<T extends number | undefined>(
   return value;
 }
 
+/** A number from `min` to `max`; `fallback` where there is none. */
+export function numberOption(
+  value: unknown,
+  path: string,
+  fallback: number,
+  min: number,
+  max: number,
+): number {
+  if (value === undefined) return fallback;
+  if (typeof value !== 'number') throw invalidArgType(path, 'a number', value);
+  if (!(value >= min && value <= max)) {
+    throw invalidArgValue(path, `must be a number from ${min} to ${max}, not ${value}.`);
+  }
+  return value;
+}
+
 /** An array of strings; empty where there is none. */
 export function stringsOption(value: unknown, path: string): readonly string[] {
   if (value === undefined) return [];

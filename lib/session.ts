@@ -7,10 +7,12 @@ import {
   buildOptionNames,
   laterBuildOptions,
   maxInlineBytes,
+  pickBuildOptions,
 } from './build-engine.js';
 import { type DataType, dataTypeFromOnnx, dataTypes } from './data-type.js';
+import { type DeviceChoice, deviceOption, placeOnGpu } from './device.js';
 import { Engine, isEngineFile } from './engine.js';
-import { describe, invalidArgType, invalidArgValue, shapeMismatch, TensorRTError } from './errors.js';
+import { invalidArgType, invalidArgValue, shapeMismatch, TensorRTError } from './errors.js';
 import { loadEngine } from './load-engine.js';
 import {
   type DeviceTensor,
@@ -33,7 +35,6 @@ import {
   type ShapeRanges,
   shapeText,
 } from './shapes.js';
-import { findGpu, type Gpu } from './system/gpu.js';
 import { findOnnxRuntime } from './system/onnxruntime-library.js';
 import {
   checkTensor,
@@ -178,15 +179,6 @@ const sessionOptionNames = [
 ];
 const laterSessionOptions = ['batching', 'target', ...laterBuildOptions];
 
-/** What sends a model that no GPU need run to the CPU: no GPU, no library, or one that can't compile it. */
-const cpuInstead: ReadonlySet<string> = new Set([
-  'ERR_NO_GPU',
-  'ERR_LIBRARY_NOT_FOUND',
-  'ERR_LIBRARY_UNSUPPORTED',
-  'ERR_MODEL_UNSUPPORTED',
-  'ERR_BUILD_FAILED',
-]);
-
 /** Runs a model on native threads of its own; the event loop is never blocked. Named as onnxruntime-common's. */
 export class InferenceSession {
   readonly inputNames: readonly string[];
@@ -254,12 +246,16 @@ export class InferenceSession {
       throw invalidArgValue('model', 'is a path with a zero byte in it.');
     }
 
-    const place = settings.ordinal === undefined ? undefined : await placeOnGpu(model, options, settings);
+    const place = await placeOnGpu(settings.device, signal, async ({ ordinal }) =>
+      model instanceof Engine ? model : buildEngineOn(ordinal, model, pickBuildOptions(options)),
+    );
     signal?.throwIfAborted();
-    if (place?.engine) {
-      return InferenceSession.#load(settings, place.why, place.gpu.device, (session) =>
+    if (place.made) {
+      const { made: engine, gpu, why } = place;
+      return InferenceSession.#load(settings, why, gpu.device, (session) =>
         loadEngine(session, {
-          ...place,
+          engine,
+          gpu,
           libraryPath: options.libraryPath,
           cudaGraph: settings.cudaGraph,
           deviceOutputs: settings.deviceOutputs,
@@ -267,12 +263,13 @@ export class InferenceSession {
       );
     }
     if (model instanceof Engine) {
-      throw new TensorRTError('ERR_NO_GPU', "An engine runs on an NVIDIA GPU, and options.device is 'cpu'.");
+      const asked = "An engine runs on an NVIDIA GPU, and options.device is 'cpu'.";
+      throw place.error ?? new TensorRTError('ERR_NO_GPU', asked);
     }
     const { threads } = settings;
     const { precision } = settings;
     const load = (source: string | Uint8Array) =>
-      InferenceSession.#load(settings, place?.why ?? 'options.device asked for it', 'cpu', (session) =>
+      InferenceSession.#load(settings, place.why, 'cpu', (session) =>
         session.load({ library: findOnnxRuntime(), model: source, threads }),
       );
     try {
@@ -529,10 +526,7 @@ export class InferenceSession {
 }
 
 interface Settings {
-  /** CUDA's number of the GPU; undefined for the CPU. */
-  readonly ordinal: number | undefined;
-  /** May it be the CPU, where there is no GPU that works? */
-  readonly auto: boolean;
+  readonly device: DeviceChoice;
   readonly threads: number;
   readonly concurrency: number;
   readonly maxQueue: number;
@@ -545,14 +539,8 @@ interface Settings {
 }
 
 function readOptions(options: SessionOptions): Settings {
-  const { device = 'auto', cudaGraph = true, preferredOutputLocation, signal } = options;
-  const cuda = typeof device === 'string' ? /^(?:auto|cuda(?::(\d{1,3}))?)$/.exec(device) : null;
-  if (!cuda && device !== 'cpu') {
-    throw invalidArgValue(
-      'options.device',
-      `must be 'auto', 'cpu', 'cuda' or 'cuda:' and a number, not ${describe(device)}.`,
-    );
-  }
+  const { cudaGraph = true, preferredOutputLocation, signal } = options;
+  const device = deviceOption(options.device, 'options.device');
   if (typeof cudaGraph !== 'boolean') throw invalidArgType('options.cudaGraph', 'a boolean', cudaGraph);
   checkSignal(signal, 'options.signal');
   const path = 'options.preferredOutputLocation';
@@ -560,8 +548,7 @@ function readOptions(options: SessionOptions): Settings {
   const precisions = ['as-exported', 'fp32', 'fp16', 'bf16'] as const;
   const precision = enumOption(options.precision, 'options.precision', precisions);
   return {
-    ordinal: cuda ? Number(cuda[1] ?? 0) : undefined,
-    auto: device === 'auto',
+    device,
     threads: integerOption(options.threads, 'options.threads', 0, 1, 1024),
     concurrency: integerOption(options.concurrency, 'options.concurrency', 1, 1, 4 * availableParallelism()),
     maxQueue: integerOption(options.maxQueue, 'options.maxQueue', 1024, 1, 2 ** 31 - 1),
@@ -611,27 +598,6 @@ async function castForCpu(
     });
   } finally {
     await directory.remove();
-  }
-}
-
-/** The engine and the GPU to run it on; or, where it may be the CPU, why it is not a GPU. */
-async function placeOnGpu(
-  model: string | Uint8Array | Engine,
-  options: SessionOptions,
-  { ordinal, auto, signal }: Settings,
-): Promise<{ engine: Engine; gpu: Gpu; why: string } | { engine?: undefined; why: string }> {
-  try {
-    const gpu = findGpu(ordinal!);
-    const why = auto ? `there is ${gpu.label}` : `options.device asked for it: ${gpu.label}`;
-    if (model instanceof Engine) return { engine: model, gpu, why };
-    const build = Object.entries(options).filter(([name]) =>
-      (buildOptionNames as readonly string[]).includes(name),
-    );
-    return { engine: await buildEngineOn(gpu.ordinal, model, Object.fromEntries(build)), gpu, why };
-  } catch (error) {
-    const instead = auto && error instanceof TensorRTError && cpuInstead.has(error.code) && !signal?.aborted;
-    if (!instead || model instanceof Engine) throw error;
-    return { why: error.message };
   }
 }
 

@@ -1,8 +1,8 @@
 import { mkdir, readdir, rm, stat, utimes } from 'node:fs/promises';
 import path from 'node:path';
-import { cacheDirectory } from '../files/cache-directory.js';
 import { Engine } from '../engine.js';
 import type { TensorRTError } from '../errors.js';
+import { cacheDirectory } from '../files/cache-directory.js';
 import { type FileLock, fileLock, tryFileLock } from '../files/file-lock.js';
 
 /** An entry: the key, in hexadecimal. */

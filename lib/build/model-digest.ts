@@ -3,10 +3,10 @@ import type { BigIntStats } from 'node:fs';
 import { stat } from 'node:fs/promises';
 import path from 'node:path';
 import { FileMemo } from '../files/file-memo.js';
-import { onModelThread, runOnModelThread } from './model-thread.js';
 import { readRange, readWhole } from '../onnx/file-range.js';
 import { externalLocations } from '../onnx/initializer.js';
 import { parseModel } from '../onnx/model.js';
+import { onModelThread, runOnModelThread } from './model-thread.js';
 
 /** What a model is, to its last byte. */
 export interface ModelDigest {

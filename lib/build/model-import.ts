@@ -2,11 +2,11 @@ import { tmpdir } from 'node:os';
 import path from 'node:path';
 import { numberOf, withTypeName } from '../build-engine.js';
 import type { LayerInfo, TensorInfo } from '../engine.js';
+import { temporaryDirectory } from '../files/temporary-directory.js';
 import { type NativeParseResult, native } from '../native.js';
-import type { Flavour } from '../system/nvidia-support.js';
 import { type GraphProto, type NodeProto, readModel, writeModel } from '../onnx/model.js';
 import { captured, subgraphs } from '../onnx/traverse.js';
-import { temporaryDirectory } from '../files/temporary-directory.js';
+import type { Flavour } from '../system/nvidia-support.js';
 import { findTensorRT } from '../system/tensorrt-library.js';
 
 /** A node that TensorRT can't import. */

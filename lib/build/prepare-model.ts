@@ -1,9 +1,8 @@
 import { createHash } from 'node:crypto';
 import { mkdir, symlink, writeFile } from 'node:fs/promises';
 import path from 'node:path';
-import { TensorRTError } from '../errors.js';
 import { declaredInputs } from '../benchmark/model-inputs.js';
-import { onModelThread, runOnModelThread } from './model-thread.js';
+import { TensorRTError } from '../errors.js';
 import {
   type CastBfloat16Report,
   type CastFloat16Report,
@@ -24,6 +23,7 @@ import {
 import { subgraphs } from '../onnx/traverse.js';
 import { linkOrCopy } from '../onnx/write-beside.js';
 import type { DeclaredInput } from '../shapes.js';
+import { onModelThread, runOnModelThread } from './model-thread.js';
 
 /** What has to happen to a model before TensorRT's parser sees it. */
 export interface PrepareRequest {

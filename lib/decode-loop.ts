@@ -1,0 +1,151 @@
+import { TensorRTError } from './errors.js';
+import { type Generation, type GenerationChunk, type GenerationEnd, toGeneration } from './generation.js';
+import {
+  type NativeGenerateOptions,
+  type NativeGenerationEvent,
+  type NativeLanguageModel,
+  type NativeLanguageModelConfig,
+  type NativeToken,
+  native,
+} from './native.js';
+
+/** What native is asked to do. */
+export interface GenerationRequest {
+  /** Native's number of a sequence to continue; 0: a prompt of its own. */
+  readonly sequence: number;
+  readonly tokens: Int32Array;
+  readonly options: Omit<NativeGenerateOptions, 'stream'>;
+  readonly signal: AbortSignal | undefined;
+}
+
+/** A model's decode loop, which runs on a native thread, and the requests that wait for its answers. */
+export class DecodeLoop {
+  readonly native: NativeLanguageModel;
+  readonly #listeners = new Map<number, (event: NativeGenerationEvent) => void>();
+  #nextId = 1;
+
+  constructor(config: NativeLanguageModelConfig) {
+    // Native holds on to the function. It must not hold on to this, or no model would ever be collected.
+    const listeners = this.#listeners;
+    this.native = new (native().NativeLanguageModel)(config, (events) => {
+      for (const event of events) listeners.get(event.id)?.(event);
+    });
+  }
+
+  /** @throws (rejects) the signal's reason; what native's generate() throws, and what the request failed with */
+  async generate(request: GenerationRequest): Promise<Generation> {
+    const running = new RunningRequest(this.native, this.#listeners, this.#nextId++);
+    running.start(request, false);
+    try {
+      while (!running.end) await running.change();
+      return running.generation();
+    } finally {
+      await running.finish();
+    }
+  }
+
+  /**
+   * Begins with the first `next()`, which `prepare` fails where the request is none. `return()` cancels at once, whatever
+   * is awaited.
+   */
+  stream(prepare: () => GenerationRequest): AsyncGenerator<GenerationChunk, Generation> {
+    const running = new RunningRequest(this.native, this.#listeners, this.#nextId++);
+    const chunks = running.chunks(prepare);
+    // A generator's own waits for the next() that is under way.
+    const finish = chunks.return.bind(chunks);
+    chunks.return = (value) => {
+      running.abandon();
+      return finish(value);
+    };
+    return chunks;
+  }
+}
+
+class RunningRequest {
+  /** Once it has ended. */
+  end: GenerationEnd | undefined;
+  readonly #tokens: NativeToken[] = [];
+  readonly #native: NativeLanguageModel;
+  readonly #listeners: Map<number, (event: NativeGenerationEvent) => void>;
+  readonly #id: number;
+  #signal: AbortSignal | undefined;
+  #isAbandoned = false;
+  #wake = () => {};
+  readonly #cancel = () => this.#native.cancel(this.#id);
+
+  constructor(
+    model: NativeLanguageModel,
+    listeners: Map<number, (event: NativeGenerationEvent) => void>,
+    id: number,
+  ) {
+    this.#native = model;
+    this.#listeners = listeners;
+    this.#id = id;
+  }
+
+  start({ sequence, tokens, options, signal }: GenerationRequest, stream: boolean): void {
+    signal?.throwIfAborted();
+    this.#native.generate(this.#id, sequence, tokens, { ...options, stream });
+    this.#listeners.set(this.#id, (event) => {
+      this.#tokens.push(...event.tokens);
+      if (event.finished) this.end = event;
+      this.#wake();
+    });
+    this.#signal = signal;
+    signal?.addEventListener('abort', this.#cancel, { once: true });
+  }
+
+  /** Cancels what has not ended, and waits for the end: then the row is free. */
+  async finish(): Promise<void> {
+    if (!this.end) this.#cancel();
+    while (!this.end) await this.change();
+    this.#listeners.delete(this.#id);
+    this.#signal?.removeEventListener('abort', this.#cancel);
+  }
+
+  /** Resolves with the next event. */
+  change(): Promise<void> {
+    return new Promise((resolve) => {
+      this.#wake = resolve;
+    });
+  }
+
+  /** Nobody waits for its answer any more. */
+  abandon(): void {
+    this.#isAbandoned = true;
+    if (this.#listeners.has(this.#id)) this.#cancel();
+  }
+
+  async *chunks(prepare: () => GenerationRequest): AsyncGenerator<GenerationChunk, Generation> {
+    this.start(prepare(), true);
+    try {
+      for (let told = 0; ; ) {
+        this.#signal?.throwIfAborted();
+        const token = this.#tokens[told];
+        if (token) {
+          told++;
+          // The text that was held back until the end goes with the last token.
+          const held = this.end && told === this.#tokens.length ? this.end.text : '';
+          yield held ? { ...token, text: token.text + held } : token;
+        } else if (this.end) {
+          return this.generation();
+        } else {
+          await this.change();
+        }
+      }
+    } finally {
+      await this.finish();
+    }
+  }
+
+  /** @throws the signal's reason, the error that it failed with, ERR_DISPOSED */
+  generation(): Generation {
+    this.#signal?.throwIfAborted();
+    const end = this.end!;
+    if (end.error) throw end.error;
+    if (end.finished === 'cancelled' && !this.#isAbandoned) {
+      throw new TensorRTError('ERR_DISPOSED', 'The sequence was disposed of while it generated.');
+    }
+    return toGeneration(this.#tokens, end);
+  }
+}

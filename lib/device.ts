@@ -1,0 +1,63 @@
+import { describe, invalidArgValue, TensorRTError } from './errors.js';
+import { findGpu, type Gpu } from './system/gpu.js';
+
+/** What `options.device` asks for. */
+export interface DeviceChoice {
+  /** CUDA's number of the GPU; undefined for the CPU. */
+  readonly ordinal: number | undefined;
+  /** May it be the CPU, where there is no GPU that works? */
+  readonly auto: boolean;
+}
+
+/** What a GPU runs, on which, and why there; or, where it is to be the CPU, why. */
+export type Placement<Made> =
+  | { readonly made: Made; readonly gpu: Gpu; readonly why: string }
+  | {
+      readonly made?: undefined;
+      readonly why: string;
+      /** What the GPU could not do; undefined where none was asked for. */
+      readonly error?: TensorRTError;
+    };
+
+/** What sends a model that no GPU need run to the CPU: no GPU, no library, or one that can't compile it. */
+const cpuInstead: ReadonlySet<string> = new Set([
+  'ERR_NO_GPU',
+  'ERR_LIBRARY_NOT_FOUND',
+  'ERR_LIBRARY_UNSUPPORTED',
+  'ERR_MODEL_UNSUPPORTED',
+  'ERR_BUILD_FAILED',
+]);
+
+/** @throws RangeError ERR_INVALID_ARG_VALUE */
+export function deviceOption(device: unknown, path: string): DeviceChoice {
+  if (device === 'cpu') return { ordinal: undefined, auto: false };
+  if (device === undefined || device === 'auto') return { ordinal: 0, auto: true };
+  const cuda = typeof device === 'string' ? /^cuda(?::(\d{1,3}))?$/.exec(device) : null;
+  if (cuda) return { ordinal: Number(cuda[1] ?? 0), auto: false };
+  throw invalidArgValue(
+    path,
+    `must be 'auto', 'cpu', 'cuda' or 'cuda:' and a number, not ${describe(device)}.`,
+  );
+}
+
+/**
+ * Has `make` make what the chosen GPU is to run. Where the CPU will do, a GPU that is missing, or can't run the model, is
+ * a reason to take it rather than an error.
+ * @throws (rejects) TensorRTError ERR_NO_GPU, what `make` throws
+ */
+export async function placeOnGpu<Made>(
+  { ordinal, auto }: DeviceChoice,
+  signal: AbortSignal | undefined,
+  make: (gpu: Gpu) => Promise<Made>,
+): Promise<Placement<Made>> {
+  if (ordinal === undefined) return { why: 'options.device asked for it' };
+  try {
+    const gpu = findGpu(ordinal);
+    const why = auto ? `there is ${gpu.label}` : `options.device asked for it: ${gpu.label}`;
+    return { made: await make(gpu), gpu, why };
+  } catch (error) {
+    const instead = auto && error instanceof TensorRTError && cpuInstead.has(error.code) && !signal?.aborted;
+    if (!instead) throw error;
+    return { why: error.message, error };
+  }
+}

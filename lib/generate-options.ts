@@ -1,0 +1,217 @@
+import { randomBytes } from 'node:crypto';
+import type { SamplingDefaults } from './decoder-config.js';
+import { describe, invalidArgType, invalidArgValue } from './errors.js';
+import type { NativeGenerateOptions } from './native.js';
+import { checkOptions, checkSignal, integerOption, numberOption, stringsOption } from './options.js';
+
+/**
+ * How to answer. What chooses tokens, temperature to repetitionPenalty, defaults to what the model's
+ * generation_config.json (or genai_config.json's `search`) says; without one, greedy. Logits are changed in this order:
+ * penalties and bias, temperature, topK, topP, minP.
+ */
+export interface GenerateOptions {
+  /** The most tokens to add. Default 256. */
+  maxTokens?: number;
+  /** Tokens to add before one may end the answer. Default 0. */
+  minTokens?: number;
+  /** 0 is greedy: the likeliest token, whatever topK, topP, minP and seed say. */
+  temperature?: number;
+  /** Of the likeliest so many. 0: of all. */
+  topK?: number;
+  /** Of the likeliest that together have this probability, in (0, 1]. */
+  topP?: number;
+  /** Of those at least so likely as this part of the likeliest, in [0, 1]. */
+  minP?: number;
+  /** Divides the positive logits of tokens in prompt and answer, and multiplies the others (Hugging Face's). 1: off. */
+  repetitionPenalty?: number;
+  /** Taken from the logit of each token in the answer (OpenAI's). Default 0. */
+  presencePenalty?: number;
+  /** The same, times how often it is there. Default 0. */
+  frequencyPenalty?: number;
+  /** The same seed gives the same answer, whatever else runs. A safe integer of at least 0. Default: a random one. */
+  seed?: number;
+  /** Texts that end the answer; it ends before them. */
+  stop?: readonly string[];
+  /** Tokens that end the answer, beside the model's own, and are not in it. */
+  stopTokens?: readonly number[];
+  /** Added to the logits of tokens; -Infinity forbids one. */
+  logitBias?: Readonly<Record<number, number>>;
+  /**
+   * Reports with each token its log-probability, and the so many likeliest; 0: its own only. They are the natural
+   * logarithms of the model's probabilities after penalties and bias, before temperature.
+   */
+  logprobs?: number;
+  /** The model's end-of-sequence tokens don't end the answer. Default false. */
+  ignoreEos?: boolean;
+  /** What the cache holds of a prompt serves only requests with the same salt: one for each tenant, say. Default ''. */
+  cacheSalt?: string;
+  /** Where rows are scarce, higher goes first, equals in the order in which they came. Default 0. */
+  priority?: number;
+  /** Aborting rejects with the signal's reason. */
+  signal?: AbortSignal;
+}
+
+/** Of a sequence: its row is its own, whatever others have in the cache. */
+export type SequenceGenerateOptions = Omit<GenerateOptions, 'cacheSalt'>;
+
+const optionNames = [
+  'maxTokens',
+  'minTokens',
+  'temperature',
+  'topK',
+  'topP',
+  'minP',
+  'repetitionPenalty',
+  'presencePenalty',
+  'frequencyPenalty',
+  'seed',
+  'stop',
+  'stopTokens',
+  'logitBias',
+  'logprobs',
+  'ignoreEos',
+  'cacheSalt',
+  'priority',
+  'signal',
+];
+
+/** What a user of other libraries may look for, and what to do. */
+const refused: Readonly<Record<string, string>> = {
+  n: 'is not supported: call generate() once for each answer, with seeds of their own; the prompt is computed once.',
+  numBeams: 'is not supported: there is no beam search.',
+  tools: 'is not supported: tool calls are not.',
+  toolChoice: 'is not supported: tool calls are not.',
+  responseFormat: 'is not supported: structured output is not.',
+  grammar: 'is not supported: structured output is not.',
+  jsonSchema: 'is not supported: structured output is not.',
+};
+
+/** What options are checked against. */
+export interface GenerateContext {
+  readonly vocabulary: number;
+  readonly eosTokens: readonly number[];
+  readonly sampling: SamplingDefaults;
+}
+
+const int32 = 2 ** 31 - 1;
+const largestFloat32 = 3.4028234663852886e38;
+
+/**
+ * Native's options, with all that the caller left out.
+ * @throws TypeError ERR_INVALID_ARG_TYPE, RangeError ERR_INVALID_ARG_VALUE
+ */
+export function readGenerateOptions(
+  options: GenerateOptions,
+  { vocabulary, eosTokens, sampling }: GenerateContext,
+  names: readonly string[] = optionNames,
+): Omit<NativeGenerateOptions, 'stream'> {
+  if (typeof options === 'object' && options !== null) {
+    const unsupported = Object.keys(refused).find(
+      (name) => (options as Record<string, unknown>)[name] !== undefined,
+    );
+    if (unsupported) throw invalidArgValue(`options.${unsupported}`, refused[unsupported]!);
+  }
+  checkOptions(options, 'options', names, []);
+  const { ignoreEos = false, cacheSalt = '', signal } = options;
+  checkSignal(signal, 'options.signal');
+  if (typeof ignoreEos !== 'boolean') throw invalidArgType('options.ignoreEos', 'a boolean', ignoreEos);
+  if (typeof cacheSalt !== 'string') throw invalidArgType('options.cacheSalt', 'a string', cacheSalt);
+  const real = (name: keyof GenerateOptions, fallback: number, min: number, max: number) =>
+    numberOption(options[name], `options.${name}`, fallback, min, max);
+  const whole = (name: keyof GenerateOptions, fallback: number, min: number, max: number) =>
+    integerOption(options[name], `options.${name}`, fallback, min, max);
+
+  const maxTokens = whole('maxTokens', 256, 1, int32);
+  const minTokens = whole('minTokens', 0, 0, maxTokens);
+  const topP = real('topP', sampling.topP, 0, 1);
+  if (topP === 0) throw invalidArgValue('options.topP', 'must be more than 0.');
+  const repetitionPenalty = real('repetitionPenalty', sampling.repetitionPenalty, 0, 100);
+  if (repetitionPenalty === 0) throw invalidArgValue('options.repetitionPenalty', 'must be more than 0.');
+  const stopTokens = options.stopTokens ?? [];
+  checkTokens(stopTokens, 'options.stopTokens', vocabulary);
+  const [biasTokens, biases] = readBias(options.logitBias, vocabulary);
+  return {
+    maxTokens,
+    minTokens,
+    temperature: real('temperature', sampling.temperature, 0, 100),
+    topK: whole('topK', sampling.topK, 0, int32),
+    topP,
+    minP: real('minP', sampling.minP, 0, 1),
+    repetitionPenalty,
+    presencePenalty: real('presencePenalty', 0, -100, 100),
+    frequencyPenalty: real('frequencyPenalty', 0, -100, 100),
+    seed:
+      options.seed === undefined
+        ? randomBytes(8).readBigUInt64LE()
+        : BigInt(whole('seed', 0, 0, Number.MAX_SAFE_INTEGER)),
+    stop: readStop(options.stop),
+    stopTokens: Int32Array.from(new Set(ignoreEos ? stopTokens : [...eosTokens, ...stopTokens])),
+    biasTokens,
+    biases,
+    logprobs: options.logprobs === undefined ? -1 : whole('logprobs', 0, 0, vocabulary),
+    cacheSalt,
+    priority: whole('priority', 0, -int32, int32),
+  };
+}
+
+/** @throws as {@link readGenerateOptions} */
+export function readSequenceOptions(
+  options: SequenceGenerateOptions,
+  context: GenerateContext,
+): Omit<NativeGenerateOptions, 'stream'> {
+  const names = optionNames.filter((name) => name !== 'cacheSalt');
+  return readGenerateOptions(options, context, names);
+}
+
+/**
+ * An array of tokens of the vocabulary.
+ * @throws TypeError ERR_INVALID_ARG_TYPE, RangeError ERR_INVALID_ARG_VALUE
+ */
+export function checkTokens(
+  tokens: unknown,
+  path: string,
+  vocabulary: number,
+): asserts tokens is readonly number[] {
+  if (!Array.isArray(tokens)) throw invalidArgType(path, 'an array of tokens', tokens);
+  const isToken = (token: unknown) =>
+    Number.isInteger(token) && (token as number) >= 0 && (token as number) < vocabulary;
+  const odd = tokens.findIndex((token) => !isToken(token));
+  if (odd < 0) return;
+  if (typeof tokens[odd] !== 'number') throw invalidArgType(`${path}[${odd}]`, 'a number', tokens[odd]);
+  throw invalidArgValue(
+    `${path}[${odd}]`,
+    `must be a token of the model's vocabulary, 0 to ${vocabulary - 1}, not ${tokens[odd]}.`,
+  );
+}
+
+function readStop(stop: unknown): Uint8Array[] {
+  const texts = stringsOption(stop, 'options.stop');
+  const empty = texts.indexOf('');
+  if (empty >= 0) throw invalidArgValue(`options.stop[${empty}]`, 'is empty.');
+  return texts.map((text) => Buffer.from(text, 'utf8'));
+}
+
+function readBias(bias: unknown, vocabulary: number): [Int32Array, Float32Array] {
+  if (bias === undefined) return [new Int32Array(), new Float32Array()];
+  const path = 'options.logitBias';
+  if (typeof bias !== 'object' || bias === null || Array.isArray(bias)) {
+    throw invalidArgType(path, 'an object of numbers by token', bias);
+  }
+  const entries = Object.entries(bias).filter(([, value]) => value !== undefined);
+  for (const [key, value] of entries) {
+    if (!/^\d{1,10}$/.test(key) || Number(key) >= vocabulary) {
+      throw invalidArgValue(
+        `${path}['${key}']`,
+        `is no token of the model's vocabulary, 0 to ${vocabulary - 1}.`,
+      );
+    }
+    if (typeof value !== 'number') throw invalidArgType(`${path}['${key}']`, 'a number', value);
+    if (!(value <= largestFloat32) || (value < -largestFloat32 && value !== Number.NEGATIVE_INFINITY)) {
+      throw invalidArgValue(`${path}['${key}']`, `must be finite, or -Infinity, not ${describe(value)}.`);
+    }
+  }
+  return [
+    Int32Array.from(entries, ([key]) => Number(key)),
+    Float32Array.from(entries, ([, value]) => value as number),
+  ];
+}

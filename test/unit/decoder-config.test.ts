@@ -1,0 +1,183 @@
+import { mkdir, mkdtemp, rm, writeFile } from 'node:fs/promises';
+import os from 'node:os';
+import path from 'node:path';
+import { afterAll, beforeAll, describe, expect, test } from 'vitest';
+import { readDecoderConfig } from '../../dist/decoder-config.js';
+import { decoderModel } from '../decoder-fixture.js';
+
+let directory: string;
+let count = 0;
+beforeAll(async () => {
+  directory = await mkdtemp(path.join(os.tmpdir(), 'decoder-config-'));
+});
+afterAll(() => rm(directory, { recursive: true }));
+
+/** A folder with these files: JSON for objects. */
+async function folder(files: Record<string, string | object>): Promise<string> {
+  const root = path.join(directory, String(count++));
+  for (const [name, content] of Object.entries(files)) {
+    const file = path.join(root, name);
+    await mkdir(path.dirname(file), { recursive: true });
+    await writeFile(file, typeof content === 'string' ? content : JSON.stringify(content));
+  }
+  return root;
+}
+
+const greedy = { temperature: 0, topK: 0, topP: 1, minP: 0, repetitionPenalty: 1 };
+
+describe('what exporters write', () => {
+  // The third is where the fixture's configuration says so, in a key of its architecture.
+  test.each([
+    ['llama/optimum', [2], 512],
+    ['gpt2/optimum', [2], 256],
+    ['gemma3/optimum', [2], 512],
+    ['qwen3/optimum', [4, 2], 512],
+    ['llama/static-cache', [2], 512],
+  ])('%s', async (fixture, eosTokens, maxLength) => {
+    const model = decoderModel(fixture);
+    const source = path.dirname(model);
+    const expected = { model, directory: source, eosTokens, maxLength, vocabulary: 320, sampling: greedy };
+    expect(await readDecoderConfig(source)).toMatchObject(expected);
+    expect(await readDecoderConfig(model)).toMatchObject(expected);
+  });
+
+  test.each([
+    ['llama/genai', [2]],
+    ['qwen3/genai', [4, 2]],
+  ])('%s', async (fixture, eosTokens) => {
+    const model = decoderModel(fixture);
+    expect(await readDecoderConfig(path.dirname(model))).toMatchObject({
+      model,
+      eosTokens,
+      maxLength: 512,
+      vocabulary: 320,
+      sampling: { ...greedy, topK: 50 },
+    });
+  });
+});
+
+describe('sampling', () => {
+  test('is what generation_config.json asks for; its own default where it is silent', async () => {
+    const generation = { do_sample: true, temperature: 0.6, top_p: 0.9, eos_token_id: [128001, 128009] };
+    const source = await folder({
+      'model.onnx': '',
+      'config.json': { eos_token_id: 7 },
+      'generation_config.json': generation,
+    });
+    expect(await readDecoderConfig(source)).toMatchObject({
+      eosTokens: [128001, 128009],
+      sampling: { temperature: 0.6, topK: 50, topP: 0.9, minP: 0, repetitionPenalty: 1 },
+    });
+  });
+
+  test('is greedy where it is not asked for, whatever the temperature', async () => {
+    const source = await folder({
+      'model.onnx': '',
+      'generation_config.json': { temperature: 0.6, top_k: 20, repetition_penalty: 1.1 },
+    });
+    expect((await readDecoderConfig(source)).sampling).toEqual({
+      ...greedy,
+      topK: 20,
+      repetitionPenalty: 1.1,
+    });
+  });
+});
+
+describe('the graph', () => {
+  test('may lie in a folder onnx, as on a hub, and be one of several that is named', async () => {
+    const source = await folder({
+      'config.json': { eos_token_id: 3, n_positions: 64 },
+      'onnx/model.onnx': '',
+      'onnx/model_q4.onnx': '',
+    });
+    expect(await readDecoderConfig(source)).toMatchObject({
+      model: path.join(source, 'onnx/model.onnx'),
+      directory: source,
+    });
+    const q4 = path.join(source, 'onnx/model_q4.onnx');
+    expect(await readDecoderConfig(q4)).toMatchObject({ model: q4, directory: source, maxLength: 64 });
+  });
+
+  test('may be alone', async () => {
+    const source = await folder({ 'bare.onnx': '' });
+    const nothing = { eosTokens: [], vocabulary: undefined, maxLength: undefined, sampling: greedy };
+    expect(await readDecoderConfig(source)).toMatchObject({
+      model: path.join(source, 'bare.onnx'),
+      ...nothing,
+    });
+  });
+
+  test('of a multimodal model, the configuration of its text counts', async () => {
+    const text = { vocab_size: 99, max_position_embeddings: 1024 };
+    const source = await folder({
+      'model.onnx': '',
+      'config.json': { eos_token_id: 1, text_config: text },
+    });
+    expect(await readDecoderConfig(source)).toMatchObject({
+      eosTokens: [1],
+      vocabulary: 99,
+      maxLength: 1024,
+    });
+  });
+});
+
+describe('refused', () => {
+  test.each<[string, Record<string, string | object>, string, RegExp]>([
+    ['an empty folder', { 'readme.txt': '' }, 'ERR_MODEL_NOT_FOUND', /no ONNX model in .*optimum-cli/],
+    [
+      'several graphs',
+      { 'onnx/a.onnx': '', 'onnx/b.onnx': '' },
+      'ERR_MODEL_NOT_FOUND',
+      /give the path of one of onnx\/a\.onnx, onnx\/b\.onnx/,
+    ],
+    [
+      'broken JSON',
+      { 'config.json': '{', 'model.onnx': '' },
+      'ERR_MODEL_INVALID',
+      /config\.json is no JSON:/,
+    ],
+    ['no object', { 'config.json': '[]', 'model.onnx': '' }, 'ERR_MODEL_INVALID', /is no JSON object/],
+    [
+      'a token that is none',
+      { 'generation_config.json': { eos_token_id: 'two' }, 'model.onnx': '' },
+      'ERR_MODEL_INVALID',
+      /generation_config\.json: eos_token_id can't be "two"/,
+    ],
+    [
+      'a probability that is none',
+      { 'generation_config.json': { top_p: 2 }, 'model.onnx': '' },
+      'ERR_MODEL_INVALID',
+      /top_p can't be 2/,
+    ],
+    [
+      'an encoder with a decoder',
+      { 'config.json': { is_encoder_decoder: true }, 'model.onnx': '' },
+      'ERR_MODEL_UNSUPPORTED',
+      /is of an encoder with a decoder/,
+    ],
+    [
+      'a model that sees',
+      { 'genai_config.json': { model: { vision: {}, decoder: {} } }, 'model.onnx': '' },
+      'ERR_MODEL_UNSUPPORTED',
+      /has a model\.vision: only decoders of text/,
+    ],
+    [
+      'a pipeline',
+      { 'genai_config.json': { model: { decoder: { pipeline: [] } } }, 'model.onnx': '' },
+      'ERR_MODEL_UNSUPPORTED',
+      /has a model\.decoder\.pipeline/,
+    ],
+  ])('%s', async (_, files, code, message) => {
+    await expect(readDecoderConfig(await folder(files))).rejects.toMatchObject({
+      name: 'TensorRTError',
+      code,
+      message: expect.stringMatching(message),
+    });
+  });
+
+  test('what is not there', async () => {
+    await expect(readDecoderConfig(path.join(directory, 'nothing'))).rejects.toMatchObject({
+      code: 'ERR_MODEL_NOT_FOUND',
+    });
+  });
+});
