@@ -5,6 +5,7 @@
 #include "node/file_lock.h"
 #include "node/host_buffer.h"
 #include "node/inference_session.h"
+#include "node/language_model.h"
 #include "node/napi_setup.h"
 #include "node/variant.h"
 #include "runtime/onnxruntime/onnxruntime.h"
@@ -40,6 +41,7 @@ Napi::Object start(Napi::Env env, Napi::Object exports) {
   exports["disownDirectory"] = Napi::Function::New(env, disownDirectory);
   exports["FileLock"] = node_tensorrt::JsFileLock::define(env);
   exports["HostBuffer"] = node_tensorrt::HostBuffer::define(env);
+  exports["NativeLanguageModel"] = node_tensorrt::LanguageModel::define(env);
   exports["NativeSession"] = node_tensorrt::InferenceSession::define(env);
   node_tensorrt::defineDeviceTensor(env, exports);
   node_tensorrt::defineEngineBuilder(env, exports);

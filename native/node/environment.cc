@@ -42,6 +42,10 @@ void Environment::expect(Napi::Env env) {
   if (expected_++ == 0) bridge_.Ref(env);
 }
 
+void Environment::answer(Napi::Env env) {
+  if (--expected_ == 0) bridge_.Unref(env);
+}
+
 void Environment::enqueue(Posted posted) {
   std::lock_guard lock(mutex_);
   if (ended_) return;
@@ -64,7 +68,7 @@ void Environment::drain(Napi::Env env, Napi::Function, Environment* self, void*)
     } catch (const Napi::Error&) {
       // Only a worker that is being terminated refuses to settle a promise.
     }
-    if (expected && --self->expected_ == 0) self->bridge_.Unref(env);
+    if (expected) self->answer(env);
   }
 }
 

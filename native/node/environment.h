@@ -37,6 +37,9 @@ class Environment {
   // settled.
   void expect(Napi::Env env);
 
+  // JavaScript thread. Answers one expect() without a post().
+  void answer(Napi::Env env);
+
   // Any thread. Runs `settle` on the JavaScript thread, in the order of posting. Each call answers one
   // expect(). Dropped, unrun, when the environment is ending.
   void post(Settle settle) { enqueue({std::move(settle), true}); }

@@ -1,7 +1,6 @@
 #include "node/inference_session.h"
 
 #include <cstring>
-#include <span>
 #include <utility>
 
 #include "core/error.h"
@@ -9,8 +8,6 @@
 #include "core/memory_pool.h"
 #include "node/device_tensor.h"
 #include "node/host_buffer.h"
-#include "runtime/onnxruntime/onnxruntime.h"
-#include "runtime/tensorrt/tensorrt.h"
 
 namespace node_tensorrt {
 namespace {
@@ -22,46 +19,10 @@ constexpr size_t kIdlePoolBytes = size_t{64} << 20;
 // its finalizer, and gives the runtime its memory back at once.
 constexpr size_t kCopiedOutputBytes = 16 << 10;
 
-Napi::Array toJs(Napi::Env env, const std::vector<TensorInfo>& infos) {
-  Napi::Array result = Napi::Array::New(env, infos.size());
-  for (size_t i = 0; i < infos.size(); ++i) {
-    Napi::Array shape = Napi::Array::New(env, infos[i].shape.size());
-    for (size_t d = 0; d < infos[i].shape.size(); ++d) {
-      const Dimension& dimension = infos[i].shape[d];
-      shape[d] = dimension.size >= 0
-                     ? Napi::Value(Napi::Number::New(env, static_cast<double>(dimension.size)))
-                     : Napi::Value(Napi::String::New(env, dimension.symbol));
-    }
-    Napi::Object info = Napi::Object::New(env);
-    info["name"] = Napi::String::New(env, infos[i].name);
-    info["type"] = Napi::Number::New(env, static_cast<int>(infos[i].type));
-    info["shape"] = shape;
-    result[i] = info;
-  }
-  return result;
-}
-
 Napi::Array toJs(Napi::Env env, const Shape& shape) {
   Napi::Array result = Napi::Array::New(env, shape.size());
   for (size_t d = 0; d < shape.size(); ++d) {
     result[d] = Napi::Number::New(env, static_cast<double>(shape[d]));
-  }
-  return result;
-}
-
-// { [input]: { min, opt, max } } for each.
-Napi::Array toJs(Napi::Env env, const std::vector<Profile>& profiles) {
-  Napi::Array result = Napi::Array::New(env, profiles.size());
-  for (size_t p = 0; p < profiles.size(); ++p) {
-    Napi::Object ranges = Napi::Object::New(env);
-    for (const ShapeRange& range : profiles[p]) {
-      Napi::Object entry = Napi::Object::New(env);
-      entry["min"] = toJs(env, range.min);
-      entry["opt"] = toJs(env, range.opt);
-      entry["max"] = toJs(env, range.max);
-      ranges[range.input] = entry;
-    }
-    result[p] = ranges;
   }
   return result;
 }
@@ -136,8 +97,6 @@ struct InferenceSession::Threads final : Stoppable, std::enable_shared_from_this
   Session session;
   std::shared_ptr<MemoryPool> pool;  // for inputs
   Location outputs = Location::kHost;
-  std::string runtimeName;
-  std::string runtimeVersion;
   bool started = false;
   bool closing = false;
 };
@@ -181,79 +140,34 @@ Napi::Value InferenceSession::load(const Napi::CallbackInfo& info) {
 
 Napi::Value InferenceSession::startLoading(const Napi::CallbackInfo& info) {
   Napi::Env env = info.Env();
-  const Napi::Object request = info[0].As<Napi::Object>();
-  const std::string library = request.Get("library").As<Napi::String>();
-  const Napi::Value model = request.Get("model");
-  const Napi::Value device = request.Get("device");
-  const bool onGpu = device.IsNumber();
-  ModelSource source;
-  ModelOptions options;
-  std::span<const uint8_t> plan;
-  tensorrt::EngineOptions engineOptions;
-  if (onGpu) {
-    const auto bytes = model.As<Napi::Uint8Array>();
-    plan = {bytes.Data(), bytes.ByteLength()};
-    plan_ = Napi::Persistent(bytes.As<Napi::Object>());
-    engineOptions.device = device.As<Napi::Number>().Int32Value();
-    engineOptions.cudaGraph = request.Get("cudaGraph").ToBoolean();
-    engineOptions.runtimeCache = request.Get("runtimeCache").As<Napi::String>();
-    threads_->outputs = request.Get("deviceOutputs").ToBoolean() ? Location::kDevice : Location::kHost;
-  } else {
-    if (model.IsString()) {
-      source = model.As<Napi::String>().Utf8Value();
-    } else {
-      const auto bytes = model.As<Napi::Uint8Array>();
-      source = std::vector<uint8_t>(bytes.Data(), bytes.Data() + bytes.ByteLength());
-    }
-    options.threads = request.Get("threads").As<Napi::Number>().Int32Value();
-  }
-
+  auto load = std::make_unique<ModelLoad>(info[0].As<Napi::Object>());
   auto deferred = Napi::Promise::Deferred::New(env);
   Environment& environment = Environment::of(env);
   Threads* threads = threads_.get();
-  threads_->session.start(
-      [threads, library, source = std::move(source), plan, onGpu, options,
-       engineOptions](std::stop_token stop) -> std::unique_ptr<Model> {
-        if (onGpu) {
-          const auto tensorrt = tensorrt::Library::open(library);
-          threads->runtimeName = tensorrt->flavour() == tensorrt::Flavour::kRtx ? "tensorrt-rtx" : "tensorrt";
-          threads->runtimeVersion = tensorrt->version();
-          return tensorrt->loadEngine(plan, engineOptions, stop);
+  threads_->outputs = load->outputs();
+  LoadModel task = load->task();
+  load_ = std::move(load);
+  threads_->session.start(std::move(task), [this, threads, deferred, &environment](std::exception_ptr error) {
+    environment.post([this, threads, deferred, error](Napi::Env env) {
+      Unref();
+      const std::unique_ptr<ModelLoad> load = std::move(load_);
+      Environment& environment = Environment::of(env);
+      if (error) {
+        threads->closing = true;
+        threads->session.stop();  // its threads have ended
+        environment.remove(threads->shared_from_this());
+        if (isCancelled(error)) {
+          deferred.Resolve(env.Undefined());
+        } else {
+          deferred.Reject(environment.toJs(env, error));
         }
-        const std::shared_ptr<Runtime> runtime = ort::openRuntime(library);
-        threads->runtimeName = runtime->name();
-        threads->runtimeVersion = runtime->version();
-        return runtime->loadModel(source, options, stop);
-      },
-      [this, threads, deferred, &environment](std::exception_ptr error) {
-        environment.post([this, threads, deferred, error](Napi::Env env) {
-          Unref();
-          plan_.Reset();
-          Environment& environment = Environment::of(env);
-          if (error) {
-            threads->closing = true;
-            threads->session.stop();  // its threads have ended
-            environment.remove(threads->shared_from_this());
-            if (isCancelled(error)) {
-              deferred.Resolve(env.Undefined());
-            } else {
-              deferred.Reject(environment.toJs(env, error));
-            }
-            return;
-          }
-          const Model& model = threads->session.model();
-          Napi::Object runtime = Napi::Object::New(env);
-          runtime["name"] = threads->runtimeName;
-          runtime["version"] = threads->runtimeVersion;
-          Napi::Object result = Napi::Object::New(env);
-          result["inputs"] = toJs(env, model.inputs());
-          result["outputs"] = toJs(env, model.outputs());
-          result["runtime"] = runtime;
-          result["profiles"] = toJs(env, model.profiles());
-          if (auto pool = model.inputMemory()) threads->pool = std::move(pool);
-          deferred.Resolve(result);
-        });
-      });
+        return;
+      }
+      const Model& model = threads->session.model();
+      if (auto pool = model.inputMemory()) threads->pool = std::move(pool);
+      deferred.Resolve(load->toJs(env, model));
+    });
+  });
   // What the threads have posted already waits for this thread.
   threads_->started = true;
   environment.expect(env);

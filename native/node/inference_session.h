@@ -8,6 +8,7 @@
 
 #include "core/session.h"
 #include "node/environment.h"
+#include "node/model_load.h"
 #include "node/napi_setup.h"
 
 namespace node_tensorrt {
@@ -46,7 +47,7 @@ class InferenceSession : public Napi::ObjectWrap<InferenceSession> {
   Tensor readTensor(Napi::Env env, Napi::Value data, Napi::Value shape, DataType type);
 
   std::shared_ptr<Threads> threads_;
-  Napi::ObjectReference plan_;  // of a load in progress, whose thread reads the memory; nobody changes it
+  std::unique_ptr<ModelLoad> load_;                             // in progress
   std::unordered_map<uint32_t, std::shared_ptr<Run>> pending_;  // JavaScript thread only
 };
 

@@ -1,0 +1,38 @@
+// A sequence as bytes: what Sequence.save() gives and restoreSequence() takes back.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <functional>
+#include <memory>
+#include <span>
+#include <string>
+#include <vector>
+
+namespace node_tensorrt {
+
+// What a state belongs to: one that was saved elsewhere is refused.
+struct StateFormat {
+  std::string fingerprint;  // of model, precision and layout
+  size_t bytesPerToken;     // KvCache::bytesPerToken()
+};
+
+struct EncodedState {
+  std::shared_ptr<void> data;
+  size_t byteLength = 0;
+};
+
+// `writeCache` fills in `cached` x bytesPerToken bytes.
+EncodedState encodeState(const StateFormat& format, std::span<const int32_t> tokens, size_t cached,
+                         const std::function<void(std::byte*)>& writeCache);
+
+struct DecodedState {
+  std::vector<int32_t> tokens;
+  size_t cached;           // of them
+  const std::byte* cache;  // in the bytes that were decoded
+};
+
+// Of any bytes: what is not a whole and undamaged state of this format throws Error(ERR_STATE_MISMATCH).
+DecodedState decodeState(const StateFormat& format, std::span<const std::byte> bytes);
+
+}  // namespace node_tensorrt

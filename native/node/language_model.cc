@@ -1,0 +1,433 @@
+#include "node/language_model.h"
+
+#include <cstddef>
+#include <mutex>
+#include <string>
+#include <utility>
+
+#include "core/error.h"
+#include "node/host_buffer.h"
+
+namespace node_tensorrt {
+namespace {
+
+size_t toSize(Napi::Value value) {
+  return static_cast<size_t>(value.As<Napi::Number>().Int64Value());
+}
+
+std::string toText(Napi::Value utf8) {
+  const auto bytes = utf8.As<Napi::Uint8Array>();
+  return std::string(reinterpret_cast<const char*>(bytes.Data()), bytes.ByteLength());
+}
+
+template <class Element>
+std::span<const Element> elements(Napi::Value value) {
+  const auto array = value.As<Napi::TypedArrayOf<Element>>();
+  return {array.Data(), array.ElementLength()};
+}
+
+DecoderInputRole toRole(const std::string& name) {
+  if (name == "input_ids") return DecoderInputRole::kInputIds;
+  if (name == "position_ids") return DecoderInputRole::kPositionIds;
+  if (name == "attention_mask") return DecoderInputRole::kAttentionMask;
+  if (name == "past_lengths") return DecoderInputRole::kPastLengths;
+  if (name == "total_lengths") return DecoderInputRole::kTotalLengths;
+  if (name == "last_indices") return DecoderInputRole::kLastIndices;
+  if (name == "longest") return DecoderInputRole::kLongest;
+  throw Error("ERR_INVALID_ARG_VALUE", "There is no role '" + name + "' of a decoder's input.");
+}
+
+DecoderGraph toGraph(const Napi::Object& graph) {
+  DecoderGraph result;
+  result.inPlace = graph.Get("mode").As<Napi::String>().Utf8Value() == "in-place";
+  const auto inputs = graph.Get("inputs").As<Napi::Object>();
+  const Napi::Array names = inputs.GetPropertyNames();
+  for (uint32_t i = 0; i < names.Length(); ++i) {
+    const std::string name = names.Get(i).As<Napi::String>();
+    result.inputs.push_back({name, toRole(inputs.Get(name).As<Napi::String>())});
+  }
+  const auto caches = graph.Get("caches").As<Napi::Array>();
+  for (uint32_t i = 0; i < caches.Length(); ++i) {
+    const auto cache = caches.Get(i).As<Napi::Object>();
+    result.caches.push_back({cache.Get("input").As<Napi::String>(), cache.Get("output").As<Napi::String>(),
+                             toSize(cache.Get("kvHeads")), toSize(cache.Get("headDim"))});
+  }
+  result.logits = graph.Get("logits").As<Napi::String>();
+  if (const Napi::Value value = graph.Get("top"); value.IsObject()) {
+    const auto top = value.As<Napi::Object>();
+    result.top = {.logits = top.Get("logits").As<Napi::String>(),
+                  .tokens = top.Get("tokens").As<Napi::String>(),
+                  .logSumExp = top.Get("logSumExp").As<Napi::String>()};
+  }
+  return result;
+}
+
+DecodeLoopConfig toConfig(const Napi::Object& config) {
+  const auto pieces = config.Get("pieces").As<Napi::Object>();
+  const std::span bytes = elements<uint8_t>(pieces.Get("bytes"));
+  const std::span offsets = elements<uint32_t>(pieces.Get("offsets"));
+  DecodeLoopConfig result;
+  result.graph = toGraph(config.Get("graph").As<Napi::Object>());
+  result.rows = toSize(config.Get("rows"));
+  result.maxLength = toSize(config.Get("maxLength"));
+  result.chunkSize = toSize(config.Get("chunkSize"));
+  result.maxQueue = toSize(config.Get("maxQueue"));
+  result.prefixReuse = config.Get("prefixReuse").ToBoolean();
+  result.pieces = std::make_shared<TokenPieces>(std::vector<char>(bytes.begin(), bytes.end()),
+                                                std::vector<uint32_t>(offsets.begin(), offsets.end()),
+                                                config.Get("stripLeadingSpace").ToBoolean());
+  result.fingerprint = config.Get("fingerprint").As<Napi::String>();
+  return result;
+}
+
+GenerateOptions toOptions(const Napi::Object& options) {
+  const auto number = [&](const char* name) { return options.Get(name).As<Napi::Number>(); };
+  GenerateOptions result;
+  result.maxTokens = toSize(number("maxTokens"));
+  result.minTokens = toSize(number("minTokens"));
+  SamplingOptions& sampling = result.sampling;
+  sampling.temperature = number("temperature");
+  sampling.topK = number("topK");
+  sampling.topP = number("topP");
+  sampling.minP = number("minP");
+  sampling.repetitionPenalty = number("repetitionPenalty");
+  sampling.presencePenalty = number("presencePenalty");
+  sampling.frequencyPenalty = number("frequencyPenalty");
+  bool lossless = false;
+  sampling.seed = options.Get("seed").As<Napi::BigInt>().Uint64Value(&lossless);
+  const std::span biased = elements<int32_t>(options.Get("biasTokens"));
+  const std::span biases = elements<float>(options.Get("biases"));
+  for (size_t i = 0; i < biased.size(); ++i) sampling.logitBias.emplace_back(biased[i], biases[i]);
+  sampling.logprobs = number("logprobs");
+  const auto stop = options.Get("stop").As<Napi::Array>();
+  for (uint32_t i = 0; i < stop.Length(); ++i) result.stop.push_back(toText(stop.Get(i)));
+  const std::span stopTokens = elements<int32_t>(options.Get("stopTokens"));
+  result.stopTokens.assign(stopTokens.begin(), stopTokens.end());
+  result.cacheSalt = options.Get("cacheSalt").As<Napi::String>();
+  result.priority = number("priority");
+  result.stream = options.Get("stream").ToBoolean();
+  return result;
+}
+
+Napi::Object tokenToJs(Napi::Env env, const GeneratedToken& token, bool withLogprob) {
+  Napi::Object result = Napi::Object::New(env);
+  result["token"] = Napi::Number::New(env, token.sampled.token);
+  result["text"] = Napi::String::New(env, token.text);
+  if (!withLogprob) return result;
+  result["logprob"] = Napi::Number::New(env, token.sampled.logprob);
+  Napi::Array top = Napi::Array::New(env, token.sampled.top.size());
+  for (uint32_t i = 0; i < token.sampled.top.size(); ++i) {
+    Napi::Object entry = Napi::Object::New(env);
+    entry["token"] = Napi::Number::New(env, token.sampled.top[i].token);
+    entry["logprob"] = Napi::Number::New(env, token.sampled.top[i].logprob);
+    top[i] = entry;
+  }
+  result["top"] = top;
+  return result;
+}
+
+const char* toText(FinishReason reason) {
+  switch (reason) {
+    case FinishReason::kStop:
+      return "stop";
+    case FinishReason::kLength:
+      return "length";
+    case FinishReason::kCancelled:
+      return "cancelled";
+    case FinishReason::kFailed:
+      return "failed";
+  }
+  return "";
+}
+
+}  // namespace
+
+// What outlives the JavaScript object: it may be collected while the thread still frees the model.
+struct LanguageModel::Thread final : Stoppable, std::enable_shared_from_this<LanguageModel::Thread> {
+  Thread(DecodeLoopConfig config, DecodeLoop::Listener listener, Environment& environment)
+      : environment(environment), loop(std::move(config), std::move(listener)) {}
+  void stop() override { loop.stop(); }
+
+  Environment& environment;
+  std::mutex mutex;
+  std::vector<GenerationEvent> events;  // on their way to JavaScript
+  bool started = false;
+  bool closing = false;
+  DecodeLoop loop;  // the first to go
+};
+
+Napi::Function LanguageModel::define(Napi::Env env) {
+  return DefineClass(
+      env, "NativeLanguageModel",
+      {InstanceMethod<&LanguageModel::load>("load"),
+       InstanceMethod<&LanguageModel::stopLoading>("stopLoading"),
+       InstanceMethod<&LanguageModel::generate>("generate"), InstanceMethod<&LanguageModel::cancel>("cancel"),
+       InstanceMethod<&LanguageModel::createSequence>("createSequence"),
+       InstanceMethod<&LanguageModel::fork>("fork"), InstanceMethod<&LanguageModel::truncate>("truncate"),
+       InstanceMethod<&LanguageModel::sequenceTokens>("sequenceTokens"),
+       InstanceMethod<&LanguageModel::saveSequence>("saveSequence"),
+       InstanceMethod<&LanguageModel::restoreSequence>("restoreSequence"),
+       InstanceMethod<&LanguageModel::disposeSequence>("disposeSequence"),
+       InstanceMethod<&LanguageModel::clear>("clear"), InstanceMethod<&LanguageModel::stats>("stats"),
+       InstanceMethod<&LanguageModel::close>("close")});
+}
+
+LanguageModel::LanguageModel(const Napi::CallbackInfo& info) : ObjectWrap(info) {
+  guarded(info.Env(), [&] {
+    DecodeLoopConfig config = toConfig(info[0].As<Napi::Object>());
+    rows_ = config.rows;
+    Environment& environment = Environment::of(info.Env());
+    thread_ = std::make_shared<Thread>(
+        std::move(config), [this](std::vector<GenerationEvent> events) { post(std::move(events)); },
+        environment);
+    environment.add(thread_);
+    // A property, rather than a reference, which would keep alive whatever the function refers to: this too.
+    info.This().As<Napi::Object>()["onEvents"] = info[1];
+  });
+}
+
+void LanguageModel::Finalize(Napi::BasicEnv) {
+  // Nothing is pending: pending work holds a reference to this object. The thread frees the model by itself,
+  // and is joined when it says that it is done.
+  if (!thread_->started) thread_->environment.remove(thread_);
+  if (!thread_->started || thread_->closing) return;
+  thread_->loop.close([thread = thread_.get()](std::exception_ptr) {
+    thread->environment.notify([thread = thread->shared_from_this()](Napi::Env env) {
+      thread->loop.stop();
+      Environment::of(env).remove(thread);
+    });
+  });
+}
+
+Napi::Value LanguageModel::load(const Napi::CallbackInfo& info) {
+  return guarded(info.Env(), [&] { return startLoading(info); });
+}
+
+Napi::Value LanguageModel::startLoading(const Napi::CallbackInfo& info) {
+  Napi::Env env = info.Env();
+  auto load = std::make_unique<ModelLoad>(info[0].As<Napi::Object>());
+  auto deferred = Napi::Promise::Deferred::New(env);
+  Environment& environment = Environment::of(env);
+  LoadModel task = load->task();
+  load_ = std::move(load);
+  thread_->loop.start(std::move(task), [this, deferred, &environment](std::exception_ptr error) {
+    environment.post([this, deferred, error](Napi::Env env) {
+      Unref();
+      const std::unique_ptr<ModelLoad> load = std::move(load_);
+      if (!error) return deferred.Resolve(load->toJs(env, thread_->loop.model()));
+      Environment& environment = Environment::of(env);
+      thread_->closing = true;
+      thread_->loop.stop();  // its thread has ended
+      environment.remove(thread_);
+      if (isCancelled(error)) {
+        deferred.Resolve(env.Undefined());
+      } else {
+        deferred.Reject(environment.toJs(env, error));
+      }
+    });
+  });
+  // What the thread has posted already waits for this thread.
+  thread_->started = true;
+  environment.expect(env);
+  Ref();
+  return deferred.Promise();
+}
+
+void LanguageModel::stopLoading(const Napi::CallbackInfo&) {
+  thread_->loop.stopLoading();
+}
+
+void LanguageModel::generate(const Napi::CallbackInfo& info) {
+  Napi::Env env = info.Env();
+  guarded(env, [&] {
+    const uint32_t id = info[0].As<Napi::Number>();
+    GenerateOptions options = toOptions(info[3].As<Napi::Object>());
+    const bool withLogprobs = options.sampling.logprobs >= 0;
+    thread_->loop.generate(id, info[1].As<Napi::Number>(), elements<int32_t>(info[2]), std::move(options));
+    pending_.emplace(id, withLogprobs);
+    Environment::of(env).expect(env);
+    Ref();
+  });
+}
+
+void LanguageModel::cancel(const Napi::CallbackInfo& info) {
+  thread_->loop.cancel(info[0].As<Napi::Number>());
+}
+
+void LanguageModel::post(std::vector<GenerationEvent> events) {
+  {
+    std::lock_guard lock(thread_->mutex);
+    const bool woken = !thread_->events.empty();
+    thread_->events.insert(thread_->events.end(), std::make_move_iterator(events.begin()),
+                           std::make_move_iterator(events.end()));
+    if (woken) return;
+  }
+  thread_->environment.notify([this](Napi::Env env) { deliver(env); });
+}
+
+void LanguageModel::deliver(Napi::Env env) {
+  std::vector<GenerationEvent> events;
+  {
+    std::lock_guard lock(thread_->mutex);
+    events.swap(thread_->events);
+  }
+  const Napi::Object self = Value();
+  Napi::Array array = Napi::Array::New(env, events.size());
+  for (uint32_t i = 0; i < events.size(); ++i) {
+    array[i] = toJs(env, events[i]);
+    if (!events[i].end) continue;
+    pending_.erase(events[i].id);
+    Unref();
+    Environment::of(env).answer(env);
+  }
+  self.Get("onEvents").As<Napi::Function>().Call(self, {array});
+}
+
+Napi::Object LanguageModel::toJs(Napi::Env env, const GenerationEvent& event) {
+  Napi::Object result = Napi::Object::New(env);
+  result["id"] = Napi::Number::New(env, event.id);
+  const bool withLogprobs = pending_.at(event.id);
+  Napi::Array tokens = Napi::Array::New(env, event.tokens.size());
+  for (uint32_t i = 0; i < event.tokens.size(); ++i) {
+    tokens[i] = tokenToJs(env, event.tokens[i], withLogprobs);
+  }
+  result["tokens"] = tokens;
+  if (!event.end) return result;
+  const GenerationEnd& end = *event.end;
+  const auto numbers = [&](std::initializer_list<std::pair<const char*, double>> values) {
+    Napi::Object object = Napi::Object::New(env);
+    for (const auto& [name, value] : values) object[name] = Napi::Number::New(env, value);
+    return object;
+  };
+  result["finished"] = Napi::String::New(env, toText(end.reason));
+  result["text"] = Napi::String::New(env, end.text);
+  if (end.error) result["error"] = Environment::of(env).toJs(env, end.error);
+  result["usage"] = numbers({{"promptTokens", static_cast<double>(end.promptTokens)},
+                             {"cachedTokens", static_cast<double>(end.cachedTokens)},
+                             {"completionTokens", static_cast<double>(end.completionTokens)}});
+  result["timing"] =
+      numbers({{"queueMs", end.queueMs}, {"firstTokenMs", end.firstTokenMs}, {"totalMs", end.totalMs}});
+  return result;
+}
+
+Napi::Value LanguageModel::createSequence(const Napi::CallbackInfo& info) {
+  return guarded(info.Env(), [&] { return Napi::Number::New(info.Env(), thread_->loop.createSequence()); });
+}
+
+Napi::Value LanguageModel::promise(Napi::Env env, const std::function<void(Settle)>& begin) {
+  auto deferred = Napi::Promise::Deferred::New(env);
+  Environment& environment = Environment::of(env);
+  try {
+    begin([this, deferred, &environment](std::exception_ptr error, Result result) {
+      environment.post([this, deferred, error, result = std::move(result)](Napi::Env env) {
+        Unref();
+        if (error) {
+          deferred.Reject(Environment::of(env).toJs(env, error));
+        } else {
+          deferred.Resolve(result(env));
+        }
+      });
+    });
+  } catch (const Napi::Error&) {
+    throw;
+  } catch (...) {
+    deferred.Reject(environment.toJs(env, std::current_exception()));
+    return deferred.Promise();
+  }
+  environment.expect(env);
+  Ref();
+  return deferred.Promise();
+}
+
+Napi::Value LanguageModel::fork(const Napi::CallbackInfo& info) {
+  return promise(info.Env(), [&](Settle settle) {
+    const auto id = std::make_shared<uint32_t>();
+    *id = thread_->loop.fork(info[0].As<Napi::Number>(), [settle, id](std::exception_ptr error) {
+      settle(error, [id](Napi::Env env) { return Napi::Number::New(env, *id); });
+    });
+  });
+}
+
+void LanguageModel::truncate(const Napi::CallbackInfo& info) {
+  guarded(info.Env(), [&] { thread_->loop.truncate(info[0].As<Napi::Number>(), toSize(info[1])); });
+}
+
+Napi::Value LanguageModel::sequenceTokens(const Napi::CallbackInfo& info) {
+  return guarded(info.Env(), [&] {
+    const std::vector<int32_t> tokens = thread_->loop.sequenceTokens(info[0].As<Napi::Number>());
+    Napi::Int32Array result = Napi::Int32Array::New(info.Env(), tokens.size());
+    std::copy(tokens.begin(), tokens.end(), result.Data());
+    return result;
+  });
+}
+
+Napi::Value LanguageModel::saveSequence(const Napi::CallbackInfo& info) {
+  return promise(info.Env(), [&](Settle settle) {
+    thread_->loop.save(info[0].As<Napi::Number>(), [settle](EncodedState state, std::exception_ptr error) {
+      settle(error, [state](Napi::Env env) { return toArrayBuffer(env, state.data, state.byteLength); });
+    });
+  });
+}
+
+Napi::Value LanguageModel::restoreSequence(const Napi::CallbackInfo& info) {
+  return promise(info.Env(), [&](Settle settle) {
+    const auto bytes = std::as_bytes(elements<uint8_t>(info[0]));
+    const auto id = std::make_shared<uint32_t>();
+    *id = thread_->loop.restore({bytes.begin(), bytes.end()}, [settle, id](std::exception_ptr error) {
+      settle(error, [id](Napi::Env env) { return Napi::Number::New(env, *id); });
+    });
+  });
+}
+
+void LanguageModel::disposeSequence(const Napi::CallbackInfo& info) {
+  thread_->loop.disposeSequence(info[0].As<Napi::Number>());
+}
+
+void LanguageModel::clear(const Napi::CallbackInfo&) {
+  thread_->loop.clear();
+}
+
+Napi::Value LanguageModel::stats(const Napi::CallbackInfo& info) {
+  Napi::Env env = info.Env();
+  const DecodeLoopStats stats = thread_->loop.stats();
+  Napi::Object result = Napi::Object::New(env);
+  const auto set = [&](const char* name, auto value) {
+    result[name] = Napi::Number::New(env, static_cast<double>(value));
+  };
+  set("rows", rows_);
+  set("rowsUsed", stats.rowsUsed);
+  set("bytesReserved", stats.bytesReserved);
+  set("bytesUsed", stats.bytesUsed);
+  set("hits", stats.hits);
+  set("cachedTokens", stats.cachedTokens);
+  set("waiting", stats.waiting);
+  set("active", stats.active);
+  set("completed", stats.completed);
+  set("failed", stats.failed);
+  set("cancelled", stats.cancelled);
+  set("decodeSteps", stats.decodeSteps);
+  set("decodedRows", stats.decodedRows);
+  set("prefillSteps", stats.prefillSteps);
+  set("prefilledTokens", stats.prefilledTokens);
+  return result;
+}
+
+Napi::Value LanguageModel::close(const Napi::CallbackInfo& info) {
+  Napi::Env env = info.Env();
+  auto deferred = Napi::Promise::Deferred::New(env);
+  Environment& environment = Environment::of(env);
+  environment.expect(env);
+  Ref();
+  thread_->closing = true;
+  thread_->loop.close([this, deferred, &environment](std::exception_ptr) {
+    environment.post([this, deferred](Napi::Env env) {
+      Unref();
+      thread_->loop.stop();  // joins a thread that has ended
+      Environment::of(env).remove(thread_);
+      deferred.Resolve(env.Undefined());
+    });
+  });
+  return deferred.Promise();
+}
+
+}  // namespace node_tensorrt

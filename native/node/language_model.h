@@ -1,0 +1,64 @@
+// JavaScript class NativeLanguageModel: lib/language-model.ts validates and documents; this hands requests to
+// the model's decode loop and its events to JavaScript. Arguments are asserted, not explained.
+#pragma once
+
+#include <cstdint>
+#include <exception>
+#include <functional>
+#include <memory>
+#include <unordered_map>
+#include <vector>
+
+#include "core/decode_loop.h"
+#include "node/environment.h"
+#include "node/model_load.h"
+#include "node/napi_setup.h"
+
+namespace node_tensorrt {
+
+class LanguageModel : public Napi::ObjectWrap<LanguageModel> {
+ public:
+  static Napi::Function define(Napi::Env env);
+
+  // new NativeLanguageModel(config: NativeLanguageModelConfig, onEvents: (events) => void)
+  explicit LanguageModel(const Napi::CallbackInfo& info);
+  void Finalize(Napi::BasicEnv env) override;
+
+ private:
+  struct Thread;
+
+  // Of lib/native.ts' NativeLanguageModel.
+  Napi::Value load(const Napi::CallbackInfo& info);
+  void stopLoading(const Napi::CallbackInfo& info);
+  void generate(const Napi::CallbackInfo& info);
+  void cancel(const Napi::CallbackInfo& info);
+  Napi::Value createSequence(const Napi::CallbackInfo& info);
+  Napi::Value fork(const Napi::CallbackInfo& info);
+  void truncate(const Napi::CallbackInfo& info);
+  Napi::Value sequenceTokens(const Napi::CallbackInfo& info);
+  Napi::Value saveSequence(const Napi::CallbackInfo& info);
+  Napi::Value restoreSequence(const Napi::CallbackInfo& info);
+  void disposeSequence(const Napi::CallbackInfo& info);
+  void clear(const Napi::CallbackInfo& info);
+  Napi::Value stats(const Napi::CallbackInfo& info);
+  Napi::Value close(const Napi::CallbackInfo& info);
+
+  Napi::Value startLoading(const Napi::CallbackInfo& info);
+
+  // The loop's thread. Wakes JavaScript, where it has not been woken for earlier events already.
+  void post(std::vector<GenerationEvent> events);
+  void deliver(Napi::Env env);
+  Napi::Object toJs(Napi::Env env, const GenerationEvent& event);
+
+  // A promise that `begin` settles, on any thread, through what it is given.
+  using Result = std::function<Napi::Value(Napi::Env)>;
+  using Settle = std::function<void(std::exception_ptr error, Result result)>;
+  Napi::Value promise(Napi::Env env, const std::function<void(Settle)>& begin);
+
+  std::shared_ptr<Thread> thread_;
+  size_t rows_;
+  std::unique_ptr<ModelLoad> load_;             // in progress
+  std::unordered_map<uint32_t, bool> pending_;  // requests: does it want log-probabilities?
+};
+
+}  // namespace node_tensorrt

@@ -1,0 +1,41 @@
+// A NativeLoadRequest of lib/native.ts, being carried out: what both NativeSession and NativeLanguageModel
+// load their models with.
+#pragma once
+
+#include <memory>
+#include <string>
+
+#include "core/tensor.h"
+#include "node/napi_setup.h"
+#include "runtime/runtime.h"
+
+namespace node_tensorrt {
+
+// JavaScript thread, but for what task() gives.
+class ModelLoad {
+ public:
+  // Keeps a plan's memory, which the task reads; nobody changes it.
+  explicit ModelLoad(const Napi::Object& request);
+
+  // For the thread that loads. Call once.
+  LoadModel task();
+
+  // Where the outputs of a run are wanted.
+  Location outputs() const noexcept { return outputs_; }
+
+  // lib/native.ts' NativeLoadedModel, after the task has returned `model`.
+  Napi::Object toJs(Napi::Env env, const Model& model) const;
+
+ private:
+  struct RuntimeName {
+    std::string name;
+    std::string version;
+  };
+
+  LoadModel task_;
+  std::shared_ptr<RuntimeName> runtime_ = std::make_shared<RuntimeName>();  // the task fills it in
+  Location outputs_ = Location::kHost;
+  Napi::ObjectReference plan_;
+};
+
+}  // namespace node_tensorrt
