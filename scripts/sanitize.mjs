@@ -31,6 +31,7 @@ const options = {
 run('ctest', ['--test-dir', `build/${variant}`, '--output-on-failure'], {
   ...options,
   ...nativeLibraries(),
+  NODE_TENSORRT_TEST_FULL: '1',
 });
 
 const library = sanitizers === 'thread' ? 'libtsan.so' : 'libasan.so';

@@ -31,24 +31,24 @@ namespace node_tensorrt {
 
 // lib/native.ts' NativeLanguageModelConfig.
 struct DecodeLoopConfig {
-  DecoderGraph graph;
+  DecoderGraph graph = {};
   size_t rows = 16;
   size_t maxLength = 4096;  // tokens in a row
   size_t chunkSize = 512;   // tokens of prompts between two decode steps
   size_t maxQueue = 1024;   // requests that wait for a row
   bool prefixReuse = true;
-  std::shared_ptr<const TokenPieces> pieces;
-  std::string fingerprint;
+  std::shared_ptr<const TokenPieces> pieces = {};
+  std::string fingerprint = {};
 };
 
 // lib/native.ts' NativeGenerateOptions.
 struct GenerateOptions {
   size_t maxTokens = 256;  // 0: the prompt is only read
   size_t minTokens = 0;    // before which no stop token is drawn
-  SamplingOptions sampling;
-  std::vector<std::string> stop;
-  std::vector<int32_t> stopTokens;  // they end an answer, and are not in it
-  std::string cacheSalt;
+  SamplingOptions sampling = {};
+  std::vector<std::string> stop = {};
+  std::vector<int32_t> stopTokens = {};  // they end an answer, and are not in it
+  std::string cacheSalt = {};
   double priority = 0;
   bool stream = false;
 };

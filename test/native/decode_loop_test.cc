@@ -1,0 +1,617 @@
+// A DecodeLoop over the real ONNX Runtime (NODE_TENSORRT_ONNXRUNTIME names its library; without it: skipped)
+// and exporters' graphs: tokens are PyTorch's, which test/fixtures/decoders has.
+#include "core/decode_loop.h"
+
+#include <gtest/gtest.h>
+
+#include <cstdlib>
+#include <fstream>
+#include <future>
+#include <map>
+#include <random>
+#include <sstream>
+
+#include "core/error.h"
+#include "runtime/onnxruntime/onnxruntime.h"
+
+namespace node_tensorrt {
+namespace {
+
+using Tokens = std::vector<int32_t>;
+
+struct Case {
+  Tokens prompt;
+  Tokens greedy;
+};
+
+// The prompts and answers of an expected.json.
+std::vector<Case> cases(const std::string& weights) {
+  std::ifstream file(std::string(NODE_TENSORRT_FIXTURES) + "/decoders/" + weights + "/expected.json");
+  std::stringstream content;
+  content << file.rdbuf();
+  const std::string text = content.str();
+  const auto numbers = [&](size_t at) {
+    Tokens result;
+    for (std::istringstream list(text.substr(at, text.find(']', at) - at)); list;) {
+      int32_t number = 0;
+      if (list >> number) result.push_back(number);
+      list.ignore();
+    }
+    return result;
+  };
+  std::vector<Case> result;
+  for (size_t at = 0; (at = text.find("\"prompt\":[", at)) != std::string::npos; ++at) {
+    const size_t greedy = text.find("\"greedy\":[", at);
+    result.push_back({numbers(at + 10), numbers(greedy + 10)});
+  }
+  return result;
+}
+
+// Two layers, as all fixtures have.
+DecoderGraph twoLayers(bool inPlace, size_t kvHeads, size_t headDim,
+                       std::vector<DecoderGraph::Input> inputs) {
+  DecoderGraph graph = {
+      .inPlace = inPlace, .inputs = std::move(inputs), .caches = {}, .logits = "logits", .top = {}};
+  for (const char* layer : {"0", "1"}) {
+    for (const char* kind : {".key", ".value"}) {
+      graph.caches.push_back({std::string("past_key_values.").append(layer).append(kind),
+                              std::string("present.").append(layer).append(kind), kvHeads, headDim});
+    }
+  }
+  return graph;
+}
+
+struct Fixture {
+  const char* name;
+  const char* weights;
+  const char* model;
+  DecoderGraph graph;
+};
+
+const DecoderGraph::Input kIds = {"input_ids", DecoderInputRole::kInputIds};
+const DecoderGraph::Input kMask = {"attention_mask", DecoderInputRole::kAttentionMask};
+const DecoderGraph::Input kPositions = {"position_ids", DecoderInputRole::kPositionIds};
+
+const Fixture kInPlace = {"LlamaInPlace", "llama", "llama/genai", twoLayers(true, 2, 16, {kIds, kMask})};
+const Fixture kCopying = {"LlamaCopying", "llama", "llama/optimum",
+                          twoLayers(false, 2, 16, {kIds, kMask, kPositions})};
+
+struct Answer {
+  Tokens tokens;
+  std::vector<float> gaps;  // with two log-probabilities each
+  std::string text;
+  GenerationEnd end;
+  size_t events = 0;
+};
+
+// A loop, and what its requests came to.
+class Generator {
+ public:
+  Generator(const Fixture& fixture, DecodeLoopConfig config = {}) {
+    config.graph = fixture.graph;
+    if (config.maxLength == DecodeLoopConfig().maxLength) config.maxLength = 512;
+    config.fingerprint = fixture.weights;
+    // Token i is a letter of its own, or none.
+    std::vector<char> letters;
+    std::vector<uint32_t> offsets = {0};
+    for (int i = 0; i < 320; ++i) {
+      letters.push_back(static_cast<char>('a' + i % 26));
+      offsets.push_back(static_cast<uint32_t>(letters.size()));
+    }
+    config.pieces = std::make_shared<TokenPieces>(letters, offsets, false);
+    loop_ = std::make_unique<DecodeLoop>(
+        std::move(config), [this](std::vector<GenerationEvent> events) { hear(std::move(events)); });
+    std::promise<void> loaded;
+    const std::string model =
+        std::string(NODE_TENSORRT_FIXTURES) + "/decoders/" + fixture.model + "/model.onnx";
+    loop_->start(
+        [model](std::stop_token stop) {
+          return ort::openRuntime(std::getenv("NODE_TENSORRT_ONNXRUNTIME"))
+              ->loadModel(model, {.threads = 1}, stop);
+        },
+        [&](std::exception_ptr error) { error ? loaded.set_exception(error) : loaded.set_value(); });
+    loaded.get_future().get();
+  }
+
+  DecodeLoop* operator->() { return loop_.get(); }
+
+  // The answer's id and, later, the answer.
+  std::pair<uint32_t, std::future<Answer>> start(const Tokens& tokens, GenerateOptions options,
+                                                 uint32_t sequence = 0) {
+    std::future<Answer> future;
+    uint32_t id = 0;
+    {
+      std::lock_guard lock(mutex_);
+      id = ++lastId_;
+      future = pending_[id].promise.get_future();
+    }
+    // No token ends an answer: PyTorch's were computed without the end of sequence.
+    options.sampling.logitBias.emplace_back(2, -INFINITY);
+    try {
+      loop_->generate(id, sequence, tokens, std::move(options));
+    } catch (...) {
+      std::lock_guard lock(mutex_);
+      pending_.erase(id);
+      throw;
+    }
+    return {id, std::move(future)};
+  }
+
+  Answer generate(const Tokens& tokens, size_t maxTokens, uint32_t sequence = 0) {
+    return start(tokens, {.maxTokens = maxTokens}, sequence).second.get();
+  }
+
+  uint32_t fork(uint32_t sequence) {
+    std::promise<void> done;
+    const uint32_t id = loop_->fork(sequence, settle(done));
+    done.get_future().get();
+    return id;
+  }
+
+  std::vector<std::byte> save(uint32_t sequence) {
+    std::promise<std::vector<std::byte>> saved;
+    loop_->save(sequence, [&](EncodedState state, std::exception_ptr error) {
+      if (error) return saved.set_exception(error);
+      const auto* begin = static_cast<const std::byte*>(state.data.get());
+      saved.set_value({begin, begin + state.byteLength});
+    });
+    return saved.get_future().get();
+  }
+
+  uint32_t restore(std::vector<std::byte> state) {
+    std::promise<void> done;
+    const uint32_t id = loop_->restore(std::move(state), settle(done));
+    done.get_future().get();
+    return id;
+  }
+
+ private:
+  struct Pending {
+    Answer answer;
+    std::promise<Answer> promise;
+  };
+
+  static DecodeLoop::Completion settle(std::promise<void>& done) {
+    return [&done](std::exception_ptr error) { error ? done.set_exception(error) : done.set_value(); };
+  }
+
+  void hear(std::vector<GenerationEvent> events) {
+    std::lock_guard lock(mutex_);
+    for (GenerationEvent& event : events) {
+      const auto pending = pending_.find(event.id);
+      Answer& answer = pending->second.answer;
+      ++answer.events;
+      for (const GeneratedToken& token : event.tokens) {
+        answer.tokens.push_back(token.sampled.token);
+        answer.text += token.text;
+        const auto& top = token.sampled.top;
+        if (top.size() == 2) answer.gaps.push_back(top[0].logprob - top[1].logprob);
+      }
+      if (!event.end) continue;
+      answer.text += event.end->text;
+      answer.end = std::move(*event.end);
+      pending->second.promise.set_value(std::move(answer));
+      pending_.erase(pending);
+    }
+  }
+
+  std::mutex mutex_;
+  uint32_t lastId_ = 0;
+  std::map<uint32_t, Pending> pending_;
+  std::unique_ptr<DecodeLoop> loop_;  // the first to go
+};
+
+// The code of what `body` throws; '' where it throws nothing.
+template <class Body>
+std::string refusal(Body body) {
+  try {
+    body();
+    return "";
+  } catch (const Error& error) {
+    return error.code();
+  }
+}
+
+Tokens joined(Tokens a, std::span<const int32_t> b) {
+  a.insert(a.end(), b.begin(), b.end());
+  return a;
+}
+
+class DecodeLoopTest : public testing::TestWithParam<Fixture> {
+ protected:
+  void SetUp() override {
+    if (std::getenv("NODE_TENSORRT_ONNXRUNTIME") == nullptr) {
+      GTEST_SKIP() << "NODE_TENSORRT_ONNXRUNTIME names no library";
+    }
+  }
+  const std::vector<Case> cases_ = cases("llama");
+};
+
+TEST_P(DecodeLoopTest, GivesPyTorchsTokensAloneAndTogether) {
+  for (const size_t chunk : {size_t{512}, size_t{16}}) {
+    Generator model(GetParam(), {.rows = 4, .chunkSize = chunk});
+    ASSERT_EQ(cases_.size(), 5u);
+    for (const Case& each : cases_) {
+      const Answer answer = model.generate(each.prompt, 40);
+      EXPECT_EQ(answer.tokens, each.greedy);
+      EXPECT_EQ(answer.end.reason, FinishReason::kLength);
+      EXPECT_EQ(answer.end.promptTokens, each.prompt.size());
+      EXPECT_EQ(answer.end.completionTokens, 40u);
+    }
+    model->clear();
+    std::vector<std::pair<const Case*, std::future<Answer>>> answers;
+    for (int i = 0; i < 3; ++i) {
+      for (const Case& each : cases_) {
+        answers.emplace_back(&each, model.start(each.prompt, {.maxTokens = 40, .stream = i == 1}).second);
+      }
+    }
+    for (auto& [each, future] : answers) EXPECT_EQ(future.get().tokens, each->greedy);
+    const DecodeLoopStats stats = model->stats();
+    EXPECT_EQ(stats.completed, 20u);
+    EXPECT_EQ(stats.rowsUsed, 0u);
+    EXPECT_EQ(stats.active + stats.waiting, 0u);
+  }
+}
+
+TEST_P(DecodeLoopTest, ReusesWhatPromptsHaveInCommon) {
+  Generator model(GetParam(), {.rows = 4});
+  const Case& each = cases_[4];
+  EXPECT_EQ(model.generate(each.prompt, 40).end.cachedTokens, 0u);
+  // All but its last token.
+  Answer again = model.generate(each.prompt, 40);
+  EXPECT_EQ(again.tokens, each.greedy);
+  EXPECT_EQ(again.end.cachedTokens, each.prompt.size() - 1);
+  // The next turn: the answer, but for its last token, is there too.
+  const Tokens next = joined(joined(each.prompt, each.greedy), cases_[1].prompt);
+  const Answer turn = model.generate(next, 10);
+  EXPECT_EQ(turn.end.cachedTokens, each.prompt.size() + 39);
+  const Answer salted = model.start(next, {.maxTokens = 10, .cacheSalt = "another"}).second.get();
+  EXPECT_EQ(salted.end.cachedTokens, 0u);
+  EXPECT_EQ(salted.tokens, turn.tokens);
+  model->clear();
+  EXPECT_EQ(model.generate(next, 10).end.cachedTokens, 0u);
+
+  Generator forgetful(GetParam(), {.rows = 4, .prefixReuse = false});
+  forgetful.generate(each.prompt, 5);
+  EXPECT_EQ(forgetful.generate(each.prompt, 5).end.cachedTokens, 0u);
+}
+
+TEST_P(DecodeLoopTest, SequencesGoOnForkAndAreCutAnywhere) {
+  Generator model(GetParam(), {.rows = 4});
+  const Case& each = cases_[2];
+  const uint32_t sequence = model->createSequence();
+  const Answer appended = model.generate(each.prompt, 0, sequence);
+  EXPECT_EQ(appended.tokens, Tokens());
+  const uint32_t fork = model.fork(sequence);
+  EXPECT_EQ(model.generate({}, 40, sequence).tokens, each.greedy);
+  EXPECT_EQ(model->sequenceTokens(sequence), joined(each.prompt, each.greedy));
+  EXPECT_EQ(model.generate({}, 15, fork).tokens, Tokens(each.greedy.begin(), each.greedy.begin() + 15));
+  EXPECT_EQ(model.generate({}, 25, fork).tokens, Tokens(each.greedy.begin() + 15, each.greedy.end()));
+  model->truncate(sequence, each.prompt.size() + 20);
+  const Answer rest = model.generate({}, 20, sequence);
+  EXPECT_EQ(rest.tokens, Tokens(each.greedy.begin() + 20, each.greedy.end()));
+  EXPECT_EQ(rest.end.cachedTokens, each.prompt.size() + 19);
+  EXPECT_EQ(refusal([&] { model->truncate(sequence, 1000); }), "ERR_INVALID_ARG_VALUE");
+  model->truncate(sequence, 0);
+  EXPECT_EQ(refusal([&] { model.generate({}, 1, sequence); }), "ERR_INVALID_ARG_VALUE");
+  EXPECT_EQ(model.generate(each.prompt, 40, sequence).tokens, each.greedy);
+}
+
+TEST_P(DecodeLoopTest, SequencesAreSavedAndRestoredElsewhere) {
+  Generator model(GetParam(), {.rows = 2});
+  const Case& each = cases_[3];
+  const uint32_t sequence = model->createSequence();
+  model.generate(each.prompt, 10, sequence);
+  const std::vector<std::byte> state = model.save(sequence);
+  const Tokens rest(each.greedy.begin() + 10, each.greedy.end());
+  for (const Fixture& fixture : {kInPlace, kCopying}) {
+    Generator other(fixture, {.rows = 1});
+    const uint32_t restored = other.restore(state);
+    EXPECT_EQ(refusal([&] { other.restore(state); }), "ERR_CACHE_FULL");
+    EXPECT_EQ(other->sequenceTokens(restored).size(), each.prompt.size() + 10);
+    EXPECT_EQ(other.generate({}, 30, restored).tokens, rest);
+  }
+  std::vector<std::byte> damaged = state;
+  damaged[damaged.size() / 2] ^= std::byte{1};
+  EXPECT_EQ(refusal([&] { model.restore(damaged); }), "ERR_STATE_MISMATCH");
+  EXPECT_EQ(model->stats().rowsUsed, 1u);
+  const uint32_t again = model.restore(state);
+  EXPECT_EQ(model.generate({}, 30, again).tokens, rest);
+}
+
+TEST_P(DecodeLoopTest, EndsAtStopTokensStopStringsAndLimits) {
+  Generator model(GetParam(), {.rows = 2, .maxLength = 60});
+  const Case& each = cases_[2];  // 33 tokens
+  const auto end = [&](GenerateOptions options) {
+    return model.start(each.prompt, std::move(options)).second.get();
+  };
+  const auto firstOf = [&](size_t index) {  // where this answer's token first comes
+    return static_cast<size_t>(std::find(each.greedy.begin(), each.greedy.end(), each.greedy[index]) -
+                               each.greedy.begin());
+  };
+
+  const size_t stopAt = firstOf(12);
+  const Answer token = end({.stopTokens = {each.greedy[12]}});
+  EXPECT_EQ(token.end.reason, FinishReason::kStop);
+  EXPECT_EQ(token.tokens, Tokens(each.greedy.begin(), each.greedy.begin() + stopAt));
+  const Answer later = end({.maxTokens = 20, .minTokens = stopAt + 1, .stopTokens = {each.greedy[12]}});
+  EXPECT_GT(later.tokens.size(), stopAt);
+  EXPECT_NE(later.tokens[stopAt], each.greedy[12]);
+
+  std::string text;
+  for (const int32_t each : each.greedy) text += static_cast<char>('a' + each % 26);
+  const std::string stop = text.substr(9, 3);
+  const Answer string = end({.stop = {stop}});
+  EXPECT_EQ(string.end.reason, FinishReason::kStop);
+  EXPECT_EQ(string.text, text.substr(0, text.find(stop)));
+  EXPECT_EQ(string.tokens.size(), text.find(stop) + 3);
+
+  const Answer full = end({.maxTokens = 1000});
+  EXPECT_EQ(full.end.reason, FinishReason::kLength);
+  EXPECT_EQ(full.tokens, Tokens(each.greedy.begin(), each.greedy.begin() + 27));
+  EXPECT_EQ(refusal([&] { model.generate(cases_[4].prompt, 1); }), "ERR_INVALID_ARG_VALUE");
+  const Answer none = model.generate(Tokens(cases_[4].prompt.begin(), cases_[4].prompt.begin() + 60), 5);
+  EXPECT_EQ(none.end.reason, FinishReason::kLength);
+  EXPECT_EQ(none.tokens, Tokens());
+  EXPECT_EQ(refusal([&] { model.generate({320}, 1); }), "ERR_INVALID_ARG_VALUE");
+  EXPECT_EQ(refusal([&] { model.generate({-1}, 1); }), "ERR_INVALID_ARG_VALUE");
+  EXPECT_EQ(refusal([&] { model.generate({}, 1); }), "ERR_INVALID_ARG_VALUE");
+}
+
+TEST_P(DecodeLoopTest, RefusesWhatHasNoRow) {
+  Generator model(GetParam(), {.rows = 2, .maxQueue = 1});
+  const uint32_t sequence = model->createSequence();
+  auto running = model.start(cases_[0].prompt, {.maxTokens = 300});
+  EXPECT_EQ(refusal([&] { model->createSequence(); }), "ERR_CACHE_FULL");
+  EXPECT_EQ(refusal([&] { model.fork(sequence); }), "ERR_CACHE_FULL");
+  auto waiting = model.start(cases_[1].prompt, {.maxTokens = 40});
+  EXPECT_EQ(refusal([&] { model.generate(cases_[1].prompt, 1); }), "ERR_QUEUE_FULL");
+  // A sequence has its row.
+  EXPECT_EQ(model.generate(cases_[2].prompt, 40, sequence).tokens, cases_[2].greedy);
+  model->cancel(running.first);
+  const Answer cancelled = running.second.get();
+  EXPECT_EQ(cancelled.end.reason, FinishReason::kCancelled);
+  EXPECT_EQ(waiting.second.get().tokens, cases_[1].greedy);
+  const uint32_t other = model->createSequence();
+  EXPECT_EQ(refusal([&] { model.generate(cases_[0].prompt, 1); }), "ERR_CACHE_FULL");
+  model->disposeSequence(other);
+  model->disposeSequence(sequence);
+  EXPECT_EQ(model.generate(cases_[0].prompt, 40).tokens, cases_[0].greedy);
+  EXPECT_EQ(refusal([&] { model->truncate(sequence, 0); }), "ERR_DISPOSED");
+}
+
+TEST_P(DecodeLoopTest, AnAbandonedAppendLeavesASequenceAsItWas) {
+  Generator model(GetParam(), {.rows = 3, .chunkSize = 16});
+  const uint32_t sequence = model->createSequence();
+  model.generate(cases_[2].prompt, 0, sequence);
+  auto appending = model.start(cases_[4].prompt, {.maxTokens = 0}, sequence);
+  model->cancel(appending.first);
+  if (appending.second.get().end.reason == FinishReason::kCancelled) {
+    EXPECT_EQ(model->sequenceTokens(sequence), cases_[2].prompt);
+  } else {
+    model->truncate(sequence, cases_[2].prompt.size());
+  }
+  EXPECT_EQ(model.generate({}, 40, sequence).tokens, cases_[2].greedy);
+}
+
+TEST_P(DecodeLoopTest, MemoryComesBack) {
+  Generator model(GetParam(), {.rows = 4});
+  const uint32_t sequence = model->createSequence();
+  model.generate(cases_[4].prompt, 40, sequence);
+  model.generate(cases_[3].prompt, 40);
+  model->disposeSequence(sequence);
+  model->clear();
+  const auto deadline = std::chrono::steady_clock::now() + std::chrono::seconds(20);
+  while (model->stats().bytesUsed > 0 && std::chrono::steady_clock::now() < deadline)
+    std::this_thread::yield();
+  EXPECT_EQ(model->stats().bytesUsed, 0u);
+}
+
+TEST_P(DecodeLoopTest, CloseFinishesWhatWasAccepted) {
+  Generator model(GetParam(), {.rows = 2});
+  std::vector<std::future<Answer>> answers;
+  for (int i = 0; i < 5; ++i) answers.push_back(model.start(cases_[1].prompt, {.maxTokens = 40}).second);
+  std::promise<void> closed;
+  model->close([&](std::exception_ptr) { closed.set_value(); });
+  EXPECT_EQ(refusal([&] { model.generate({1}, 1); }), "ERR_DISPOSED");
+  closed.get_future().get();
+  for (auto& answer : answers) EXPECT_EQ(answer.get().tokens, cases_[1].greedy);
+}
+
+// Arrivals, cancellations, forks, truncations and the rest in any order: each answer is what the same tokens
+// give alone. Steps whose two best logits lie within 1e-3 are excused: which one wins depends on how a matrix
+// product is split.
+TEST_P(DecodeLoopTest, AnyOrderGivesTheAnswersOfRunningAlone) {
+  const bool isFull =
+      std::getenv("NODE_TENSORRT_TEST_FULL") != nullptr && *std::getenv("NODE_TENSORRT_TEST_FULL");
+  const int operations = isFull ? 10'000 : 800;
+  std::mt19937 random(11);
+  const auto below = [&](size_t limit) { return static_cast<size_t>(random() % limit); };
+
+  Generator alone(GetParam(), {.rows = 1, .prefixReuse = false});
+  std::map<Tokens, Answer> reference;
+  const auto expected = [&](const Tokens& tokens) -> const Answer& {
+    const auto entry = reference.find(tokens);
+    if (entry != reference.end()) return entry->second;
+    SamplingOptions sampling;
+    sampling.logprobs = 2;
+    return reference[tokens] = alone.start(tokens, {.maxTokens = 16, .sampling = sampling}).second.get();
+  };
+
+  struct Running {
+    uint32_t id;
+    uint32_t sequence;  // 0: none
+    Tokens tokens;      // what the answer follows
+    std::future<Answer> answer;
+    bool cancelled;
+  };
+  Generator model(GetParam(), {.rows = 5, .chunkSize = 24, .maxQueue = 40});
+  std::vector<Running> running;
+  std::map<uint32_t, Tokens> sequences;
+  size_t compared = 0;
+  size_t reused = 0;
+
+  const auto check = [&](size_t index) {
+    Running run = std::move(running[index]);
+    running.erase(running.begin() + index);
+    const Answer answer = run.answer.get();
+    ASSERT_TRUE(answer.end.reason == FinishReason::kLength ||
+                (run.cancelled && answer.end.reason == FinishReason::kCancelled));
+    const Answer& truth = expected(run.tokens);
+    for (size_t i = 0; i < answer.tokens.size(); ++i) {
+      if (answer.tokens[i] == truth.tokens[i]) {
+        ++compared;
+      } else {
+        ASSERT_LT(truth.gaps[i], 1e-3) << "token " << i << " of an answer to " << run.tokens.size();
+        break;
+      }
+    }
+    reused += answer.end.cachedTokens;
+    const auto sequence = sequences.find(run.sequence);
+    if (sequence != sequences.end()) sequence->second = model->sequenceTokens(run.sequence);
+  };
+  const auto isBusy = [&](uint32_t sequence) {
+    return std::any_of(running.begin(), running.end(),
+                       [&](const Running& run) { return run.sequence == sequence; });
+  };
+  const auto anySequence = [&]() -> uint32_t {
+    if (sequences.empty()) return 0;
+    return std::next(sequences.begin(), below(sequences.size()))->first;
+  };
+  // Prompts that begin alike.
+  const auto anyPrompt = [&] {
+    const Case& each = cases_[below(cases_.size())];
+    const Tokens whole = joined(each.prompt, each.greedy);
+    Tokens prompt(whole.begin(), whole.begin() + 1 + below(whole.size()));
+    if (below(3) == 0) prompt.back() = 3 + below(300);
+    return prompt;
+  };
+
+  for (int i = 0; i < operations; ++i) {
+    if (HasFatalFailure()) return;
+    const size_t operation = below(16);
+    const uint32_t sequence = anySequence();
+    const bool isIdle = sequence != 0 && !isBusy(sequence);
+    if (running.size() > 12 || (operation == 0 && !running.empty())) {
+      check(below(running.size()));
+    } else if (operation < 6) {
+      const Tokens prompt = anyPrompt();
+      GenerateOptions options = {
+          .maxTokens = 1 + below(16), .cacheSalt = below(4) == 0 ? "x" : "", .stream = below(2) == 0};
+      options.priority = static_cast<double>(below(3));
+      if (sequences.size() == 5) {
+        EXPECT_EQ(refusal([&] { model.start(prompt, options); }), "ERR_CACHE_FULL");
+        continue;
+      }
+      auto [id, answer] = model.start(prompt, std::move(options));
+      running.push_back({id, 0, prompt, std::move(answer), false});
+    } else if (operation < 8 && isIdle) {
+      Tokens& tokens = sequences[sequence];
+      Tokens more;
+      if (tokens.empty() || below(2) == 0) more = anyPrompt();
+      if (tokens.size() + more.size() > 480) continue;
+      tokens = joined(tokens, more);
+      auto [id, answer] = model.start(more, {.maxTokens = below(17)}, sequence);
+      running.push_back({id, sequence, tokens, std::move(answer), false});
+    } else if (operation == 8 && !running.empty()) {
+      Running& run = running[below(running.size())];
+      model->cancel(run.id);
+      run.cancelled = true;
+    } else if (operation == 9) {
+      if (refusal([&] { sequences[model->createSequence()]; }) != "") continue;
+    } else if (operation == 10 && isIdle) {
+      const Tokens tokens = sequences[sequence];
+      uint32_t fork = 0;
+      if (refusal([&] { fork = model.fork(sequence); }) == "") {
+        EXPECT_EQ(model->sequenceTokens(fork), tokens);
+        sequences[fork] = tokens;
+      }
+    } else if (operation == 11 && isIdle) {
+      Tokens& tokens = sequences[sequence];
+      tokens.resize(below(tokens.size() + 1));
+      model->truncate(sequence, tokens.size());
+    } else if (operation == 12 && isIdle) {
+      const Tokens tokens = sequences[sequence];
+      const std::vector<std::byte> state = model.save(sequence);
+      uint32_t restored = 0;
+      if (refusal([&] { restored = model.restore(state); }) == "") sequences[restored] = tokens;
+    } else if (operation == 13 && sequence != 0) {
+      model->disposeSequence(sequence);
+      sequences.erase(sequence);
+      for (Running& run : running) {
+        if (run.sequence == sequence) run.cancelled = true;
+      }
+    } else if (operation == 14 && below(20) == 0) {
+      model->clear();
+    } else if (operation == 15 && sequence != 0 && isIdle) {
+      EXPECT_EQ(model->sequenceTokens(sequence), sequences[sequence]);
+    }
+  }
+  while (!running.empty() && !HasFatalFailure()) check(running.size() - 1);
+  EXPECT_GT(compared, static_cast<size_t>(operations));
+  EXPECT_GT(reused, static_cast<size_t>(operations));
+  for (const auto& [sequence, tokens] : sequences) model->disposeSequence(sequence);
+  const DecodeLoopStats stats = model->stats();
+  EXPECT_EQ(stats.rowsUsed + stats.active + stats.waiting, 0u);
+  EXPECT_EQ(stats.failed, 0u);
+}
+
+INSTANTIATE_TEST_SUITE_P(Modes, DecodeLoopTest, testing::Values(kInPlace, kCopying),
+                         [](const auto& info) { return info.param.name; });
+
+class DecodeLoopLifeTest : public testing::Test {
+ protected:
+  void SetUp() override {
+    if (std::getenv("NODE_TENSORRT_ONNXRUNTIME") == nullptr) {
+      GTEST_SKIP() << "NODE_TENSORRT_ONNXRUNTIME names no library";
+    }
+  }
+};
+
+TEST_F(DecodeLoopLifeTest, StopsAtAnyMoment) {
+  const std::vector<Case> each = cases("llama");
+  for (int i = 0; i < 20; ++i) {
+    std::vector<std::future<Answer>> answers;
+    Generator model(kInPlace, {.rows = 3});
+    const uint32_t sequence = model->createSequence();
+    for (int j = 0; j < 6; ++j) answers.push_back(model.start(each[4].prompt, {.maxTokens = 200}).second);
+    answers.push_back(model.start(each[3].prompt, {.maxTokens = 200, .stream = true}, sequence).second);
+    std::this_thread::sleep_for(std::chrono::milliseconds(i));
+    model->stop();
+    EXPECT_EQ(refusal([&] { model.generate({1}, 1); }), "ERR_DISPOSED");
+    EXPECT_EQ(refusal([&] { model->sequenceTokens(sequence); }), "ERR_DISPOSED");
+  }
+}
+
+TEST_F(DecodeLoopLifeTest, RefusesAGraphThatIsNotAsDescribed) {
+  Fixture wrong = kInPlace;
+  wrong.graph.logits = "scores";
+  EXPECT_EQ(refusal([&] { Generator model(wrong); }), "ERR_MODEL_UNSUPPORTED");
+  wrong = kInPlace;
+  wrong.graph.inputs.pop_back();
+  EXPECT_EQ(refusal([&] { Generator model(wrong); }), "ERR_MODEL_UNSUPPORTED");
+  wrong = kInPlace;
+  wrong.model = "llama/nothing";
+  EXPECT_EQ(refusal([&] { Generator model(wrong); }), "ERR_MODEL_NOT_FOUND");
+}
+
+// A long prompt that comes while others are being answered does not stop them: between its chunks they go on.
+TEST_F(DecodeLoopLifeTest, LongPromptsEnterBetweenSteps) {
+  const std::vector<Case> each = cases("llama");
+  Generator model(kInPlace, {.rows = 4, .chunkSize = 16});
+  auto [id, streaming] = model.start(each[0].prompt, {.maxTokens = 400, .stream = true});
+  while (model->stats().decodeSteps < 5) std::this_thread::yield();
+  const DecodeLoopStats before = model->stats();
+  const Answer answer = model.generate(each[4].prompt, 1);
+  const DecodeLoopStats after = model->stats();
+  EXPECT_EQ(after.prefillSteps - before.prefillSteps, (200 + 15) / 16u);
+  EXPECT_GE(after.decodeSteps - before.decodeSteps, (200 + 15) / 16u - 1);
+  EXPECT_EQ(answer.tokens[0], each[4].greedy[0]);
+  model->cancel(id);
+  const Answer cancelled = streaming.get();
+  EXPECT_EQ(cancelled.end.reason, FinishReason::kCancelled);
+  EXPECT_EQ(cancelled.events, cancelled.tokens.size() + 1);
+}
+
+}  // namespace
+}  // namespace node_tensorrt
