@@ -13,9 +13,9 @@ export async function expectAnswers(
   session: InferenceSession,
   graph: DecoderGraph,
   { suppressed, cases }: DecoderAnswers,
-  { chunk = 48, tolerance = 1e-4, capacity = 256, gap = 1e-4 } = {},
+  { chunk = 48, tolerance = 1e-4, capacity = 256, gap = 1e-4, empty = Number.NaN } = {},
 ): Promise<number> {
-  const decoder = new InPlaceDecoder(session, graph, cases.length, capacity);
+  const decoder = new InPlaceDecoder(session, graph, cases.length, { capacity, empty });
   let worst = 0;
   const compare = (logits: Float32Array, expected: readonly number[]) => {
     const difference = expected.reduce(
@@ -62,14 +62,19 @@ function best(logits: Float32Array, suppressed: readonly number[]): number {
 class InPlaceDecoder {
   readonly #session: InferenceSession;
   readonly #graph: DecoderGraph;
-  /** Of all rows, by input. What no step has written is not a number, so that reading it shows. */
+  /** Of all rows, by input. What no step has written is `empty`: not a number shows that it is read. */
   readonly #caches: Map<
     string,
     { dims: number[]; type: 'float32' | 'float16'; data: Float32Array | Uint16Array }
   >;
   readonly #lengths: number[];
 
-  constructor(session: InferenceSession, graph: DecoderGraph, rows: number, capacity: number) {
+  constructor(
+    session: InferenceSession,
+    graph: DecoderGraph,
+    rows: number,
+    { capacity, empty }: { capacity: number; empty: number },
+  ) {
     this.#session = session;
     this.#graph = graph;
     this.#lengths = new Array<number>(rows).fill(0);
@@ -84,7 +89,9 @@ class InPlaceDecoder {
         ];
         const size = dims.reduce((product, dim) => product * dim, 1);
         const data =
-          type === 'float32' ? new Float32Array(size).fill(Number.NaN) : new Uint16Array(size).fill(0x7e00);
+          type === 'float32'
+            ? new Float32Array(size).fill(empty)
+            : new Uint16Array(size).fill(empty === 0 ? 0 : 0x7e00);
         return [input, { dims, type: type as 'float32' | 'float16', data }];
       }),
     );

@@ -605,6 +605,8 @@ class Caster {
         const isBoth = operator === 'Cast' && this.#typeOf(node) === this.#type.onnx;
         if (name && !isBoth) makers.set(name, isTypedOutput(operator, i) ? vertex : high);
       });
+      // A cast that the model has is one that it need not have where its input is in 16 bits already.
+      if (operator === 'Cast' && castType(node) === this.#type.onnx) read(node.input[0]!, low);
       if (kind === 'typeless') return;
       node.input.forEach((name, i) => {
         if (name) read(name, inputs.includes(i) ? vertex : high);

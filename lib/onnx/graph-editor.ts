@@ -12,11 +12,8 @@ import type { AttributeProto, ModelProto, NodeProto, TensorProto, ValueInfoProto
 import { operatorName } from './operators.js';
 import { captured, collectNames } from './traverse.js';
 
-/** The format's version that knows 4-bit integers (onnx.proto). Later ones only add what no graph here uses. */
-const irVersion10 = 10;
-
 /**
- * Rewrites a model's graph: nodes are added wherever, and removed by taking over their outputs' names or their readers.
+ * Rewrites a model's graph: nodes are added wherever, and removed by taking over their outputs' names.
  * What no output needs any more is gone in the end, and nodes are in order. The model given is not changed.
  */
 export class GraphEditor {
@@ -122,12 +119,15 @@ export class GraphEditor {
     for (const value of node.output) if (this.#makers.get(value) === node) this.#makers.delete(value);
   }
 
-  /** What reads `value` reads `by`; outputs of the graph keep their names. */
-  redirect(value: Value, by: Value): void {
+  /** Gives what a node makes another name, for its readers too; the name it had is free for another value. */
+  rename(value: Value): Value {
+    const name = this.unique(`${value}.before`);
     for (const node of this.readers(value)) {
-      const input = node.input.map((name) => (name === value ? by : name));
-      this.replace(node, { ...node, input });
+      this.replace(node, { ...node, input: node.input.map((each) => (each === value ? name : each)) });
     }
+    const maker = this.maker(value)!;
+    this.replace(maker, { ...maker, output: maker.output.map((each) => (each === value ? name : each)) });
+    return name;
   }
 
   /** Adds a weight, under a name like the one given. The model keeps a view of `data`. */
@@ -153,6 +153,13 @@ export class GraphEditor {
     if (!this.#weights.has(name)) {
       this.addWeight(makeTensor(name, 'int64', [values.length], BigInt64Array.from(values, BigInt)));
     }
+    return name;
+  }
+
+  /** A constant float32 of no dimensions; equal ones are stored once. */
+  scalar(value: number): Value {
+    const name = `scalar.${value}`;
+    if (!this.#weights.has(name)) this.addWeight(makeTensor(name, 'float32', [], Float32Array.of(value)));
     return name;
   }
 
@@ -184,22 +191,19 @@ export class GraphEditor {
   }
 
   /** The model, without what its outputs don't need, inputs included. */
-  finish({ opset }: { opset?: number } = {}): ModelProto {
+  finish(): ModelProto {
     const { graph } = this.#model;
     const used = new Set(this.#outputs.map(({ name }) => name));
     const node = this.#ordered(used);
     const made = new Set(node.flatMap(({ output }) => output));
-    const opsetImport = this.#model.opsetImport.map((entry) =>
-      opset !== undefined && (!entry.domain || entry.domain === 'ai.onnx')
-        ? { ...entry, version: Math.max(opset, entry.version) }
-        : entry,
-    );
+    const opsetImport = [...this.#model.opsetImport];
     for (const domain of this.#domains) {
       if (!opsetImport.some((entry) => entry.domain === domain)) opsetImport.push({ domain, version: 1 });
     }
     return {
       ...this.#model,
-      irVersion: Math.max(this.#model.irVersion, opset === undefined ? 4 : irVersion10),
+      // Before version 4 of the format weights had to be inputs too; the new ones are not.
+      irVersion: Math.max(this.#model.irVersion, 4),
       opsetImport,
       graph: {
         ...graph,

@@ -1,0 +1,248 @@
+import { type DataType, dataTypes } from '../data-type.js';
+import { TensorRTError } from '../errors.js';
+import type { DecoderGraph, DecoderInputRole } from '../native.js';
+import { attribute, floatAttribute, GraphEditor, intAttribute } from './graph-editor.js';
+import { groupQueryInputs, isGroupQueryAttention } from './lift-group-query-attention.js';
+import type { ModelProto, NodeProto } from './model.js';
+import { raiseOpset } from './raise-opset.js';
+
+export interface LowerAttentionOptions {
+  /**
+   * 'lengths': `TRT_Attention` up to a length per row, which TensorRT 11 and TensorRT-RTX have; layers with a window
+   * get a mask. 'mask': ONNX's `Attention` with a mask in all layers, which TensorRT 10 and ONNX Runtime have too.
+   */
+  readonly attention: 'lengths' | 'mask';
+  /** Tokens a row. */
+  readonly capacity: number;
+  /** Of the caches and of attention. */
+  readonly type: 'float32' | 'float16' | 'bfloat16';
+}
+
+/** `[a, b, c, d]` to `[a, c, b, d]`: heads before positions, and back. */
+const headsFirst = [0, 2, 1, 3];
+
+/** ONNX's operator set with TensorScatter. */
+const opset = 24;
+
+/**
+ * Lowers GroupQueryAttention over caches in place to what TensorRT has: `TensorScatter`, which its parser makes a
+ * KV-cache layer of, and attention to the cache. Caches are `[rows, kvHeads, capacity, headDim]`; the cache's memory has
+ * to hold numbers from the start, for what is masked is still multiplied with zero.
+ *
+ * @throws TensorRTError ERR_MODEL_UNSUPPORTED names the node and what TensorRT lacks
+ */
+export function lowerAttention(
+  model: ModelProto,
+  graph: DecoderGraph,
+  options: LowerAttentionOptions,
+): { model: ModelProto; graph: DecoderGraph } {
+  const lowerer = new AttentionLowerer(model, graph, options);
+  return lowerer.lower();
+}
+
+class AttentionLowerer {
+  readonly #editor: GraphEditor;
+  readonly #graph: DecoderGraph;
+  readonly #options: LowerAttentionOptions;
+  readonly #pastLengths: string;
+  #totalLengths: string | undefined;
+  #positions: string | undefined;
+  /** By window, 0 without. */
+  readonly #masks = new Map<number, string>();
+
+  constructor(model: ModelProto, graph: DecoderGraph, options: LowerAttentionOptions) {
+    this.#editor = new GraphEditor(raiseOpset(model, opset));
+    this.#graph = graph;
+    this.#options = options;
+    this.#pastLengths = this.#inputOf('past_lengths') ?? this.#editor.unique('past_lengths');
+    this.#positions = this.#inputOf('position_ids');
+  }
+
+  lower(): { model: ModelProto; graph: DecoderGraph } {
+    const editor = this.#editor;
+    const { capacity, type } = this.#options;
+    for (const node of editor.nodes.filter(isGroupQueryAttention)) this.#lower(node);
+    // TensorRT casts indices to int32, ONNX has them as int64.
+    const indexType = this.#options.attention === 'lengths' ? 'int32' : 'int64';
+    const roles: Record<string, DecoderInputRole> = { ...this.#graph.inputs };
+    const input = (name: string, role: DecoderInputRole, inputType: DataType, dims: string[]) => {
+      editor.setInput(name, inputType, dims);
+      roles[name] = role;
+    };
+    input(this.#pastLengths, 'past_lengths', indexType, ['rows']);
+    if (this.#totalLengths) input(this.#totalLengths, 'total_lengths', 'int32', ['rows']);
+    if (this.#positions) input(this.#positions, 'position_ids', 'int64', ['rows', 'new']);
+    const tokens = this.#inputOf('input_ids')!;
+    input(tokens, 'input_ids', 'int64', ['rows', 'new']);
+    for (const cache of this.#graph.caches) {
+      const dims = ['rows', cache.kvHeads, capacity, cache.headDim];
+      editor.setInput(cache.input, type, dims);
+      editor.setOutput(cache.output, type, dims);
+    }
+    const model = editor.finish();
+    const read = new Set(model.graph.input.map(({ name }) => name));
+    const inputs = Object.fromEntries(Object.entries(roles).filter(([name]) => read.has(name)));
+    return { model, graph: { ...this.#graph, inputs } };
+  }
+
+  #lower(node: NodeProto): void {
+    const editor = this.#editor;
+    const at = (index: number) => node.input[index] || undefined;
+    this.#refuse(node);
+    const cache = this.#graph.caches.find(({ input }) => input === at(groupQueryInputs.pastKey));
+    if (!cache) throw unsupported(node, 'does not read its cache from an input of the graph');
+    const { headDim } = cache;
+    const heads = intAttribute(node, 'num_heads', 0);
+    const kvHeads = intAttribute(node, 'kv_num_heads', 0);
+    const scale = floatAttribute(node, 'scale', 0) || 1 / Math.sqrt(headDim);
+    const window = Math.max(intAttribute(node, 'local_window_size', -1), 0);
+    const label = (part: string) => ({ name: `${node.name || node.output[0]}/${part}` });
+
+    let [query, key, value] = node.input as [string, string | undefined, string | undefined];
+    if (!key || !value) {
+      const sizes = editor.vector([heads, kvHeads, kvHeads].map((count) => count * headDim));
+      const outputs = ['query', 'key', 'value'].map((part) => editor.unique(label(part).name));
+      [query, key, value] = editor.op(
+        'Split',
+        [query, sizes],
+        { axis: -1 },
+        { ...label('split'), outputs },
+      ) as [string, string, string];
+    }
+    const split = (name: string, count: number, part: string) => {
+      const shape = editor.vector([0, 0, count, headDim]);
+      const reshaped = editor.op('Reshape', [name, shape], {}, label(`${part}/split`));
+      return editor.op('Transpose', [reshaped], { perm: headsFirst }, label(`${part}/heads`));
+    };
+    let queries = split(query, heads, 'query');
+    let keys = split(key, kvHeads, 'key');
+    const values = split(value, kvHeads, 'value');
+    if (intAttribute(node, 'do_rotary', 0)) {
+      queries = this.#rotate(queries, node, label('query/rotary').name);
+      keys = this.#rotate(keys, node, label('key/rotary').name);
+    }
+    // TRT_Attention does not scale; and before the cast, products of FP16 stay small.
+    queries = editor.op('Mul', [queries, editor.scalar(scale)], {}, label('query/scale'));
+    const [pastKey, pastValue] = [at(groupQueryInputs.pastKey)!, at(groupQueryInputs.pastValue)!];
+    const [presentKey, presentValue] = [node.output[1]!, node.output[2]!];
+    editor.remove(node);
+    for (const [past, update, present, part] of [
+      [pastKey, keys, presentKey, 'key/cache'],
+      [pastValue, values, presentValue, 'value/cache'],
+    ] as const) {
+      const inputs = [past, this.#cast(update, `${label(part).name}/cast`), this.#pastLengths];
+      editor.op('TensorScatter', inputs, { axis: 2 }, { ...label(part), outputs: [present] });
+    }
+    queries = this.#cast(queries, label('query/cast').name);
+    let attended: string;
+    if (this.#options.attention === 'lengths' && window === 0) {
+      this.#totalLengths ??= this.#inputOf('total_lengths') ?? editor.unique('total_lengths');
+      // In its order: mask, lengths of queries, lengths of keys.
+      const inputs = [queries, presentKey, presentValue, null, null, this.#totalLengths];
+      // TensorRT need not have one kernel for all of it, which in FP32 it may not.
+      const attributes = { causal_kind: 'lower_right', TRT_decomposable: 1 };
+      attended = editor.op('TRT_Attention', inputs, attributes, { ...label('attention'), domain: 'trt' });
+    } else {
+      const inputs = [queries, presentKey, presentValue, this.#mask(window)];
+      attended = editor.op('Attention', inputs, { scale: { float: 1 } }, label('attention'));
+    }
+    const wide =
+      this.#options.type === 'float32' ? attended : this.#castTo(attended, 'float32', label('cast').name);
+    const last = editor.op('Transpose', [wide], { perm: headsFirst }, label('positions'));
+    const merged = editor.vector([0, 0, heads * headDim]);
+    editor.op('Reshape', [last, merged], {}, { ...label('join'), outputs: [node.output[0]!] });
+  }
+
+  #refuse(node: NodeProto): void {
+    const at = (index: number) => node.input[index] || undefined;
+    if (floatAttribute(node, 'softcap', 0)) {
+      throw unsupported(node, "has a softcap, which TensorRT's attention lacks");
+    }
+    if (at(groupQueryInputs.sink) || intAttribute(node, 'smooth_softmax', 0) > 0) {
+      throw unsupported(node, "has an attention sink, which TensorRT's attention lacks");
+    }
+    if (at(groupQueryInputs.bias)) throw unsupported(node, 'adds a bias to what attention looks at');
+    if (node.output.slice(3).some((name) => name !== '')) throw unsupported(node, 'gives its scores');
+    for (const name of ['q_norm', 'k_norm', 'qk_norm_epsilon']) {
+      if (attribute(node, name)) throw unsupported(node, `has "${name}"`);
+    }
+  }
+
+  #rotate(name: string, node: NodeProto, label: string): string {
+    const [cos, sin] = [node.input[groupQueryInputs.cos]!, node.input[groupQueryInputs.sin]!];
+    const table = this.#editor.constant(cos);
+    const positions = this.#editor.weight(cos)?.dims[0];
+    if (!table || positions === undefined) throw unsupported(node, 'computes its rotary table');
+    if (positions < this.#options.capacity) {
+      throw unsupported(
+        node,
+        `knows ${positions} positions, fewer than the ${this.#options.capacity} tokens of a row: set kvCache.maxLength`,
+      );
+    }
+    const cache = this.#graph.caches.find(({ input }) => input === node.input[groupQueryInputs.pastKey])!;
+    const rotaryDim = 2 * table.dims[1]!;
+    const attributes = {
+      interleaved: intAttribute(node, 'rotary_interleaved', 0),
+      ...(rotaryDim === cache.headDim ? {} : { rotary_embedding_dim: rotaryDim }),
+    };
+    const inputs = [name, cos, sin, this.#newPositions()];
+    return this.#editor.op('RotaryEmbedding', inputs, attributes, { name: label });
+  }
+
+  #newPositions(): string {
+    this.#positions ??= this.#editor.unique('position_ids');
+    return this.#positions;
+  }
+
+  /** `[rows, 1, new, capacity]`: true where a new token may look. */
+  #mask(window: number): string {
+    const known = this.#masks.get(window);
+    if (known !== undefined) return known;
+    const editor = this.#editor;
+    const { capacity } = this.#options;
+    const keys =
+      editor.weight('cache.positions')?.name ??
+      editor.initializer(
+        'cache.positions',
+        'int64',
+        [capacity],
+        BigInt64Array.from({ length: capacity }, (_, i) => BigInt(i)),
+      );
+    // [rows, 1, new, 1]
+    const own = editor.op(
+      'Unsqueeze',
+      [this.#newPositions(), editor.vector([1, 3])],
+      {},
+      { name: 'mask/positions' },
+    );
+    const past = editor.op('LessOrEqual', [keys, own], {}, { name: 'mask/causal' });
+    let mask = past;
+    if (window > 0) {
+      const first = editor.op('Sub', [own, editor.vector([window])], {}, { name: 'mask/before' });
+      const near = editor.op('Greater', [keys, first], {}, { name: 'mask/near' });
+      mask = editor.op('And', [past, near], {}, { name: 'mask/window' });
+    }
+    this.#masks.set(window, mask);
+    return mask;
+  }
+
+  #cast(name: string, label: string): string {
+    const { type } = this.#options;
+    return type === 'float32' ? name : this.#castTo(name, type, label);
+  }
+
+  #castTo(name: string, type: DataType, label: string): string {
+    return this.#editor.op('Cast', [name], { to: dataTypes[type].onnx }, { name: label });
+  }
+
+  #inputOf(role: DecoderInputRole): string | undefined {
+    return Object.entries(this.#graph.inputs).find((entry) => entry[1] === role)?.[0];
+  }
+}
+
+function unsupported(node: NodeProto, problem: string): TensorRTError {
+  return new TensorRTError(
+    'ERR_MODEL_UNSUPPORTED',
+    `TensorRT can't run the node "${node.name || node.output[0]}" (${node.opType}): it ${problem}.`,
+  );
+}

@@ -1,0 +1,137 @@
+import type { DecoderGraph } from '../native.js';
+import { Tensor } from '../tensor.js';
+import {
+  type CastBfloat16Report,
+  type CastFloat16Report,
+  castToBfloat16,
+  castToFloat16,
+} from './cast-precision.js';
+import type { ExternalDataOptions } from './initializer.js';
+import { type LowerAttentionOptions, lowerAttention } from './lower-attention.js';
+import { lowerMatMulNBits } from './lower-matmul-nbits.js';
+import { lowerNormalization } from './lower-normalization.js';
+import { type Feeds, measureRanges, type Ranges } from './measure-ranges.js';
+import type { ModelProto } from './model.js';
+import { raiseOpset } from './raise-opset.js';
+import { addTopKHead } from './top-k-head.js';
+import { valueType } from './value-type.js';
+import { uniformNumbers } from './weights.js';
+
+export interface LowerDecoderOptions extends ExternalDataOptions {
+  /** What the TensorRT that compiles it has: see {@link LowerAttentionOptions}. */
+  readonly attention: LowerAttentionOptions['attention'];
+  /** Tokens a row. */
+  readonly capacity: number;
+  readonly precision: 'fp32' | 'fp16' | 'bf16';
+  /** Of the caches, and of attention. 'auto': that of `precision`, where the values of keys and values allow. */
+  readonly cache: 'auto' | 'fp16' | 'fp32';
+  readonly keepFp32?: readonly string[];
+}
+
+export interface LoweredDecoder {
+  readonly model: ModelProto;
+  readonly graph: DecoderGraph;
+  readonly cacheType: LowerAttentionOptions['type'];
+  readonly cast?: CastFloat16Report | CastBfloat16Report;
+}
+
+/** ONNX's operator set with TensorScatter and Attention up to a length. */
+const opset = 24;
+
+/** Keys, values and queries beyond this part of FP16's 65504 are not trusted to stay below it with other tokens. */
+const safeFloat16 = 65504 / 16;
+
+/** Of random prompts to measure ranges with, and how many there are. */
+const sampleLengths = [8, 33];
+
+/**
+ * Lowers a decoder whose attention is GroupQueryAttention, in place, and whose logits are the last position's, to what
+ * TensorRT compiles: caches of fixed capacity that its KV-cache layers update, int4 weights, 16-bit precision, and the
+ * best logits of each row as outputs.
+ *
+ * @throws (rejects) TensorRTError ERR_MODEL_UNSUPPORTED names the node and the reason; what `measureRanges` rejects with
+ */
+export async function lowerDecoder(
+  model: ModelProto,
+  graph: DecoderGraph,
+  options: LowerDecoderOptions,
+): Promise<LoweredDecoder> {
+  const { precision, cache, capacity, attention, keepFp32 = [], ...where } = options;
+  const standard = lowerNormalization(raiseOpset(model, opset));
+  const lower = (
+    form: LowerAttentionOptions['attention'],
+    type: LowerAttentionOptions['type'],
+    products: LowerAttentionOptions['type'],
+  ) =>
+    lowerAttention(lowerMatMulNBits(standard, { ...where, type: products, logits: graph.logits }), graph, {
+      attention: form,
+      capacity,
+      type,
+    });
+
+  // What ONNX Runtime can run, with values of the same names.
+  const measured = async () => {
+    const runnable = lower('mask', 'float32', 'float32');
+    const calibration = samples(runnable.model, runnable.graph);
+    const { values } = await measureRanges(runnable.model, { ...where, calibration });
+    const report = { source: 'random', samples: sampleLengths.length, seed: 0 } as const;
+    return { ranges: { report, values }, runnable: runnable.model };
+  };
+  const low = ({ fp32: 'float32', fp16: 'float16', bf16: 'bfloat16' } as const)[precision];
+  const measurement = precision === 'fp16' ? await measured() : undefined;
+  const ownType = cache === 'auto' ? low : cache === 'fp16' ? 'float16' : 'float32';
+  const isTooLarge = cache === 'auto' && measurement !== undefined && attentionOverflows(measurement);
+  const cacheType = isTooLarge ? 'float32' : ownType;
+  const lowered = lower(attention, cacheType, low);
+  const cast =
+    precision === 'fp32'
+      ? undefined
+      : precision === 'bf16'
+        ? castToBfloat16(lowered.model, { ...where, keepFp32 })
+        : castToFloat16(lowered.model, { ...where, keepFp32, ranges: measurement!.ranges });
+  const headed = addTopKHead(cast?.model ?? lowered.model, lowered.graph);
+  return { ...headed, cacheType, ...(cast ? { cast: cast.report } : {}) };
+}
+
+/** Does what goes into attention come near the largest number of FP16? */
+function attentionOverflows({ ranges, runnable }: { ranges: Ranges; runnable: ModelProto }): boolean {
+  const names = runnable.graph.node.flatMap(({ opType, input, output }) =>
+    opType === 'TensorScatter' ? [input[1]!] : opType === 'Attention' ? [input[0]!, output[0]!] : [],
+  );
+  return names.some((name) => {
+    const range = ranges.values.get(name);
+    return range !== undefined && Math.max(-range.least, range.most) > safeFloat16;
+  });
+}
+
+/** Prompts of random tokens, into an empty cache. */
+function* samples({ graph: { input, output } }: ModelProto, graph: DecoderGraph): Generator<Feeds> {
+  const logits = output.find(({ name }) => name === graph.logits)!;
+  const vocabulary = Number(valueType(logits).shape?.at(-1)) || 1;
+  const uniform = uniformNumbers(0);
+  for (const length of sampleLengths) {
+    const sizes: Record<string, number> = { rows: 1, new: length };
+    const step = Array.from({ length }, (_, i) => i);
+    const values = {
+      input_ids: step.map(() => Math.floor(uniform() * vocabulary)),
+      position_ids: step,
+      past_lengths: [0],
+      total_lengths: [length],
+      last_indices: [length - 1],
+      longest: [length],
+      attention_mask: step.map(() => 1),
+    };
+    yield Object.fromEntries(
+      input.map((each) => {
+        const { name, type, shape } = valueType(each);
+        const dims = shape!.map((dim) => (typeof dim === 'number' ? dim : sizes[dim]!));
+        const role = graph.inputs[name];
+        if (!role)
+          return [name, new Tensor('float32', new Float32Array(dims.reduce((a, b) => a * b, 1)), dims)];
+        const data =
+          type === 'int32' ? Int32Array.from(values[role]) : BigInt64Array.from(values[role], BigInt);
+        return [name, new Tensor(type!, data, dims)];
+      }),
+    );
+  }
+}

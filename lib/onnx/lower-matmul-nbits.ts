@@ -1,0 +1,220 @@
+import { type DataType, dataTypeFromOnnx, dataTypes } from '../data-type.js';
+import { TensorRTError } from '../errors.js';
+import { fromBfloat16Bits, fromFloat16Bits, toBfloat16Bits, toFloat16Bits } from './float16.js';
+import { GraphEditor, intAttribute } from './graph-editor.js';
+import { type ExternalDataOptions, makeTensor, tensorElements } from './initializer.js';
+import type { ModelProto, NodeProto, TensorProto } from './model.js';
+import { operatorName } from './operators.js';
+import { raiseOpset } from './raise-opset.js';
+
+/** ONNX's number of the element type of two signed integers a byte (onnx.proto, `TensorProto.INT4`). */
+const int4 = 22;
+
+/** ONNX's operator set with block-wise DequantizeLinear. */
+const opset = 21;
+
+export interface LowerMatMulNBitsOptions extends ExternalDataOptions {
+  /** What products are computed in. */
+  readonly type: 'float32' | 'float16' | 'bfloat16';
+  /** An output whose product is computed in float32: numbers there are compared with each other. */
+  readonly logits?: string;
+}
+
+/**
+ * Lowers com.microsoft's MatMulNBits, 4 or 8 bits a weight, to block-wise DequantizeLinear (operator set 21) and MatMul:
+ * weights stay as small as they are.
+ *
+ * @throws TensorRTError ERR_MODEL_UNSUPPORTED names the node and what it has that TensorRT lacks
+ */
+export function lowerMatMulNBits(model: ModelProto, options: LowerMatMulNBitsOptions): ModelProto {
+  const isQuantized = (node: NodeProto) => operatorName(node) === 'com.microsoft.MatMulNBits';
+  if (!model.graph.node.some(isQuantized)) return model;
+  const editor = new GraphEditor(raiseOpset(model, opset));
+  const known = new Map<string, Dequantizable>();
+  const { type, logits, ...where } = options;
+  let last = editor.maker(logits);
+  while (last && !isQuantized(last)) last = editor.maker(last.input[0]);
+  for (const node of editor.nodes.filter(isQuantized)) {
+    lower(editor, node, { ...where, type: node === last ? 'float32' : type }, known);
+  }
+  return editor.finish();
+}
+
+// The operator's definition, onnxruntime/docs/ContribOperators.md: A [.., K]; B [N, blocks, blockSize * bits / 8], the
+// first of two weights in a byte's low half; scales [N, blocks]; zero points, unsigned and packed likewise along a row,
+// or of the scales' type; by default the middle of the range.
+function lower(
+  editor: GraphEditor,
+  node: NodeProto,
+  { type, ...where }: LowerMatMulNBitsOptions,
+  known: Map<string, Dequantizable>,
+): void {
+  const [input, weights, scales, zeroPoints, order, bias] = node.input as [
+    string,
+    string,
+    string,
+    ...string[],
+  ];
+  const [k, n] = [intAttribute(node, 'K', 0), intAttribute(node, 'N', 0)];
+  const bits = intAttribute(node, 'bits', 4);
+  const blockSize = intAttribute(node, 'block_size', 0);
+  const blocks = Math.ceil(k / blockSize);
+  if (bits !== 4 && bits !== 8) throw unsupported(node, `has weights of ${bits} bits`);
+  if (order) throw unsupported(node, 'has its weights in another order ("g_idx")');
+  if (k % blockSize !== 0)
+    throw unsupported(node, `has blocks of ${blockSize}, which don't divide its ${k} inputs`);
+  const [packed, scale] = [editor.weight(weights), editor.weight(scales)];
+  if (!packed || !scale) throw unsupported(node, 'computes its weights');
+  const label = (part: string) => ({ name: `${node.name || node.output[0]}/${part}` });
+
+  const quantization = { bits, n, blocks, blockSize, where };
+  const key = `${weights} ${scales} ${zeroPoints ?? ''}`;
+  const values = known.get(key) ?? dequantizable(editor, node, packed, scale, zeroPoints, quantization, type);
+  known.set(key, values);
+  const dequantized = editor.op(
+    'DequantizeLinear',
+    [values.weight, values.scales],
+    { axis: 1, block_size: blockSize },
+    label('weight'),
+  );
+  const transposed = editor.op('Transpose', [dequantized], { perm: [1, 0] }, label('transposed'));
+  const isLow = type !== 'float32';
+  const low = isLow ? editor.op('Cast', [input], { to: dataTypes[type].onnx }, label('input')) : input;
+  let product = editor.op('MatMul', [low, transposed], {}, label('product'));
+  if (isLow) product = editor.op('Cast', [product], { to: dataTypes.float32.onnx }, label('output'));
+
+  if (values.shifts) {
+    const rows = editor.op('Shape', [input], { end: -1 }, label('rows'));
+    const dims = [rows, editor.vector([blocks, blockSize])];
+    const shape = editor.op('Concat', dims, { axis: 0 }, label('blocks/shape'));
+    const split = editor.op('Reshape', [input, shape], {}, label('blocks'));
+    const axes = editor.vector([-1]);
+    const sums = editor.op('ReduceSum', [split, axes], { keepdims: 0 }, label('sums'));
+    const shifted = editor.op('MatMul', [sums, values.shifts], {}, label('shift'));
+    product = editor.op('Add', [product, shifted], {}, label('shifted'));
+  }
+  if (bias) product = editor.op('Add', [product, bias], {}, label('biased'));
+  editor.remove(node);
+  const last = editor.maker(product)!;
+  editor.replace(last, { ...last, output: node.output });
+}
+
+interface Quantization {
+  /** 4 or 8. */
+  readonly bits: number;
+  readonly n: number;
+  readonly blocks: number;
+  readonly blockSize: number;
+  readonly where: ExternalDataOptions;
+}
+
+/** Names of weights of the model. */
+interface Dequantizable {
+  /** int4 or int8 `[n, blocks * blockSize]`. */
+  readonly weight: string;
+  /** `[n, blocks]`. */
+  readonly scales: string;
+  /** float32 `[blocks, n]`: what a block's inputs, summed, add to the products. undefined where it is nothing. */
+  readonly shifts: string | undefined;
+}
+
+/**
+ * What TensorRT can dequantize, which has no zero points: Σ (w - z) s x = Σ (w - m) s x + (m - z) s Σ x, over a block
+ * with zero point z, m the middle of the range. Unsigned numbers less the middle are signed ones with the highest bit
+ * turned over. Scales of 8 bits have to be positive, too: v s = ~v (-s) - s.
+ */
+function dequantizable(
+  editor: GraphEditor,
+  node: NodeProto,
+  packed: TensorProto,
+  scale: TensorProto,
+  zeroPoints: string | undefined,
+  { bits, n, blocks, blockSize, where }: Quantization,
+  type: 'float32' | 'float16' | 'bfloat16',
+): Dequantizable {
+  const flip = bits === 4 ? 0x88 : 0x80;
+  const bytes = (tensorElements(packed, where) as Uint8Array).map((byte) => byte ^ flip);
+  const scales = Float32Array.from(numbers(scale, where));
+  const middle = 2 ** (bits - 1);
+  const pointOf = zeroPoints ? zeroPointsOf(editor, node, zeroPoints, bits, blocks, where) : () => middle;
+  const shifts = new Float32Array(blocks * n);
+  for (let row = 0; row < n; row++) {
+    for (let block = 0; block < blocks; block++) {
+      const i = row * blocks + block;
+      const factor = scales[i]!;
+      let shift = (middle - pointOf(row, block)) * factor;
+      if (bits === 8 && !(factor > 0)) {
+        const start = i * blockSize;
+        for (let j = start; j < start + blockSize; j++) bytes[j] = factor < 0 ? ~bytes[j]! : 0;
+        scales[i] = factor < 0 ? -factor : 1;
+        shift -= factor;
+      }
+      shifts[block * n + row] = shift;
+    }
+  }
+  return {
+    weight: editor.addWeight({
+      name: editor.unique(`${packed.name}.signed`),
+      dataType: bits === 4 ? int4 : dataTypes.int8.onnx,
+      dims: [n, blocks * blockSize],
+      rawData: bytes,
+    }),
+    scales: editor.addWeight(typed(editor.unique(`${scale.name}.matrix`), type, [n, blocks], scales)),
+    shifts: shifts.some((shift) => shift !== 0)
+      ? editor.initializer(`${scale.name}.shifts`, 'float32', [blocks, n], shifts)
+      : undefined,
+  };
+}
+
+function zeroPointsOf(
+  editor: GraphEditor,
+  node: NodeProto,
+  name: string,
+  bits: number,
+  blocks: number,
+  where: ExternalDataOptions,
+): (row: number, block: number) => number {
+  const tensor = editor.weight(name);
+  if (!tensor) throw unsupported(node, 'computes its zero points');
+  if (tensor.dataType !== dataTypes.uint8.onnx) {
+    const points = numbers(tensor, where);
+    return (row, block) => points[row * blocks + block]!;
+  }
+  const points = tensorElements(tensor, where) as Uint8Array;
+  const bytesPerRow = Math.ceil((blocks * bits) / 8);
+  return (row, block) => {
+    if (bits === 8) return points[row * bytesPerRow + block]!;
+    const byte = points[row * bytesPerRow + (block >> 1)]!;
+    return block & 1 ? byte >> 4 : byte & 15;
+  };
+}
+
+function numbers(tensor: TensorProto, where: ExternalDataOptions): Float32Array {
+  const elements = tensorElements(tensor, where);
+  switch (dataTypeFromOnnx(tensor.dataType)) {
+    case 'float32':
+      return elements as Float32Array;
+    case 'float16':
+      return fromFloat16Bits(elements as Uint16Array);
+    case 'bfloat16':
+      return fromBfloat16Bits(elements as Uint16Array);
+    default:
+      throw new TensorRTError(
+        'ERR_MODEL_UNSUPPORTED',
+        `The scales "${tensor.name}" are no floating-point numbers.`,
+      );
+  }
+}
+
+function typed(name: string, type: DataType, dims: number[], values: Float32Array): TensorProto {
+  if (type === 'float16') return makeTensor(name, type, dims, toFloat16Bits(values));
+  if (type === 'bfloat16') return makeTensor(name, type, dims, toBfloat16Bits(values));
+  return makeTensor(name, 'float32', dims, values);
+}
+
+function unsupported(node: NodeProto, problem: string): TensorRTError {
+  return new TensorRTError(
+    'ERR_MODEL_UNSUPPORTED',
+    `TensorRT can't run the node "${node.name || node.output[0]}" (MatMulNBits): it ${problem}.`,
+  );
+}

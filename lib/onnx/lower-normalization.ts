@@ -1,0 +1,65 @@
+import { floatAttribute, GraphEditor, intAttribute } from './graph-editor.js';
+import type { ModelProto, NodeProto } from './model.js';
+import { operatorName } from './operators.js';
+import { raiseOpset } from './raise-opset.js';
+
+/** ONNX's operator set with LayerNormalization, and reductions whose axes are an input. */
+const opset = 18;
+
+/**
+ * Writes ONNX Runtime's own normalisations, with and without the sum that they begin with, in the standard's operators.
+ * RMS normalisation becomes what TensorRT's parsers make of it: the older ones don't know RMSNormalization.
+ */
+export function lowerNormalization(model: ModelProto): ModelProto {
+  const isOwn = (node: NodeProto) => own.test(operatorName(node));
+  if (!model.graph.node.some(isOwn)) return model;
+  const editor = new GraphEditor(raiseOpset(model, opset));
+  for (const node of editor.nodes.filter(isOwn)) lower(editor, node);
+  return editor.finish();
+}
+
+const own =
+  /^(com\.microsoft\.)?(SimplifiedLayerNormalization|SkipSimplifiedLayerNormalization|SkipLayerNormalization)$/;
+
+function lower(editor: GraphEditor, node: NodeProto): void {
+  editor.remove(node);
+  const [input, second] = node.input as [string, string];
+  if (!node.opType.startsWith('Skip')) {
+    normalizeRms(editor, node, input, second);
+    return;
+  }
+  const isRms = node.opType === 'SkipSimplifiedLayerNormalization';
+  const [gamma, beta, bias] = isRms
+    ? [node.input[2]!, undefined, node.input[3]]
+    : [node.input[2]!, node.input[3], node.input[4]];
+  const name = `${node.name || node.output[0]}/sum`;
+  const sum = node.output[3] || editor.unique(name);
+  const first = bias ? editor.op('Add', [input, bias], {}, { name: `${name}/bias` }) : input;
+  editor.op('Add', [first, second], {}, { name, outputs: [sum] });
+  if (isRms) normalizeRms(editor, node, sum, gamma);
+  else {
+    const weights = beta ? [gamma, beta] : [gamma];
+    const attributes = { axis: -1, epsilon: { float: floatAttribute(node, 'epsilon', 1e-5) } };
+    editor.op('LayerNormalization', [sum, ...weights], attributes, {
+      name: part(node),
+      outputs: [node.output[0]!],
+    });
+  }
+}
+
+/** x / √(mean of x² + ε) · γ. */
+function normalizeRms(editor: GraphEditor, node: NodeProto, input: string, gamma: string): void {
+  const named = (step: string) => ({ name: `${part(node)}/${step}` });
+  const axes = editor.vector([intAttribute(node, 'axis', -1)]);
+  const squares = editor.op('Mul', [input, input], {}, named('squares'));
+  const mean = editor.op('ReduceMean', [squares, axes], { keepdims: 1 }, named('mean'));
+  const epsilon = editor.scalar(floatAttribute(node, 'epsilon', 1e-5));
+  const sum = editor.op('Add', [mean, epsilon], {}, named('epsilon'));
+  const root = editor.op('Sqrt', [sum], {}, named('root'));
+  const normal = editor.op('Div', [input, root], {}, named('normal'));
+  editor.op('Mul', [normal, gamma], {}, { ...named('scale'), outputs: [node.output[0]!] });
+}
+
+function part(node: NodeProto): string {
+  return `${node.name || node.output[0]}/normalization`;
+}
