@@ -199,8 +199,8 @@ async function statOf(source: string) {
   }
 }
 
-/** undefined where there is no such file. */
-async function readJson(file: string): Promise<Json | undefined> {
+/** @internal undefined where there is no such file. */
+export async function readJson(file: string): Promise<Json | undefined> {
   let text: string;
   try {
     text = await readFile(file, 'utf8');

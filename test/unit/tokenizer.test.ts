@@ -1,0 +1,157 @@
+import { mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import path from 'node:path';
+import { afterAll, beforeAll, describe, expect, test } from 'vitest';
+import { checkTokenizer, readTokenizer, type Tokenizer, tokenPieces } from '../../dist/tokenizer.js';
+
+// Against what transformers makes of the same texts: test/oracle/make_tokenizer_goldens.py.
+
+const fixtures = path.resolve('test/fixtures');
+interface Golden {
+  encoded: number[][];
+  encodedBare: number[][];
+  decoded: string[];
+  random: [number[], string][];
+}
+const { texts, tokenizers } = JSON.parse(
+  readFileSync(path.join(fixtures, 'tokenizers/goldens.json'), 'utf8'),
+) as { texts: string[]; tokenizers: Record<string, Golden> };
+
+describe.each(Object.keys(tokenizers))('%s', (name) => {
+  const golden = tokenizers[name]!;
+  let tokenizer: Tokenizer;
+  beforeAll(async () => {
+    const folder = name === 'decoders' ? 'decoders/llama/optimum' : `tokenizers/${name}`;
+    tokenizer = (await readTokenizer(path.join(fixtures, folder)))!;
+  });
+
+  test('encodes as transformers does', () => {
+    for (const [i, text] of texts.entries()) {
+      expect([text, tokenizer.encode(text)]).toEqual([text, golden.encoded[i]]);
+      const bare = tokenizer.encode(text, { specialTokens: false });
+      expect([text, bare]).toEqual([text, golden.encodedBare[i]]);
+    }
+  });
+
+  test('decodes as transformers does', () => {
+    for (const [i, tokens] of golden.encoded.entries()) {
+      expect([tokens, tokenizer.decode(tokens)]).toEqual([tokens, golden.decoded[i]]);
+    }
+    for (const [tokens, text] of golden.random) {
+      expect([tokens, tokenizer.decode(tokens)]).toEqual([tokens, text]);
+    }
+  });
+});
+
+describe('tokenizers that a caller gives', () => {
+  /** One token a word, with the space before it; decode() trims. */
+  const words = ['<end>', ' a', ' é', ' 🦊', 's', ' a\ufffd'];
+  const given: Tokenizer = {
+    encode: (text) => [...text.matchAll(/ ?\S+/g)].map(([word]) => words.indexOf(` ${word.trim()}`)),
+    decode: (tokens) =>
+      tokens
+        .map((token) => (token === 0 ? '' : words[token]))
+        .join('')
+        .trimStart(),
+  };
+  const textOf = ({ bytes, offsets }: ReturnType<typeof tokenPieces>, token: number) =>
+    Buffer.from(bytes.subarray(offsets[token], offsets[token + 1])).toString();
+
+  test("a piece is what a token adds to another's text", () => {
+    const pieces = tokenPieces(given, 5);
+    expect([0, 1, 2, 3, 4].map((token) => textOf(pieces, token))).toEqual(['', ' a', ' é', ' 🦊', 's']);
+    expect(pieces.stripLeadingSpace).toBe(false);
+  });
+
+  test('where a token may be a part of a character, it must say its bytes', () => {
+    expect(() => tokenPieces(given, 6)).toThrowError(
+      expect.objectContaining({
+        code: 'ERR_INVALID_ARG_VALUE',
+        message: expect.stringContaining('tokenBytes'),
+      }),
+    );
+    const tokenBytes = (token: number) => (token === 5 ? Uint8Array.of(0xf0, 0x9f) : Buffer.from('x'));
+    const pieces = tokenPieces({ ...given, tokenBytes }, 6);
+    expect([...pieces.bytes.subarray(pieces.offsets[5])]).toEqual([0xf0, 0x9f]);
+    expect(() => tokenPieces({ ...given, tokenBytes: () => 'a' as never }, 2)).toThrowError(
+      expect.objectContaining({ code: 'ERR_INVALID_ARG_TYPE' }),
+    );
+  });
+
+  test('what is no tokenizer is refused', () => {
+    for (const value of [null, 'gpt2', {}, { encode: () => [] }]) {
+      expect(() => checkTokenizer(value, 'options.tokenizer')).toThrowError(
+        expect.objectContaining({
+          code: 'ERR_INVALID_ARG_TYPE',
+          message: expect.stringContaining('options.tokenizer'),
+        }),
+      );
+    }
+    checkTokenizer(given, 'options.tokenizer');
+  });
+});
+
+describe('files', () => {
+  const folder = mkdtempSync(path.join(tmpdir(), 'tokenizer-'));
+  afterAll(() => rmSync(folder, { recursive: true }));
+  const read = async (tokenizer: unknown, config?: unknown) => {
+    writeFileSync(path.join(folder, 'tokenizer.json'), JSON.stringify(tokenizer));
+    writeFileSync(path.join(folder, 'tokenizer_config.json'), JSON.stringify(config ?? {}));
+    return readTokenizer(folder);
+  };
+  const model = { type: 'BPE', vocab: { a: 0, '▁b': 1, '<0xC3>': 2, '<0xA9>': 3, '<s>': 4 }, merges: [] };
+
+  test('a folder without one', async () => {
+    expect(await readTokenizer(path.join(fixtures, 'decoders/llama'))).toBeUndefined();
+  });
+
+  test('a decoder that is not known is refused by name, so is a pattern of a Replace', async () => {
+    const refused = (decoder: unknown) => expect(read({ model, added_tokens: [], decoder })).rejects;
+    for (const [decoder, name] of [
+      [{ type: 'CTC', pad_token: 'a' }, 'CTC'],
+      [{ type: 'BPEDecoder', suffix: '</w>' }, 'BPEDecoder'],
+      [
+        { type: 'Sequence', decoders: [{ type: 'Fuse' }, { type: 'ByteFallback' }] },
+        'ByteFallback after Fuse',
+      ],
+      [{ type: 'Replace', pattern: { Regex: 'a' }, content: '' }, 'Replace'],
+      [
+        {
+          type: 'Sequence',
+          decoders: [{ type: 'Fuse' }, { type: 'Strip', content: 'x', start: 1, stop: 0 }],
+        },
+        'strips',
+      ],
+    ] as const) {
+      await refused(decoder).toMatchObject({
+        code: 'ERR_MODEL_UNSUPPORTED',
+        message: expect.stringMatching(new RegExp(`${name}.*options\\.tokenizer`)),
+      });
+    }
+    await expect(read({ added_tokens: [] })).rejects.toMatchObject({ code: 'ERR_MODEL_INVALID' });
+    await expect(read({ model: { ...model, type: 'X', vocab: {} }, added_tokens: [] })).rejects.toMatchObject(
+      {
+        code: 'ERR_MODEL_UNSUPPORTED',
+      },
+    );
+  });
+
+  test('tokens with a role are special though only tokenizer_config.json says so', async () => {
+    const decoders = [{ type: 'Replace', pattern: { String: '▁' }, content: ' ' }, { type: 'ByteFallback' }];
+    const tokenizer = { model, added_tokens: [], decoder: { type: 'Sequence', decoders } };
+    expect((await read(tokenizer))!.decode([4, 0, 1, 2, 3])).toBe('<s>a bé');
+    const config = {
+      bos_token: { content: '<s>' },
+      added_tokens_decoder: { 7: { content: '!', special: false } },
+    };
+    const withRoles = (await read(tokenizer, config))!;
+    expect(withRoles.decode([4, 0, 1, 2, 3, 2, 7, 1000])).toBe('a bé\ufffd!');
+    expect(withRoles.encode('<s>a!')).toEqual([4, 0, 7]);
+    expect(() => withRoles.decode([1, -1])).toThrowError(
+      expect.objectContaining({ code: 'ERR_INVALID_ARG_VALUE' }),
+    );
+    expect(() => withRoles.encode(5 as never)).toThrowError(
+      expect.objectContaining({ code: 'ERR_INVALID_ARG_TYPE' }),
+    );
+  });
+});
