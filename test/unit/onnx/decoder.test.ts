@@ -63,8 +63,8 @@ describe('recogniseDecoder', () => {
       mode: 'copying',
       inputs: { x: 'input_ids' },
       caches: [
-        { input: 'layer.0.k', output: 'out_k' },
-        { input: 'layer.0.v', output: 'out_v' },
+        { input: 'layer.0.k', output: 'out_k', kvHeads: 1, headDim: 4 },
+        { input: 'layer.0.v', output: 'out_v', kvHeads: 1, headDim: 4 },
       ],
       logits: 'logits',
     });

@@ -1,0 +1,265 @@
+import type { DecoderGraph, DecoderInputRole } from '../native.js';
+import type { CacheTensor, Decoder } from '../onnx/decoder.js';
+import { numbers } from '../onnx/rotary.js';
+import { uniformNumbers } from '../onnx/weights.js';
+import { InferenceSession } from '../session.js';
+import { Tensor } from '../tensor.js';
+
+export interface CheckRequest {
+  /** The decoder as it was exported, run in 'copying' mode. */
+  readonly original: { readonly file: string; readonly decoder: Decoder };
+  /** What became of it, 'in-place'. */
+  readonly rewritten: { readonly file: string; readonly graph: DecoderGraph };
+  /** Tokens that a row of the rewritten one holds at most. */
+  readonly maxLength: number;
+  /** Tokens of the longer prompt: more than a sliding window has, so that what slid out of it shows. Default 9. */
+  readonly promptLength?: number;
+}
+
+/** What comparing found. */
+export interface CheckVerdict {
+  /** Whether the logits agree within {@link tolerances}. */
+  readonly agree: boolean;
+  /** The largest difference between two logits, in parts of the largest logit (of 1 at least). */
+  readonly difference: number;
+}
+
+/**
+ * Differences that two orders of summation make, in parts of the largest logit. Rounding of FP16 has 11 bits, and adds up
+ * over the layers.
+ */
+export const tolerances = { float32: 1e-4, float16: 3e-2, bfloat16: 0.2 } as const;
+
+/**
+ * Runs a decoder as it was exported and as it was rewritten on the CPU: two prompts of different lengths, each read in two
+ * chunks, then two steps in which both rows decode together, and compares the logits of the last position after each.
+ *
+ * @throws (rejects) what InferenceSession.create and run reject with
+ */
+export async function checkDecoder({
+  original,
+  rewritten,
+  maxLength,
+  promptLength = 9,
+}: CheckRequest): Promise<CheckVerdict> {
+  const { decoder } = original;
+  const uniform = uniformNumbers(1);
+  const vocabulary = decoder.vocabulary ?? 100;
+  const tokens = (count: number) => Array.from({ length: count }, () => Math.floor(uniform() * vocabulary));
+  const longer = Math.min(promptLength, maxLength - 2);
+  const rows = [Math.max(1, Math.min(5, longer - 1)), longer].map((length) => {
+    const half = Math.ceil(length / 2);
+    return {
+      chunks: [tokens(half), tokens(length - half)].filter(({ length }) => length > 0),
+      steps: tokens(2),
+    };
+  });
+  // One after the other: the weights are in memory once.
+  const expected: Float32Array[] = [];
+  await using exported = await InferenceSession.create(original.file, { device: 'cpu' });
+  const capacity = Math.min(maxLength, longer + 2);
+  for (const { chunks, steps } of rows) {
+    const run =
+      decoder.graph.mode === 'copying'
+        ? new CopyingRun(exported, decoder)
+        : new InPlaceRun(exported, decoder.graph, decoder.caches, capacity, 1);
+    for (const chunk of chunks) expected.push(await run.prefill(0, chunk));
+    for (const token of steps) expected.push(await run.prefill(0, [token]));
+  }
+  await exported.dispose();
+  const actual: Float32Array[] = [];
+  await using session = await InferenceSession.create(rewritten.file, { device: 'cpu' });
+  // Rank 4, whatever it was.
+  const caches = rewritten.graph.caches.map(
+    (cache, i): CacheTensor => ({ ...decoder.caches[i]!, ...cache, rank: 4, capacity: undefined }),
+  );
+  const run = new InPlaceRun(session, rewritten.graph, caches, capacity, rows.length);
+  for (const [row, { chunks }] of rows.entries()) {
+    for (const chunk of chunks) actual.push(await run.prefill(row, chunk));
+  }
+  const together: Float32Array[][] = [];
+  for (const step of [0, 1]) together.push(await run.decode(rows.map(({ steps }) => steps[step]!)));
+  // In the order of `expected`: of each row its chunks, then its steps.
+  const ordered: Float32Array[] = [];
+  for (const [row, { chunks }] of rows.entries()) {
+    ordered.push(...actual.splice(0, chunks.length), ...together.map((logits) => logits[row]!));
+  }
+  const difference = ordered.reduce(
+    (most, logits, i) => larger(most, relativeDifference(logits, expected[i]!)),
+    0,
+  );
+  return { agree: difference <= tolerances[decoder.caches[0]!.type], difference };
+}
+
+/** NaN wins. */
+const larger = (a: number, b: number) => (b <= a ? a : b);
+
+function relativeDifference(actual: Float32Array, expected: Float32Array): number {
+  if (actual.length !== expected.length) return Number.POSITIVE_INFINITY;
+  let difference = 0;
+  let scale = 1;
+  expected.forEach((value, i) => {
+    difference = larger(difference, Math.abs(actual[i]! - value));
+    scale = Math.max(scale, Math.abs(value));
+  });
+  return difference / scale;
+}
+
+function feed(type: string, values: readonly number[], dims: readonly number[]): Tensor {
+  return type === 'int32'
+    ? new Tensor('int32', Int32Array.from(values), dims)
+    : new Tensor('int64', BigInt64Array.from(values, BigInt), dims);
+}
+
+/** The inputs of a step, by their roles. `pasts`: of each row. */
+function inputsOf(
+  session: InferenceSession,
+  graph: DecoderGraph,
+  tokens: readonly number[],
+  pasts: readonly number[],
+): Record<string, Tensor> {
+  const rows = pasts.length;
+  const count = tokens.length / rows;
+  const totals = pasts.map((past) => past + count);
+  const longest = Math.max(...totals);
+  const positions = pasts.flatMap((past) => Array.from({ length: count }, (_, i) => past + i));
+  const mask = totals.flatMap((total) => Array.from({ length: longest }, (_, i) => (i < total ? 1 : 0)));
+  const values: Record<DecoderInputRole, [values: readonly number[], dims: readonly number[]]> = {
+    input_ids: [tokens, [rows, count]],
+    position_ids: [positions, [rows, count]],
+    attention_mask: [mask, [rows, longest]],
+    past_lengths: [pasts, [rows]],
+    total_lengths: [totals, [rows]],
+    last_indices: [totals.map((total) => total - 1), [rows]],
+    longest: [[longest], []],
+  };
+  return Object.fromEntries(
+    Object.entries(graph.inputs).map(([name, role]) => {
+      const { type, shape } = session.inputMetadata.find((input) => input.name === name)!;
+      const [numbers, dims] = values[role];
+      return [name, feed(type, numbers, role === 'longest' && shape.length === 1 ? [1] : dims)];
+    }),
+  );
+}
+
+/** Of each row, the logits of its last position. */
+function lastLogits(logits: Tensor, rows: number): Float32Array[] {
+  const vocabulary = logits.dims.at(-1)!;
+  const values = numbers(logits);
+  const perRow = values.length / rows;
+  return Array.from({ length: rows }, (_, row) =>
+    values.slice((row + 1) * perRow - vocabulary, (row + 1) * perRow),
+  );
+}
+
+class CopyingRun {
+  #past = 0;
+  #cache: Record<string, Tensor>;
+
+  constructor(
+    readonly session: InferenceSession,
+    readonly decoder: Decoder,
+  ) {
+    this.#cache = Object.fromEntries(decoder.caches.map((cache) => [cache.input, emptyCache(cache)]));
+  }
+
+  async prefill(_row: number, tokens: readonly number[]): Promise<Float32Array> {
+    const { graph } = this.decoder;
+    const results = await this.session.run({
+      ...inputsOf(this.session, graph, tokens, [this.#past]),
+      ...this.#cache,
+    });
+    this.#past += tokens.length;
+    this.#cache = Object.fromEntries(graph.caches.map(({ input, output }) => [input, results[output]!]));
+    return lastLogits(results[graph.logits]!, 1)[0]!;
+  }
+}
+
+function emptyCache({ type, kvHeads, headDim }: CacheTensor): Tensor {
+  return zeros(type, [1, kvHeads, 0, headDim]);
+}
+
+function zeros(type: CacheTensor['type'], dims: readonly number[]): Tensor {
+  const size = dims.reduce((product, dim) => product * dim, 1);
+  return new Tensor(type, type === 'float32' ? new Float32Array(size) : new Uint16Array(size), dims);
+}
+
+class InPlaceRun {
+  readonly #session: InferenceSession;
+  readonly #graph: DecoderGraph;
+  readonly #caches: readonly CacheTensor[];
+  readonly #capacity: number;
+  readonly #pasts: number[];
+  /** Of each row by itself: a prompt's chunk runs one row. */
+  readonly #rows: Record<string, Tensor>[];
+
+  constructor(
+    session: InferenceSession,
+    graph: DecoderGraph,
+    caches: readonly CacheTensor[],
+    capacity: number,
+    rows: number,
+  ) {
+    this.#session = session;
+    this.#graph = graph;
+    this.#caches = caches;
+    this.#capacity = capacity;
+    this.#pasts = new Array(rows).fill(0);
+    this.#rows = this.#pasts.map(() => this.#allocate(1));
+  }
+
+  #allocate(rows: number): Record<string, Tensor> {
+    return Object.fromEntries(
+      this.#caches.map(({ input, type, rank, kvHeads, headDim, capacity = this.#capacity }) => {
+        const dims = rank === 4 ? [rows, kvHeads, capacity, headDim] : [rows, capacity, headDim];
+        return [input, Tensor.allocate(type, dims)];
+      }),
+    );
+  }
+
+  async prefill(row: number, tokens: readonly number[]): Promise<Float32Array> {
+    const [logits] = await this.#run(tokens, [this.#pasts[row]!], this.#rows[row]!);
+    this.#pasts[row]! += tokens.length;
+    return logits!;
+  }
+
+  /** One token for each row. */
+  async decode(tokens: readonly number[]): Promise<Float32Array[]> {
+    const together = this.#allocate(this.#rows.length);
+    const each = (copy: (whole: Uint8Array, part: Uint8Array) => void) => {
+      for (const { input } of this.#caches) {
+        const whole = bytes(together[input]!);
+        const size = whole.length / this.#rows.length;
+        this.#rows.forEach((row, i) => {
+          copy(whole.subarray(i * size, (i + 1) * size), bytes(row[input]!));
+        });
+      }
+    };
+    each((whole, part) => whole.set(part));
+    const logits = await this.#run(tokens, this.#pasts, together);
+    each((whole, part) => part.set(whole));
+    this.#pasts.forEach((past, row) => {
+      this.#pasts[row] = past + 1;
+    });
+    return logits;
+  }
+
+  async #run(
+    tokens: readonly number[],
+    pasts: readonly number[],
+    cache: Readonly<Record<string, Tensor>>,
+  ): Promise<Float32Array[]> {
+    const feeds = { ...inputsOf(this.#session, this.#graph, tokens, pasts), ...cache };
+    const fetches = Object.fromEntries([
+      [this.#graph.logits, null],
+      ...this.#graph.caches.map(({ input, output }) => [output, cache[input]!]),
+    ]);
+    const results = await this.#session.run(feeds, fetches);
+    return lastLogits(results[this.#graph.logits]!, pasts.length);
+  }
+}
+
+function bytes({ data }: Tensor): Uint8Array {
+  const { buffer, byteOffset, byteLength } = data as Uint8Array;
+  return new Uint8Array(buffer, byteOffset, byteLength);
+}

@@ -1,0 +1,169 @@
+import { stat } from 'node:fs/promises';
+import path from 'node:path';
+import { TensorRTError } from '../errors.js';
+import { FileMemo, stamp } from '../files/file-memo.js';
+import type { DecoderGraph } from '../native.js';
+import { cacheBytesPerToken, type Decoder, recogniseDecoder } from '../onnx/decoder.js';
+import { externalLocations } from '../onnx/initializer.js';
+import { keepLastPosition } from '../onnx/last-position.js';
+import type { Lift } from '../onnx/lift.js';
+import { type LiftOptions, liftAttention } from '../onnx/lift-attention.js';
+import { liftGroupQueryAttention } from '../onnx/lift-group-query-attention.js';
+import { liftTensorScatter } from '../onnx/lift-tensor-scatter.js';
+import { type ModelProto, readModel } from '../onnx/model.js';
+import { operatorName } from '../onnx/operators.js';
+import { writeBeside } from '../onnx/write-beside.js';
+import { findOnnxRuntime } from '../system/onnxruntime-library.js';
+import { version } from '../version.js';
+import { type CheckVerdict, checkDecoder } from './check-decoder.js';
+import { onModelThread, runOnModelThread } from './model-thread.js';
+
+export interface PrepareDecoderRequest {
+  /** The file; its external data lies beside it. */
+  readonly model: string;
+  /** An existing folder for what has to be written; it must exist as long as the file in it is used. */
+  readonly directory: string;
+  /** The most tokens that a row will hold. */
+  readonly maxLength: number;
+  /** The file of a {@link FileMemo} that remembers what the check of a rewritten graph found. */
+  readonly memo: string;
+}
+
+/** What is known of a decoder before it is loaded. */
+export interface DecoderFacts {
+  readonly layers: number;
+  /** Of the first layer. */
+  readonly kvHeads: number;
+  readonly headDim: number;
+  readonly vocabulary: number | undefined;
+  readonly cacheType: 'float32' | 'float16' | 'bfloat16';
+  /** Of a token, in all layers. */
+  readonly cacheBytesPerToken: number;
+  /** The most tokens that a row can hold, where the graph has it fixed. */
+  readonly capacity: number | undefined;
+}
+
+/** A decoder's graph that ONNX Runtime can load, and how it is driven. */
+export interface PreparedDecoder {
+  /** The ONNX file to load: the one given, or one in the request's folder. */
+  readonly file: string;
+  readonly graph: DecoderGraph;
+  /** A sentence: why the cache is updated in place, or why it is not. */
+  readonly why: string;
+  readonly facts: DecoderFacts;
+}
+
+/**
+ * Finds out how a decoder is driven, and rewrites its graph such that the cache is updated in place, where that is
+ * possible; all of it on another thread.
+ *
+ * @throws (rejects) TensorRTError ERR_MODEL_NOT_FOUND, ERR_MODEL_INVALID, ERR_MODEL_UNSUPPORTED where it is no decoder
+ *   that can be driven, ERR_IO, ERR_OUT_OF_MEMORY; the signal's reason
+ */
+export async function prepareDecoder(
+  request: PrepareDecoderRequest,
+  signal?: AbortSignal,
+): Promise<PreparedDecoder> {
+  return runOnModelThread(__filename, request, [], signal);
+}
+
+// ---- on the other thread --------------------------------------------------------------------------------------------
+
+async function prepare(request: PrepareDecoderRequest): Promise<PreparedDecoder> {
+  const { model: file, directory: target, maxLength } = request;
+  const directory = path.dirname(path.resolve(file));
+  const model = await readModel(file);
+  try {
+    const decoder = recogniseDecoder(model);
+    const facts = factsOf(decoder);
+    const asExported = { file: path.resolve(file), graph: decoder.graph, facts };
+    const lifted = await lift(model, decoder, { directory, maxLength });
+    if (lifted.reason !== undefined) return { ...asExported, why: copies(lifted.reason) };
+    const shorter = keepLastPosition(lifted.model, lifted.graph);
+    const rewritten = { file: await writeBeside(shorter, target, { directory }), graph: lifted.graph };
+    const verdict = await remember(request, model, () =>
+      checkDecoder({
+        original: { file, decoder },
+        rewritten,
+        maxLength,
+        promptLength: Math.max(shortestCheck, longestWindow(lifted.model) + 3),
+      }),
+    );
+    if (!verdict.agree) {
+      const much = `by ${verdict.difference} of the largest`;
+      return { ...asExported, why: copies(`rewritten, it gives other logits on a short prompt (${much})`) };
+    }
+    const why =
+      'The cache is updated in place by GroupQueryAttention, which the attention was rewritten to; on a short prompt ' +
+      `its logits differ from the exported graph's by ${verdict.difference.toExponential(1)} of the largest.`;
+    return { ...rewritten, why, facts };
+  } catch (error) {
+    if (error instanceof TensorRTError && error.code === 'ERR_MODEL_UNSUPPORTED') {
+      throw new TensorRTError(error.code, `${file}: ${error.message}`, { cause: error });
+    }
+    throw error;
+  }
+}
+
+/** By what the exporter wrote the attention as. */
+async function lift(model: ModelProto, decoder: Decoder, options: LiftOptions): Promise<Lift> {
+  const operators = new Set(model.graph.node.map(operatorName));
+  if (operators.has('com.microsoft.GroupQueryAttention')) return liftGroupQueryAttention(model, decoder);
+  if (operators.has('TensorScatter')) return liftTensorScatter(model, decoder, options);
+  return liftAttention(model, decoder, options);
+}
+
+/** Tokens of the prompt that the check reads; of a sliding window longer than the second, none slides out. */
+const shortestCheck = 9;
+const longestCheck = 512;
+
+function longestWindow({ graph }: ModelProto): number {
+  const windows = graph.node.map(({ attribute }) =>
+    Number(attribute.find(({ name }) => name === 'local_window_size')?.i ?? 0),
+  );
+  return Math.max(0, ...windows.filter((window) => window <= longestCheck));
+}
+
+function copies(reason: string): string {
+  return `The graph runs as it was exported, and copies its cache in each step: ${reason}.`;
+}
+
+/** The verdict of an earlier load, where model, weights, package, ONNX Runtime and length are the same. */
+async function remember(
+  { model, memo: file, maxLength }: PrepareDecoderRequest,
+  parsed: ModelProto,
+  check: () => Promise<CheckVerdict>,
+): Promise<CheckVerdict> {
+  const isVerdict = (value: unknown): value is Remembered =>
+    typeof (value as Partial<Remembered> | null)?.agree === 'boolean';
+  const memo = await FileMemo.read(file, isVerdict);
+  const began = Date.now();
+  const external = externalLocations(parsed).map((location) => path.join(path.dirname(model), location));
+  const files = [findOnnxRuntime(), ...external];
+  const stats = await stat(model, { bigint: true });
+  const key = JSON.stringify([
+    version,
+    maxLength,
+    ...(await Promise.all(files.map(async (each) => [each, stamp(await stat(each, { bigint: true }))]))),
+  ]);
+  const known = memo.get(stats);
+  if (known?.key === key) return known;
+  const verdict = await check();
+  memo.set(stats, began, { ...verdict, key });
+  await memo.save();
+  return verdict;
+}
+
+interface Remembered extends CheckVerdict {
+  /** All that the verdict depends on beside the model's file. */
+  readonly key: string;
+}
+
+function factsOf(decoder: Decoder): DecoderFacts {
+  const { caches, layers, vocabulary } = decoder;
+  const { kvHeads, headDim, type, capacity } = caches[0]!;
+  const bytes = cacheBytesPerToken(decoder);
+  return { layers, kvHeads, headDim, vocabulary, cacheType: type, cacheBytesPerToken: bytes, capacity };
+}
+
+onModelThread(module, prepare);

@@ -1,0 +1,204 @@
+import type { DataType } from '../data-type.js';
+import { type AttributeValue, attributeProto } from './graph-builder.js';
+import { type ElementArray, makeTensor } from './initializer.js';
+import type { GraphProto, ModelProto, NodeProto, TensorProto, ValueInfoProto } from './model.js';
+import { captured, collectNames } from './traverse.js';
+
+/**
+ * A graph that passes change: nodes are added in any order, replaced and left without readers, and
+ * {@link EditableGraph.finish} puts what is still read into an order. Weights are shared with the model given, which is
+ * not changed.
+ */
+export class EditableGraph {
+  readonly inputs: ValueInfoProto[];
+  readonly outputs: ValueInfoProto[];
+  readonly #model: ModelProto;
+  readonly #nodes: Set<NodeProto>;
+  readonly #initializers = new Map<string, TensorProto>();
+  readonly #producers = new Map<string, NodeProto>();
+  readonly #readers = new Map<string, Set<NodeProto>>();
+  readonly #names = new Set<string>();
+  readonly #domains = new Set<string>();
+
+  constructor(model: ModelProto) {
+    const { graph } = model;
+    this.#model = model;
+    this.inputs = [...graph.input];
+    this.outputs = [...graph.output];
+    collectNames(graph, this.#names);
+    for (const tensor of graph.initializer) this.#initializers.set(tensor.name!, tensor);
+    this.#nodes = new Set(
+      graph.node.map((node) => ({ ...node, input: [...node.input], output: [...node.output] })),
+    );
+    for (const node of this.#nodes) this.#index(node);
+  }
+
+  get nodes(): Iterable<NodeProto> {
+    return this.#nodes;
+  }
+
+  /** The node that computes a value; undefined for inputs and weights. */
+  producer(value: string): NodeProto | undefined {
+    return this.#producers.get(value);
+  }
+
+  /** Nodes that read a value, in their bodies too. */
+  readers(value: string): readonly NodeProto[] {
+    return [...(this.#readers.get(value) ?? [])];
+  }
+
+  isOutput(value: string): boolean {
+    return this.outputs.some(({ name }) => name === value);
+  }
+
+  initializer(value: string): TensorProto | undefined {
+    return this.#initializers.get(value);
+  }
+
+  /** The tensor of a weight or of a Constant node. */
+  constant(value: string): TensorProto | undefined {
+    const node = this.#producers.get(value);
+    if (node?.opType !== 'Constant') return this.#initializers.get(value);
+    return node.attribute.find(({ name }) => name === 'value')?.t;
+  }
+
+  addConstant(
+    base: string,
+    type: Exclude<DataType, 'string'>,
+    dims: readonly number[],
+    data: ElementArray,
+  ): string {
+    const name = this.uniqueName(base);
+    this.#initializers.set(name, makeTensor(name, type, dims, data));
+    return name;
+  }
+
+  /** An int64 vector, as shapes and axes are given. */
+  addVector(values: readonly number[]): string {
+    const name = `constant.${values.join('_')}`;
+    if (this.#initializers.has(name)) return name;
+    return this.addConstant(name, 'int64', [values.length], BigInt64Array.from(values, BigInt));
+  }
+
+  /**
+   * Adds a node and returns its outputs. `outputs`: their names, or how many; '' is one left out.
+   */
+  addNode(
+    opType: string,
+    input: readonly string[],
+    attributes: Readonly<Record<string, AttributeValue>> = {},
+    options: { name?: string; domain?: string; outputs?: readonly string[] } = {},
+  ): string[] {
+    const name = this.uniqueName(options.name ?? opType);
+    const output = [...(options.outputs ?? [this.uniqueName(`${name}.output`)])];
+    for (const value of output) this.#names.add(value);
+    const node: NodeProto = {
+      input: [...input],
+      output,
+      name,
+      opType,
+      ...(options.domain ? { domain: options.domain } : {}),
+      attribute: Object.entries(attributes).map(([key, value]) => attributeProto(key, value)),
+    };
+    if (options.domain) this.#domains.add(options.domain);
+    this.#nodes.add(node);
+    this.#index(node);
+    return output;
+  }
+
+  removeNode(node: NodeProto): void {
+    this.#nodes.delete(node);
+    for (const value of node.output) if (this.#producers.get(value) === node) this.#producers.delete(value);
+    for (const value of reads(node)) this.#readers.get(value)?.delete(node);
+  }
+
+  /** Lets a node read another value. */
+  setInput(node: NodeProto, i: number, value: string): void {
+    for (const each of reads(node)) this.#readers.get(each)?.delete(node);
+    node.input[i] = value;
+    for (const each of reads(node)) this.#addReader(each, node);
+  }
+
+  /** Lets all nodes that read `value` read `other`; a body that does keeps its value, and so does an output. */
+  replaceReads(value: string, other: string, except?: NodeProto): void {
+    for (const node of this.readers(value)) {
+      if (node === except) continue;
+      node.input.forEach((name, i) => {
+        if (name === value) this.setInput(node, i, other);
+      });
+    }
+  }
+
+  uniqueName(base: string): string {
+    let name = base;
+    for (let i = 1; this.#names.has(name); i++) name = `${base}.${i}`;
+    this.#names.add(name);
+    return name;
+  }
+
+  /** Whether a value that an output needs reads `value`. */
+  get needed(): ReadonlySet<string> {
+    return this.#needed().values;
+  }
+
+  #needed(): { nodes: NodeProto[]; values: ReadonlySet<string> } {
+    const values = new Set<string>();
+    const nodes: NodeProto[] = [];
+    const done = new Set<NodeProto>();
+    // Depth first, without recursion: graphs are deep.
+    const stack: (string | NodeProto)[] = this.outputs.map(({ name }) => name).reverse();
+    while (stack.length > 0) {
+      const next = stack.pop()!;
+      if (typeof next !== 'string') {
+        nodes.push(next);
+        continue;
+      }
+      values.add(next);
+      const node = this.#producers.get(next);
+      if (!node || done.has(node)) continue;
+      done.add(node);
+      stack.push(node, ...reads(node).reverse());
+    }
+    return { nodes, values };
+  }
+
+  /** The model with what its outputs need, in topological order. Types of values inside that are gone are dropped. */
+  finish(): ModelProto {
+    const { nodes, values } = this.#needed();
+    const graph: GraphProto = {
+      ...this.#model.graph,
+      node: nodes,
+      initializer: [...this.#initializers.values()].filter(({ name }) => values.has(name!)),
+      input: this.inputs.filter(({ name }) => values.has(name) || !this.#initializers.has(name)),
+      output: this.outputs,
+      valueInfo: this.#model.graph.valueInfo.filter(({ name }) => values.has(name)),
+    };
+    const { opsetImport } = this.#model;
+    const added = [...this.#domains].filter(
+      (domain) => !opsetImport.some((entry) => entry.domain === domain),
+    );
+    return {
+      ...this.#model,
+      // Before version 4 of the format weights had to be inputs too; the new ones are not.
+      irVersion: Math.max(this.#model.irVersion, 4),
+      opsetImport: [...opsetImport, ...added.map((domain) => ({ domain, version: 1 }))],
+      graph,
+    };
+  }
+
+  #index(node: NodeProto): void {
+    for (const value of node.output) if (value !== '') this.#producers.set(value, node);
+    for (const value of reads(node)) this.#addReader(value, node);
+  }
+
+  #addReader(value: string, node: NodeProto): void {
+    const readers = this.#readers.get(value);
+    if (readers) readers.add(node);
+    else this.#readers.set(value, new Set([node]));
+  }
+}
+
+/** What a node and its bodies read. */
+function reads(node: NodeProto): string[] {
+  return [...node.input, ...captured(node)].filter((name) => name !== '');
+}

@@ -1,0 +1,143 @@
+import type { DecoderGraph } from '../native.js';
+import { EditableGraph } from './editable-graph.js';
+import type { ModelProto, NodeProto } from './model.js';
+import { operatorName } from './operators.js';
+import type { Size } from './size.js';
+import { SymbolicShapes } from './symbolic-shapes.js';
+
+/** Element by element, with numbers or weights that are the same for all positions. */
+const mappings = new Set([
+  ...[
+    'Add',
+    'Sub',
+    'Mul',
+    'Div',
+    'Pow',
+    'Min',
+    'Max',
+    'Neg',
+    'Abs',
+    'Sqrt',
+    'Reciprocal',
+    'Exp',
+    'Log',
+    'Erf',
+    'Tanh',
+  ],
+  ...[
+    'Sigmoid',
+    'Relu',
+    'Gelu',
+    'Softplus',
+    'Clip',
+    'Cast',
+    'Identity',
+    'LeakyRelu',
+    'HardSigmoid',
+    'Silu',
+    'Swish',
+  ],
+  ...['com.microsoft.FastGelu', 'com.microsoft.QuickGelu', 'com.microsoft.BiasGelu', 'com.microsoft.Gelu'],
+]);
+
+const normalizations = new Set([
+  ...['LayerNormalization', 'SimplifiedLayerNormalization', 'RMSNormalization', 'Softmax'],
+  ...['com.microsoft.SkipLayerNormalization', 'com.microsoft.SkipSimplifiedLayerNormalization'],
+]);
+
+/**
+ * Lets a decoder compute the logits of the last position alone, `[rows, vocabulary]`, and drop the others as early as
+ * nothing else needs them: of the last layer, what follows its attention is computed for one token. The model as it is
+ * where that is not possible.
+ */
+export function keepLastPosition(model: ModelProto, { inputs, caches, logits }: DecoderGraph): ModelProto {
+  const graph = new EditableGraph(model);
+  const known = new Map<string, readonly (number | string)[]>();
+  for (const [name, role] of Object.entries(inputs)) {
+    if (role === 'input_ids' || role === 'position_ids') known.set(name, ['rows', 'new']);
+  }
+  for (const { input, kvHeads, headDim } of caches) known.set(input, ['rows', kvHeads, 'capacity', headDim]);
+  const shapes = new SymbolicShapes(model.graph, known);
+  if (!isSequence(shapes.shape(logits))) return model;
+  const { needed } = graph;
+  const kept = new Set<NodeProto>();
+  const values = [logits];
+  const gathered = new Map<string, string>();
+  // From the end, each node once all that read it are known.
+  while (values.length > 0) {
+    const value = values.shift()!;
+    const node = graph.producer(value);
+    if (!node || kept.has(node)) continue;
+    const isInner = node.output.every(
+      (output) =>
+        output === '' ||
+        output === logits ||
+        (!graph.isOutput(output) &&
+          graph.readers(output).every((reader) => isUseless(reader) || kept.has(reader))),
+    );
+    if (!isInner || !isPositionwise(node)) continue;
+    kept.add(node);
+    values.push(...node.input);
+  }
+  if (kept.size === 0) return model;
+  const index = graph.addConstant('last_position', 'int64', [], BigInt64Array.of(-1n));
+  for (const node of kept) {
+    node.input.forEach((value, i) => {
+      const producer = graph.producer(value);
+      if ((producer && kept.has(producer)) || !isSequence(shapes.shape(value))) return;
+      if (!gathered.has(value)) gathered.set(value, graph.addNode('Gather', [value, index], { axis: 1 })[0]!);
+      graph.setInput(node, i, gathered.get(value)!);
+    });
+  }
+  const output = graph.outputs.find(({ name }) => name === logits)!;
+  const { elemType, shape } = output.type!.tensorType!;
+  const type = { tensorType: { elemType: elemType!, shape: { dim: [shape!.dim[0]!, shape!.dim.at(-1)!] } } };
+  graph.outputs.splice(graph.outputs.indexOf(output), 1, { ...output, type });
+  const changed = graph.finish();
+  // Types that the exporter noted are those of all positions.
+  return { ...changed, graph: { ...changed.graph, valueInfo: [] } };
+
+  function isUseless(node: NodeProto): boolean {
+    return !node.output.some((value) => needed.has(value));
+  }
+
+  /** Whether it computes each position by itself, and does so with two dimensions as with three. */
+  function isPositionwise(node: NodeProto): boolean {
+    const operator = operatorName(node);
+    const [first = '', ...others] = node.input;
+    const attribute = (name: string) => node.attribute.find((each) => each.name === name)?.i;
+    const isPlain = (value: string) => value === '' || (shapes.shape(value)?.length ?? 9) <= 1;
+    if (!node.output.every((value) => value === '' || isSequence(shapes.shape(value)))) return false;
+    if (mappings.has(operator)) {
+      return node.input.every((value) => isPlain(value) || isSequence(shapes.shape(value)));
+    }
+    if (!isSequence(shapes.shape(first))) return false;
+    if (normalizations.has(operator)) {
+      const axis = attribute('axis');
+      return (
+        (axis === undefined || axis === -1n) &&
+        others.every((value) => isPlain(value) || isSequence(shapes.shape(value)))
+      );
+    }
+    if (operator === 'MatMul') return shapes.shape(others[0]!)?.length === 2;
+    if (operator === 'com.microsoft.MatMulNBits') return true;
+    if (operator === 'com.microsoft.FusedMatMul')
+      return shapes.shape(others[0]!)?.length === 2 && !attribute('transA');
+    if (operator === 'ReduceMean' || operator === 'ReduceSum') {
+      const attributes = node.attribute.find(({ name }) => name === 'axes')?.ints?.map(Number);
+      const axes = attributes ?? shapes.elements(others[0] ?? '')?.map((size) => size.constant);
+      return axes?.length === 1 && axes[0] === -1 && attribute('keepdims') !== 0n;
+    }
+    if (operator === 'Split') return attribute('axis') === -1n;
+    if (operator === 'Slice') {
+      const axes = shapes.elements(others[2] ?? '')?.map((size) => size.constant);
+      return axes?.length === 1 && axes[0] === -1;
+    }
+    return false;
+  }
+}
+
+/** `[rows, new, something]` */
+function isSequence(shape: readonly Size[] | undefined): boolean {
+  return shape?.length === 3 && `${shape[0]}` === 'rows' && `${shape[1]}` === 'new';
+}

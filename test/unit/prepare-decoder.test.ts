@@ -1,0 +1,59 @@
+import { mkdtempSync, rmSync } from 'node:fs';
+import { readFile, writeFile } from 'node:fs/promises';
+import { tmpdir } from 'node:os';
+import path from 'node:path';
+import { afterAll, describe, expect, it } from 'vitest';
+import { prepareDecoder } from '../../dist/build/prepare-decoder.js';
+import { decoderModel } from '../decoder-fixture.js';
+
+const folder = mkdtempSync(path.join(tmpdir(), 'prepare-decoder-'));
+afterAll(() => rmSync(folder, { recursive: true }));
+const memo = path.join(folder, 'memo.json');
+
+const prepared = (model: string) =>
+  prepareDecoder({ model, directory: mkdtempSync(path.join(folder, 'rewritten-')), maxLength: 256, memo });
+
+describe('prepareDecoder', () => {
+  it.each(['llama/optimum', 'llama/dynamo-23', 'llama/genai', 'llama/tensor-scatter', 'llama/static-cache'])(
+    'lets %s update its cache in place, and says by how much logits differ',
+    async (fixture) => {
+      const { file, graph, why, facts } = await prepared(decoderModel(fixture));
+      expect(graph.mode).toBe('in-place');
+      expect(graph.inputs).toMatchObject({ last_indices: 'last_indices', longest: 'longest' });
+      expect(file.startsWith(folder)).toBe(true);
+      expect(facts).toMatchObject({
+        layers: 2,
+        vocabulary: 320,
+        cacheType: 'float32',
+        cacheBytesPerToken: 512,
+      });
+      expect(Number(/differ .* by (\S+) of the largest/.exec(why)![1])).toBeLessThan(1e-5);
+    },
+  );
+
+  it('remembers what the check found, for this model and length', async () => {
+    const entries = Object.values(JSON.parse(await readFile(memo, 'utf8'))) as { value: { key: string } }[];
+    expect(entries.length).toBeGreaterThanOrEqual(5);
+    const disagreeing = JSON.stringify(
+      Object.fromEntries(
+        Object.entries(JSON.parse(await readFile(memo, 'utf8'))).map(([key, entry]) => {
+          const { stamp, value } = entry as { stamp: string; value: object };
+          return [key, { stamp, value: { ...value, agree: false, difference: 7 } }];
+        }),
+      ),
+    );
+    await writeFile(memo, disagreeing);
+    const { file, graph, why } = await prepared(decoderModel('llama/optimum'));
+    expect(graph.mode).toBe('copying');
+    expect(file).toBe(decoderModel('llama/optimum'));
+    expect(why).toMatch(/copies its cache in each step: rewritten, it gives other logits.*7/);
+  });
+
+  it('refuses what is no decoder by the file and the reason', async () => {
+    const model = path.join(import.meta.dirname, '../fixtures/decoders/llama/optimum/config.json');
+    await expect(prepared(model)).rejects.toMatchObject({ code: 'ERR_MODEL_INVALID' });
+    await expect(prepared(path.join(folder, 'none.onnx'))).rejects.toMatchObject({
+      code: 'ERR_MODEL_NOT_FOUND',
+    });
+  });
+});
