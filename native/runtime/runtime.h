@@ -88,7 +88,7 @@ class TensorMemory {
   virtual Location location() const noexcept = 0;
   virtual int device() const noexcept = 0;  // CUDA's ordinal, where the location is a device
 
-  // Uninitialized; may outlive this object. Where the system can, only address space, which becomes memory as
+  // Zeros; may outlive this object. Where the system can, only address space, which becomes memory as
   // it is written. Throws Error(ERR_OUT_OF_MEMORY).
   virtual std::shared_ptr<void> reserve(size_t bytes) = 0;
 

@@ -14,7 +14,6 @@
 
 #include "core/error.h"
 #include "core/host_memory.h"
-#include "runtime/cuda/device.h"
 #include "runtime/onnxruntime/onnxruntime.h"
 #include "runtime/tensorrt/tensorrt.h"
 #include "stand_in/cuda/cuda.h"
@@ -611,20 +610,14 @@ std::vector<float> headsFirst(const std::vector<float>& from, int64_t batch, int
 }
 
 // A cache of two rows on the GPU, of which runs update the row or rows that they bind.
-Tensor deviceCache() {
-  const size_t bytes = sizeof(float) * 2 * kKvHeads * kCapacity * kHeadDim;
-  const cuda::Device& device = cuda::Device::open(0);
-  const cuda::Current current(device);
+Tensor deviceCache(TensorMemory& memory) {
   Tensor cache;
   cache.type = DataType::kFloat32;
   cache.shape = {2, kKvHeads, kCapacity, kHeadDim};
-  cache.byteLength = bytes;
-  cache.location = Location::kDevice;
-  cache.data = MemoryPool(0, device.deviceMemory()).acquire(bytes);
-  const std::vector<float> zeros(bytes / sizeof(float));
-  const cuda::Stream stream(device);
-  stream.copyToDevice(cache.data.get(), zeros.data(), bytes);
-  stream.synchronize();
+  cache.byteLength = sizeof(float) * 2 * kKvHeads * kCapacity * kHeadDim;
+  cache.location = memory.location();
+  cache.device = memory.device();
+  cache.data = memory.reserve(cache.byteLength);
   return cache;
 }
 
@@ -646,8 +639,8 @@ TEST_P(StandInEngineTest, AttentionOverACacheInPlaceIsGroupQueryAttention) {
   if (isTen) more = {"mask", {1, 1, 1, kCapacity}, {1, 1, 1, kCapacity}, {2, 1, 8, kCapacity}};
   const std::unique_ptr<Model> loaded = load(build(graph, attentionProfiles({more})));
   const std::unique_ptr<ExecutionContext> context = loaded->createContext();
-  const Tensor keys = deviceCache();
-  const Tensor values = deviceCache();
+  const Tensor keys = deviceCache(*loaded->tensorMemory());
+  const Tensor values = deviceCache(*loaded->tensorMemory());
   const std::string bytes = groupQueryAttention();
   const auto peer = ort::openRuntime(std::getenv("NODE_TENSORRT_ONNXRUNTIME"))
                         ->loadModel(std::vector<uint8_t>(bytes.begin(), bytes.end()), {}, {});
@@ -729,6 +722,79 @@ TEST_P(StandInEngineTest, AttentionOverACacheInPlaceIsGroupQueryAttention) {
   }
   EXPECT_EQ(elements<float>(keys), elements<float>(peerKeys));
   EXPECT_EQ(elements<float>(values), elements<float>(peerValues));
+}
+
+TEST_P(StandInEngineTest, MemoryOfACacheIsCopiedInBlocks) {
+  const std::unique_ptr<Model> loaded = load(build(linear()));
+  const std::shared_ptr<TensorMemory> memory = loaded->tensorMemory();
+  EXPECT_EQ(memory->location(), Location::kDevice);
+  EXPECT_EQ(memory->device(), 0);
+  // 2 rows of 3 heads of 8 bytes, of which the first 5 are in use.
+  constexpr size_t kHead = 8;
+  constexpr size_t kUsed = 5;
+  constexpr size_t kRow = 3 * kHead;
+  const std::shared_ptr<void> cache = memory->reserve(2 * kRow);
+  char* const first = static_cast<char*>(cache.get());
+  const auto contents = [&](const void* from, size_t bytes) {
+    std::string text(bytes, '?');
+    memory->toHost({text.data(), bytes, from, bytes, bytes, 1});
+    memory->finish();
+    return text;
+  };
+  EXPECT_EQ(contents(first, 2 * kRow), std::string(2 * kRow, '\0'));
+  const std::string tokens = "abcdefghijklmno";
+  memory->fromHost({first, kHead, tokens.data(), kUsed, kUsed, 3});
+  memory->copy({first + kRow, kHead, first, kHead, kUsed, 3});
+  memory->finish();
+  const std::string gap(kHead - kUsed, '\0');
+  const std::string row = "abcde" + gap + "fghij" + gap + "klmno" + gap;
+  EXPECT_EQ(contents(first, 2 * kRow), row + row);
+  std::string packed(tokens.size(), '?');
+  memory->toHost({packed.data(), kUsed, first + kRow, kHead, kUsed, 3});
+  memory->finish();
+  EXPECT_EQ(packed, tokens);
+  memory->copy({first, 0, first + kRow, 0, 2, 1});
+  memory->copy({first, kHead, first + kRow, kHead, 0, 3});
+  memory->finish();
+  EXPECT_EQ(contents(first, kRow), row);
+
+  const StandInLive before = standInLive();
+  standInSetFaults("allocation:1");
+  EXPECT_EQ(codeOf([&] { memory->reserve(100); }), "ERR_OUT_OF_MEMORY");
+  standInSetFaults(nullptr);
+  EXPECT_EQ(codeOf([&] { memory->reserve(size_t{1} << 50); }), "ERR_OUT_OF_MEMORY");
+  const StandInLive after = standInLive();
+  EXPECT_EQ(std::memcmp(&before, &after, sizeof before), 0);
+}
+
+TEST_P(StandInEngineTest, MemoryOfALostDeviceIsAnErrorAtEveryCall) {
+  testing::FLAGS_gtest_death_test_style = "threadsafe";
+  EXPECT_EXIT(
+      {
+        const std::unique_ptr<Model> loaded = load(build(linear()));
+        const std::shared_ptr<TensorMemory> memory = loaded->tensorMemory();
+        std::string host = "abcd";
+        bool failed = true;
+        for (int n = 0; failed && n < 100; ++n) {
+          standInSetFaults(("lost:" + std::to_string(n)).c_str());
+          const std::string code = codeOf([&] {
+            const std::shared_ptr<void> cache = memory->reserve(8);
+            char* const first = static_cast<char*>(cache.get());
+            memory->fromHost({first, 4, host.data(), 2, 2, 2});
+            memory->copy({first + 2, 4, first, 4, 2, 2});
+            memory->toHost({host.data(), 2, first + 2, 4, 2, 2});
+            memory->finish();
+            loaded->tensorMemory();
+          });
+          failed = code != "";
+          if (failed && code != "ERR_EXECUTION_FAILED" && code != "ERR_NO_GPU") {
+            std::fprintf(stderr, "lost:%d gave %s\n", n, code.c_str());
+            std::_Exit(2);
+          }
+        }
+        std::_Exit(failed ? 1 : 0);
+      },
+      testing::ExitedWithCode(0), "");
 }
 
 // Each reason is TensorRT-RTX 1.7's own.

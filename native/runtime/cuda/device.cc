@@ -1,5 +1,6 @@
 #include "runtime/cuda/device.h"
 
+#include <algorithm>
 #include <map>
 #include <mutex>
 
@@ -121,6 +122,24 @@ void Stream::copyOnDevice(void* to, const void* from, size_t bytes) const {
   if (bytes > 0) {
     driver_.call(driver_.memcpyDtoDAsync, toDevicePointer(to), toDevicePointer(from), bytes, stream_);
   }
+}
+
+void Stream::copyRows(const Rows& to, const Rows& from, size_t bytes, size_t count) const {
+  if (bytes == 0 || count == 0) return;
+  const auto side = [&](const Rows& rows) {
+    PitchedMemory memory;
+    memory.kind = rows.kind;
+    memory.host = rows.kind == MemoryKind::kHost ? rows.data : nullptr;
+    memory.device = rows.kind == MemoryKind::kDevice ? toDevicePointer(rows.data) : 0;
+    memory.pitch = std::max(rows.pitch, bytes);  // of a single block it need not say anything
+    return memory;
+  };
+  const PitchedCopy copy = {side(from), side(to), bytes, count};
+  driver_.call(driver_.memcpy2DAsync, &copy, stream_);
+}
+
+void Stream::clear(void* memory, size_t bytes) const {
+  if (bytes > 0) driver_.call(driver_.memsetD8Async, toDevicePointer(memory), '\0', bytes, stream_);
 }
 
 void download(const Device& device, void* to, const void* from, size_t bytes) {

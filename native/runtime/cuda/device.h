@@ -68,6 +68,16 @@ class Stream {
   void copyToHost(void* to, const void* from, size_t bytes) const;
   void copyOnDevice(void* to, const void* from, size_t bytes) const;
 
+  // Blocks of memory, whose beginnings lie `pitch` bytes apart.
+  struct Rows {
+    void* data;
+    MemoryKind kind;
+    size_t pitch;
+  };
+  // Copies `bytes` of each of `count` blocks.
+  void copyRows(const Rows& to, const Rows& from, size_t bytes, size_t count) const;
+  void clear(void* memory, size_t bytes) const;
+
  private:
   const Driver& driver_;
   CUstream_st* stream_ = nullptr;

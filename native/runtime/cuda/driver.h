@@ -49,6 +49,28 @@ Report probe(const DriverFiles& files = {});
 
 using DevicePointer = unsigned long long;  // CUdeviceptr
 
+// CUmemorytype
+enum class MemoryKind : unsigned { kHost = 1, kDevice = 2 };
+
+// One side of CUDA_MEMCPY2D, whose members these are, in its order.
+struct PitchedMemory {
+  size_t xInBytes = 0;
+  size_t y = 0;
+  MemoryKind kind = MemoryKind::kDevice;
+  const void* host = nullptr;
+  DevicePointer device = 0;
+  void* array = nullptr;
+  size_t pitch = 0;
+};
+
+// CUDA_MEMCPY2D: `height` blocks of `widthInBytes`, whose beginnings lie a pitch apart.
+struct PitchedCopy {
+  PitchedMemory from;
+  PitchedMemory to;
+  size_t widthInBytes = 0;
+  size_t height = 0;
+};
+
 // One of the driver's functions. CUresult, CUdevice and enumerations are ints in its interface.
 template <class... Parameters>
 class Function {
@@ -119,6 +141,9 @@ class Driver {
                                                                              "cuMemcpyDtoHAsync_v2"};
   const Function<DevicePointer, DevicePointer, size_t, CUstream_st*> memcpyDtoDAsync{library_,
                                                                                      "cuMemcpyDtoDAsync_v2"};
+  const Function<const PitchedCopy*, CUstream_st*> memcpy2DAsync{library_, "cuMemcpy2DAsync_v2"};
+  const Function<DevicePointer, unsigned char, size_t, CUstream_st*> memsetD8Async{library_,
+                                                                                   "cuMemsetD8Async"};
 
   const Function<CUstream_st**, unsigned> streamCreate{library_, "cuStreamCreate"};
   const Function<CUstream_st*> streamDestroy{library_, "cuStreamDestroy_v2"};

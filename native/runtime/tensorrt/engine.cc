@@ -17,6 +17,7 @@
 #include "core/error.h"
 #include "core/host_memory.h"
 #include "runtime/cuda/device.h"
+#include "runtime/cuda/tensor_memory.h"
 #include "runtime/tensorrt/api.h"
 #include "runtime/tensorrt/messages.h"
 
@@ -807,6 +808,9 @@ class EngineModel final : public Model {
     return profiles;
   }
   std::shared_ptr<MemoryPool> inputMemory() const override { return engine_->pinned; }
+  std::shared_ptr<TensorMemory> tensorMemory() const override {
+    return cuda::deviceTensorMemory(engine_->device);
+  }
   std::optional<DeviceStats> deviceStats() const override { return engine_->stats(); }
   void persist() override {
     const cuda::Current current(engine_->device);

@@ -801,6 +801,68 @@ STAND_IN_EXPORT int cuMemcpyDtoDAsync_v2(CUdeviceptr to, CUdeviceptr from, size_
   });
 }
 
+// CUDA_MEMCPY2D, of which host and device memory are played.
+struct CopySide {
+  size_t xInBytes, y;
+  unsigned memoryType;  // 1 host, 2 device
+  const void* host;
+  CUdeviceptr device;
+  void* array;
+  size_t pitch;
+};
+struct Copy2D {
+  CopySide from, to;
+  size_t widthInBytes, height;
+};
+
+STAND_IN_EXPORT int cuMemcpy2DAsync_v2(const Copy2D* parameters, CUstream stream) {
+  CUcontext context = nullptr;
+  if (const int status = begin("cuMemcpy2DAsync", stream, context)) return status;
+  const Copy2D copy = *parameters;
+  if (copy.widthInBytes == 0 || copy.height == 0) return kSuccess;
+  // True unless one of the two is pageable.
+  const auto check = [copy](bool launching) {
+    bool pinned = true;
+    for (const CopySide& side : {copy.from, copy.to}) {
+      const size_t bytes = (copy.height - 1) * side.pitch + copy.widthInBytes;
+      if (side.memoryType == 2) {
+        requireDevice("cuMemcpy2DAsync", side.device, bytes, launching);
+      } else {
+        pinned = requireHost("cuMemcpy2DAsync", side.host, bytes) && pinned;
+      }
+    }
+    return pinned;
+  };
+  for (const CopySide& side : {copy.from, copy.to}) {
+    if (side.xInBytes != 0 || side.y != 0 || (side.memoryType != 1 && side.memoryType != 2)) {
+      misuse("cuMemcpy2DAsync: the stand-in plays whole host and device memory");
+    }
+    constexpr size_t kMaxPitch = 0x7fffffff;
+    if (side.pitch < copy.widthInBytes || side.pitch > kMaxPitch) return kInvalidValue;
+  }
+  const bool pinned = check(true);
+  if (!pinned && isCapturing(stream)) misuse("cuMemcpy2DAsync of pageable memory while capturing");
+  const auto addressOf = [](const CopySide& side) {
+    return side.memoryType == 2 ? reinterpret_cast<char*>(side.device)
+                                : static_cast<char*>(const_cast<void*>(side.host));
+  };
+  const int status = launch(stream, [=] {
+    STAND_IN_SKIP_IF_BROKEN(context);
+    check(false);
+    for (size_t i = 0; i < copy.height; ++i) {
+      std::memcpy(addressOf(copy.to) + i * copy.to.pitch, addressOf(copy.from) + i * copy.from.pitch,
+                  copy.widthInBytes);
+    }
+    return 0;
+  });
+  // Pageable memory is read and written before the call returns.
+  if (status == kSuccess && !pinned) {
+    stream->drain();
+    return context->broken;
+  }
+  return status;
+}
+
 STAND_IN_EXPORT int cuMemcpyPeerAsync(CUdeviceptr to, CUcontext, CUdeviceptr from, CUcontext, size_t bytes,
                                       CUstream stream) {
   return cuMemcpyDtoDAsync_v2(to, from, bytes, stream);
