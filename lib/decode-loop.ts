@@ -117,9 +117,11 @@ class RunningRequest {
   }
 
   async *chunks(prepare: () => GenerationRequest): AsyncGenerator<GenerationChunk, Generation> {
-    this.start(prepare(), true);
+    const request = prepare();
+    this.start(request, true);
+    let told = 0;
     try {
-      for (let told = 0; ; ) {
+      while (!this.#isAbandoned) {
         this.#signal?.throwIfAborted();
         const token = this.#tokens[told];
         if (token) {
@@ -133,8 +135,22 @@ class RunningRequest {
           await this.change();
         }
       }
+      // Heard by a next() that return() has overtaken.
+      return undefined as never;
     } finally {
       await this.finish();
+      if (request.sequence !== 0) this.#forget(request.sequence, this.#tokens.length - told);
+    }
+  }
+
+  /** Takes from a sequence the last tokens of an answer, which nobody has heard of. */
+  #forget(sequence: number, count: number): void {
+    if (count === 0) return;
+    try {
+      this.#native.truncate(sequence, this.#native.sequenceTokens(sequence).length - count);
+    } catch (error) {
+      // It was disposed of, and the answer cancelled by that.
+      if ((error as { code?: string }).code !== 'ERR_DISPOSED') throw error;
     }
   }
 
@@ -143,7 +159,7 @@ class RunningRequest {
     this.#signal?.throwIfAborted();
     const end = this.end!;
     if (end.error) throw end.error;
-    if (end.finished === 'cancelled' && !this.#isAbandoned) {
+    if (end.finished === 'cancelled') {
       throw new TensorRTError('ERR_DISPOSED', 'The sequence was disposed of while it generated.');
     }
     return toGeneration(this.#tokens, end);

@@ -3,6 +3,7 @@ import type { SamplingDefaults } from './decoder-config.js';
 import { describe, invalidArgType, invalidArgValue } from './errors.js';
 import type { NativeGenerateOptions } from './native.js';
 import { checkOptions, checkSignal, integerOption, numberOption, stringsOption } from './options.js';
+import type { Tokenizer } from './tokenizer.js';
 
 /**
  * How to answer. What chooses tokens, temperature to repetitionPenalty, defaults to what the model's
@@ -91,6 +92,8 @@ export interface GenerateContext {
   readonly vocabulary: number;
   readonly eosTokens: readonly number[];
   readonly sampling: SamplingDefaults;
+  /** Without one, answers have no text. */
+  readonly tokenizer: Tokenizer | undefined;
 }
 
 const int32 = 2 ** 31 - 1;
@@ -102,7 +105,7 @@ const largestFloat32 = 3.4028234663852886e38;
  */
 export function readGenerateOptions(
   options: GenerateOptions,
-  { vocabulary, eosTokens, sampling }: GenerateContext,
+  { vocabulary, eosTokens, sampling, tokenizer }: GenerateContext,
   names: readonly string[] = optionNames,
 ): Omit<NativeGenerateOptions, 'stream'> {
   if (typeof options === 'object' && options !== null) {
@@ -129,6 +132,11 @@ export function readGenerateOptions(
   if (repetitionPenalty === 0) throw invalidArgValue('options.repetitionPenalty', 'must be more than 0.');
   const stopTokens = options.stopTokens ?? [];
   checkTokens(stopTokens, 'options.stopTokens', vocabulary);
+  const stop = readStop(options.stop);
+  if (stop.length > 0 && !tokenizer) {
+    const problem = 'needs text, and the model was loaded without a tokenizer: use options.stopTokens.';
+    throw invalidArgValue('options.stop', problem);
+  }
   const [biasTokens, biases] = readBias(options.logitBias, vocabulary);
   return {
     maxTokens,
@@ -144,7 +152,7 @@ export function readGenerateOptions(
       options.seed === undefined
         ? randomBytes(8).readBigUInt64LE()
         : BigInt(whole('seed', 0, 0, Number.MAX_SAFE_INTEGER)),
-    stop: readStop(options.stop),
+    stop,
     stopTokens: Int32Array.from(new Set(ignoreEos ? stopTokens : [...eosTokens, ...stopTokens])),
     biasTokens,
     biases,

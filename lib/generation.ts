@@ -41,7 +41,7 @@ export interface Generation {
 /** A token of an answer that is being given. */
 export interface GenerationChunk {
   readonly token: number;
-  /** Whole characters, and nothing that a stop string may begin with: that comes with a later chunk. */
+  /** Whole characters, and nothing that a stop string begins with: a token waits until that is decided. */
   readonly text: string;
   /** Where asked for; see {@link GenerateOptions.logprobs}. */
   readonly logprob?: number;

@@ -1,11 +1,15 @@
 export { type BuildOptions, type BuildProgress, buildEngine } from './build-engine.js';
+export type { ChatMessage } from './chat-template.js';
 export type { DataType } from './data-type.js';
 export { Engine, type EngineManifest, type EngineTensor, type LayerInfo, type TensorInfo } from './engine.js';
 export { type ErrorCode, TensorRTError } from './errors.js';
 export type { GenerateOptions, SequenceGenerateOptions } from './generate-options.js';
 export type { ChosenTokenLogprob, Generation, GenerationChunk, TokenLogprob } from './generation.js';
-export type { KvCacheOptions } from './kv-cache.js';
+export type { KvCache, KvCacheOptions } from './kv-cache.js';
+export { LanguageModel, type LanguageModelOptions, type LanguageModelStats } from './language-model.js';
 export type { TensorRTCapabilities } from './native.js';
+export type { Prompt } from './prompt.js';
+export type { Sequence } from './sequence.js';
 export {
   type Feeds,
   type Fetches,
@@ -22,3 +26,4 @@ export type { Flavour } from './system/nvidia-support.js';
 export { inspectSystem, type SystemReport } from './system/system-report.js';
 export type { TensorRTLibrary } from './system/tensorrt-library.js';
 export { type Dims, Tensor, type TensorLike } from './tensor.js';
+export type { Tokenizer } from './tokenizer.js';

@@ -60,7 +60,7 @@ export class KvCache {
     return this.#native.stats().rows;
   }
 
-  /** Rows that a request or a sequence has, or that keep a prefix. */
+  /** Rows that requests and sequences have. The others may keep what finished requests have read. */
   get used(): number {
     return this.#native.stats().rowsUsed;
   }

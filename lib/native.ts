@@ -332,7 +332,7 @@ export interface NativeGenerateOptions {
   cacheSalt: string;
   /** Higher goes first. */
   priority: number;
-  /** Report each token as it comes, rather than all at the end. */
+  /** Report each token once its text is decided, rather than all at the end. */
   stream: boolean;
 }
 

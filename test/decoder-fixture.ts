@@ -1,4 +1,4 @@
-import { readFileSync } from 'node:fs';
+import { existsSync, readdirSync, readFileSync } from 'node:fs';
 import path from 'node:path';
 import { type InferenceSession, Tensor, type ValueMetadata } from 'node-tensorrt';
 
@@ -19,6 +19,15 @@ export interface DecoderCase {
   readonly firstLogits: readonly number[];
   readonly lastLogits: readonly number[];
 }
+
+/** All of them: WEIGHTS/EXPORT, such as 'llama/optimum'. */
+export const decoderFixtures: readonly string[] = readdirSync(decoders)
+  .filter((weights) => existsSync(path.join(decoders, weights, 'expected.json')))
+  .flatMap((weights) =>
+    readdirSync(path.join(decoders, weights), { withFileTypes: true })
+      .filter((entry) => entry.isDirectory())
+      .map((entry) => `${weights}/${entry.name}`),
+  );
 
 /** `fixture` is WEIGHTS/EXPORT, such as 'llama/optimum'. */
 export function decoderModel(fixture: string): string {

@@ -25,8 +25,8 @@ export class EngineCache {
     this.#maxBytes = maxBytes;
   }
 
-  /** The file of what is known of models, and of TensorRT libraries: a {@link FileMemo}'s. */
-  memo(of: 'models' | 'libraries'): string {
+  /** The file of what is known of models, of decoders that were rewritten, and of TensorRT libraries: a {@link FileMemo}'s. */
+  memo(of: 'models' | 'decoders' | 'libraries'): string {
     return path.join(this.directory, `${of}.json`);
   }
 

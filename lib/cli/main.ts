@@ -3,7 +3,9 @@ import { Command, CommanderError } from 'commander';
 import { version } from '../version.js';
 import { addBenchCommand } from './bench.js';
 import { addBuildCommand } from './build.js';
+import { addChatCommand } from './chat.js';
 import { addDoctorCommand } from './doctor.js';
+import { addGenerateCommand } from './generate.js';
 import { addInspectCommand } from './inspect.js';
 import { addLibsCommand } from './libs.js';
 import { UsageError } from './output.js';
@@ -13,7 +15,9 @@ import { addRunCommand } from './run.js';
 
 async function main(): Promise<void> {
   const program = new Command('node-tensorrt')
-    .description('TensorRT for Node.js: compile ONNX models into engines, look into them, run models')
+    .description(
+      'TensorRT for Node.js: compile ONNX models into engines, look into them, run models, generate text',
+    )
     .version(version)
     .exitOverride()
     .configureHelp({ showGlobalOptions: true });
@@ -23,6 +27,8 @@ async function main(): Promise<void> {
   addInspectCommand(program);
   addRunCommand(program);
   addBenchCommand(program);
+  addGenerateCommand(program);
+  addChatCommand(program);
   for (const command of program.commands) {
     for (const each of [command, ...command.commands]) each.exitOverride();
   }

@@ -662,7 +662,8 @@ void DecodeLoop::accept(const std::shared_ptr<Request>& request, SampledToken sa
     finish(request, FinishReason::kStop);
   } else if (request->completionTokens == request->options.maxTokens || tokens.size() == config_.maxLength) {
     finish(request, FinishReason::kLength);
-  } else if (request->options.stream) {
+  } else if (request->options.stream && !request->text.holdsBack()) {
+    // Whoever shows text as it comes must get all of it with some token: one whose text is not decided waits.
     events_.push_back({request->id, std::exchange(request->untold, {}), std::nullopt});
   }
 }

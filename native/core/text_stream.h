@@ -42,6 +42,8 @@ class TextStream {
     bool stopped = false;  // a stop string is complete: nothing may be appended any more
   };
   Progress append(int32_t token);
+  // Is there text that a later token decides?
+  bool holdsBack() const noexcept { return !character_.empty() || !held_.empty(); }
   // The rest, where no stop string came. Nothing may be appended any more.
   std::string finish();
 

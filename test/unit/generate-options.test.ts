@@ -3,7 +3,8 @@ import { describe, expect, test } from 'vitest';
 import { readGenerateOptions } from '../../dist/generate-options.js';
 
 const sampling = { temperature: 0.6, topK: 50, topP: 0.9, minP: 0.1, repetitionPenalty: 1.1 };
-const context = { vocabulary: 320, eosTokens: [2, 4], sampling };
+const tokenizer = { encode: () => [], decode: () => '' };
+const context = { vocabulary: 320, eosTokens: [2, 4], sampling, tokenizer };
 const read = (options: unknown) => readGenerateOptions(options as GenerateOptions, context);
 
 test('what the caller leaves out is the model’s, or off', () => {
@@ -52,6 +53,12 @@ test('what the caller gives goes to native', () => {
   expect(biases).toEqual(Float32Array.of(-1.5, Number.NEGATIVE_INFINITY));
   expect(options).toMatchObject(rest);
   expect(read({ ignoreEos: true, stopTokens: [5] }).stopTokens).toEqual(Int32Array.of(5));
+});
+
+test('a stop string needs a tokenizer', () => {
+  expect(() => readGenerateOptions({ stop: ['x'] }, { ...context, tokenizer: undefined })).toThrow(
+    /^options\.stop needs text, .*options\.stopTokens/,
+  );
 });
 
 describe('refused', () => {

@@ -1,0 +1,123 @@
+import { createInterface } from 'node:readline';
+import type { Command } from 'commander';
+import type { ChatMessage } from '../chat-template.js';
+import type { GenerateOptions } from '../generate-options.js';
+import type { Generation } from '../generation.js';
+import { LanguageModel } from '../language-model.js';
+import {
+  addGenerationFlags,
+  type GenerationFlags,
+  generationSummary,
+  readGenerationFlags,
+} from './generate.js';
+import { print, progressLine } from './output.js';
+
+/** A question and its answer; of one that was cancelled, what had come of it. */
+type Turn = { question: string; text: string } & Partial<
+  Pick<Generation, 'finishReason' | 'usage' | 'timing'>
+>;
+
+/** `chat DIR`: a conversation, a line a question, from a terminal or a pipe. */
+export function addChatCommand(program: Command): void {
+  addGenerationFlags(
+    program
+      .command('chat')
+      .description(
+        'talk with a language model: Ctrl-C cancels an answer; at the prompt twice, or Ctrl-D, it ends',
+      )
+      .argument('<model>', 'folder that optimum or onnxruntime-genai exported')
+      .option('--system <text>', 'what the model is told first'),
+  ).action(chat);
+}
+
+async function chat(source: string, flags: GenerationFlags & { system?: string }): Promise<void> {
+  const options = readGenerationFlags(flags);
+  const progress = progressLine();
+  progress.show('loading …');
+  const model = await LanguageModel.load(source, options.load).finally(() => progress.clear());
+  try {
+    const turns = await converse(model, options.generate, flags);
+    if (!flags.json) return;
+    const { device, why, runtime } = model;
+    print(JSON.stringify({ model: source, device, why, runtime, turns }, null, 2));
+  } finally {
+    await model.dispose();
+  }
+}
+
+async function converse(
+  model: LanguageModel,
+  options: GenerateOptions,
+  { system, json }: { system?: string; json: boolean },
+): Promise<Turn[]> {
+  const messages: ChatMessage[] = system === undefined ? [] : [{ role: 'system', content: system }];
+  const turns: Turn[] = [];
+  const isTerminal = process.stdin.isTTY && process.stdout.isTTY;
+  const lines = createInterface({
+    input: process.stdin,
+    ...(isTerminal && !json ? { output: process.stdout, terminal: true } : {}),
+    prompt: '> ',
+  });
+  const ask = () => {
+    if (isTerminal && !json) lines.prompt();
+  };
+
+  let answering: AbortController | undefined;
+  let warned = false;
+  const interrupt = () => {
+    if (answering) return answering.abort();
+    if (warned) return lines.close();
+    warned = true;
+    process.stderr.write('\n(Ctrl-C again, or Ctrl-D, to end)\n');
+    ask();
+  };
+  // Until now it ended the program. A terminal in raw mode sends no signal, and readline tells of the key.
+  process.removeAllListeners('SIGINT');
+  process.on('SIGINT', interrupt);
+  lines.on('SIGINT', interrupt);
+  try {
+    ask();
+    for await (const line of lines) {
+      warned = false;
+      if (line.trim() !== '') {
+        messages.push({ role: 'user', content: line });
+        answering = new AbortController();
+        const turn = await answer(model, messages, { ...options, signal: answering.signal }, json);
+        answering = undefined;
+        messages.push({ role: 'assistant', content: turn.text });
+        turns.push({ question: line, ...turn });
+      }
+      ask();
+    }
+    return turns;
+  } finally {
+    process.removeListener('SIGINT', interrupt);
+    lines.close();
+  }
+}
+
+/** Shows an answer as it comes. Cancelled, it is what had come. */
+async function answer(
+  model: LanguageModel,
+  messages: readonly ChatMessage[],
+  options: GenerateOptions,
+  json: boolean,
+): Promise<Omit<Turn, 'question'>> {
+  let text = '';
+  const chunks = model.stream(messages, options);
+  try {
+    let next = await chunks.next();
+    for (; !next.done; next = await chunks.next()) {
+      text += next.value.text;
+      if (!json) process.stdout.write(next.value.text);
+    }
+    const { finishReason, usage, timing } = next.value;
+    if (!json && process.stderr.isTTY) process.stderr.write(`\n${generationSummary(next.value)}`);
+    return { text, finishReason, usage, timing };
+  } catch (error) {
+    if (!options.signal?.aborted) throw error;
+    return { text };
+  } finally {
+    if (!json) print('');
+  }
+}

@@ -1,0 +1,136 @@
+import { text as readText } from 'node:stream/consumers';
+import type { Command } from 'commander';
+import type { GenerateOptions } from '../generate-options.js';
+import type { Generation } from '../generation.js';
+import { LanguageModel, type LanguageModelOptions } from '../language-model.js';
+import { parseDevice } from './model-input.js';
+import { print, progressLine, UsageError } from './output.js';
+
+/** What `generate` and `chat` have in common. */
+export interface GenerationFlags {
+  maxTokens: string;
+  temperature?: string;
+  topK?: string;
+  topP?: string;
+  minP?: string;
+  seed?: string;
+  stop: string[];
+  maxLength?: string;
+  threads?: string;
+  device: string;
+  json: boolean;
+}
+
+export function addGenerationFlags(command: Command): Command {
+  return command
+    .option('--max-tokens <count>', 'tokens of an answer at most', '256')
+    .option('--temperature <number>', "0 is greedy; default: the model's")
+    .option('--top-k <count>', 'choose among the likeliest so many')
+    .option('--top-p <number>', 'choose among the likeliest that have this probability together')
+    .option('--min-p <number>', 'choose among those at least so likely as this part of the likeliest')
+    .option('--seed <number>', 'the same seed gives the same answer')
+    .option(
+      '--stop <text>',
+      'end the answer before this text; repeatable',
+      (value: string, all: string[]) => [...all, value],
+      [],
+    )
+    .option(
+      '--max-length <count>',
+      "tokens of prompt and answer together; default: the model's, 4096 at most",
+    )
+    .option('--threads <count>', 'CPU threads; default: one per physical core')
+    .option('--device <device>', "'auto', 'cpu', 'cuda' or 'cuda:N'", 'auto')
+    .option('--json', 'print one JSON document', false);
+}
+
+/** @throws UsageError for what is no number; its range is the library's to check */
+export function readGenerationFlags(flags: GenerationFlags): {
+  load: LanguageModelOptions;
+  generate: GenerateOptions;
+} {
+  const number = (name: string, value: string | undefined) => {
+    if (value === undefined) return undefined;
+    if (value.trim() !== '' && Number.isFinite(Number(value))) return Number(value);
+    throw new UsageError(`--${name} must be a number, not '${value}'.`);
+  };
+  const maxLength = number('max-length', flags.maxLength);
+  return {
+    load: {
+      device: parseDevice(flags.device),
+      threads: number('threads', flags.threads),
+      kvCache: { maxLength },
+    },
+    generate: {
+      maxTokens: number('max-tokens', flags.maxTokens),
+      temperature: number('temperature', flags.temperature),
+      topK: number('top-k', flags.topK),
+      topP: number('top-p', flags.topP),
+      minP: number('min-p', flags.minP),
+      seed: number('seed', flags.seed),
+      stop: flags.stop,
+    },
+  };
+}
+
+/** '12 + 64 tokens (8 from the cache), first after 40 ms, then 53.1 tokens/s' */
+export function generationSummary({ usage, timing }: Generation): string {
+  const { promptTokens, cachedTokens, completionTokens } = usage;
+  const cached = cachedTokens > 0 ? ` (${cachedTokens} from the cache)` : '';
+  const rest = timing.totalMs - timing.firstTokenMs;
+  const rate =
+    completionTokens > 1 ? `, then ${((1000 * (completionTokens - 1)) / rest).toFixed(1)} tokens/s` : '';
+  return `${promptTokens} + ${completionTokens} tokens${cached}, first after ${timing.firstTokenMs.toFixed(0)} ms${rate}`;
+}
+
+/** `generate DIR PROMPT`: continues a text. */
+export function addGenerateCommand(program: Command): void {
+  addGenerationFlags(
+    program
+      .command('generate')
+      .description('continue a text with a language model, and show the answer as it comes')
+      .argument('<model>', 'folder that optimum or onnxruntime-genai exported, or ONNX file')
+      .argument('<prompt>', "the text; '-' reads standard input")
+      .option('--chat', "the prompt is a question, which the model's chat template frames", false),
+  ).action(generate);
+}
+
+async function generate(
+  source: string,
+  given: string,
+  flags: GenerationFlags & { chat: boolean },
+): Promise<void> {
+  const options = readGenerationFlags(flags);
+  const progress = progressLine();
+  progress.show('loading …');
+  const started = performance.now();
+  const model = await LanguageModel.load(source, options.load).finally(() => progress.clear());
+  try {
+    const loadMs = performance.now() - started;
+    const prompt = given === '-' ? await readText(process.stdin) : given;
+    const messages = [{ role: 'user' as const, content: prompt }];
+    const chunks = model.stream(flags.chat ? messages : prompt, options.generate);
+    let next = await chunks.next();
+    for (; !next.done; next = await chunks.next()) {
+      if (!flags.json) process.stdout.write(next.value.text);
+    }
+    const generation = next.value;
+    if (!flags.json) {
+      print('');
+      if (process.stderr.isTTY) process.stderr.write(`${generationSummary(generation)}\n`);
+      return;
+    }
+    const { device, why, runtime, kvCache } = model;
+    const { mode, bytesReserved, bytesUsed } = kvCache;
+    const cache = { mode, why: kvCache.why, bytesReserved, bytesUsed };
+    print(
+      JSON.stringify(
+        { model: source, device, why, runtime, loadMs, kvCache: cache, prompt, ...generation },
+        null,
+        2,
+      ),
+    );
+  } finally {
+    await model.dispose();
+  }
+}

@@ -1,0 +1,380 @@
+import { createHash } from 'node:crypto';
+import { EngineCache } from './build/engine-cache.js';
+import { digestModel } from './build/model-digest.js';
+import { type PreparedDecoder, prepareDecoder } from './build/prepare-decoder.js';
+import { buildDirectory } from './build-engine.js';
+import { ChatTemplate } from './chat-template.js';
+import { DecodeLoop } from './decode-loop.js';
+import { type DecoderConfig, readDecoderConfig } from './decoder-config.js';
+import { type DeviceChoice, deviceOption, placeOnGpu } from './device.js';
+import { invalidArgType, invalidArgValue, TensorRTError } from './errors.js';
+import { type GenerateOptions, readGenerateOptions } from './generate-options.js';
+import type { Generation, GenerationChunk } from './generation.js';
+import { KvCache, type KvCacheOptions, type KvCacheSettings, readKvCacheOptions } from './kv-cache.js';
+import type { NativeLoadedModel, NativeLoadRequest } from './native.js';
+import { readWhole } from './onnx/file-range.js';
+import { checkOptions, checkSignal, enumOption, integerOption } from './options.js';
+import { type Prompt, promptTokens } from './prompt.js';
+import { Sequence, type SequenceContext } from './sequence.js';
+import type { SessionOptions } from './session.js';
+import { findOnnxRuntime } from './system/onnxruntime-library.js';
+import { checkTokenizer, readTokenizer, type Tokenizer, type TokenPieces, tokenPieces } from './tokenizer.js';
+
+/** Those of {@link SessionOptions} that are about where and how to run, and these. */
+export interface LanguageModelOptions
+  extends Omit<SessionOptions, 'concurrency' | 'preferredOutputLocation' | 'shapes' | 'calibration'> {
+  /** Rows and lengths of the cache. */
+  kvCache?: KvCacheOptions;
+  /** Instead of the tokenizer.json beside the model. */
+  tokenizer?: Tokenizer;
+  /** A Jinja template, instead of the model's own. */
+  chatTemplate?: string;
+  /** Tokens of prompts that are read between two steps of those that answer. Default 512. */
+  chunkSize?: number;
+}
+
+/** What a model has done so far. */
+export interface LanguageModelStats {
+  readonly requests: {
+    /** For a row, or their turn. */
+    readonly waiting: number;
+    readonly active: number;
+    readonly completed: number;
+    readonly failed: number;
+    readonly cancelled: number;
+  };
+  readonly tokens: {
+    /** Of prompts, computed. */
+    readonly prefilled: number;
+    /** Of prompts, found in the cache. */
+    readonly cached: number;
+    /** Computed one a step, of all requests together. */
+    readonly decoded: number;
+  };
+  readonly steps: {
+    /** With a chunk of a prompt. */
+    readonly prefill: number;
+    /** With one token for each request that answers. */
+    readonly decode: number;
+  };
+}
+
+const optionNames = [
+  'device',
+  'threads',
+  'maxQueue',
+  'precision',
+  'signal',
+  'kvCache',
+  'tokenizer',
+  'chatTemplate',
+  'chunkSize',
+];
+
+const defaultMaxLength = 4096;
+
+/** Without a tokenizer, tokens say nothing. */
+const noPieces: TokenPieces = {
+  bytes: new Uint8Array(),
+  offsets: Uint32Array.of(0),
+  stripLeadingSpace: false,
+};
+
+/** Options of a session that a language model decides itself. */
+const decided: Readonly<Record<string, string>> = {
+  concurrency: 'is not an option of a language model: its steps run all requests together.',
+  preferredOutputLocation: 'is not an option of a language model: tokens come to the CPU, the cache stays.',
+  shapes: 'is not an option of a language model: options.kvCache decides the shapes.',
+};
+
+/**
+ * A decoder that generates text, on a native thread of its own: requests run together, whatever their lengths, and the
+ * event loop is never waited for. What they have read stays in a cache, which prompts that begin alike share.
+ */
+export class LanguageModel {
+  /** undefined where there is none beside the model: then prompts are tokens. */
+  readonly tokenizer: Tokenizer | undefined;
+  readonly kvCache: KvCache;
+  /** Where it runs: 'cpu', 'cuda:0', … */
+  readonly device: string;
+  /** Why that device was chosen. */
+  readonly why: string;
+  /** What executes it, e.g. `{ name: 'onnxruntime', version: '1.30.0' }`. */
+  readonly runtime: Readonly<{ name: string; version: string }>;
+  readonly #loop: DecodeLoop;
+  readonly #context: SequenceContext;
+  #disposed: Promise<void> | undefined;
+
+  private constructor(parts: {
+    loop: DecodeLoop;
+    context: SequenceContext;
+    kvCache: KvCache;
+    device: string;
+    why: string;
+    runtime: NativeLoadedModel['runtime'];
+  }) {
+    this.#loop = parts.loop;
+    this.#context = parts.context;
+    this.tokenizer = parts.context.tokenizer;
+    this.kvCache = parts.kvCache;
+    this.device = parts.device;
+    this.why = parts.why;
+    this.runtime = Object.freeze(parts.runtime);
+  }
+
+  /**
+   * Loads a folder as optimum or onnxruntime-genai exports it, or as a model hub has it; or an ONNX file, with what lies
+   * beside it. Its graph is rewritten such that the cache is updated in place, where that can be: `kvCache.mode` says.
+   * @throws (rejects) TensorRTError ERR_MODEL_NOT_FOUND, ERR_MODEL_INVALID, ERR_MODEL_UNSUPPORTED (says what of it),
+   *   ERR_LIBRARY_NOT_FOUND, ERR_LIBRARY_UNSUPPORTED, ERR_NO_GPU, ERR_OUT_OF_MEMORY, ERR_IO; TypeError or RangeError for
+   *   bad arguments; the signal's reason
+   */
+  static async load(pathToDirOrOnnx: string, options: LanguageModelOptions = {}): Promise<LanguageModel> {
+    const source = pathToDirOrOnnx;
+    if (typeof source !== 'string') throw invalidArgType('pathToDirOrOnnx', 'a path', source);
+    if (source === '' || source.includes('\0')) throw invalidArgValue('pathToDirOrOnnx', 'is no path.');
+    const settings = readOptions(options);
+    const { signal, kvCache, threads } = settings;
+    signal?.throwIfAborted();
+
+    const config = await readDecoderConfig(source);
+    const tokenizer = settings.tokenizer ?? (await readTokenizer(config.directory));
+    const chatTemplate = await ChatTemplate.load(config.directory, settings.chatTemplate);
+    const place = await placeOnGpu<never>(settings.device, signal, async () => {
+      throw new TensorRTError(
+        'ERR_MODEL_UNSUPPORTED',
+        "Generation runs on the CPU in this version: options.device 'cpu' or 'auto'.",
+      );
+    });
+    requireCpuPrecision(settings.precision, place.why);
+    const directory = buildDirectory();
+    try {
+      const maxLength = rowLength(kvCache, config);
+      const cache = new EngineCache();
+      const request = { model: config.model, directory: directory.path, maxLength };
+      const [prepared, digest] = await Promise.all([
+        prepareDecoder({ ...request, memo: cache.memo('decoders') }, signal),
+        digestModel(config.model, cache.memo('models'), signal),
+      ]);
+      const vocabulary = prepared.facts.vocabulary ?? config.vocabulary;
+      if (vocabulary === undefined) {
+        throw new TensorRTError(
+          'ERR_MODEL_UNSUPPORTED',
+          `Neither ${config.model} nor a config.json beside it says how many tokens there are: vocab_size.`,
+        );
+      }
+      requireCacheType(kvCache, prepared);
+      const capacity = Math.min(maxLength, prepared.facts.capacity ?? maxLength);
+      const { stripLeadingSpace, ...pieces } = tokenizer ? tokenPieces(tokenizer, vocabulary) : noPieces;
+      const loop = new DecodeLoop({
+        graph: prepared.graph,
+        rows: kvCache.maxBatchSize,
+        maxLength: capacity,
+        chunkSize: settings.chunkSize,
+        maxQueue: settings.maxQueue,
+        prefixReuse: kvCache.prefixReuse,
+        pieces,
+        stripLeadingSpace,
+        fingerprint: createHash('sha256')
+          .update(JSON.stringify([digest, prepared.graph]))
+          .digest('hex'),
+      });
+      const loaded = await loadInto(
+        loop,
+        { library: findOnnxRuntime(), model: prepared.file, threads },
+        signal,
+      );
+      return new LanguageModel({
+        loop,
+        context: {
+          tokenizer,
+          chatTemplate,
+          vocabulary,
+          maxLength: capacity,
+          // A padded vocabulary's, or another model's: never drawn.
+          eosTokens: config.eosTokens.filter((token) => token < vocabulary),
+          sampling: config.sampling,
+        },
+        kvCache: new KvCache(loop.native, prepared.graph.mode, prepared.why, capacity),
+        device: 'cpu',
+        why: place.why,
+        runtime: loaded.runtime,
+      });
+    } finally {
+      await directory.remove();
+    }
+  }
+
+  /**
+   * Answers a prompt: text, tokens, or a conversation, which the model's chat template turns into text.
+   * @throws (rejects) TypeError ERR_INVALID_ARG_TYPE; RangeError ERR_INVALID_ARG_VALUE, ERR_SHAPE_MISMATCH where the
+   *   prompt is longer than a row; TensorRTError ERR_QUEUE_FULL, ERR_CACHE_FULL where sequences have all rows,
+   *   ERR_DISPOSED, ERR_EXECUTION_FAILED, ERR_OUT_OF_MEMORY; the signal's reason
+   */
+  async generate(prompt: Prompt, options: GenerateOptions = {}): Promise<Generation> {
+    return this.#loop.generate(this.#request(prompt, options));
+  }
+
+  /**
+   * {@link generate}, token by token; it returns what generate() resolves with. It begins with the first `next()`.
+   * Leaving the loop cancels it. Who reads slowly holds up nobody: what it has not read yet is kept, up to maxTokens.
+   * @throws (at `next()`) as {@link generate}
+   */
+  stream(prompt: Prompt, options: GenerateOptions = {}): AsyncGenerator<GenerationChunk, Generation> {
+    return this.#loop.stream(() => this.#request(prompt, options));
+  }
+
+  /**
+   * An empty row of the cache, to hold on to.
+   * @param options.cacheSalt as in {@link GenerateOptions}: what the sequence reads serves prompts with the same one
+   * @throws TensorRTError ERR_CACHE_FULL where requests and sequences have all rows, ERR_DISPOSED
+   */
+  createSequence(options: { cacheSalt?: string } = {}): Sequence {
+    checkOptions(options, 'options', ['cacheSalt'], []);
+    const { cacheSalt = '' } = options;
+    if (typeof cacheSalt !== 'string') throw invalidArgType('options.cacheSalt', 'a string', cacheSalt);
+    return new Sequence(this.#loop, this.#loop.native.createSequence(), cacheSalt, this.#context);
+  }
+
+  /**
+   * What {@link Sequence.save} gave, or the file that it wrote.
+   * @throws (rejects) TensorRTError ERR_STATE_MISMATCH where it is damaged, or of another model, precision or layout;
+   *   ERR_CACHE_FULL, ERR_DISPOSED, ERR_IO
+   */
+  async restoreSequence(from: string | Uint8Array): Promise<Sequence> {
+    if (typeof from !== 'string' && !(from instanceof Uint8Array)) {
+      throw invalidArgType('from', 'a path or a Uint8Array', from);
+    }
+    const state = typeof from === 'string' ? await readState(from) : from;
+    return new Sequence(this.#loop, await this.#loop.native.restoreSequence(state), '', this.#context);
+  }
+
+  /** May be called after {@link dispose}. */
+  stats(): LanguageModelStats {
+    const stats = this.#loop.native.stats();
+    const { waiting, active, completed, failed, cancelled } = stats;
+    return {
+      requests: { waiting, active, completed, failed, cancelled },
+      tokens: {
+        prefilled: stats.prefilledTokens,
+        cached: stats.cachedTokens,
+        decoded: stats.decodedRows,
+      },
+      steps: { prefill: stats.prefillSteps, decode: stats.decodeSteps },
+    };
+  }
+
+  /** Refuses further requests, lets those accepted finish, then frees model and cache. May be called again. */
+  dispose(): Promise<void> {
+    this.#disposed ??= this.#loop.native.close();
+    return this.#disposed;
+  }
+
+  [Symbol.asyncDispose](): Promise<void> {
+    return this.dispose();
+  }
+
+  #request(prompt: Prompt, options: GenerateOptions) {
+    if (this.#disposed) throw new TensorRTError('ERR_DISPOSED', 'The model was disposed.');
+    return {
+      sequence: 0,
+      options: readGenerateOptions(options, this.#context),
+      tokens: promptTokens(prompt, this.#context),
+      signal: options.signal,
+    };
+  }
+}
+
+interface Settings {
+  readonly device: DeviceChoice;
+  readonly threads: number;
+  readonly maxQueue: number;
+  readonly chunkSize: number;
+  readonly precision: 'as-exported' | 'fp32' | 'fp16' | 'bf16';
+  readonly kvCache: KvCacheSettings;
+  readonly tokenizer: Tokenizer | undefined;
+  readonly chatTemplate: string | undefined;
+  readonly signal: AbortSignal | undefined;
+}
+
+function readOptions(options: LanguageModelOptions): Settings {
+  if (typeof options === 'object' && options !== null) {
+    const name = Object.keys(decided).find((key) => (options as Record<string, unknown>)[key] !== undefined);
+    if (name) throw invalidArgValue(`options.${name}`, decided[name]!);
+  }
+  checkOptions(options, 'options', optionNames, []);
+  const { tokenizer, chatTemplate, signal } = options;
+  checkSignal(signal, 'options.signal');
+  if (tokenizer !== undefined) checkTokenizer(tokenizer, 'options.tokenizer');
+  if (chatTemplate !== undefined && typeof chatTemplate !== 'string') {
+    throw invalidArgType('options.chatTemplate', 'a string', chatTemplate);
+  }
+  return {
+    device: deviceOption(options.device, 'options.device'),
+    threads: integerOption(options.threads, 'options.threads', 0, 1, 1024),
+    maxQueue: integerOption(options.maxQueue, 'options.maxQueue', 1024, 1, 2 ** 31 - 1),
+    chunkSize: integerOption(options.chunkSize, 'options.chunkSize', 512, 1, 2 ** 20),
+    precision: enumOption(options.precision, 'options.precision', ['as-exported', 'fp32', 'fp16', 'bf16']),
+    kvCache: readKvCacheOptions(options.kvCache, 'options.kvCache'),
+    tokenizer,
+    chatTemplate,
+    signal,
+  };
+}
+
+/** Tokens a row, as far as the model has positions. */
+function rowLength({ maxLength }: KvCacheSettings, { maxLength: positions }: DecoderConfig): number {
+  if (maxLength === undefined) return Math.min(positions ?? defaultMaxLength, defaultMaxLength);
+  if (positions === undefined || maxLength <= positions) return maxLength;
+  throw invalidArgValue(
+    'options.kvCache.maxLength',
+    `must be at most ${positions}, the positions that the model has, not ${maxLength}.`,
+  );
+}
+
+function requireCpuPrecision(precision: Settings['precision'], why: string): void {
+  if (precision === 'as-exported' || precision === 'fp32') return;
+  throw invalidArgValue(
+    'options.precision',
+    `can't be '${precision}' on the CPU, where a decoder runs in the types that it has. It is the CPU: ${why}`,
+  );
+}
+
+function requireCacheType({ dtype }: KvCacheSettings, { facts: { cacheType } }: PreparedDecoder): void {
+  if (dtype === 'auto' || { fp16: 'float16', fp32: 'float32' }[dtype] === cacheType) return;
+  throw invalidArgValue(
+    'options.kvCache.dtype',
+    `can't be '${dtype}': on the CPU the cache has the type that the model computes keys and values in, ${cacheType}.`,
+  );
+}
+
+/** Loads the model into the loop, unless the signal ends it. */
+async function loadInto(
+  { native }: DecodeLoop,
+  request: NativeLoadRequest,
+  signal: AbortSignal | undefined,
+): Promise<NativeLoadedModel> {
+  const stopLoading = () => native.stopLoading();
+  signal?.addEventListener('abort', stopLoading, { once: true });
+  try {
+    const loaded = await native.load(request);
+    if (signal?.aborted) {
+      if (loaded) await native.close();
+      throw signal.reason;
+    }
+    if (!loaded) throw new TensorRTError('ERR_DISPOSED', 'The model was stopped while it loaded.');
+    return loaded;
+  } catch (error) {
+    throw signal?.aborted ? signal.reason : error;
+  } finally {
+    signal?.removeEventListener('abort', stopLoading);
+  }
+}
+
+async function readState(file: string): Promise<Uint8Array> {
+  try {
+    return await readWhole(file, 'sequence');
+  } catch (cause) {
+    throw new TensorRTError('ERR_IO', (cause as Error).message, { cause });
+  }
+}

@@ -1,0 +1,100 @@
+import type { ChatMessage, ChatTemplate } from './chat-template.js';
+import { describe, invalidArgType, invalidArgValue, shapeMismatch } from './errors.js';
+import { checkTokens } from './generate-options.js';
+import type { Tokenizer } from './tokenizer.js';
+
+/** Text, which the tokenizer begins as the model expects; tokens; or a conversation that the model is to continue. */
+export type Prompt = string | readonly number[] | readonly ChatMessage[];
+
+/** How prompts become tokens. */
+export interface PromptContext {
+  readonly tokenizer: Tokenizer | undefined;
+  readonly chatTemplate: ChatTemplate | undefined;
+  readonly vocabulary: number;
+  /** Tokens a row. */
+  readonly maxLength: number;
+}
+
+const roles: readonly unknown[] = ['system', 'user', 'assistant', 'tool'] satisfies ChatMessage['role'][];
+
+/**
+ * @throws TypeError ERR_INVALID_ARG_TYPE; RangeError ERR_INVALID_ARG_VALUE, ERR_SHAPE_MISMATCH where it is too long
+ */
+export function promptTokens(prompt: Prompt, context: PromptContext): Int32Array {
+  const isChat = Array.isArray(prompt) && typeof prompt[0] === 'object';
+  const tokens = isChat
+    ? chatTokens(prompt as readonly ChatMessage[], context)
+    : inputTokens(prompt as string | readonly number[], 'prompt', context, true);
+  if (tokens.length === 0) throw invalidArgValue('prompt', 'is empty: there is nothing to continue.');
+  requireRoom('prompt', tokens.length, 0, context, 1);
+  return tokens;
+}
+
+/** Text or tokens; `begins`: does the text begin a row? @throws as {@link promptTokens} */
+export function inputTokens(
+  input: string | readonly number[],
+  path: string,
+  { tokenizer, vocabulary }: PromptContext,
+  begins: boolean,
+): Int32Array {
+  if (typeof input !== 'string' && !Array.isArray(input)) {
+    throw invalidArgType(path, 'a string or an array', input);
+  }
+  if (typeof input === 'string' && !tokenizer) throw noTokenizer(path);
+  const tokens = typeof input === 'string' ? tokenizer!.encode(input, { specialTokens: begins }) : input;
+  checkTokens(tokens, path, vocabulary);
+  return Int32Array.from(tokens);
+}
+
+/**
+ * @param answer tokens that there must be room for beside these
+ * @throws RangeError ERR_SHAPE_MISMATCH
+ */
+export function requireRoom(
+  path: string,
+  added: number,
+  there: number,
+  { maxLength }: PromptContext,
+  answer = 0,
+): void {
+  if (there + added + answer <= maxLength) return;
+  const before = there > 0 ? `, and the sequence has ${there} already` : '';
+  const withAnswer = answer > 0 ? ' with its answer' : '';
+  throw shapeMismatch(
+    `${path} has ${added} tokens${before}; a row of the cache holds ${maxLength}${withAnswer}: ` +
+      'see options.kvCache.maxLength of LanguageModel.load.',
+  );
+}
+
+function chatTokens(messages: readonly ChatMessage[], context: PromptContext): Int32Array {
+  messages.forEach((message, i) => {
+    const path = `prompt[${i}]`;
+    if (typeof message !== 'object' || message === null) {
+      throw invalidArgType(path, 'a message, { role, content }', message);
+    }
+    const { role, content } = message;
+    if (!roles.includes(role)) {
+      throw invalidArgValue(`${path}.role`, `must be one of ${roles.join(', ')}, not ${describe(role)}.`);
+    }
+    if (typeof content !== 'string') throw invalidArgType(`${path}.content`, 'a string', content);
+  });
+  const { tokenizer, chatTemplate, vocabulary } = context;
+  if (!tokenizer) throw noTokenizer('prompt');
+  if (!chatTemplate) {
+    throw invalidArgValue(
+      'prompt',
+      'is a conversation, and the model has no chat template: give LanguageModel.load one, options.chatTemplate.',
+    );
+  }
+  // The template writes the special tokens itself.
+  const tokens = tokenizer.encode(chatTemplate.render(messages), { specialTokens: false });
+  checkTokens(tokens, 'prompt', vocabulary);
+  return Int32Array.from(tokens);
+}
+
+function noTokenizer(path: string): RangeError {
+  return invalidArgValue(
+    path,
+    'is text, and the model was loaded without a tokenizer: give tokens, or LanguageModel.load a folder with a tokenizer.json, or options.tokenizer.',
+  );
+}

@@ -1,0 +1,161 @@
+import type { DecodeLoop } from './decode-loop.js';
+import { describe, invalidArgType, invalidArgValue, TensorRTError } from './errors.js';
+import { writeAtomically } from './files/atomic-file.js';
+import {
+  type GenerateContext,
+  readSequenceOptions,
+  type SequenceGenerateOptions,
+} from './generate-options.js';
+import type { Generation, GenerationChunk } from './generation.js';
+import type { NativeGenerateOptions } from './native.js';
+import { checkOptions, checkSignal } from './options.js';
+import { inputTokens, type PromptContext, requireRoom } from './prompt.js';
+
+/** What a sequence knows of its model. */
+export type SequenceContext = GenerateContext & PromptContext;
+
+/** Reads tokens into the cache, and chooses none. */
+const appending: Omit<NativeGenerateOptions, 'stream'> = {
+  maxTokens: 0,
+  minTokens: 0,
+  temperature: 0,
+  topK: 0,
+  topP: 1,
+  minP: 0,
+  repetitionPenalty: 1,
+  presencePenalty: 0,
+  frequencyPenalty: 0,
+  seed: 0n,
+  stop: [],
+  stopTokens: new Int32Array(),
+  biasTokens: new Int32Array(),
+  biases: new Float32Array(),
+  logprobs: -1,
+  cacheSalt: '',
+  priority: 0,
+};
+
+/**
+ * A row of the cache, held on to: what it has been given and has answered stays computed. One thing at a time: while it
+ * generates, or appends, nothing else can be asked of it but {@link dispose}. It holds its row until then.
+ */
+export class Sequence {
+  readonly #loop: DecodeLoop;
+  readonly #id: number;
+  readonly #cacheSalt: string;
+  readonly #context: SequenceContext;
+  #disposed = false;
+
+  /** @internal @param id native's number of it */
+  constructor(loop: DecodeLoop, id: number, cacheSalt: string, context: SequenceContext) {
+    this.#loop = loop;
+    this.#id = id;
+    this.#cacheSalt = cacheSalt;
+    this.#context = context;
+  }
+
+  /** Tokens. */
+  get length(): number {
+    return this.#native.sequenceTokens(this.#id).length;
+  }
+
+  /** What it consists of: a copy. */
+  get tokens(): readonly number[] {
+    return Array.from(this.#native.sequenceTokens(this.#id));
+  }
+
+  /**
+   * Adds text or tokens. Text that begins the sequence gets the token that texts begin with, if the model has one.
+   * @throws (rejects) TypeError ERR_INVALID_ARG_TYPE; RangeError ERR_INVALID_ARG_VALUE, ERR_SHAPE_MISMATCH where the row
+   *   is too short; TensorRTError ERR_DISPOSED, ERR_QUEUE_FULL, ERR_EXECUTION_FAILED; the signal's reason: then what had
+   *   been read stays
+   */
+  async append(input: string | readonly number[], options: { signal?: AbortSignal } = {}): Promise<void> {
+    checkOptions(options, 'options', ['signal'], []);
+    checkSignal(options.signal, 'options.signal');
+    const { length } = this;
+    const tokens = inputTokens(input, 'input', this.#context, length === 0);
+    requireRoom('input', tokens.length, length, this.#context);
+    if (tokens.length === 0) return;
+    await this.#loop.generate({
+      sequence: this.#id,
+      tokens,
+      options: { ...appending, cacheSalt: this.#cacheSalt },
+      signal: options.signal,
+    });
+  }
+
+  /**
+   * Continues the sequence, and adds the answer to it.
+   * @throws (rejects) as {@link LanguageModel.generate}
+   */
+  async generate(options: SequenceGenerateOptions = {}): Promise<Generation> {
+    return this.#loop.generate(this.#request(options));
+  }
+
+  /** {@link generate}, token by token; see {@link LanguageModel.stream}. Left early, the sequence ends where it was left. */
+  stream(options: SequenceGenerateOptions = {}): AsyncGenerator<GenerationChunk, Generation> {
+    return this.#loop.stream(() => this.#request(options));
+  }
+
+  /**
+   * A copy, which then goes its own way.
+   * @throws (rejects) TensorRTError ERR_CACHE_FULL, ERR_DISPOSED; RangeError ERR_INVALID_ARG_VALUE while it generates
+   */
+  async fork(): Promise<Sequence> {
+    const copy = await this.#native.fork(this.#id);
+    return new Sequence(this.#loop, copy, this.#cacheSalt, this.#context);
+  }
+
+  /**
+   * Keeps the first `length` tokens.
+   * @throws TypeError ERR_INVALID_ARG_TYPE; RangeError ERR_INVALID_ARG_VALUE where it has fewer, or generates
+   */
+  truncate(length: number): void {
+    const tokens = this.length;
+    if (typeof length !== 'number') throw invalidArgType('length', 'a number', length);
+    if (!Number.isInteger(length) || length < 0 || length > tokens) {
+      throw invalidArgValue('length', `must be an integer from 0 to ${tokens}, which it has, not ${length}.`);
+    }
+    this.#native.truncate(this.#id, length);
+  }
+
+  /**
+   * What {@link LanguageModel.restoreSequence} makes the sequence of again, without computing it: as bytes, or in a file,
+   * which appears whole or not at all. It is for the same model, in the same precision; it holds the tokens themselves.
+   * @throws (rejects) TensorRTError ERR_IO, ERR_DISPOSED; RangeError ERR_INVALID_ARG_VALUE while it generates
+   */
+  save(): Promise<Uint8Array>;
+  save(path: string): Promise<void>;
+  async save(path?: string): Promise<unknown> {
+    if (path !== undefined && typeof path !== 'string') throw invalidArgType('path', 'a string', path);
+    if (path === '' || path?.includes('\0')) throw invalidArgValue('path', `can't be ${describe(path)}.`);
+    const state = new Uint8Array(await this.#native.saveSequence(this.#id));
+    if (path === undefined) return state;
+    return writeAtomically(path, [state], 'sequence');
+  }
+
+  /** Gives the row back. What it generates is cancelled. May be called again. */
+  dispose(): void {
+    if (this.#disposed) return;
+    this.#disposed = true;
+    this.#loop.native.disposeSequence(this.#id);
+  }
+
+  [Symbol.dispose](): void {
+    this.dispose();
+  }
+
+  get #native() {
+    if (this.#disposed) throw new TensorRTError('ERR_DISPOSED', 'The sequence was disposed.');
+    return this.#loop.native;
+  }
+
+  #request(options: SequenceGenerateOptions) {
+    const read = { ...readSequenceOptions(options, this.#context), cacheSalt: this.#cacheSalt };
+    if (this.length === 0) {
+      throw invalidArgValue('sequence', 'is empty: append a prompt before generate().');
+    }
+    return { sequence: this.#id, tokens: new Int32Array(), options: read, signal: options.signal };
+  }
+}

@@ -1,0 +1,573 @@
+import { mkdtemp, readFile, rm, writeFile } from 'node:fs/promises';
+import os from 'node:os';
+import path from 'node:path';
+import { Worker } from 'node:worker_threads';
+import {
+  type ChatMessage,
+  type GenerateOptions,
+  type Generation,
+  type GenerationChunk,
+  LanguageModel,
+  type LanguageModelOptions,
+} from 'node-tensorrt';
+import { afterAll, beforeAll, describe, expect, test } from 'vitest';
+import { type DecoderCase, decoderAnswers, decoderFixtures, decoderModel } from '../decoder-fixture.js';
+
+const folder = (fixture: string) => path.dirname(decoderModel(fixture));
+const load = (fixture: string, options: LanguageModelOptions = {}) =>
+  LanguageModel.load(folder(fixture), { device: 'cpu', ...options });
+const withCode = (code: string, message: RegExp) =>
+  expect.objectContaining({ code, message: expect.stringMatching(message) });
+
+let directory: string;
+let llama: LanguageModel;
+beforeAll(async () => {
+  directory = await mkdtemp(path.join(os.tmpdir(), 'generation-'));
+  llama = await load('llama/optimum', { kvCache: { maxBatchSize: 4 } });
+});
+afterAll(async () => {
+  await llama.dispose();
+  await rm(directory, { recursive: true });
+});
+
+const { suppressed, cases } = decoderAnswers('llama/optimum');
+/** As PyTorch was asked: greedy, tokens that end an answer never chosen. */
+function asked({ greedy }: DecoderCase, stopTokens: readonly number[]): GenerateOptions {
+  return { temperature: 0, maxTokens: greedy.length, minTokens: greedy.length, stopTokens };
+}
+
+/** Where PyTorch's two best logits are that close, either is right, and what follows is another answer. */
+function expectGreedy(tokens: readonly number[], { greedy, gaps }: DecoderCase): void {
+  const differs = greedy.findIndex((token, i) => token !== tokens[i]);
+  if (differs >= 0 && gaps[differs]! < 1e-4) return;
+  expect(tokens).toEqual(greedy);
+}
+
+/** Log-probabilities are logits less a number that is the same for all. */
+function expectLogits(
+  { logprobs }: Generation,
+  step: number,
+  logits: readonly number[],
+  suppressed: readonly number[],
+): void {
+  const { top } = logprobs!.at(step)!;
+  const likely = top.filter(({ token }) => !suppressed.includes(token));
+  const offset = logits[likely[0]!.token]! - likely[0]!.logprob;
+  const differences = likely.map(({ token, logprob }) => Math.abs(logits[token]! - logprob - offset));
+  expect(likely.length).toBe(logits.length - suppressed.length);
+  expect(Math.max(...differences)).toBeLessThan(1e-4);
+}
+
+async function drain(
+  chunks: AsyncGenerator<GenerationChunk, Generation>,
+): Promise<{ chunks: GenerationChunk[]; generation: Generation }> {
+  const all: GenerationChunk[] = [];
+  for (;;) {
+    const next = await chunks.next();
+    if (next.done) return { chunks: all, generation: next.value };
+    all.push(next.value);
+  }
+}
+
+describe.each(decoderFixtures)('%s', (fixture) => {
+  let model: LanguageModel;
+  const answers = decoderAnswers(fixture);
+  beforeAll(async () => {
+    model = await load(fixture, { kvCache: { maxBatchSize: 4 } });
+  });
+  afterAll(() => model.dispose());
+
+  test('generates what PyTorch does, alone: tokens and logits', async () => {
+    for (const each of answers.cases) {
+      const options = { ...asked(each, answers.suppressed), logprobs: each.firstLogits.length };
+      const generation = await model.generate(each.prompt, options);
+      expectGreedy(generation.tokens, each);
+      expectLogits(generation, 0, each.firstLogits, answers.suppressed);
+      if (generation.tokens.every((token, i) => token === each.greedy[i])) {
+        expectLogits(generation, -1, each.lastLogits, answers.suppressed);
+      }
+      expect(generation.usage).toMatchObject({
+        promptTokens: each.prompt.length,
+        completionTokens: each.greedy.length,
+      });
+    }
+  });
+
+  test('and with others beside it, of which more wait than there are rows', async () => {
+    model.kvCache.clear();
+    const twice = [...answers.cases, ...answers.cases.toReversed()];
+    const generations = await Promise.all(
+      twice.map((each) => model.generate(each.prompt, asked(each, answers.suppressed))),
+    );
+    generations.forEach(({ tokens }, i) => {
+      expectGreedy(tokens, twice[i]!);
+    });
+  });
+});
+
+describe('loading', () => {
+  test('says where the model runs, and how its cache is kept', () => {
+    expect(llama.device).toBe('cpu');
+    expect(llama.why).toBe('options.device asked for it');
+    expect(llama.runtime).toMatchObject({ name: 'onnxruntime' });
+    expect(llama.kvCache.mode).toBe('in-place');
+    expect(llama.kvCache.why).not.toBe('');
+    expect(llama.kvCache.maxLength).toBe(512);
+    expect(llama.kvCache.rows).toBe(4);
+    // Two layers of keys and values, two heads of 16 numbers each, four bytes a number: 512 bytes a token.
+    expect(llama.kvCache.bytesReserved).toBe(4 * 512 * 512);
+  });
+
+  test('an ONNX file alone answers tokens, and refuses text', async () => {
+    const file = path.join(directory, 'bare.onnx');
+    await writeFile(file, await readFile(decoderModel('llama/optimum')));
+    await using model = await LanguageModel.load(file, { device: 'cpu', kvCache: { maxLength: 256 } });
+    const each = cases[1]!;
+    const { tokens, text } = await model.generate(each.prompt, asked(each, suppressed));
+    expectGreedy(tokens, each);
+    expect(text).toBe('');
+    expect(model.tokenizer).toBeUndefined();
+    await expect(model.generate('text')).rejects.toThrow(
+      withCode('ERR_INVALID_ARG_VALUE', /^prompt is text, and the model was loaded without a tokenizer/),
+    );
+    await expect(model.generate([5], { stop: ['x'] })).rejects.toThrow(/options\.stop needs text/);
+  });
+
+  test.each<[string, unknown, string, RegExp]>([
+    ['a misspelled option', { kvcache: {} }, 'ERR_INVALID_ARG_VALUE', /^options\.kvcache .* 'kvCache'\?/],
+    [
+      'one of the cache',
+      { kvCache: { rows: 3 } },
+      'ERR_INVALID_ARG_VALUE',
+      /^options\.kvCache\.rows is not an option\. Options are maxBatchSize/,
+    ],
+    ['no row', { kvCache: { maxBatchSize: 0 } }, 'ERR_INVALID_ARG_VALUE', /^options\.kvCache\.maxBatchSize/],
+    [
+      'more than the model has positions for',
+      { kvCache: { maxLength: 513 } },
+      'ERR_INVALID_ARG_VALUE',
+      /^options\.kvCache\.maxLength must be at most 512/,
+    ],
+    [
+      'a type that the cache has not',
+      { kvCache: { dtype: 'fp16' } },
+      'ERR_INVALID_ARG_VALUE',
+      /^options\.kvCache\.dtype can't be 'fp16': .*float32/,
+    ],
+    ['no chunk', { chunkSize: 0 }, 'ERR_INVALID_ARG_VALUE', /^options\.chunkSize/],
+    [
+      'a precision of a GPU',
+      { precision: 'fp16' },
+      'ERR_INVALID_ARG_VALUE',
+      /^options\.precision can't be 'fp16' on the CPU/,
+    ],
+    ['concurrency', { concurrency: 2 }, 'ERR_INVALID_ARG_VALUE', /^options\.concurrency .*run all requests/],
+    ['shapes', { shapes: {} }, 'ERR_INVALID_ARG_VALUE', /^options\.shapes .*options\.kvCache decides/],
+    ['a tokenizer that is none', { tokenizer: {} }, 'ERR_INVALID_ARG_TYPE', /^options\.tokenizer\.encode/],
+    ['a template that is none', { chatTemplate: 1 }, 'ERR_INVALID_ARG_TYPE', /^options\.chatTemplate/],
+  ])('refuses %s', async (_, options, code, message) => {
+    const loading = load('llama/optimum', options as LanguageModelOptions);
+    await expect(loading).rejects.toThrow(withCode(code, message));
+  });
+
+  test('refuses what is no decoder, and says why', async () => {
+    const session = path.join(import.meta.dirname, '../fixtures/session/linear.onnx');
+    await expect(LanguageModel.load(session, { device: 'cpu' })).rejects.toThrow(
+      withCode('ERR_MODEL_UNSUPPORTED', /linear\.onnx/),
+    );
+    await expect(LanguageModel.load(path.join(directory, 'nowhere'))).rejects.toThrow(
+      withCode('ERR_MODEL_NOT_FOUND', /nowhere/),
+    );
+  });
+
+  test('can be aborted', async () => {
+    const reason = new Error('changed my mind');
+    await expect(load('llama/optimum', { signal: AbortSignal.abort(reason) })).rejects.toBe(reason);
+    const controller = new AbortController();
+    const loading = load('llama/optimum', { signal: controller.signal });
+    setTimeout(() => controller.abort(reason), 5);
+    await expect(loading).rejects.toBe(reason);
+  });
+});
+
+describe('prompts', () => {
+  test.each<[string, unknown, string, RegExp]>([
+    ['nothing', '', 'ERR_INVALID_ARG_VALUE', /^prompt is empty/],
+    ['no tokens', [], 'ERR_INVALID_ARG_VALUE', /^prompt is empty/],
+    ['a number', 5, 'ERR_INVALID_ARG_TYPE', /^prompt must be a string or an array, not 5/],
+    ['a token beyond the vocabulary', [5, 320], 'ERR_INVALID_ARG_VALUE', /^prompt\[1\] .* 0 to 319, not 320/],
+    ['half a token', [5.5], 'ERR_INVALID_ARG_VALUE', /^prompt\[0\] must be a token/],
+    ['a token that is text', [5, 'x'], 'ERR_INVALID_ARG_TYPE', /^prompt\[1\] must be a number/],
+    ['a role that is none', [{ role: 'bot', content: 'x' }], 'ERR_INVALID_ARG_VALUE', /^prompt\[0\]\.role/],
+    ['no content', [{ role: 'user' }], 'ERR_INVALID_ARG_TYPE', /^prompt\[0\]\.content must be a string/],
+    [
+      'more than a row holds',
+      new Array(512).fill(5),
+      'ERR_SHAPE_MISMATCH',
+      /^prompt has 512 tokens.*a row of the cache holds 512/,
+    ],
+  ])('refused: %s', async (_, prompt, code, message) => {
+    await expect(llama.generate(prompt as string)).rejects.toThrow(withCode(code, message));
+    await expect(llama.stream(prompt as string).next()).rejects.toThrow(withCode(code, message));
+  });
+
+  test('text is encoded by the tokenizer, which decodes answers', async () => {
+    const text = 'Grüße, 世界';
+    const options = { maxTokens: 30, ignoreEos: true };
+    const generation = await llama.generate(text, options);
+    const tokens = llama.tokenizer!.encode(text);
+    expect(generation.usage.promptTokens).toBe(tokens.length);
+    expect(generation.tokens).toEqual((await llama.generate(tokens, options)).tokens);
+    expect(generation.text).toBe(llama.tokenizer!.decode(generation.tokens));
+  });
+
+  test('a row’s end ends an answer', async () => {
+    const prompt = new Array(510).fill(5);
+    const { tokens, finishReason } = await llama.generate(prompt, { maxTokens: 100, ignoreEos: true });
+    expect(finishReason).toBe('length');
+    expect(tokens.length).toBe(2);
+  });
+});
+
+describe('streams', () => {
+  test('give what generate() gives, and each character with some token', async () => {
+    for (const { prompt } of cases) {
+      const options = { maxTokens: 40, temperature: 0.8, seed: 7, logprobs: 2, ignoreEos: true };
+      const whole = await llama.generate(prompt, options);
+      const { chunks, generation } = await drain(llama.stream(prompt, options));
+      const { tokens, text, finishReason } = whole;
+      expect(generation).toMatchObject({ tokens, text, finishReason });
+      expect(chunks.map((chunk) => chunk.token)).toEqual(tokens);
+      expect(chunks.map((chunk) => chunk.text).join('')).toBe(text);
+      expect(chunks.map(({ text: _, ...rest }) => rest)).toEqual(generation.logprobs);
+      expect(whole.text).toBe(llama.tokenizer!.decode(whole.tokens));
+    }
+  });
+
+  test('end before a stop string, wherever tokens begin and end', async () => {
+    const { prompt } = cases[2]!;
+    const options = { maxTokens: 40, ignoreEos: true };
+    const { text } = await llama.generate(prompt, options);
+    const characters = [...text];
+    for (let at = 3; at < characters.length - 3; at += 5) {
+      const stop = characters.slice(at, at + 3).join('');
+      if (stop.includes('\ufffd')) continue; // it stands for bytes that are no text
+      const { chunks, generation } = await drain(llama.stream(prompt, { ...options, stop: ['never', stop] }));
+      expect(generation.text).toBe(text.slice(0, text.indexOf(stop)));
+      expect(generation.finishReason).toBe('stop');
+      expect(chunks.map((chunk) => chunk.text).join('')).toBe(generation.text);
+    }
+  });
+
+  test('a slow reader delays nobody', async () => {
+    const slow = llama.stream([5, 6, 7], { maxTokens: 60, ignoreEos: true });
+    await slow.next();
+    const others = cases.slice(0, 4).map((each) => llama.generate(each.prompt, asked(each, suppressed)));
+    (await Promise.all(others)).forEach(({ tokens }, i) => {
+      expectGreedy(tokens, cases[i]!);
+    });
+    const { chunks } = await drain(slow);
+    expect(chunks.length).toBe(59);
+  });
+
+  test('leaving one cancels it, and gives its row back', async () => {
+    const { cancelled } = llama.stats().requests;
+    let seen = 0;
+    for await (const { token } of llama.stream([5, 6, 7], { maxTokens: 400, ignoreEos: true })) {
+      expect(token).toBeGreaterThanOrEqual(0);
+      if (++seen === 3) break;
+    }
+    expect(llama.stats().requests).toMatchObject({ active: 0, waiting: 0, cancelled: cancelled + 1 });
+    expect(llama.kvCache.used).toBe(0);
+  });
+
+  test('return() overtakes a next() that waits for a row', async () => {
+    const all = Array.from({ length: 4 }, () => llama.createSequence());
+    const chunks = llama.stream([5], { maxTokens: 5 });
+    await expect(chunks.next()).rejects.toThrow(withCode('ERR_CACHE_FULL', /4 rows/));
+    all.pop()!.dispose();
+    const busy = llama.generate([5], { maxTokens: 200, ignoreEos: true });
+    const waits = llama.stream([6], { maxTokens: 5 });
+    const next = waits.next();
+    await waits.return(undefined as never);
+    expect(await next).toMatchObject({ done: true });
+    expect(llama.stats().requests.active).toBe(1);
+    expect((await busy).tokens.length).toBe(200);
+    for (const sequence of all) sequence.dispose();
+  });
+});
+
+describe('aborting', () => {
+  test('before, while it waits, and while it runs rejects with the reason', async () => {
+    const reason = new Error('enough');
+    const options = { maxTokens: 450, ignoreEos: true };
+    await expect(llama.generate([5], { ...options, signal: AbortSignal.abort(reason) })).rejects.toBe(reason);
+
+    const controller = new AbortController();
+    const { signal } = controller;
+    const running = Array.from({ length: 4 }, (_, i) => llama.generate([i + 5], { ...options, signal }));
+    const queued = llama.generate([5], { ...options, signal });
+    const streamed = drain(llama.stream([9], { ...options, signal }));
+    const settled = Promise.allSettled([...running, queued, streamed]);
+    setTimeout(() => controller.abort(reason), 5);
+    for (const result of await settled) expect(result).toEqual({ status: 'rejected', reason });
+    expect(llama.stats().requests).toMatchObject({ active: 0, waiting: 0 });
+    const each = cases[3]!;
+    expectGreedy((await llama.generate(each.prompt, asked(each, suppressed))).tokens, each);
+  });
+});
+
+describe('sampling', () => {
+  test('the same seed gives the same answer, whatever else runs', async () => {
+    const options = { maxTokens: 40, temperature: 1, topK: 50, topP: 0.95, seed: 11, ignoreEos: true };
+    const { prompt } = cases[2]!;
+    const alone = await llama.generate(prompt, options);
+    const crowd = await Promise.all(
+      [3, 11, 11, 12].map((seed) => llama.generate(prompt, { ...options, seed })),
+    );
+    expect(crowd[1]!.tokens).toEqual(alone.tokens);
+    expect(crowd[2]!.tokens).toEqual(alone.tokens);
+    expect(crowd[0]!.tokens).not.toEqual(alone.tokens);
+  });
+
+  test('end of sequence ends an answer, and is not in it; forbidden tokens do not come', async () => {
+    const each = cases[1]!;
+    const end = each.greedy[9]!;
+    const first = each.greedy.indexOf(end);
+    const options = { temperature: 0, maxTokens: 40 };
+    const stopped = await llama.generate(each.prompt, { ...options, stopTokens: [end] });
+    expect(stopped).toMatchObject({ finishReason: 'stop', tokens: each.greedy.slice(0, first) });
+    const without = await llama.generate(each.prompt, {
+      ...options,
+      logitBias: { [end]: Number.NEGATIVE_INFINITY },
+      logprobs: 0,
+    });
+    expect(without.tokens).not.toContain(end);
+    expect(without.logprobs!.every(({ top, logprob }) => top.length === 0 && logprob < 0)).toBe(true);
+  });
+});
+
+describe('the cache', () => {
+  test('a conversation sends what is new', async () => {
+    llama.kvCache.clear();
+    const messages: ChatMessage[] = [{ role: 'system', content: 'You are brief.' }];
+    let cached = -1;
+    for (const question of ['One?', 'Two?', 'Three?', 'Four?', 'Five?']) {
+      messages.push({ role: 'user', content: question });
+      const { text, usage } = await llama.generate(messages, { maxTokens: 8, stop: ['\ufffd'] });
+      expect(usage.cachedTokens).toBeGreaterThan(cached);
+      expect(usage.cachedTokens).toBeLessThan(usage.promptTokens);
+      cached = usage.cachedTokens;
+      messages.push({ role: 'assistant', content: text });
+    }
+    expect(llama.kvCache.hits).toBeGreaterThanOrEqual(4);
+    llama.kvCache.clear();
+    messages.push({ role: 'user', content: 'Six?' });
+    expect((await llama.generate(messages, { maxTokens: 1 })).usage.cachedTokens).toBe(0);
+  });
+
+  test('is shared by the same salt only, and changes no answer', async () => {
+    llama.kvCache.clear();
+    const each = cases[3]!;
+    const ask = (cacheSalt?: string) =>
+      llama.generate(each.prompt, { ...asked(each, suppressed), ...(cacheSalt ? { cacheSalt } : {}) });
+    expect((await ask('a')).usage.cachedTokens).toBe(0);
+    expect((await ask()).usage.cachedTokens).toBe(0);
+    expect((await ask('b')).usage.cachedTokens).toBe(0);
+    const again = await ask('a');
+    expect(again.usage.cachedTokens).toBe(each.prompt.length - 1);
+    expectGreedy(again.tokens, each);
+  });
+
+  test('without prefixReuse keeps nothing', async () => {
+    await using model = await load('llama/optimum', { kvCache: { prefixReuse: false } });
+    for (let i = 0; i < 2; i++) {
+      const { usage } = await model.generate(cases[3]!.prompt, { maxTokens: 1 });
+      expect(usage.cachedTokens).toBe(0);
+    }
+  });
+});
+
+describe('sequences', () => {
+  const each = cases[2]!;
+  const { prompt, greedy } = each;
+
+  test('continue what they hold, in pieces as at once', async () => {
+    using sequence = llama.createSequence();
+    await sequence.append(prompt.slice(0, 10));
+    await sequence.append(prompt.slice(10));
+    expect(sequence.tokens).toEqual(prompt);
+    const first = await sequence.generate({ ...asked(each, suppressed), maxTokens: 15, minTokens: 15 });
+    expect(first.tokens).toEqual(greedy.slice(0, 15));
+    expect(sequence.length).toBe(prompt.length + 15);
+    const { chunks } = await drain(
+      sequence.stream({ ...asked(each, suppressed), maxTokens: 25, minTokens: 25 }),
+    );
+    expect(chunks.map(({ token }) => token)).toEqual(greedy.slice(15));
+    expect(sequence.tokens).toEqual([...prompt, ...greedy]);
+  });
+
+  test('fork, then go their own ways; truncated, they answer as before', async () => {
+    using sequence = llama.createSequence();
+    await sequence.append(prompt);
+    using fork = await sequence.fork();
+    const [left, right] = await Promise.all([
+      sequence.generate(asked(each, suppressed)),
+      fork.append(cases[1]!.prompt).then(() => fork.generate({ maxTokens: 5, ignoreEos: true })),
+    ]);
+    expectGreedy(left.tokens, each);
+    const joined = [...prompt, ...cases[1]!.prompt];
+    expect(right.tokens).toEqual((await llama.generate(joined, { maxTokens: 5, ignoreEos: true })).tokens);
+    fork.truncate(prompt.length);
+    sequence.truncate(prompt.length + 3);
+    const rest = { ...asked(each, suppressed), maxTokens: 37, minTokens: 37 };
+    expect((await sequence.generate(rest)).tokens).toEqual(greedy.slice(3));
+    expectGreedy((await fork.generate(asked(each, suppressed))).tokens, each);
+  });
+
+  test('saved and restored, they go on; damaged or foreign states are refused', async () => {
+    using sequence = llama.createSequence();
+    await sequence.append(prompt);
+    await sequence.generate({ ...asked(each, suppressed), maxTokens: 7, minTokens: 7 });
+    const rest = { ...asked(each, suppressed), maxTokens: 33, minTokens: 33 };
+    const file = path.join(directory, 'sequence');
+    await sequence.save(file);
+    const bytes = await sequence.save();
+    expect(new Uint8Array(await readFile(file))).toEqual(bytes);
+    for (const from of [file, bytes]) {
+      using restored = await llama.restoreSequence(from);
+      expect(restored.tokens).toEqual([...prompt, ...greedy.slice(0, 7)]);
+      expect((await restored.generate(rest)).tokens).toEqual(greedy.slice(7));
+    }
+
+    const damaged = (at: number) => bytes.map((byte, i) => (i === at ? byte ^ 0x10 : byte));
+    const states = [bytes.subarray(0, -1), new Uint8Array(), Uint8Array.of(1, 2, 3), damaged(9)];
+    for (const state of [...states, damaged(bytes.length - 9), Buffer.concat([bytes, bytes])]) {
+      await expect(llama.restoreSequence(state)).rejects.toThrow(withCode('ERR_STATE_MISMATCH', /./));
+    }
+    await using foreign = await load('qwen2/optimum');
+    await expect(foreign.restoreSequence(bytes)).rejects.toThrow(
+      withCode('ERR_STATE_MISMATCH', /another model/),
+    );
+    await expect(llama.restoreSequence(path.join(directory, 'nowhere'))).rejects.toThrow(
+      withCode('ERR_IO', /nowhere/),
+    );
+    expect(llama.kvCache.used).toBe(1);
+  });
+
+  test('left early, they end where they were left', async () => {
+    using sequence = llama.createSequence();
+    await sequence.append(prompt);
+    let seen = 0;
+    for await (const { token } of sequence.stream(asked(each, suppressed))) {
+      expect(token).toBe(greedy[seen]);
+      if (++seen === 4) break;
+    }
+    expect(sequence.tokens).toEqual([...prompt, ...greedy.slice(0, 4)]);
+  });
+
+  test('hold a row each until they are disposed of', async () => {
+    const all = Array.from({ length: 4 }, () => llama.createSequence());
+    expect(() => llama.createSequence()).toThrow(withCode('ERR_CACHE_FULL', /All 4 rows/));
+    await expect(all[0]!.fork()).rejects.toThrow(withCode('ERR_CACHE_FULL', /All 4 rows/));
+    await all[0]!.append([5, 6]);
+    const generating = all[0]!.generate({ maxTokens: 400, ignoreEos: true });
+    expect(() => all[0]!.truncate(1)).toThrow(withCode('ERR_INVALID_ARG_VALUE', /is generating/));
+    await expect(all[0]!.append([5])).rejects.toThrow(/is generating already/);
+    for (const sequence of all) sequence.dispose();
+    await expect(generating).rejects.toThrow(withCode('ERR_DISPOSED', /The sequence was disposed/));
+    expect(() => all[0]!.length).toThrow(withCode('ERR_DISPOSED', /The sequence was disposed/));
+    all[0]!.dispose();
+    expect(llama.kvCache.used).toBe(0);
+  });
+
+  test('refuse what does not fit them', async () => {
+    using sequence = llama.createSequence();
+    await expect(sequence.generate()).rejects.toThrow(withCode('ERR_INVALID_ARG_VALUE', /is empty: append/));
+    await sequence.append(prompt);
+    await expect(sequence.append(new Array(480).fill(5))).rejects.toThrow(
+      withCode('ERR_SHAPE_MISMATCH', /^input has 480 tokens, and the sequence has 33 already/),
+    );
+    await expect(sequence.append([320])).rejects.toThrow(withCode('ERR_INVALID_ARG_VALUE', /^input\[0\]/));
+    expect(() => sequence.truncate(34)).toThrow(withCode('ERR_INVALID_ARG_VALUE', /^length .* 0 to 33/));
+    expect(() => sequence.truncate('1' as never)).toThrow(withCode('ERR_INVALID_ARG_TYPE', /^length/));
+    await expect(sequence.generate({ cacheSalt: 'x' } as GenerateOptions)).rejects.toThrow(
+      /^options\.cacheSalt is not an option/,
+    );
+    await expect(sequence.save(path.join(directory, 'none/at/all'))).rejects.toThrow(
+      withCode('ERR_IO', /none\/at\/all/),
+    );
+    expect(sequence.length).toBe(33);
+  });
+});
+
+test('queues up to maxQueue requests, and refuses more', async () => {
+  await using model = await load('llama/optimum', { maxQueue: 2, kvCache: { maxBatchSize: 1 } });
+  const options = { maxTokens: 400, ignoreEos: true };
+  const accepted = [1, 2, 3].map(() => model.generate([5], options));
+  await expect(model.generate([5], options)).rejects.toThrow(withCode('ERR_QUEUE_FULL', /options\.maxQueue/));
+  await Promise.all(accepted);
+});
+
+test('dispose() lets what was accepted finish, and refuses the rest', async () => {
+  const model = await load('llama/optimum', { kvCache: { maxBatchSize: 2 } });
+  const sequence = model.createSequence();
+  const running = cases.map((each) => model.generate(each.prompt, asked(each, suppressed)));
+  const disposed = model.dispose();
+  expect(model.dispose()).toBe(disposed);
+  await expect(model.generate([5])).rejects.toThrow(withCode('ERR_DISPOSED', /The model was disposed/));
+  expect(() => model.createSequence()).toThrow(withCode('ERR_DISPOSED', /The model was disposed/));
+  await expect(sequence.append([5])).rejects.toThrow(withCode('ERR_DISPOSED', /disposed/));
+  (await Promise.all(running)).forEach(({ tokens }, i) => {
+    expectGreedy(tokens, cases[i]!);
+  });
+  await disposed;
+  sequence.dispose();
+  expect(model.stats().requests.completed).toBe(cases.length);
+});
+
+test('works in worker threads, which may be terminated amid it', async () => {
+  const script = `
+    const { parentPort, workerData } = require('node:worker_threads');
+    const { LanguageModel } = require('node-tensorrt');
+    (async () => {
+      const model = await LanguageModel.load(workerData.folder, { device: 'cpu' });
+      const { tokens } = await model.generate(workerData.prompt, workerData.options);
+      parentPort.postMessage(tokens);
+      for await (const _ of model.stream([5], { maxTokens: 500, ignoreEos: true })) parentPort.postMessage('on');
+    })();
+  `;
+  const each = cases[1]!;
+  const workerData = {
+    folder: folder('llama/optimum'),
+    prompt: each.prompt,
+    options: asked(each, suppressed),
+  };
+  for (let i = 0; i < 2; i++) {
+    const worker = new Worker(script, { eval: true, workerData });
+    const messages: unknown[] = [];
+    await new Promise<void>((resolve, reject) => {
+      worker.on('error', reject);
+      worker.on('message', (message) => {
+        messages.push(message);
+        if (messages.length === 3) resolve();
+      });
+    });
+    await worker.terminate();
+    expectGreedy(messages[0] as number[], each);
+  }
+});
+
+test('a tokenizer and a chat template of the caller’s own', async () => {
+  const tokenizer = {
+    encode: (text: string) => [...Buffer.from(text)].map((byte) => byte + 5),
+    decode: (tokens: readonly number[]) => Buffer.from(tokens.map((token) => token - 5)).toString('latin1'),
+    tokenBytes: (token: number) => (token < 133 && token > 4 ? Uint8Array.of(token - 5) : new Uint8Array()),
+  };
+  const chatTemplate = "{% for m in messages %}{{ m['content'] }}|{% endfor %}";
+  await using model = await load('llama/optimum', { tokenizer, chatTemplate });
+  const options = { maxTokens: 3, ignoreEos: true };
+  const chat = await model.generate([{ role: 'user', content: 'ab' }], options);
+  expect(chat.usage.promptTokens).toBe(3);
+  expect(chat.tokens).toEqual((await model.generate('ab|', options)).tokens);
+});
