@@ -4,6 +4,7 @@ import path from 'node:path';
 import { isDeepStrictEqual } from 'node:util';
 import { readCalibration } from './build/calibration.js';
 import type { ModelDigest } from './build/model-digest.js';
+import type { DecoderLowering } from './build/prepare-model.js';
 import { type DataType, dataTypeFromOnnx } from './data-type.js';
 import {
   Engine,
@@ -180,6 +181,8 @@ export async function buildEngineOn(
   ordinal: number | undefined,
   model: string | Uint8Array,
   options: BuildOptions,
+  /** What the model is, if it is a decoder to be lowered: see `buildDecoder`. */
+  decoder?: Omit<DecoderLowering, 'attention'>,
 ): Promise<Engine> {
   if (typeof model !== 'string' && !(model instanceof Uint8Array)) {
     throw invalidArgType('model', 'a path or a Uint8Array', model);
@@ -205,7 +208,7 @@ export async function buildEngineOn(
   const wanted = { libraryPath, runtime, targets, gpu: here };
   if (settings.cache === false) {
     const library = await findTensorRT(wanted);
-    return compile(model, settings, library, targets, tunedFor(library)?.device);
+    return compile(model, settings, library, targets, tunedFor(library)?.device, decoder);
   }
 
   const { EngineCache } = await import('./build/engine-cache.js');
@@ -217,8 +220,8 @@ export async function buildEngineOn(
   await libraries.save();
   const tuned = tunedFor(library);
   const digest = await digestModel(model, cache.memo('models'), signal);
-  const key = cacheKey({ digest, settings, library, targets, gpu: tuned?.name });
-  const build = () => compile(model, settings, library, targets, tuned?.device);
+  const key = cacheKey({ digest, settings, library, targets, gpu: tuned?.name, decoder });
+  const build = () => compile(model, settings, library, targets, tuned?.device, decoder);
   const onWait = onProgress && (() => onProgress({ phase: 'Waiting for another build', step: 0, steps: 1 }));
   const engine = await cache.loadOrBuild(key, build, { signal, onWait });
   signal?.throwIfAborted();
@@ -235,6 +238,7 @@ function cacheKey({
   library: { flavour, version },
   targets,
   gpu,
+  decoder,
 }: {
   digest: ModelDigest;
   settings: Settings;
@@ -242,8 +246,10 @@ function cacheKey({
   targets: readonly number[];
   /** The name of the GPU here that the plan is tuned for. */
   gpu: string | undefined;
+  decoder: Omit<DecoderLowering, 'attention'> | undefined;
 }): string {
-  const parts = { builder, flavour, version, targets, gpu, precision, profiles, options: recorded, digest };
+  const options = recorded;
+  const parts = { builder, flavour, version, targets, gpu, precision, profiles, options, digest, decoder };
   return createHash('sha256').update(JSON.stringify(parts)).digest('hex');
 }
 
@@ -259,6 +265,7 @@ async function compile(
   targets: readonly number[],
   /** CUDA's number of the GPU that the plan is tuned for. */
   device: number | undefined,
+  decoder: Omit<DecoderLowering, 'attention'> | undefined,
 ): Promise<Engine> {
   const { onProgress, signal, precision, calibration, keepFp32 } = settings;
   signal?.throwIfAborted();
@@ -275,6 +282,7 @@ async function compile(
         runtime: 'tensorrt',
         directory: directory.path,
         maxInlineBytes,
+        ...(decoder ? { decoder: { ...decoder, attention: attentionOf(library) } } : {}),
       },
       signal,
     );
@@ -321,6 +329,7 @@ async function compile(
       precision,
       ...(prepared.cast ? { cast: prepared.cast } : {}),
       profiles,
+      ...(prepared.decoder ? { decoder: prepared.decoder } : {}),
       model: { name, sha256, weightsSha256, producer },
       ...line,
       options: settings.recorded,
@@ -334,6 +343,17 @@ async function compile(
   } finally {
     await directory.remove();
   }
+}
+
+/** What a library has for attention to a KV cache. @throws TensorRTError ERR_LIBRARY_UNSUPPORTED for nothing */
+function attentionOf({ version, capabilities }: NativeTensorRT): DecoderLowering['attention'] {
+  if (!capabilities.kvCache) {
+    throw new TensorRTError(
+      'ERR_LIBRARY_UNSUPPORTED',
+      `TensorRT ${version} has no KV cache: 10.15 or later has, and TensorRT-RTX.`,
+    );
+  }
+  return capabilities.keyValueLengths ? 'lengths' : 'mask';
 }
 
 type Settings = ReturnType<typeof readOptions>;

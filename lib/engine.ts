@@ -5,6 +5,7 @@ import { isDeepStrictEqual } from 'node:util';
 import { type DataType, dataTypeFromOnnx, dataTypes } from './data-type.js';
 import { invalidArgType, TensorRTError } from './errors.js';
 import { writeAtomically } from './files/atomic-file.js';
+import type { DecoderGraph } from './native.js';
 import type { CastBfloat16Report, CastFloat16Report } from './onnx/cast-precision.js';
 import { readWhole } from './onnx/file-range.js';
 import { checkOptions } from './options.js';
@@ -49,6 +50,8 @@ export interface EngineManifest {
   readonly cast?: CastFloat16Report | CastBfloat16Report;
   /** Empty where every input is static. */
   readonly profiles: readonly Profile[];
+  /** Of a decoder with a KV cache: how it is driven. */
+  readonly decoder?: DecoderGraph;
   readonly model: {
     /** The file's name, without its folder; absent if the model was given as bytes. */
     readonly name?: string;
@@ -540,11 +543,28 @@ function isCast(value: unknown): boolean {
   );
 }
 
+function isDecoder(value: unknown): value is DecoderGraph {
+  if (!isObject(value) || !isObject(value.inputs)) return false;
+  const { mode, inputs, caches, logits, top } = value;
+  const isCache = (element: unknown): element is object =>
+    isObject(element) &&
+    [element.input, element.output].every(isString) &&
+    [element.kvHeads, element.headDim].every(isCount);
+  return (
+    mode === 'in-place' &&
+    Object.values(inputs).every(isString) &&
+    isArrayOf(caches, isCache) &&
+    isString(logits) &&
+    (top === undefined || (isObject(top) && [top.logits, top.tokens, top.logSumExp].every(isString)))
+  );
+}
+
 function isManifest(value: unknown): value is EngineManifest {
   if (!isObject(value) || !isObject(value.library) || !isObject(value.model) || !isObject(value.options))
     return false;
-  const { library, model, cast, parent, lineage } = value;
+  const { library, model, cast, decoder, parent, lineage } = value;
   return (
+    (decoder === undefined || isDecoder(decoder)) &&
     (cast === undefined || isCast(cast)) &&
     (parent === undefined || (isString(parent) && /^[0-9a-f]{64}$/.test(parent))) &&
     (lineage === undefined || isObject(lineage)) &&

@@ -3,6 +3,7 @@ import { mkdir, symlink, writeFile } from 'node:fs/promises';
 import path from 'node:path';
 import { declaredInputs } from '../benchmark/model-inputs.js';
 import { TensorRTError } from '../errors.js';
+import type { DecoderGraph } from '../native.js';
 import {
   type CastBfloat16Report,
   type CastFloat16Report,
@@ -12,6 +13,7 @@ import {
 import { readWhole } from '../onnx/file-range.js';
 import { hashWeights } from '../onnx/hash-weights.js';
 import { externalData, isExternal } from '../onnx/initializer.js';
+import { type LowerDecoderOptions, lowerDecoder } from '../onnx/lower-decoder.js';
 import { type Feeds, measureRanges, type Ranges } from '../onnx/measure-ranges.js';
 import {
   type GraphProto,
@@ -40,7 +42,14 @@ export interface PrepareRequest {
   readonly directory: string;
   /** Weights above this many bytes in all are written beside the model: an ONNX file ends at 2 GiB. */
   readonly maxInlineBytes: number;
+  /** Of a decoder whose attention was lifted: lower it. */
+  readonly decoder?: DecoderLowering;
 }
+
+export type DecoderLowering = { readonly graph: DecoderGraph } & Pick<
+  LowerDecoderOptions,
+  'attention' | 'capacity' | 'cache'
+>;
 
 /** A model that TensorRT's parser can read. */
 export interface PreparedModel {
@@ -55,6 +64,8 @@ export interface PreparedModel {
   readonly weightsSha256: string;
   readonly producer: string;
   readonly cast?: CastFloat16Report | CastBfloat16Report;
+  /** Of a decoder: how the lowered graph is driven. */
+  readonly decoder?: DecoderGraph;
 }
 
 /**
@@ -93,6 +104,18 @@ async function prepare(request: PrepareRequest): Promise<PreparedModel> {
       weightsSha256,
       producer: [model.producerName, model.producerVersion].filter(Boolean).join(' '),
     };
+    if (request.decoder) {
+      const { graph, ...lowering } = request.decoder;
+      const { precision = 'fp32', keepFp32 } = request;
+      const lowered = await lowerDecoder(model, graph, { ...where, ...lowering, precision, keepFp32 });
+      return {
+        ...common,
+        ...(await writeMixed(lowered.model, request, directory)),
+        inputs: declaredInputs(lowered.model),
+        ...(lowered.cast ? { cast: lowered.cast } : {}),
+        decoder: lowered.graph,
+      };
+    }
     if (request.precision === undefined) {
       if (isFile) return { ...common, file: path.resolve(source), modelPath: path.resolve(source) };
       const file = path.join(request.directory, 'model.onnx');

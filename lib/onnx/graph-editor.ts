@@ -1,4 +1,5 @@
-import type { DataType } from '../data-type.js';
+import { type DataType, dataTypes } from '../data-type.js';
+import { type FloatType, floatTensor } from './float-tensor.js';
 import {
   type AttributeValue,
   attributeProto,
@@ -156,11 +157,24 @@ export class GraphEditor {
     return name;
   }
 
-  /** A constant float32 of no dimensions; equal ones are stored once. */
-  scalar(value: number): Value {
-    const name = `scalar.${value}`;
-    if (!this.#weights.has(name)) this.addWeight(makeTensor(name, 'float32', [], Float32Array.of(value)));
+  /** A constant int64 of no dimensions. */
+  index(value: number): Value {
+    const name = `index.${value}`;
+    if (!this.#weights.has(name))
+      this.addWeight(makeTensor(name, 'int64', [], BigInt64Array.of(BigInt(value))));
     return name;
+  }
+
+  /** A constant of no dimensions; equal ones are stored once. */
+  scalar(value: number, type: FloatType = 'float32'): Value {
+    const name = `scalar.${type}.${value}`;
+    if (!this.#weights.has(name)) this.addWeight(floatTensor(name, type, [], Float32Array.of(value)));
+    return name;
+  }
+
+  /** A value in another type: itself, where that is its own. */
+  cast(value: Value, from: DataType, to: DataType, options: OpOptions & { outputs?: undefined } = {}): Value {
+    return from === to ? value : this.op('Cast', [value], { to: dataTypes[to].onnx }, options);
   }
 
   /** Adds an input, or changes one's type. */

@@ -1,10 +1,12 @@
-import { type DataType, dataTypes } from '../data-type.js';
+import type { DataType } from '../data-type.js';
 import { TensorRTError } from '../errors.js';
 import type { DecoderGraph, DecoderInputRole } from '../native.js';
+import type { FloatType } from './float-tensor.js';
 import { attribute, floatAttribute, GraphEditor, intAttribute } from './graph-editor.js';
 import { groupQueryInputs, isGroupQueryAttention } from './lift-group-query-attention.js';
 import type { ModelProto, NodeProto } from './model.js';
 import { raiseOpset } from './raise-opset.js';
+import { valueType } from './value-type.js';
 
 export interface LowerAttentionOptions {
   /**
@@ -15,7 +17,7 @@ export interface LowerAttentionOptions {
   /** Tokens a row. */
   readonly capacity: number;
   /** Of the caches and of attention. */
-  readonly type: 'float32' | 'float16' | 'bfloat16';
+  readonly type: FloatType;
 }
 
 /** `[a, b, c, d]` to `[a, c, b, d]`: heads before positions, and back. */
@@ -45,6 +47,8 @@ class AttentionLowerer {
   readonly #graph: DecoderGraph;
   readonly #options: LowerAttentionOptions;
   readonly #pastLengths: string;
+  /** What the model computes in: what its caches are of. */
+  readonly #own: FloatType;
   #totalLengths: string | undefined;
   #positions: string | undefined;
   /** By window, 0 without. */
@@ -56,6 +60,7 @@ class AttentionLowerer {
     this.#options = options;
     this.#pastLengths = this.#inputOf('past_lengths') ?? this.#editor.unique('past_lengths');
     this.#positions = this.#inputOf('position_ids');
+    this.#own = cacheType(model, graph);
   }
 
   lower(): { model: ModelProto; graph: DecoderGraph } {
@@ -92,6 +97,7 @@ class AttentionLowerer {
     const cache = this.#graph.caches.find(({ input }) => input === at(groupQueryInputs.pastKey));
     if (!cache) throw unsupported(node, 'does not read its cache from an input of the graph');
     const { headDim } = cache;
+    const { type } = this.#options;
     const heads = intAttribute(node, 'num_heads', 0);
     const kvHeads = intAttribute(node, 'kv_num_heads', 0);
     const scale = floatAttribute(node, 'scale', 0) || 1 / Math.sqrt(headDim);
@@ -122,7 +128,7 @@ class AttentionLowerer {
       keys = this.#rotate(keys, node, label('key/rotary').name);
     }
     // TRT_Attention does not scale; and before the cast, products of FP16 stay small.
-    queries = editor.op('Mul', [queries, editor.scalar(scale)], {}, label('query/scale'));
+    queries = editor.op('Mul', [queries, editor.scalar(scale, this.#own)], {}, label('query/scale'));
     const [pastKey, pastValue] = [at(groupQueryInputs.pastKey)!, at(groupQueryInputs.pastValue)!];
     const [presentKey, presentValue] = [node.output[1]!, node.output[2]!];
     editor.remove(node);
@@ -130,10 +136,11 @@ class AttentionLowerer {
       [pastKey, keys, presentKey, 'key/cache'],
       [pastValue, values, presentValue, 'value/cache'],
     ] as const) {
-      const inputs = [past, this.#cast(update, `${label(part).name}/cast`), this.#pastLengths];
+      const rounded = editor.cast(update, this.#own, type, label(`${part}/cast`));
+      const inputs = [past, rounded, this.#pastLengths];
       editor.op('TensorScatter', inputs, { axis: 2 }, { ...label(part), outputs: [present] });
     }
-    queries = this.#cast(queries, label('query/cast').name);
+    queries = editor.cast(queries, this.#own, type, label('query/cast'));
     let attended: string;
     if (this.#options.attention === 'lengths' && window === 0) {
       this.#totalLengths ??= this.#inputOf('total_lengths') ?? editor.unique('total_lengths');
@@ -146,8 +153,7 @@ class AttentionLowerer {
       const inputs = [queries, presentKey, presentValue, this.#mask(window)];
       attended = editor.op('Attention', inputs, { scale: { float: 1 } }, label('attention'));
     }
-    const wide =
-      this.#options.type === 'float32' ? attended : this.#castTo(attended, 'float32', label('cast').name);
+    const wide = editor.cast(attended, type, this.#own, label('cast'));
     const last = editor.op('Transpose', [wide], { perm: headsFirst }, label('positions'));
     const merged = editor.vector([0, 0, heads * headDim]);
     editor.op('Reshape', [last, merged], {}, { ...label('join'), outputs: [node.output[0]!] });
@@ -226,18 +232,14 @@ class AttentionLowerer {
     return mask;
   }
 
-  #cast(name: string, label: string): string {
-    const { type } = this.#options;
-    return type === 'float32' ? name : this.#castTo(name, type, label);
-  }
-
-  #castTo(name: string, type: DataType, label: string): string {
-    return this.#editor.op('Cast', [name], { to: dataTypes[type].onnx }, { name: label });
-  }
-
   #inputOf(role: DecoderInputRole): string | undefined {
     return Object.entries(this.#graph.inputs).find((entry) => entry[1] === role)?.[0];
   }
+}
+
+/** What a decoder's caches are of. */
+export function cacheType({ graph: { input } }: ModelProto, { caches }: DecoderGraph): FloatType {
+  return valueType(input.find(({ name }) => name === caches[0]!.input)!).type as FloatType;
 }
 
 function unsupported(node: NodeProto, problem: string): TensorRTError {

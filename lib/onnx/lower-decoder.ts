@@ -6,8 +6,9 @@ import {
   castToBfloat16,
   castToFloat16,
 } from './cast-precision.js';
+import type { FloatType } from './float-tensor.js';
 import type { ExternalDataOptions } from './initializer.js';
-import { type LowerAttentionOptions, lowerAttention } from './lower-attention.js';
+import { cacheType, type LowerAttentionOptions, lowerAttention } from './lower-attention.js';
 import { lowerMatMulNBits } from './lower-matmul-nbits.js';
 import { lowerNormalization } from './lower-normalization.js';
 import { type Feeds, measureRanges, type Ranges } from './measure-ranges.js';
@@ -31,7 +32,7 @@ export interface LowerDecoderOptions extends ExternalDataOptions {
 export interface LoweredDecoder {
   readonly model: ModelProto;
   readonly graph: DecoderGraph;
-  readonly cacheType: LowerAttentionOptions['type'];
+  readonly cacheType: FloatType;
   readonly cast?: CastFloat16Report | CastBfloat16Report;
 }
 
@@ -57,17 +58,13 @@ export async function lowerDecoder(
   options: LowerDecoderOptions,
 ): Promise<LoweredDecoder> {
   const { precision, cache, capacity, attention, keepFp32 = [], ...where } = options;
-  const standard = lowerNormalization(raiseOpset(model, opset));
-  const lower = (
-    form: LowerAttentionOptions['attention'],
-    type: LowerAttentionOptions['type'],
-    products: LowerAttentionOptions['type'],
-  ) =>
-    lowerAttention(lowerMatMulNBits(standard, { ...where, type: products, logits: graph.logits }), graph, {
-      attention: form,
-      capacity,
-      type,
-    });
+  const own = cacheType(model, graph);
+  const standard = lowerNormalization(raiseOpset(model, opset), own);
+  const lower = (form: LowerAttentionOptions['attention'], type: FloatType, products: FloatType) => {
+    const given = { ...where, from: own, type: products, logits: graph.logits };
+    const attended = { attention: form, capacity, type };
+    return lowerAttention(lowerMatMulNBits(standard, given), graph, attended);
+  };
 
   // What ONNX Runtime can run, with values of the same names.
   const measured = async () => {
@@ -77,20 +74,21 @@ export async function lowerDecoder(
     const report = { source: 'random', samples: sampleLengths.length, seed: 0 } as const;
     return { ranges: { report, values }, runnable: runnable.model };
   };
-  const low = ({ fp32: 'float32', fp16: 'float16', bf16: 'bfloat16' } as const)[precision];
-  const measurement = precision === 'fp16' ? await measured() : undefined;
+  // A model that was exported in 16 bits stays as it is.
+  const casts = own === 'float32' && precision !== 'fp32';
+  const low = casts ? ({ fp16: 'float16', bf16: 'bfloat16' } as const)[precision] : own;
+  const measurement = low === 'float16' && casts ? await measured() : undefined;
   const ownType = cache === 'auto' ? low : cache === 'fp16' ? 'float16' : 'float32';
   const isTooLarge = cache === 'auto' && measurement !== undefined && attentionOverflows(measurement);
-  const cacheType = isTooLarge ? 'float32' : ownType;
-  const lowered = lower(attention, cacheType, low);
-  const cast =
-    precision === 'fp32'
-      ? undefined
-      : precision === 'bf16'
-        ? castToBfloat16(lowered.model, { ...where, keepFp32 })
-        : castToFloat16(lowered.model, { ...where, keepFp32, ranges: measurement!.ranges });
+  const type = isTooLarge ? 'float32' : ownType;
+  const lowered = lower(attention, type, low);
+  const cast = measurement
+    ? castToFloat16(lowered.model, { ...where, keepFp32, ranges: measurement.ranges })
+    : casts
+      ? castToBfloat16(lowered.model, { ...where, keepFp32 })
+      : undefined;
   const headed = addTopKHead(cast?.model ?? lowered.model, lowered.graph);
-  return { ...headed, cacheType, ...(cast ? { cast: cast.report } : {}) };
+  return { ...headed, cacheType: type, ...(cast ? { cast: cast.report } : {}) };
 }
 
 /** Does what goes into attention come near the largest number of FP16? */

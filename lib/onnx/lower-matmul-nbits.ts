@@ -1,8 +1,8 @@
-import { type DataType, dataTypeFromOnnx, dataTypes } from '../data-type.js';
+import { dataTypes } from '../data-type.js';
 import { TensorRTError } from '../errors.js';
-import { fromBfloat16Bits, fromFloat16Bits, toBfloat16Bits, toFloat16Bits } from './float16.js';
+import { type FloatType, floatElements, floatTensor } from './float-tensor.js';
 import { GraphEditor, intAttribute } from './graph-editor.js';
-import { type ExternalDataOptions, makeTensor, tensorElements } from './initializer.js';
+import { type ExternalDataOptions, tensorElements } from './initializer.js';
 import type { ModelProto, NodeProto, TensorProto } from './model.js';
 import { operatorName } from './operators.js';
 import { raiseOpset } from './raise-opset.js';
@@ -14,9 +14,11 @@ const int4 = 22;
 const opset = 21;
 
 export interface LowerMatMulNBitsOptions extends ExternalDataOptions {
+  /** What the model computes in. */
+  readonly from: FloatType;
   /** What products are computed in. */
-  readonly type: 'float32' | 'float16' | 'bfloat16';
-  /** An output whose product is computed in float32: numbers there are compared with each other. */
+  readonly type: FloatType;
+  /** An output whose product is not rounded: numbers there are compared with each other. */
   readonly logits?: string;
 }
 
@@ -31,11 +33,11 @@ export function lowerMatMulNBits(model: ModelProto, options: LowerMatMulNBitsOpt
   if (!model.graph.node.some(isQuantized)) return model;
   const editor = new GraphEditor(raiseOpset(model, opset));
   const known = new Map<string, Dequantizable>();
-  const { type, logits, ...where } = options;
+  const { from, type, logits, ...where } = options;
   let last = editor.maker(logits);
   while (last && !isQuantized(last)) last = editor.maker(last.input[0]);
   for (const node of editor.nodes.filter(isQuantized)) {
-    lower(editor, node, { ...where, type: node === last ? 'float32' : type }, known);
+    lower(editor, node, { ...where, from, type: node === last ? from : type }, known);
   }
   return editor.finish();
 }
@@ -46,7 +48,7 @@ export function lowerMatMulNBits(model: ModelProto, options: LowerMatMulNBitsOpt
 function lower(
   editor: GraphEditor,
   node: NodeProto,
-  { type, ...where }: LowerMatMulNBitsOptions,
+  { from, type, ...where }: LowerMatMulNBitsOptions,
   known: Map<string, Dequantizable>,
 ): void {
   const [input, weights, scales, zeroPoints, order, bias] = node.input as [
@@ -67,9 +69,9 @@ function lower(
   if (!packed || !scale) throw unsupported(node, 'computes its weights');
   const label = (part: string) => ({ name: `${node.name || node.output[0]}/${part}` });
 
-  const quantization = { bits, n, blocks, blockSize, where };
-  const key = `${weights} ${scales} ${zeroPoints ?? ''}`;
-  const values = known.get(key) ?? dequantizable(editor, node, packed, scale, zeroPoints, quantization, type);
+  const quantization = { bits, n, blocks, blockSize, where, from, type };
+  const key = [weights, scales, zeroPoints ?? '', type].join(' ');
+  const values = known.get(key) ?? dequantizable(editor, node, packed, scale, zeroPoints, quantization);
   known.set(key, values);
   const dequantized = editor.op(
     'DequantizeLinear',
@@ -78,10 +80,9 @@ function lower(
     label('weight'),
   );
   const transposed = editor.op('Transpose', [dequantized], { perm: [1, 0] }, label('transposed'));
-  const isLow = type !== 'float32';
-  const low = isLow ? editor.op('Cast', [input], { to: dataTypes[type].onnx }, label('input')) : input;
-  let product = editor.op('MatMul', [low, transposed], {}, label('product'));
-  if (isLow) product = editor.op('Cast', [product], { to: dataTypes.float32.onnx }, label('output'));
+  const rounded = editor.cast(input, from, type, label('input'));
+  const own = editor.op('MatMul', [rounded, transposed], {}, label('product'));
+  let product = editor.cast(own, type, from, label('output'));
 
   if (values.shifts) {
     const rows = editor.op('Shape', [input], { end: -1 }, label('rows'));
@@ -106,6 +107,8 @@ interface Quantization {
   readonly blocks: number;
   readonly blockSize: number;
   readonly where: ExternalDataOptions;
+  readonly from: FloatType;
+  readonly type: FloatType;
 }
 
 /** Names of weights of the model. */
@@ -114,7 +117,7 @@ interface Dequantizable {
   readonly weight: string;
   /** `[n, blocks]`. */
   readonly scales: string;
-  /** float32 `[blocks, n]`: what a block's inputs, summed, add to the products. undefined where it is nothing. */
+  /** `[blocks, n]`: what a block's inputs, summed, add to the products. undefined where it is nothing. */
   readonly shifts: string | undefined;
 }
 
@@ -129,12 +132,11 @@ function dequantizable(
   packed: TensorProto,
   scale: TensorProto,
   zeroPoints: string | undefined,
-  { bits, n, blocks, blockSize, where }: Quantization,
-  type: 'float32' | 'float16' | 'bfloat16',
+  { bits, n, blocks, blockSize, where, from, type }: Quantization,
 ): Dequantizable {
   const flip = bits === 4 ? 0x88 : 0x80;
   const bytes = (tensorElements(packed, where) as Uint8Array).map((byte) => byte ^ flip);
-  const scales = Float32Array.from(numbers(scale, where));
+  const scales = Float32Array.from(floatElements(scale, where));
   const middle = 2 ** (bits - 1);
   const pointOf = zeroPoints ? zeroPointsOf(editor, node, zeroPoints, bits, blocks, where) : () => middle;
   const shifts = new Float32Array(blocks * n);
@@ -159,9 +161,9 @@ function dequantizable(
       dims: [n, blocks * blockSize],
       rawData: bytes,
     }),
-    scales: editor.addWeight(typed(editor.unique(`${scale.name}.matrix`), type, [n, blocks], scales)),
+    scales: editor.addWeight(floatTensor(editor.unique(`${scale.name}.matrix`), type, [n, blocks], scales)),
     shifts: shifts.some((shift) => shift !== 0)
-      ? editor.initializer(`${scale.name}.shifts`, 'float32', [blocks, n], shifts)
+      ? editor.addWeight(floatTensor(editor.unique(`${scale.name}.shifts`), from, [blocks, n], shifts))
       : undefined,
   };
 }
@@ -177,7 +179,7 @@ function zeroPointsOf(
   const tensor = editor.weight(name);
   if (!tensor) throw unsupported(node, 'computes its zero points');
   if (tensor.dataType !== dataTypes.uint8.onnx) {
-    const points = numbers(tensor, where);
+    const points = floatElements(tensor, where);
     return (row, block) => points[row * blocks + block]!;
   }
   const points = tensorElements(tensor, where) as Uint8Array;
@@ -187,29 +189,6 @@ function zeroPointsOf(
     const byte = points[row * bytesPerRow + (block >> 1)]!;
     return block & 1 ? byte >> 4 : byte & 15;
   };
-}
-
-function numbers(tensor: TensorProto, where: ExternalDataOptions): Float32Array {
-  const elements = tensorElements(tensor, where);
-  switch (dataTypeFromOnnx(tensor.dataType)) {
-    case 'float32':
-      return elements as Float32Array;
-    case 'float16':
-      return fromFloat16Bits(elements as Uint16Array);
-    case 'bfloat16':
-      return fromBfloat16Bits(elements as Uint16Array);
-    default:
-      throw new TensorRTError(
-        'ERR_MODEL_UNSUPPORTED',
-        `The scales "${tensor.name}" are no floating-point numbers.`,
-      );
-  }
-}
-
-function typed(name: string, type: DataType, dims: number[], values: Float32Array): TensorProto {
-  if (type === 'float16') return makeTensor(name, type, dims, toFloat16Bits(values));
-  if (type === 'bfloat16') return makeTensor(name, type, dims, toBfloat16Bits(values));
-  return makeTensor(name, 'float32', dims, values);
 }
 
 function unsupported(node: NodeProto, problem: string): TensorRTError {

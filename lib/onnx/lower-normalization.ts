@@ -1,3 +1,4 @@
+import type { FloatType } from './float-tensor.js';
 import { floatAttribute, GraphEditor, intAttribute } from './graph-editor.js';
 import type { ModelProto, NodeProto } from './model.js';
 import { operatorName } from './operators.js';
@@ -8,24 +9,27 @@ const opset = 18;
 
 /**
  * Writes ONNX Runtime's own normalisations, with and without the sum that they begin with, in the standard's operators.
- * RMS normalisation becomes what TensorRT's parsers make of it: the older ones don't know RMSNormalization.
+ * RMS normalisation becomes what TensorRT's parsers make of it: the older ones don't know RMSNormalization. It is
+ * computed in float32, as there.
+ *
+ * @param type what the model computes in
  */
-export function lowerNormalization(model: ModelProto): ModelProto {
+export function lowerNormalization(model: ModelProto, type: FloatType = 'float32'): ModelProto {
   const isOwn = (node: NodeProto) => own.test(operatorName(node));
   if (!model.graph.node.some(isOwn)) return model;
   const editor = new GraphEditor(raiseOpset(model, opset));
-  for (const node of editor.nodes.filter(isOwn)) lower(editor, node);
+  for (const node of editor.nodes.filter(isOwn)) lower(editor, node, type);
   return editor.finish();
 }
 
 const own =
   /^(com\.microsoft\.)?(SimplifiedLayerNormalization|SkipSimplifiedLayerNormalization|SkipLayerNormalization)$/;
 
-function lower(editor: GraphEditor, node: NodeProto): void {
+function lower(editor: GraphEditor, node: NodeProto, type: FloatType): void {
   editor.remove(node);
   const [input, second] = node.input as [string, string];
   if (!node.opType.startsWith('Skip')) {
-    normalizeRms(editor, node, input, second);
+    normalizeRms(editor, node, type, input, second);
     return;
   }
   const isRms = node.opType === 'SkipSimplifiedLayerNormalization';
@@ -36,7 +40,7 @@ function lower(editor: GraphEditor, node: NodeProto): void {
   const sum = node.output[3] || editor.unique(name);
   const first = bias ? editor.op('Add', [input, bias], {}, { name: `${name}/bias` }) : input;
   editor.op('Add', [first, second], {}, { name, outputs: [sum] });
-  if (isRms) normalizeRms(editor, node, sum, gamma);
+  if (isRms) normalizeRms(editor, node, type, sum, gamma);
   else {
     const weights = beta ? [gamma, beta] : [gamma];
     const attributes = { axis: -1, epsilon: { float: floatAttribute(node, 'epsilon', 1e-5) } };
@@ -48,16 +52,24 @@ function lower(editor: GraphEditor, node: NodeProto): void {
 }
 
 /** x / √(mean of x² + ε) · γ. */
-function normalizeRms(editor: GraphEditor, node: NodeProto, input: string, gamma: string): void {
+function normalizeRms(
+  editor: GraphEditor,
+  node: NodeProto,
+  type: FloatType,
+  input: string,
+  gamma: string,
+): void {
   const named = (step: string) => ({ name: `${part(node)}/${step}` });
   const axes = editor.vector([intAttribute(node, 'axis', -1)]);
-  const squares = editor.op('Mul', [input, input], {}, named('squares'));
+  const exact = editor.cast(input, type, 'float32', named('float32'));
+  const squares = editor.op('Mul', [exact, exact], {}, named('squares'));
   const mean = editor.op('ReduceMean', [squares, axes], { keepdims: 1 }, named('mean'));
   const epsilon = editor.scalar(floatAttribute(node, 'epsilon', 1e-5));
   const sum = editor.op('Add', [mean, epsilon], {}, named('epsilon'));
   const root = editor.op('Sqrt', [sum], {}, named('root'));
-  const normal = editor.op('Div', [input, root], {}, named('normal'));
-  editor.op('Mul', [normal, gamma], {}, { ...named('scale'), outputs: [node.output[0]!] });
+  const normal = editor.op('Div', [exact, root], {}, named('normal'));
+  const rounded = editor.cast(normal, 'float32', type, named('rounded'));
+  editor.op('Mul', [rounded, gamma], {}, { ...named('scale'), outputs: [node.output[0]!] });
 }
 
 function part(node: NodeProto): string {

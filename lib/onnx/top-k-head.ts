@@ -10,8 +10,8 @@ export const topLogits = 256;
 
 /**
  * Adds outputs with the {@link topLogits} best logits of each row, their tokens and the log of the sum of the
- * exponentials of all of them. Logits, float32, stay an output: `[rows, vocabulary]`, of the last position where the
- * model gives those of all.
+ * exponentials of all of them. Logits stay an output: float32 `[rows, vocabulary]`, of
+ * the last position where the model gives those of all.
  *
  * @throws TensorRTError ERR_MODEL_UNSUPPORTED where they are no such tensor
  */
@@ -22,19 +22,21 @@ export function addTopKHead(
   const { type, shape } = valueType(model.graph.output.find(({ name }) => name === graph.logits)!);
   const vocabulary = shape?.at(-1);
   const rank = shape?.length;
-  if (type !== 'float32' || (rank !== 2 && rank !== 3) || typeof vocabulary !== 'number') {
+  const isFloat = type === 'float32' || type === 'float16' || type === 'bfloat16';
+  if (!isFloat || (rank !== 2 && rank !== 3) || typeof vocabulary !== 'number') {
     throw new TensorRTError(
       'ERR_MODEL_UNSUPPORTED',
-      `The output "${graph.logits}" is ${type} [${shape}], where float32 [rows, new, vocabulary] is needed.`,
+      `The output "${graph.logits}" is ${type} [${shape}]: it needs the size of the vocabulary.`,
     );
   }
   const editor = new GraphEditor(model);
   const name = (part: string) => ({ name: `top/${part}` });
-  if (rank === 3) {
-    const all = editor.rename(graph.logits);
-    const last = editor.vector([-1]);
-    const one = editor.op('Gather', [all, last], { axis: 1 }, name('last'));
-    editor.op('Squeeze', [one, editor.vector([1])], {}, { ...name('logits'), outputs: [graph.logits] });
+  if (rank === 3 || type !== 'float32') {
+    let value = editor.rename(graph.logits);
+    if (rank === 3) value = editor.op('Gather', [value, editor.index(-1)], { axis: 1 }, name('last'));
+    const outputs = [graph.logits];
+    if (type === 'float32') editor.op('Identity', [value], {}, { ...name('logits'), outputs });
+    else editor.op('Cast', [value], { to: dataTypes.float32.onnx }, { ...name('logits'), outputs });
     editor.setOutput(graph.logits, 'float32', ['rows', vocabulary]);
   }
   const k = Math.min(topLogits, vocabulary);

@@ -189,7 +189,7 @@ describe('lowerMatMulNBits', () => {
     [8, 'packed', true],
   ] as const)('%i bits, zero points: %s, negative scales: %s', async (bits, zeroPoints, negative) => {
     const model = quantized(bits, zeroPoints, negative);
-    const lower = lowerMatMulNBits(model, { type: 'float32' });
+    const lower = lowerMatMulNBits(model, { from: 'float32', type: 'float32' });
     expect(lower.graph.node.some(({ opType }) => opType === 'MatMulNBits')).toBe(false);
     const uniform = uniformNumbers(3);
     const x = new Tensor('float32', Float32Array.from({ length: 3 * 2 * k }, uniform), [3, 2, k]);
@@ -215,7 +215,7 @@ describe('lowerMatMulNBits', () => {
     const model = quantized(4, 'none', false);
     const bits = model.graph.node[0]!.attribute.find(({ name }) => name === 'bits')!;
     bits.i = 2n;
-    expect(() => lowerMatMulNBits(model, { type: 'float32' })).toThrow(
+    expect(() => lowerMatMulNBits(model, { from: 'float32', type: 'float32' })).toThrow(
       'TensorRT can\'t run the node "MatMulNBits" (MatMulNBits): it has weights of 2 bits.',
     );
   });
@@ -261,7 +261,7 @@ describe('addTopKHead', () => {
     }
   });
 
-  it('refuses logits that are no numbers of a known vocabulary', () => {
+  it('refuses logits of a vocabulary that is not known', () => {
     expect(() => addTopKHead(identity(['rows', 'vocabulary']), graph)).toThrow(
       /"logits" is float32 \[rows,vocabulary\]/,
     );

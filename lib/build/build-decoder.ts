@@ -1,0 +1,54 @@
+import { type BuildOptions, buildEngineOn } from '../build-engine.js';
+import type { Engine } from '../engine.js';
+import { TensorRTError } from '../errors.js';
+import type { DecoderGraph } from '../native.js';
+import type { LowerDecoderOptions } from '../onnx/lower-decoder.js';
+
+/** A decoder to compile for TensorRT. */
+export interface DecoderBuildRequest {
+  /** The ONNX file, whose attention was lifted: what `prepareDecoder` gives. */
+  readonly file: string;
+  readonly graph: DecoderGraph;
+  /** A sentence: why the cache is not updated in place, where it is not. */
+  readonly why: string;
+  /** Tokens a row, fixed in the plan. */
+  readonly capacity: number;
+  /** The most rows that decode together. */
+  readonly rows: number;
+  /** The most tokens of a prompt that a step reads. */
+  readonly chunkSize: number;
+  /** Of the caches, and of attention. 'auto': the precision's, where the size of keys and values allows. */
+  readonly cache: LowerDecoderOptions['cache'];
+}
+
+/**
+ * Compiles a decoder with TensorRT's KV-cache layers into an engine with two profiles: rows that decode a token each, and
+ * a row that reads a chunk of its prompt. All work is done on threads of its own. Its cache's memory must hold numbers
+ * from the start, zeros say: what is masked is multiplied with zero.
+ *
+ * @param ordinal CUDA's number of the GPU; undefined for `options.target`
+ * @throws (rejects) what `buildEngine` rejects with; TensorRTError ERR_MODEL_UNSUPPORTED where the cache can't be updated
+ *   in place, or names the node that TensorRT can't run and the reason; ERR_LIBRARY_UNSUPPORTED for a TensorRT without
+ *   KV-cache layers
+ */
+export async function buildDecoder(
+  ordinal: number | undefined,
+  { file, graph, why, capacity, rows, chunkSize, cache }: DecoderBuildRequest,
+  options: Omit<BuildOptions, 'shapes' | 'calibration'> = {},
+): Promise<{ engine: Engine; graph: DecoderGraph }> {
+  if (graph.mode !== 'in-place') {
+    throw new TensorRTError(
+      'ERR_MODEL_UNSUPPORTED',
+      `TensorRT runs a decoder only whose cache can be updated in place. ${why}`,
+    );
+  }
+  const tokens = Object.keys(graph.inputs).find((name) => graph.inputs[name] === 'input_ids')!;
+  const most = Math.min(chunkSize, capacity);
+  // All other inputs have dimensions of the same names.
+  const shapes = [
+    { [tokens]: { min: [1, 1], opt: [rows, 1], max: [rows, 1] } },
+    { [tokens]: { min: [1, 1], opt: [1, most], max: [1, most] } },
+  ];
+  const engine = await buildEngineOn(ordinal, file, { ...options, shapes }, { graph, capacity, cache });
+  return { engine, graph: engine.manifest.decoder! };
+}
