@@ -71,4 +71,17 @@ describe.each(fixtures)('%s', { timeout: 120_000 }, (fixture) => {
       ]);
     },
   );
+
+  test.each([
+    ['fp32', 1e-4, 1e-4],
+    ['fp16', 0.1, 0.1],
+  ] as const)("gives PyTorch's tokens in %s, with masks", async (precision, tolerance, gap) => {
+    const { file, graph } = await prepared;
+    const where = { directory: path.dirname(file) };
+    const options = { ...where, attention: 'mask', capacity, precision, cache: 'auto' } as const;
+    const lowered = await lowerDecoder(await readModel(file), graph, options);
+    const written = await writeBeside(lowered.model, directory(), where);
+    await using session = await InferenceSession.create(written, { threads: 1 });
+    await expectAnswers(session, lowered.graph, decoderAnswers(fixture), { empty: 0, tolerance, gap });
+  });
 });
