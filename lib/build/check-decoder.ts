@@ -1,3 +1,4 @@
+import type { TensorRTError } from '../errors.js';
 import type { DecoderGraph, DecoderInputRole } from '../native.js';
 import type { CacheTensor, Decoder } from '../onnx/decoder.js';
 import { numbers } from '../onnx/rotary.js';
@@ -22,6 +23,8 @@ export interface CheckVerdict {
   readonly agree: boolean;
   /** The largest difference between two logits, in parts of the largest logit (of 1 at least). */
   readonly difference: number;
+  /** Why the rewritten graph could not be run. */
+  readonly error?: string;
 }
 
 /**
@@ -67,28 +70,46 @@ export async function checkDecoder({
     for (const token of steps) expected.push(await run.prefill(0, [token]));
   }
   await exported.dispose();
-  const actual: Float32Array[] = [];
-  await using session = await InferenceSession.create(rewritten.file, { device: 'cpu' });
-  // Rank 4, whatever it was.
-  const caches = rewritten.graph.caches.map(
-    (cache, i): CacheTensor => ({ ...decoder.caches[i]!, ...cache, rank: 4, capacity: undefined }),
-  );
-  const run = new InPlaceRun(session, rewritten.graph, caches, capacity, rows.length);
-  for (const [row, { chunks }] of rows.entries()) {
-    for (const chunk of chunks) actual.push(await run.prefill(row, chunk));
+  let actual: Float32Array[];
+  try {
+    actual = await runRewritten(rewritten, decoder, rows, capacity);
+  } catch (error) {
+    const { code, message } = error as TensorRTError;
+    if (!rewrittenErrors.has(code)) throw error;
+    return { agree: false, difference: Number.POSITIVE_INFINITY, error: message };
   }
-  const together: Float32Array[][] = [];
-  for (const step of [0, 1]) together.push(await run.decode(rows.map(({ steps }) => steps[step]!)));
-  // In the order of `expected`: of each row its chunks, then its steps.
-  const ordered: Float32Array[] = [];
-  for (const [row, { chunks }] of rows.entries()) {
-    ordered.push(...actual.splice(0, chunks.length), ...together.map((logits) => logits[row]!));
-  }
-  const difference = ordered.reduce(
+  const difference = actual.reduce(
     (most, logits, i) => larger(most, relativeDifference(logits, expected[i]!)),
     0,
   );
   return { agree: difference <= tolerances[decoder.caches[0]!.type], difference };
+}
+
+/** What ONNX Runtime says of a graph that it does not take. */
+const rewrittenErrors = new Set(['ERR_MODEL_INVALID', 'ERR_MODEL_UNSUPPORTED', 'ERR_EXECUTION_FAILED']);
+
+/** Of each row the logits after its chunks, then after its steps. */
+async function runRewritten(
+  { file, graph }: CheckRequest['rewritten'],
+  decoder: Decoder,
+  rows: readonly { chunks: readonly number[][]; steps: readonly number[] }[],
+  capacity: number,
+): Promise<Float32Array[]> {
+  await using session = await InferenceSession.create(file, { device: 'cpu' });
+  // Rank 4, whatever it was.
+  const caches = graph.caches.map(
+    (cache, i): CacheTensor => ({ ...decoder.caches[i]!, ...cache, rank: 4, capacity: undefined }),
+  );
+  const run = new InPlaceRun(session, graph, caches, capacity, rows.length);
+  const prompts: Float32Array[][] = [];
+  for (const [row, { chunks }] of rows.entries()) {
+    const logits: Float32Array[] = [];
+    for (const chunk of chunks) logits.push(await run.prefill(row, chunk));
+    prompts.push(logits);
+  }
+  const steps: Float32Array[][] = [];
+  for (const step of [0, 1]) steps.push(await run.decode(rows.map((row) => row.steps[step]!)));
+  return rows.flatMap((_, row) => [...prompts[row]!, ...steps.map((logits) => logits[row]!)]);
 }
 
 /** NaN wins. */

@@ -90,8 +90,11 @@ async function prepare(request: PrepareDecoderRequest): Promise<PreparedDecoder>
       }),
     );
     if (!verdict.agree) {
-      const much = `by ${verdict.difference} of the largest`;
-      return { ...asExported, why: copies(`rewritten, it gives other logits on a short prompt (${much})`) };
+      const { difference, error } = verdict;
+      const reason = error
+        ? `rewritten, it can't be run (${error})`
+        : `rewritten, it gives other logits on a short prompt (by ${difference} of the largest)`;
+      return { ...asExported, why: copies(reason) };
     }
     const why =
       'The cache is updated in place by GroupQueryAttention, which the attention was rewritten to; on a short prompt ' +

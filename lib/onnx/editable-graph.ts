@@ -119,6 +119,13 @@ export class EditableGraph {
     for (const each of reads(node)) this.#addReader(each, node);
   }
 
+  /** Gives what a node computes another name. */
+  setOutput(node: NodeProto, i: number, value: string): void {
+    this.#producers.delete(node.output[i]!);
+    node.output[i] = value;
+    this.#producers.set(value, node);
+  }
+
   /** Lets all nodes that read `value` read `other`; a body that does keeps its value, and so does an output. */
   replaceReads(value: string, other: string, except?: NodeProto): void {
     for (const node of this.readers(value)) {

@@ -2,7 +2,7 @@ import type { DecoderGraph } from '../native.js';
 import { EditableGraph } from './editable-graph.js';
 import type { ModelProto, NodeProto } from './model.js';
 import { operatorName } from './operators.js';
-import type { Size } from './size.js';
+import { Size } from './size.js';
 import { SymbolicShapes } from './symbolic-shapes.js';
 
 /** Element by element, with numbers or weights that are the same for all positions. */
@@ -52,11 +52,13 @@ const normalizations = new Set([
  */
 export function keepLastPosition(model: ModelProto, { inputs, caches, logits }: DecoderGraph): ModelProto {
   const graph = new EditableGraph(model);
-  const known = new Map<string, readonly (number | string)[]>();
+  const known = new Map<string, readonly Size[]>();
   for (const [name, role] of Object.entries(inputs)) {
-    if (role === 'input_ids' || role === 'position_ids') known.set(name, ['rows', 'new']);
+    if (role === 'input_ids' || role === 'position_ids') known.set(name, ['rows', 'new'].map(Size.of));
   }
-  for (const { input, kvHeads, headDim } of caches) known.set(input, ['rows', kvHeads, 'capacity', headDim]);
+  for (const { input, kvHeads, headDim } of caches) {
+    known.set(input, ['rows', kvHeads, 'capacity', headDim].map(Size.of));
+  }
   const shapes = new SymbolicShapes(model.graph, known);
   if (!isSequence(shapes.shape(logits))) return model;
   const { needed } = graph;

@@ -1,6 +1,9 @@
+import { type DataType, dataTypes } from '../data-type.js';
+import type { TensorRTError } from '../errors.js';
 import type { DecoderInputRole } from '../native.js';
 import { isVisible, proveMask } from './attention-mask.js';
 import type { CacheTensor, Decoder } from './decoder.js';
+import { dropIdleCasts } from './drop-idle-casts.js';
 import { EditableGraph } from './editable-graph.js';
 import { valueInfo } from './graph-builder.js';
 import type { ExternalDataOptions } from './initializer.js';
@@ -13,15 +16,21 @@ import {
   matchAttention,
   Unrecognised,
 } from './match-attention.js';
-import { mergeEqualNodes } from './merge-equal-nodes.js';
+import { measureShapes } from './measure-shapes.js';
+import { attributeKey, mergeEqualNodes } from './merge-equal-nodes.js';
 import type { ModelProto } from './model.js';
 import { operatorName } from './operators.js';
 import { replacePositions } from './replace-positions.js';
-import { floats, matchRotary, numbers, proveRotary, type RotaryTable } from './rotary.js';
+import {
+  computeRotary,
+  floats,
+  matchRotary,
+  numbers,
+  provesRotary,
+  type RotaryMatch,
+  type RotaryTable,
+} from './rotary.js';
 import { simplifyShapes } from './simplify-shapes.js';
-import { Size } from './size.js';
-import { StepValues } from './step-values.js';
-import { SymbolicShapes } from './symbolic-shapes.js';
 import { unwrapGemm } from './unwrap-gemm.js';
 import { normalNumbers } from './weights.js';
 
@@ -60,12 +69,22 @@ export async function liftAttention(
   options: LiftOptions,
 ): Promise<Lift> {
   try {
-    return await new Lifter(model, decoder, options).lift();
+    return await (await Lifter.of(model, decoder, options)).lift();
   } catch (error) {
     if (error instanceof Unrecognised) return { reason: error.message };
+    // Of a part that ONNX Runtime can't run by itself.
+    const { code, message } = error as TensorRTError;
+    if (partErrors.has(code)) return { reason: `a part of it can't be run by itself (${code}): ${message}` };
     throw error;
   }
 }
+
+const partErrors = new Set([
+  'ERR_MODEL_INVALID',
+  'ERR_MODEL_UNSUPPORTED',
+  'ERR_EXECUTION_FAILED',
+  'ERR_SHAPE_MISMATCH',
+]);
 
 class Lifter {
   readonly #decoder: Decoder;
@@ -73,14 +92,18 @@ class Lifter {
   readonly #graph: EditableGraph;
   readonly #known: GraphKnowledge;
 
-  constructor(model: ModelProto, decoder: Decoder, options: LiftOptions) {
+  private constructor(decoder: Decoder, known: GraphKnowledge, maxLength: number) {
     this.#decoder = decoder;
-    this.#maxLength = options.maxLength;
-    this.#graph = new EditableGraph(model);
-    mergeEqualNodes(this.#graph);
-    const shapes = new SymbolicShapes({ ...model.graph, node: [...this.#graph.nodes] }, inputShapes(decoder));
-    const steps = new StepValues(model, this.#graph, shapes, decoder.graph.inputs, options);
-    this.#known = { graph: this.#graph, shapes, steps };
+    this.#maxLength = maxLength;
+    this.#graph = known.graph;
+    this.#known = known;
+  }
+
+  static async of(model: ModelProto, decoder: Decoder, options: LiftOptions): Promise<Lifter> {
+    const graph = new EditableGraph(model);
+    dropIdleCasts(graph, model);
+    mergeEqualNodes(graph);
+    return new Lifter(decoder, await measureShapes(model, graph, decoder, options), options.maxLength);
   }
 
   async lift(): Promise<Lift> {
@@ -91,11 +114,11 @@ class Lifter {
     );
     const layers: Layer[] = [];
     for (const [key, value] of pairs) layers.push(await this.#understand(key, value));
-    await this.#prove(layers);
+    const types = await this.#prove(layers);
     const last = this.#input('last_indices', ['rows']);
     const longest = this.#input('longest', []);
     layers.forEach((layer, i) => {
-      this.#write(layer, i, last, longest);
+      this.#write(layer, types[i]!, i, last, longest);
     });
     unwrapGemm(this.#known);
     simplifyShapes(this.#known);
@@ -112,7 +135,12 @@ class Lifter {
       throw new Unrecognised(`"${key.input}" is ${key.type}, which GroupQueryAttention does not take`);
     }
     const match = matchAttention(this.#known, key, value);
-    const maskKey = JSON.stringify(match.masks);
+    if (match.headDim % 8 !== 0) {
+      throw new Unrecognised(
+        `its heads have ${match.headDim} elements, and GroupQueryAttention takes multiples of 8`,
+      );
+    }
+    const maskKey = JSON.stringify(match.masks.map(({ value, kind }) => [kind, this.#formOf([], value)]));
     if (!this.#windows.has(maskKey)) {
       const { window } = await proveMask(match.masks, this.#known.steps, this.#maxLength);
       this.#windows.set(maskKey, window);
@@ -146,57 +174,56 @@ class Lifter {
     return result;
   }
 
-  /** Both turned by one table; else what turns them stays outside. */
+  /** Both turned by one table that the operator takes; else what turns them stays outside. */
   async #rotary(match: AttentionMatch, type: 'float32' | 'float16'): Promise<Layer['rotary']> {
+    if (match.headDim % 16 !== 0) return undefined;
     const query = matchRotary(this.#known, match.query);
     const key = matchRotary(this.#known, match.newKey);
     if (!query || !key) return undefined;
-    const { headDim } = match;
-    const table = async (found: NonNullable<typeof query>, heads: number) => {
-      const name = JSON.stringify([
-        found.tables,
-        found.layout,
-        heads,
-        this.#formOf(found.source, found.turned),
-      ]);
-      if (!this.#tables.has(name)) {
-        const sizes = { heads, headDim, type, maxLength: this.#maxLength };
-        this.#tables.set(name, await proveRotary(this.#known, found, sizes));
-      }
-      return this.#tables.get(name);
-    };
-    const ofKey = await table(key, match.kvHeads);
-    const ofQuery = ofKey && (await table(query, match.heads));
-    if (!ofKey || !ofQuery || !isSameTable(ofQuery, ofKey)) return undefined;
+    const sizes = { headDim: match.headDim, type, maxLength: this.#maxLength };
+    const form = (found: RotaryMatch) => this.#formOf([found.source], found.turned);
+    const name = JSON.stringify([
+      form(key),
+      key.layout,
+      match.kvHeads,
+      form(query),
+      query.layout,
+      match.heads,
+    ]);
+    if (!this.#tables.has(name)) {
+      const table = await computeRotary(this.#known, key, { ...sizes, heads: match.kvHeads });
+      const isSame =
+        table && (await provesRotary(this.#known, query, { ...sizes, heads: match.heads }, table));
+      this.#tables.set(name, isSame && table.pairs % 8 === 0 ? table : undefined);
+    }
+    const table = this.#tables.get(name);
+    if (!table) return undefined;
     return {
       query: await this.#merged(query.source, query.layout),
       key: await this.#merged(key.source, key.layout),
-      table: ofKey,
+      table,
     };
   }
 
-  /** Equal where the same nodes lie between two values. */
-  #formOf(source: string, turned: string): string {
-    const { graph, steps } = this.#known;
-    const names = new Map([[source, '']]);
+  /** Equal where the same nodes compute a value from others. */
+  #formOf(sources: readonly string[], value: string): string {
+    const { graph, shapes } = this.#known;
+    const names = new Map(sources.map((source, i) => [source, `source ${i}`]));
     const form: unknown[] = [];
     const visit = (value: string): string => {
       const known = names.get(value);
       if (known !== undefined) return known;
+      const elements = shapes.elements(value);
+      if (elements) return `[${elements.join()}]`;
       const node = graph.producer(value);
-      if (!node || steps.has(value)) return value;
+      if (!node) return `value ${value}`;
       const inputs = node.input.map((input) => (input === '' ? '' : visit(input)));
-      const attributes = node.attribute.map(({ name, f, i, ints }) => [
-        name,
-        f,
-        i?.toString(),
-        ints?.map(String),
-      ]);
+      const attributes = node.attribute.map((each) => attributeKey(each) ?? `attribute of ${value}`);
       form.push([operatorName(node), inputs, attributes]);
       for (const [i, output] of node.output.entries()) names.set(output, `#${form.length}.${i}`);
       return names.get(value)!;
     };
-    visit(turned);
+    visit(value);
     return JSON.stringify(form);
   }
 
@@ -224,11 +251,25 @@ class Lifter {
   }
 
   /** Compares what the graph computes between queries, cache and output with attention's formula, on random numbers. */
-  async #prove(layers: readonly Layer[]): Promise<void> {
+  async #prove(layers: readonly Layer[]): Promise<DataType[]> {
+    const proven = new Map<string, DataType>();
+    const types: DataType[] = [];
     for (const layer of layers) {
       const { match, key } = layer;
+      const sources = [match.query, match.key, match.value];
+      const { scale, softcap, window } = layer;
+      const { heads, kvHeads, headDim, outputLayout } = match;
+      const form = JSON.stringify([
+        this.#formOf(sources, match.output),
+        ...[scale, softcap, window, heads, kvHeads, headDim, outputLayout],
+      ]);
+      const known = proven.get(form);
+      if (known) {
+        types.push(known);
+        continue;
+      }
       const type = key.type as 'float32' | 'float16';
-      const given = [match.query, match.key, match.value].map((name) => ({ name, type, rank: 4 }));
+      const given = sources.map((name) => ({ name, type, rank: 4 }));
       const part = await this.#known.steps.part([match.output], given);
       if (!part)
         throw new Unrecognised(
@@ -256,18 +297,21 @@ class Lifter {
           [match.key]: floats(type, k, [1, match.kvHeads, total, match.headDim]),
           [match.value]: floats(type, v, [1, match.kvHeads, total, match.headDim]),
         };
-        const result = numbers((await part.run(step, tensors))[match.output]!);
-        const difference = largestDifference(result, attention(layer, { q, k, v, past, count }));
+        const output = (await part.run(step, tensors))[match.output]!;
+        proven.set(form, output.type);
+        const difference = largestDifference(numbers(output), attention(layer, { q, k, v, past, count }));
         if (!(difference <= (type === 'float16' ? 3e-2 : 1e-4))) {
           throw new Unrecognised(
             `what gives "${match.output}" is not the attention that it looks like: on random numbers it differs by ${difference}`,
           );
         }
       }
+      types.push(proven.get(form)!);
     }
+    return types;
   }
 
-  #write(layer: Layer, i: number, last: string, longest: string): void {
+  #write(layer: Layer, type: DataType, i: number, last: string, longest: string): void {
     const graph = this.#graph;
     const { match, key, value, rotary } = layer;
     const inputs = [
@@ -280,7 +324,9 @@ class Lifter {
     for (const node of match.updates) graph.removeNode(node);
     graph.removeNode(graph.producer(match.output)!);
     const isMerged = match.outputLayout === 'merged';
-    const output = isMerged ? match.output : graph.uniqueName(`attention.${i}.merged`);
+    const merged = isMerged ? match.output : graph.uniqueName(`attention.${i}.merged`);
+    // The attention may have been computed in another type than the cache has.
+    const output = type === key.type ? merged : graph.uniqueName(`attention.${i}.${key.type}`);
     graph.addNode(
       'GroupQueryAttention',
       inputs,
@@ -295,13 +341,16 @@ class Lifter {
       },
       { name: `attention.${i}`, domain: 'com.microsoft', outputs: [output, key.output, value.output] },
     );
+    if (output !== merged) {
+      graph.addNode('Cast', [output], { to: dataTypes[type].onnx }, { outputs: [merged] });
+    }
     if (isMerged) return;
     const split = graph.addVector([0, 0, match.heads, match.headDim]);
     if (match.outputLayout === 'sequence-first') {
-      graph.addNode('Reshape', [output, split], {}, { outputs: [match.output] });
+      graph.addNode('Reshape', [merged, split], {}, { outputs: [match.output] });
       return;
     }
-    const [heads = ''] = graph.addNode('Reshape', [output, split]);
+    const [heads = ''] = graph.addNode('Reshape', [merged, split]);
     graph.addNode('Transpose', [heads], { perm: [0, 2, 1, 3] }, { outputs: [match.output] });
   }
 
@@ -354,19 +403,6 @@ class Lifter {
 
 function cacheInfo(name: string, { type, kvHeads, headDim }: CacheTensor) {
   return valueInfo(name, type, ['rows', kvHeads, 'capacity', headDim]);
-}
-
-function inputShapes({ graph, caches }: Decoder): Map<string, (number | string | Size)[]> {
-  const total = Size.of('past').plus(Size.of('new'));
-  const shapes = new Map<string, (number | string | Size)[]>();
-  for (const [name, role] of Object.entries(graph.inputs)) {
-    if (role === 'input_ids' || role === 'position_ids') shapes.set(name, ['rows', 'new']);
-    if (role === 'attention_mask') shapes.set(name, ['rows', total]);
-  }
-  for (const { input, rank, kvHeads, headDim } of caches) {
-    if (rank === 4) shapes.set(input, ['rows', kvHeads, 'past', headDim]);
-  }
-  return shapes;
 }
 
 function isSameTable(a: RotaryTable, b: RotaryTable): boolean {

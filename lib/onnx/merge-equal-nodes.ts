@@ -40,7 +40,18 @@ function keyOf(node: NodeProto): string | undefined {
   return JSON.stringify([operator, node.input, node.output.map((value) => value !== ''), attributes.sort()]);
 }
 
-function attributeKey({ name, type, f, i, s, t, floats, ints, strings }: AttributeProto): string | undefined {
+/** Equal where attributes are; undefined where that can't be said. */
+export function attributeKey({
+  name,
+  type,
+  f,
+  i,
+  s,
+  t,
+  floats,
+  ints,
+  strings,
+}: AttributeProto): string | undefined {
   const text = (bytes: Uint8Array) => Buffer.from(bytes).toString('base64');
   const tensor = t && tensorKey(t);
   if (t && tensor === undefined) return undefined;

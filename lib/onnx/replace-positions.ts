@@ -21,16 +21,16 @@ export async function replacePositions(
   const roles = Object.entries(decoder.graph.inputs);
   const masks = roles.filter(([, role]) => role === 'attention_mask').map(([name]) => name);
   let positions = roles.find(([, role]) => role === 'position_ids')?.[0];
+  const caches = decoder.caches.flatMap(({ input, output }) => [input, output]);
   const offending = () => {
     const { needed } = graph;
-    for (const node of graph.nodes) {
-      if (!node.output.some((value) => needed.has(value))) continue;
-      const mask = node.input.find((name) => masks.includes(name));
-      if (mask) return { node, what: `"${mask}"` };
-      const elements = operatorName(node) === 'Shape' ? shapes.elements(node.output[0]!) : undefined;
-      const isUnknown = operatorName(node) === 'Shape' && !elements;
-      if (isUnknown || elements?.some((size) => size.dependsOn('past'))) {
-        return { node, what: `the length of "${node.input[0]}"` };
+    for (const source of [...masks, ...caches]) {
+      for (const node of graph.readers(source)) {
+        if (!node.output.some((value) => needed.has(value))) continue;
+        if (operatorName(node) === 'com.microsoft.GroupQueryAttention') continue;
+        // How many rows there are is what it always was.
+        const elements = operatorName(node) === 'Shape' ? shapes.elements(node.output[0]!) : undefined;
+        if (!elements || elements.some((size) => size.dependsOn('past'))) return { node, source };
       }
     }
     return undefined;
@@ -81,7 +81,8 @@ export async function replacePositions(
     }
   }
   const left = offending();
-  if (left) throw new Unrecognised(`${label(left.node)} reads ${left.what} for something that is not known`);
+  if (left)
+    throw new Unrecognised(`${label(left.node)} reads "${left.source}" for something that is not known`);
   return positions === undefined ? {} : { [positions]: 'position_ids' };
 }
 

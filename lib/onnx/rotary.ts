@@ -2,7 +2,7 @@ import { Tensor } from '../tensor.js';
 import { fromFloat16Bits, toFloat16Bits } from './float16.js';
 import type { GraphKnowledge } from './match-attention.js';
 import { operatorName } from './operators.js';
-import type { Step } from './step-values.js';
+import type { Step, StepPart, StepValues } from './step-values.js';
 
 /** Where a value is turned by its position, as it was found, unproven. */
 export interface RotaryMatch {
@@ -80,44 +80,30 @@ const chunk = 256;
 /** Of tables of cosines and sines. */
 const tolerance = 1e-6;
 
+export interface RotarySizes {
+  readonly heads: number;
+  readonly headDim: number;
+  readonly type: 'float32' | 'float16';
+  readonly maxLength: number;
+}
+
 /**
- * Proves that a value is turned as GroupQueryAttention turns, by running that part of the graph on numbers, and computes
- * the table of cosines and sines for all positions by it, so that scaled frequencies are exact. undefined: it does
- * something else, or depends on more than each token's position.
+ * Computes the table of cosines and sines for all positions by the part of the graph that turns a value, so that scaled
+ * frequencies are exact. undefined: it does something else than GroupQueryAttention, or depends on more than each token's
+ * position.
  */
-export async function proveRotary(
+export async function computeRotary(
   { steps }: GraphKnowledge,
-  { source, layout, turned, tables }: RotaryMatch,
-  sizes: { heads: number; headDim: number; type: 'float32' | 'float16'; maxLength: number },
+  match: RotaryMatch,
+  sizes: RotarySizes,
 ): Promise<RotaryTable | undefined> {
-  const { heads, headDim, type, maxLength } = sizes;
-  if (!(await dependOnPositionAlone())) return undefined;
-  const part = await steps.part([turned], [{ name: source, type, rank: 4 }]);
+  const { headDim, maxLength } = sizes;
+  if (!(await dependOnPositionAlone(steps, match.tables, maxLength))) return undefined;
+  const part = await TurningPart.load(steps, match, sizes);
   if (!part) return undefined;
   await using _ = part;
-  /** Elements `[rows, new, heads, headDim]` of what is given and of what comes out. */
-  const turn = async (
-    step: Step,
-    element: (row: number, token: number, head: number, dim: number) => number,
-  ) => {
-    const [a, b] = layout === 'heads-first' ? [heads, step.new] : [step.new, heads];
-    const values = new Float32Array(step.rows * a * b * headDim);
-    let i = 0;
-    for (let row = 0; row < step.rows; row++) {
-      for (let x = 0; x < a; x++) {
-        for (let y = 0; y < b; y++) {
-          const [head, token] = layout === 'heads-first' ? [x, y] : [y, x];
-          for (let dim = 0; dim < headDim; dim++) values[i++] = element(row, token, head, dim);
-        }
-      }
-    }
-    const given = floats(type, values, [step.rows, a, b, headDim]);
-    const result = numbers((await part.run(step, { [source]: given }))[turned]!);
-    return (row: number, token: number, head: number, dim: number) =>
-      result[((row * heads + head) * step.new + token) * headDim + dim]!;
-  };
   // At position 1, where each element goes: columns of the matrix that turns.
-  const column = await turn({ rows: headDim, new: 1, past: 1 }, (row, _token, _head, dim) =>
+  const column = await part.run({ rows: headDim, new: 1, past: 1 }, (row, _token, _head, dim) =>
     row === dim ? 1 : 0,
   );
   const partners = Array.from({ length: headDim }, (_, dim) =>
@@ -130,89 +116,166 @@ export async function proveRotary(
   const interleaved = distance === 1 && (partners[2]?.[0] === 3 || headDim === 2);
   const turning = partners.findLastIndex((others) => others.length > 0) + 1;
   const pairs = interleaved ? Math.ceil(turning / 2) : distance;
-  const [first, second] = interleaved
-    ? [(pair: number) => 2 * pair, (pair: number) => 2 * pair + 1]
-    : [(pair: number) => pair, (pair: number) => pair + pairs];
+  const [first, second] = pairing(interleaved, pairs);
   const firsts = new Set(Array.from({ length: pairs }, (_, pair) => first(pair)));
   const cosines = new Float32Array(maxLength * pairs);
   const sines = new Float32Array(maxLength * pairs);
-  let seed = 1;
   for (let past = 0; past < maxLength; past += chunk) {
     const step = { rows: 1, new: Math.min(chunk, maxLength - past), past };
-    const table = await turn(step, (_row, _token, _head, dim) => (firsts.has(dim) ? 1 : 0));
+    const turned = await part.run(step, (_row, _token, _head, dim) => (firsts.has(dim) ? 1 : 0));
     for (let token = 0; token < step.new; token++) {
       for (let pair = 0; pair < pairs; pair++) {
-        cosines[(past + token) * pairs + pair] = table(0, token, 0, first(pair));
-        sines[(past + token) * pairs + pair] = table(0, token, 0, second(pair));
+        cosines[(past + token) * pairs + pair] = turned(0, token, 0, first(pair));
+        sines[(past + token) * pairs + pair] = turned(0, token, 0, second(pair));
       }
     }
-    // And on numbers of no pattern, in all heads.
-    const number = (token: number, head: number, dim: number) =>
-      Math.sin(1 + seed + 7 * token + 31 * head + 3 * dim + token * dim);
-    const result = await turn(step, (_row, token, head, dim) => number(token, head, dim));
+  }
+  const table = { interleaved, pairs, cosines, sines };
+  return (await part.agrees(table)) ? table : undefined;
+}
+
+/** Whether a value is turned by a table: compared on numbers of no pattern, at the first positions and the last. */
+export async function provesRotary(
+  { steps }: GraphKnowledge,
+  match: RotaryMatch,
+  sizes: RotarySizes,
+  table: RotaryTable,
+): Promise<boolean> {
+  const part = await TurningPart.load(steps, match, sizes);
+  if (!part) return false;
+  await using _ = part;
+  return await part.agrees(table);
+}
+
+/** The two elements of a pair. */
+function pairing(
+  interleaved: boolean,
+  pairs: number,
+): [first: (i: number) => number, second: (i: number) => number] {
+  return interleaved ? [(i) => 2 * i, (i) => 2 * i + 1] : [(i) => i, (i) => i + pairs];
+}
+
+/** What turns a value, loaded. */
+class TurningPart {
+  readonly #part: StepPart;
+  readonly #match: RotaryMatch;
+  readonly #sizes: RotarySizes;
+
+  private constructor(part: StepPart, match: RotaryMatch, sizes: RotarySizes) {
+    this.#part = part;
+    this.#match = match;
+    this.#sizes = sizes;
+  }
+
+  static async load(
+    steps: StepValues,
+    match: RotaryMatch,
+    sizes: RotarySizes,
+  ): Promise<TurningPart | undefined> {
+    const part = await steps.part([match.turned], [{ name: match.source, type: sizes.type, rank: 4 }]);
+    return part && new TurningPart(part, match, sizes);
+  }
+
+  /** Turns the elements that are given, `[rows, new, heads, headDim]`, and gives those that come out. */
+  async run(
+    step: Step,
+    element: (row: number, token: number, head: number, dim: number) => number,
+  ): Promise<(row: number, token: number, head: number, dim: number) => number> {
+    const { heads, headDim, type } = this.#sizes;
+    const { source, turned, layout } = this.#match;
+    const [a, b] = layout === 'heads-first' ? [heads, step.new] : [step.new, heads];
+    const values = new Float32Array(step.rows * a * b * headDim);
+    let i = 0;
+    for (let row = 0; row < step.rows; row++) {
+      for (let x = 0; x < a; x++) {
+        for (let y = 0; y < b; y++) {
+          const [head, token] = layout === 'heads-first' ? [x, y] : [y, x];
+          for (let dim = 0; dim < headDim; dim++) values[i++] = element(row, token, head, dim);
+        }
+      }
+    }
+    const given = floats(type, values, [step.rows, a, b, headDim]);
+    const result = numbers((await this.#part.run(step, { [source]: given }))[turned]!);
+    return (row, token, head, dim) => result[((row * heads + head) * step.new + token) * headDim + dim]!;
+  }
+
+  async agrees({ interleaved, pairs, cosines, sines }: RotaryTable): Promise<boolean> {
+    const { heads, headDim, type, maxLength } = this.#sizes;
+    const [first, second] = pairing(interleaved, pairs);
     const slack = type === 'float16' ? 4e-3 : 4 * tolerance;
-    for (let token = 0; token < step.new; token++) {
-      const at = (past + token) * pairs;
-      for (let head = 0; head < heads; head++) {
-        const expected = Array.from({ length: headDim }, (_, dim) => number(token, head, dim));
-        for (let pair = 0; pair < pairs; pair++) {
-          const [cos, sin] = [cosines[at + pair]!, sines[at + pair]!];
-          const [x, y] = [expected[first(pair)]!, expected[second(pair)]!];
-          expected[first(pair)] = x * cos - y * sin;
-          expected[second(pair)] = y * cos + x * sin;
-        }
-        if (expected.some((value, dim) => !(Math.abs(value - result(0, token, head, dim)) <= slack)))
-          return undefined;
-      }
-    }
-    seed++;
-  }
-  return { interleaved, pairs, cosines, sines };
-
-  /** Whether a token is turned the same, whatever other tokens a step has and however long its row is. */
-  async function dependOnPositionAlone(): Promise<boolean> {
-    const part = await steps.part(tables);
-    if (!part) return false;
-    await using _ = part;
-    const all = await part.run({ rows: 1, new: maxLength, past: 0 });
-    const half = Math.floor(maxLength / 2);
-    for (const step of [
-      { rows: 1, new: 1, past: 0 },
-      { rows: 1, new: 1, past: half },
-      { rows: 1, new: 1, past: maxLength - 1 },
-      { rows: 1, new: half, past: 0 },
-    ]) {
-      const some = await part.run(step);
-      if (!tables.every((name) => agree(all[name]!, some[name]!, step))) return false;
-    }
-    return true;
-  }
-
-  /** Along the one axis that positions lie on. */
-  function agree(all: Tensor, some: Tensor, step: Step): boolean {
-    const axis = all.dims.indexOf(maxLength);
-    if (axis < 0 || some.dims[axis] !== step.new || all.type === 'int64')
-      return integersAgree(all, some, step);
-    const inner = all.dims.slice(axis + 1).reduce((a, b) => a * b, 1);
-    const outer = all.dims.slice(0, axis).reduce((a, b) => a * b, 1);
-    const [a, b] = [numbers(all), numbers(some)];
-    for (let o = 0; o < outer; o++) {
+    const number = (token: number, head: number, dim: number) =>
+      Math.sin(1 + 7 * token + 31 * head + 3 * dim + token * dim);
+    for (const past of [0, Math.floor(maxLength / 2), maxLength - 1]) {
+      const step = { rows: 1, new: Math.min(16, maxLength - past), past };
+      const result = await this.run(step, (_row, token, head, dim) => number(token, head, dim));
       for (let token = 0; token < step.new; token++) {
-        for (let i = 0; i < inner; i++) {
-          const x = a[(o * maxLength + step.past + token) * inner + i]!;
-          if (!(Math.abs(x - b[(o * step.new + token) * inner + i]!) <= tolerance)) return false;
+        const at = (past + token) * pairs;
+        for (let head = 0; head < heads; head++) {
+          const expected = Array.from({ length: headDim }, (_, dim) => number(token, head, dim));
+          for (let pair = 0; pair < pairs; pair++) {
+            const [cos, sin] = [cosines[at + pair]!, sines[at + pair]!];
+            const [x, y] = [expected[first(pair)]!, expected[second(pair)]!];
+            expected[first(pair)] = x * cos - y * sin;
+            expected[second(pair)] = y * cos + x * sin;
+          }
+          const isSame = (value: number, dim: number) =>
+            Math.abs(value - result(0, token, head, dim)) <= slack * Math.max(1, Math.abs(value));
+          if (!expected.every(isSame)) return false;
         }
       }
     }
     return true;
   }
 
-  /** Of positions themselves, which a table is looked up with. */
-  function integersAgree(all: Tensor, some: Tensor, step: Step): boolean {
+  [Symbol.asyncDispose](): Promise<void> {
+    return this.#part.dispose();
+  }
+}
+
+/** Whether a token is turned the same, whatever other tokens a step has and however long its row is. */
+async function dependOnPositionAlone(
+  steps: StepValues,
+  tables: readonly string[],
+  maxLength: number,
+): Promise<boolean> {
+  const part = await steps.part(tables);
+  if (!part) return false;
+  await using _ = part;
+  const all = await part.run({ rows: 1, new: maxLength, past: 0 });
+  const half = Math.floor(maxLength / 2);
+  for (const step of [
+    { rows: 1, new: 1, past: 0 },
+    { rows: 1, new: 1, past: half },
+    { rows: 1, new: 1, past: maxLength - 1 },
+    { rows: 1, new: half, past: 0 },
+  ]) {
+    const some = await part.run(step);
+    if (!tables.every((name) => agree(all[name]!, some[name]!, step, maxLength))) return false;
+  }
+  return true;
+}
+
+/** Along the one axis that positions lie on. */
+function agree(all: Tensor, some: Tensor, step: Step, maxLength: number): boolean {
+  if (all.type === 'int64') {
     const isPosition = ({ data }: Tensor, past: number) =>
       (data as BigInt64Array).every((value, i) => Number(value) === past + i);
-    return all.type === 'int64' && isPosition(all, 0) && isPosition(some, step.past);
+    return isPosition(all, 0) && isPosition(some, step.past);
   }
+  const axis = all.dims.indexOf(maxLength);
+  if (axis < 0 || some.dims[axis] !== step.new) return false;
+  const inner = all.dims.slice(axis + 1).reduce((a, b) => a * b, 1);
+  const outer = all.dims.slice(0, axis).reduce((a, b) => a * b, 1);
+  const [a, b] = [numbers(all), numbers(some)];
+  for (let o = 0; o < outer; o++) {
+    for (let token = 0; token < step.new; token++) {
+      for (let i = 0; i < inner; i++) {
+        const x = a[(o * maxLength + step.past + token) * inner + i]!;
+        if (!(Math.abs(x - b[(o * step.new + token) * inner + i]!) <= tolerance)) return false;
+      }
+    }
+  }
+  return true;
 }
 
 export function floats(type: 'float32' | 'float16', values: Float32Array, dims: number[]): Tensor {

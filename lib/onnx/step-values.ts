@@ -173,7 +173,8 @@ export class StepValues {
     const temporary = temporaryDirectory(path.join(tmpdir(), 'node-tensorrt-'));
     try {
       const file = await writeBeside(model, temporary.path, this.#options);
-      const session = outputs.length > 0 ? await InferenceSession.create(file, { device: 'cpu' }) : undefined;
+      const session =
+        outputs.length > 0 ? await InferenceSession.create(file, { device: 'cpu', threads: 1 }) : undefined;
       return new StepPart(targets, session, (step) => this.#feeds(step, roles, shapeNodes));
     } finally {
       await temporary.remove();

@@ -21,14 +21,9 @@ export class SymbolicShapes {
   readonly #shapes = new Map<string, readonly Size[]>();
   readonly #elements = new Map<string, Elements>();
 
-  /** `inputs`: the shapes of the graph's inputs, a string being the name of a size. */
-  constructor(graph: GraphProto, inputs: ReadonlyMap<string, readonly (number | string | Size)[]>) {
-    for (const [name, dims] of inputs) {
-      this.#shapes.set(
-        name,
-        dims.map((dim) => (dim instanceof Size ? dim : Size.of(dim))),
-      );
-    }
+  /** `known`: shapes of the graph's inputs, and of other values where they are known; undefined is unknown. */
+  constructor(graph: GraphProto, known: ReadonlyMap<string, readonly Size[] | undefined>) {
+    for (const [name, shape] of known) if (shape) this.#shapes.set(name, shape);
     for (const tensor of graph.initializer) this.#setTensor(tensor.name!, tensor);
     for (const node of graph.node) this.#infer(node);
   }
@@ -71,7 +66,7 @@ export class SymbolicShapes {
     const shapes = this.#inferShapes(node);
     node.output.forEach((name, i) => {
       const shape = shapes?.[i];
-      if (name && shape) this.#shapes.set(name, shape);
+      if (name && shape && !this.#shapes.has(name)) this.#shapes.set(name, shape);
     });
   }
 
@@ -225,12 +220,14 @@ export class SymbolicShapes {
         const [starts, ends] = [constants(1), elements(2)];
         const axes = constants(3) ?? (node.input[3] ? undefined : starts?.map((_, i) => i));
         const steps = constants(4) ?? (node.input[4] ? undefined : starts?.map(() => 1));
-        if (!first || !starts || !ends || !axes || !steps || steps.some((step) => step !== 1))
-          return undefined;
+        if (!first || !starts || !ends || !axes || !steps) return undefined;
         const dims: (Size | undefined)[] = [...first];
         axes.forEach((each, i) => {
           const at = wrap(each, first.length);
-          dims[at] = sliced(first[at]!, starts[i]!, ends[i]!);
+          const whole = steps[i]! > 0 ? sliced(first[at]!, starts[i]!, ends[i]!) : undefined;
+          const count = whole?.constant;
+          dims[at] =
+            steps[i] === 1 ? whole : count === undefined ? undefined : Size.of(Math.ceil(count / steps[i]!));
         });
         return dims.every((dim) => dim !== undefined) ? [dims as Size[]] : undefined;
       }
@@ -253,6 +250,33 @@ export class SymbolicShapes {
         const shape = first && target && broadcast(first, target);
         return shape && [shape];
       }
+      case 'ConstantOfShape': {
+        const size = elements(0);
+        return size && [size];
+      }
+      case 'Tile': {
+        const repeats = elements(1);
+        return first && repeats && [first.map((dim, i) => dim.times(repeats[i]!))];
+      }
+      case 'TopK': {
+        const count = elements(1)?.[0];
+        if (!first || !count) return undefined;
+        const at = axis(-1);
+        const shape = first.map((dim, i) => (i === at ? count : dim));
+        return [shape, shape];
+      }
+      case 'GatherElements':
+        return [shapes[1]];
+      case 'GatherND': {
+        const indices = shapes[1];
+        const depth = indices?.at(-1)?.constant;
+        if (!first || !indices || depth === undefined) return undefined;
+        return [[...indices.slice(0, -1), ...first.slice(depth + integer(node, 'batch_dims', 0))]];
+      }
+      case 'ScatterElements':
+      case 'ScatterND':
+      case 'Trilu':
+        return [first];
       case 'Range': {
         const [start, limit, step] = [elements(0), elements(1), elements(2)].map((values) => values?.[0]);
         return start && limit && step?.constant === 1 ? [[limit.minus(start)]] : undefined;
@@ -308,7 +332,9 @@ export class SymbolicShapes {
   }
 
   #reduced(node: NodeProto, shape: readonly Size[] | undefined, given: number[] | undefined) {
-    const axes = given ?? integers(node, 'axes');
+    const isWhole = !node.input[1] && integer(node, 'noop_with_empty_axes', 0) === 0;
+    const all = isWhole ? shape?.map((_, i) => i) : undefined;
+    const axes = given ?? integers(node, 'axes') ?? all;
     if (!shape || !axes || axes.length === 0) return undefined;
     const reduced = new Set(axes.map((each) => wrap(each, shape.length)));
     if (integer(node, 'keepdims', 1)) return shape.map((dim, i) => (reduced.has(i) ? Size.of(1) : dim));
