@@ -1,7 +1,9 @@
 import { execFileSync } from 'node:child_process';
+import { createHash } from 'node:crypto';
 import { lstat, mkdir, mkdtemp, readdir, readFile, rm, symlink, writeFile } from 'node:fs/promises';
 import os from 'node:os';
 import path from 'node:path';
+import { setImmediate as nextTurn } from 'node:timers/promises';
 import { buildEngine, Engine, InferenceSession, TensorRTError } from 'node-tensorrt';
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
 
@@ -34,7 +36,27 @@ describe('a saved engine', () => {
       expect(await loaded.inspect()).toEqual(await engine.inspect());
       expect(Buffer.compare(loaded.plan(), engine.plan())).toBe(0);
       expect(loaded.byteLength).toBe(bytes.length);
+      expect(loaded.id).toBe(engine.id);
     }
+  });
+
+  test('has its SHA-256 as id, be that asked for first, while it is being saved, or after', async () => {
+    const layers = await engine.inspect();
+    const plan = new Uint8Array(5_000_000).map((_, i) => i % 251);
+    const [first, meanwhile, after] = await Promise.all(
+      Array.from({ length: 3 }, () => Engine.assemble(engine.manifest, layers, plan)),
+    );
+    const ids = [first!.id];
+    const saved = meanwhile!.save(`${file}.sealed`);
+    await nextTurn();
+    ids.push(meanwhile!.id);
+    await saved;
+    await Promise.all([first!, after!, after!].map((each, i) => each.save(`${file}.sealed-${i}`)));
+    ids.push(after!.id);
+    const content = await readFile(`${file}.sealed`);
+    for (let i = 0; i < 3; i++) expect(content.equals(await readFile(`${file}.sealed-${i}`))).toBe(true);
+    const hash = createHash('sha256').update(content.subarray(0, 40)).update(content.subarray(72));
+    expect(ids).toEqual(Array(3).fill(hash.digest('hex')));
   });
 
   test('a lineage as deep as may be comes back; a deeper one is refused when it is built', async () => {
