@@ -1,7 +1,7 @@
 // Installs the Python packages that tests use as oracles (test/oracle/requirements*.txt) into build/, once.
 import { spawnSync } from 'node:child_process';
 import { createHash } from 'node:crypto';
-import { existsSync, mkdtempSync, readFileSync, renameSync } from 'node:fs';
+import { existsSync, mkdtempSync, readFileSync, renameSync, rmSync } from 'node:fs';
 import path from 'node:path';
 
 const root = path.resolve(import.meta.dirname, '..');
@@ -43,6 +43,12 @@ function install(file, name, ...flags) {
   const pip = ['-m', 'pip', 'install', ...options, '--requirement', requirements];
   const installed = spawnSync('python3', pip, { stdio: ['ignore', 'inherit', 'inherit'] });
   if (installed.status !== 0) throw new Error(`python3 ${pip.join(' ')} failed.`);
-  renameSync(partial, folder);
+  try {
+    renameSync(partial, folder);
+  } catch (error) {
+    // Another process has installed the same meanwhile.
+    rmSync(partial, { recursive: true });
+    if (!existsSync(folder)) throw error;
+  }
   return folder;
 }
