@@ -16,7 +16,7 @@ import {
 } from './engine.js';
 import { describe, invalidArgType, invalidArgValue, TensorRTError } from './errors.js';
 import { writeAtomically } from './files/atomic-file.js';
-import { temporaryDirectory } from './files/temporary-directory.js';
+import { type TemporaryDirectory, temporaryDirectory } from './files/temporary-directory.js';
 import {
   type NativeBuildRequest,
   type NativeBuildResult,
@@ -34,6 +34,7 @@ import {
   type ShapeRanges,
 } from './shapes.js';
 import { targetNumber } from './system/nvidia-support.js';
+import { hasOnnxRuntime } from './system/onnxruntime-library.js';
 import type { TensorLike } from './tensor.js';
 import { version as builder } from './version.js';
 
@@ -194,7 +195,7 @@ export async function buildEngineOn(
   // Only who builds pays for loading what builds.
   const { findTensorRT } = await import('./system/tensorrt-library.js');
   const { libraryPath, runtime, computeCapabilities } = settings;
-  const cuda = native().probeCuda();
+  const cuda = await native().probeCuda();
   const named = cuda.gpus.findIndex((gpu) => numberOf(gpu) === computeCapabilities?.[0]);
   const device = ordinal ?? Math.max(named, 0);
   const gpu = cuda.gpus[device];
@@ -208,7 +209,7 @@ export async function buildEngineOn(
   const wanted = { libraryPath, runtime, targets, gpu: here };
   if (settings.cache === false) {
     const library = await findTensorRT(wanted);
-    return compile(model, settings, library, targets, tunedFor(library)?.device, decoder);
+    return compile(model, settings, library, targets, tunedFor(library)?.device, undefined, decoder);
   }
 
   const { EngineCache } = await import('./build/engine-cache.js');
@@ -219,9 +220,18 @@ export async function buildEngineOn(
   const library = await findTensorRT({ ...wanted, open: libraries.open });
   await libraries.save();
   const tuned = tunedFor(library);
-  const digest = await digestModel(model, cache.memo('models'), signal);
+  const models = cache.memo('models');
+  const digest = await digestModel(model, models, signal);
   const key = cacheKey({ digest, settings, library, targets, gpu: tuned?.name, decoder });
-  const build = () => compile(model, settings, library, targets, tuned?.device, decoder);
+  const build = async () => {
+    const engine = await compile(model, settings, library, targets, tuned?.device, models, decoder);
+    // Kept under this key, another model's engine would be taken for this one's.
+    const { sha256 } = engine.manifest.model;
+    const now = typeof model === 'string' ? await digestModel(model, models, signal) : { ...digest, sha256 };
+    if (sha256 === digest.sha256 && JSON.stringify(now) === JSON.stringify(digest)) return engine;
+    const name = typeof model === 'string' ? ` ${model}` : '';
+    throw new TensorRTError('ERR_IO', `The model${name} changed while it was compiled. Build it again.`);
+  };
   const onWait = onProgress && (() => onProgress({ phase: 'Waiting for another build', step: 0, steps: 1 }));
   const engine = await cache.loadOrBuild(key, build, { signal, onWait });
   signal?.throwIfAborted();
@@ -248,8 +258,10 @@ function cacheKey({
   gpu: string | undefined;
   decoder: Omit<DecoderLowering, 'attention'> | undefined;
 }): string {
-  const options = recorded;
-  const parts = { builder, flavour, version, targets, gpu, precision, profiles, options, digest, decoder };
+  // Without ONNX Runtime, FP16 is decided by the weights alone.
+  const measured = precision === 'fp16' ? hasOnnxRuntime() : undefined;
+  const options = { precision, profiles, measured, recorded };
+  const parts = { builder, flavour, version, targets, gpu, options, digest, decoder };
   return createHash('sha256').update(JSON.stringify(parts)).digest('hex');
 }
 
@@ -265,12 +277,14 @@ async function compile(
   targets: readonly number[],
   /** CUDA's number of the GPU that the plan is tuned for. */
   device: number | undefined,
+  /** The file that remembers hashes of models. */
+  memo: string | undefined,
   decoder: Omit<DecoderLowering, 'attention'> | undefined,
 ): Promise<Engine> {
   const { onProgress, signal, precision, calibration, keepFp32 } = settings;
   signal?.throwIfAborted();
   const { prepareModel } = await import('./build/prepare-model.js');
-  const directory = buildDirectory();
+  const directory = await buildDirectory();
   try {
     onProgress?.({ phase: 'Preparing model', step: 0, steps: 1 });
     const prepared = await prepareModel(
@@ -280,6 +294,7 @@ async function compile(
         calibration: calibration?.samples,
         keepFp32,
         runtime: 'tensorrt',
+        memo,
         directory: directory.path,
         maxInlineBytes,
         ...(decoder ? { decoder: { ...decoder, attention: attentionOf(library) } } : {}),
@@ -556,9 +571,9 @@ function throwNoGpu({ error }: NativeCuda): never {
 }
 
 /** A folder for what is written on the way. */
-export function buildDirectory() {
+export async function buildDirectory(): Promise<TemporaryDirectory> {
   try {
-    return temporaryDirectory(path.join(tmpdir(), 'node-tensorrt-'));
+    return await temporaryDirectory();
   } catch (cause) {
     throw new TensorRTError(
       'ERR_IO',

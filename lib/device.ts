@@ -52,7 +52,7 @@ export async function placeOnGpu<Made>(
 ): Promise<Placement<Made>> {
   if (ordinal === undefined) return { why: 'options.device asked for it' };
   try {
-    const gpu = findGpu(ordinal);
+    const gpu = await findGpu(ordinal);
     const why = auto ? `there is ${gpu.label}` : `options.device asked for it: ${gpu.label}`;
     return { made: await make(gpu), gpu, why };
   } catch (error) {

@@ -147,7 +147,7 @@ export class LanguageModel {
       );
     });
     requireCpuPrecision(settings.precision, place.why);
-    const directory = buildDirectory();
+    const directory = await buildDirectory();
     try {
       const maxLength = rowLength(kvCache, config);
       const cache = new EngineCache();

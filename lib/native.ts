@@ -445,10 +445,15 @@ export interface NativeBinding {
   ): NativeBuild;
   /** Parses on a thread of its own, and compiles nothing. */
   parseModel(
-    request: Pick<NativeBuildRequest, 'library' | 'model' | 'modelPath'>,
+    request: Pick<NativeBuildRequest, 'library' | 'model' | 'modelPath' | 'device'>,
   ): Promise<NativeParseResult>;
-  probeCuda(): NativeCuda;
-  /** A folder to remove when the process exits, or this worker ends, before `disownDirectory(path)`. */
+  /** On a thread of its own: CUDA may take a while to begin. */
+  probeCuda(): Promise<NativeCuda>;
+  /**
+   * Of a folder that does not exist yet: holds the lock `path.lock` until `disownDirectory(path)`. If the process exits
+   * or this worker ends before, the folder is removed.
+   * @throws TensorRTError ERR_IO, also where another holds the lock
+   */
   ownDirectory(path: string): void;
   disownDirectory(path: string): void;
   FileLock: new (path: string) => NativeFileLock;

@@ -584,7 +584,7 @@ async function castForCpu(
   const keepFp32 = stringsOption(options.keepFp32, 'options.keepFp32');
   const calibration = readCalibration(options.calibration, 'options.calibration')?.samples;
   const { prepareModel } = await import('./build/prepare-model.js');
-  const directory = buildDirectory();
+  const directory = await buildDirectory();
   const request = { model, precision, calibration, keepFp32, directory: directory.path, maxInlineBytes };
   try {
     const { file } = await prepareModel({ ...request, runtime: 'onnxruntime' }, options.signal);

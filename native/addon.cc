@@ -25,7 +25,9 @@ void stopAll(const Napi::CallbackInfo& info) {
 
 // ownDirectory(path), disownDirectory(path): temporary folders.
 void ownDirectory(const Napi::CallbackInfo& info) {
-  node_tensorrt::Environment::of(info.Env()).ownDirectory(info[0].As<Napi::String>());
+  node_tensorrt::guarded(info.Env(), [&] {
+    node_tensorrt::Environment::of(info.Env()).ownDirectory(info[0].As<Napi::String>());
+  });
 }
 void disownDirectory(const Napi::CallbackInfo& info) {
   node_tensorrt::Environment::of(info.Env()).disownDirectory(info[0].As<Napi::String>());

@@ -99,23 +99,43 @@ async function digest({ model, memo: memoFile }: DigestRequest): Promise<ModelDi
   return answer!;
 }
 
+/**
+ * A model file with its hash, which is not computed again where the memo knows the file.
+ * @param memo of {@link digestModel}
+ * @throws (rejects) TensorRTError ERR_MODEL_NOT_FOUND, ERR_IO
+ */
+export async function readModelFile(
+  file: string,
+  memo?: string,
+): Promise<{ bytes: Uint8Array; sha256: string }> {
+  const before = memo === undefined ? undefined : await statistics(file);
+  const known = before && (await readMemo(memo!)).get(before);
+  if (known) {
+    const bytes = await readWhole(file, 'model');
+    if (isUnchanged(before, await statistics(file))) return { bytes, sha256: known.sha256 };
+  }
+  const hash = createHash('sha256');
+  const bytes = await readWhole(file, 'model', (piece) => hash.update(piece));
+  return { bytes, sha256: hash.digest('hex') };
+}
+
 async function hashFile(file: string, isModel: boolean, memo: HashMemo): Promise<FileHash> {
   const began = Date.now();
   const before = await statistics(file);
   const known = before && memo.get(before);
   if (known) return known;
   const hash = isModel ? await hashModelFile(file) : { sha256: hashLargeFile(file) };
-  const after = await statistics(file);
-  const isSame = (key: 'dev' | 'ino' | 'size' | 'mtimeNs' | 'ctimeNs') => before?.[key] === after?.[key];
-  if (before && (['dev', 'ino', 'size', 'mtimeNs', 'ctimeNs'] as const).every(isSame)) {
-    memo.set(before, began, hash);
-  }
+  if (before && isUnchanged(before, await statistics(file))) memo.set(before, began, hash);
   return hash;
 }
 
+function isUnchanged(before: BigIntStats, after: BigIntStats | undefined): boolean {
+  return (['dev', 'ino', 'size', 'mtimeNs', 'ctimeNs'] as const).every((key) => before[key] === after?.[key]);
+}
+
 async function hashModelFile(file: string): Promise<FileHash> {
-  const bytes = await readWhole(file, 'model');
-  return { sha256: sha256(bytes), external: locations(bytes) };
+  const { bytes, sha256 } = await readModelFile(file);
+  return { sha256, external: locations(bytes) };
 }
 
 function locations(bytes: Uint8Array): string[] {

@@ -1,4 +1,3 @@
-import { tmpdir } from 'node:os';
 import path from 'node:path';
 import { numberOf, withTypeName } from '../build-engine.js';
 import type { LayerInfo, TensorInfo } from '../engine.js';
@@ -6,6 +5,7 @@ import { temporaryDirectory } from '../files/temporary-directory.js';
 import { type NativeParseResult, native } from '../native.js';
 import { type GraphProto, type NodeProto, readModel, writeModel } from '../onnx/model.js';
 import { captured, subgraphs } from '../onnx/traverse.js';
+import { findGpu } from '../system/gpu.js';
 import type { Flavour } from '../system/nvidia-support.js';
 import { findTensorRT } from '../system/tensorrt-library.js';
 
@@ -47,19 +47,23 @@ export async function importModel(
   options: {
     libraryPath?: string;
     runtime?: 'auto' | 'tensorrt' | 'tensorrt-rtx';
+    /** CUDA's number of the GPU that TensorRT parses on; TensorRT-RTX needs none. Default: the first. */
+    device?: number;
     signal?: AbortSignal;
   } = {},
 ): Promise<ModelImport> {
-  const { libraryPath, runtime = 'auto', signal } = options;
-  const [here] = native().probeCuda().gpus;
+  const { libraryPath, runtime = 'auto', device, signal } = options;
+  if (device !== undefined) await findGpu(device);
+  const here = (await native().probeCuda()).gpus[device ?? 0];
   const gpu = here && numberOf(here);
   const targets = gpu === undefined ? [] : [gpu];
   const open = native().openTensorRT;
   const library = await findTensorRT({ libraryPath, runtime, targets, gpu, open });
   const modelPath = path.resolve(file);
+  const on = device === undefined || library.capabilities.aheadOfTime ? {} : { device };
   const parse = async (model: string): Promise<NativeParseResult> => {
     signal?.throwIfAborted();
-    const parsed = await native().parseModel({ library: library.path, model, modelPath });
+    const parsed = await native().parseModel({ library: library.path, model, modelPath, ...on });
     signal?.throwIfAborted();
     return parsed;
   };
@@ -86,7 +90,7 @@ async function findFailures(
   const failed = new Map<NodeProto, ImportFailure>();
   const others: ImportFailure[] = [];
   let graph = model.graph;
-  const directory = temporaryDirectory(path.join(tmpdir(), 'node-tensorrt-'));
+  const directory = await temporaryDirectory();
   try {
     for (let found = errors; found.length > 0; ) {
       const before = failed.size;

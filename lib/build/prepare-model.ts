@@ -10,7 +10,6 @@ import {
   castToBfloat16,
   castToFloat16,
 } from '../onnx/cast-precision.js';
-import { readWhole } from '../onnx/file-range.js';
 import { hashWeights } from '../onnx/hash-weights.js';
 import { externalData, isExternal } from '../onnx/initializer.js';
 import { type LowerDecoderOptions, lowerDecoder } from '../onnx/lower-decoder.js';
@@ -25,6 +24,7 @@ import {
 import { subgraphs } from '../onnx/traverse.js';
 import { linkOrCopy } from '../onnx/write-beside.js';
 import type { DeclaredInput } from '../shapes.js';
+import { readModelFile } from './model-digest.js';
 import { onModelThread, runOnModelThread } from './model-thread.js';
 
 /** What has to happen to a model before TensorRT's parser sees it. */
@@ -38,6 +38,8 @@ export interface PrepareRequest {
   readonly keepFp32: readonly string[];
   /** What will read it: ONNX Runtime follows no symbolic link to external data. */
   readonly runtime: 'tensorrt' | 'onnxruntime';
+  /** The memo of `digestModel`, which may know the file's hash. */
+  readonly memo?: string | undefined;
   /** An existing folder for what has to be written. */
   readonly directory: string;
   /** Weights above this many bytes in all are written beside the model: an ONNX file ends at 2 GiB. */
@@ -89,7 +91,9 @@ export async function prepareModel(
 async function prepare(request: PrepareRequest): Promise<PreparedModel> {
   const { model: source } = request;
   const isFile = typeof source === 'string';
-  const bytes = isFile ? await readWhole(source, 'model') : source;
+  const { bytes, sha256 } = isFile
+    ? await readModelFile(source, request.memo)
+    : { bytes: source, sha256: createHash('sha256').update(source).digest('hex') };
   const directory = isFile ? path.dirname(path.resolve(source)) : undefined;
   const label = isFile ? source : 'The model';
   const where = directory === undefined ? {} : { directory };
@@ -100,7 +104,7 @@ async function prepare(request: PrepareRequest): Promise<PreparedModel> {
     const weightsSha256 = hashWeights(model.graph, where);
     const common = {
       inputs: declaredInputs(model),
-      sha256: createHash('sha256').update(bytes).digest('hex'),
+      sha256,
       weightsSha256,
       producer: [model.producerName, model.producerVersion].filter(Boolean).join(' '),
     };

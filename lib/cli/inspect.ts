@@ -15,10 +15,12 @@ import { parseModel, readModel } from '../onnx/model.js';
 import { graphInputs, type ValueType, valueType } from '../onnx/value-type.js';
 import { productOf } from '../system/nvidia-support.js';
 import type { Dims } from '../tensor.js';
+import { parseGpu } from './model-input.js';
 import { bytes, castLines, print, table, UsageError } from './output.js';
 
 interface InspectFlags {
   model?: string;
+  device?: string;
   layers: boolean;
   json: boolean;
 }
@@ -30,6 +32,7 @@ export function addInspectCommand(program: Command): void {
     .description('show what an ONNX model or an engine file holds, and where an engine comes from')
     .argument('<file>', 'ONNX model or engine file')
     .option('--model <file>', 'of an engine, the ONNX model to compare with; default: that name beside it')
+    .option('--device <device>', "of an ONNX model, the GPU on which TensorRT parses it, 'cuda:N'")
     .option('--layers', 'of an engine, list every layer', false)
     .option('--json', 'print one JSON document', false)
     .action(inspect);
@@ -41,6 +44,8 @@ async function inspect(file: string, flags: InspectFlags): Promise<void> {
 }
 
 async function inspectEngine(file: string, flags: InspectFlags): Promise<void> {
+  if (flags.device !== undefined)
+    throw new UsageError('--device is for ONNX models: no GPU reads an engine.');
   const engine = await Engine.load(file);
   const { id, manifest, inputs, outputs, byteLength } = engine;
   const layers = (await engine.inspect()).map((layer) => ({ ...layer, ...layerSizes(layer) }));
@@ -165,6 +170,7 @@ function shapeCell(dims: Dims): string {
 
 async function inspectModel(file: string, flags: InspectFlags): Promise<void> {
   if (flags.model !== undefined) throw new UsageError('--model is for engines: it is what one came from.');
+  const device = flags.device === undefined ? undefined : parseGpu(flags.device);
   const { graph, irVersion, opsetImport, producerName, producerVersion } = await readModel(file);
   const report = {
     file,
@@ -182,7 +188,7 @@ async function inspectModel(file: string, flags: InspectFlags): Promise<void> {
       ),
     ),
   };
-  const imported = await tryImport(file);
+  const imported = await tryImport(file, device);
   if (flags.json) return print(JSON.stringify({ ...report, import: imported }, null, 2));
   const opsets = Object.entries(report.opsets).map(([domain, version]) => `${domain} ${version}`);
   print(`${file}: ONNX model, IR version ${irVersion}, operator sets ${opsets.join(', ')}`);
@@ -216,9 +222,9 @@ type Import =
   | { readonly error: { readonly code: string; readonly message: string } };
 
 /** A real parse by TensorRT's parser; where it can't be had, why. */
-async function tryImport(file: string): Promise<Import> {
+async function tryImport(file: string, device: number | undefined): Promise<Import> {
   try {
-    const { network, ...rest } = await importModel(file);
+    const { network, ...rest } = await importModel(file, device === undefined ? {} : { device });
     return { ...rest, layers: network?.layers.length ?? null };
   } catch (error) {
     if (!(error instanceof TensorRTError)) throw error;

@@ -15,6 +15,13 @@ export function parseDevice(device: string): SessionOptions['device'] {
   throw new UsageError(`--device must be auto, cpu, cuda or cuda:N, not '${device}'.`);
 }
 
+/** CUDA's number in `--device`, where it can be a GPU only. @throws UsageError */
+export function parseGpu(device: string): number {
+  const [, number] = /^cuda:(\d+)$/.exec(device) ?? [];
+  if (number !== undefined) return Number(number);
+  throw new UsageError(`--device must be cuda:N, a GPU, not '${device}'.`);
+}
+
 /** `--input` flags by name. @throws UsageError for one that is no NAME=SOURCE, or comes twice */
 export function parseInputFlags(flags: readonly string[]): Map<string, string> {
   const pairs = flags.map(splitInput);

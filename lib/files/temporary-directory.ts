@@ -1,22 +1,62 @@
-import { mkdtempSync } from 'node:fs';
-import { rm } from 'node:fs/promises';
+import { randomBytes } from 'node:crypto';
+import { mkdirSync } from 'node:fs';
+import { readdir, rm } from 'node:fs/promises';
+import { tmpdir } from 'node:os';
+import path from 'node:path';
 import { native } from '../native.js';
+import { type FileLock, tryFileLock } from './file-lock.js';
+
+export interface TemporaryDirectory {
+  readonly path: string;
+  remove(): Promise<void>;
+}
+
+/** What follows the prefix in the name of a folder's lock. */
+const lockSuffix = /^[0-9a-f]{16}\.lock$/;
 
 /**
  * A new, empty folder: `prefix` and random characters. It is removed by `remove()`, or when the process exits or the
- * worker that made it ends, however it ends.
- * @throws the file system's error
+ * worker that made it ends, however it ends; after a SIGKILL by the next call with this prefix. For that, a lock beside
+ * it is held while it exists.
+ * @throws (rejects) the file system's error; TensorRTError ERR_IO where no lock can be had
  */
-export function temporaryDirectory(prefix: string): { readonly path: string; remove(): Promise<void> } {
+export async function temporaryDirectory(
+  prefix = path.join(tmpdir(), 'node-tensorrt-'),
+): Promise<TemporaryDirectory> {
+  await removeAbandoned(prefix);
   const { ownDirectory, disownDirectory } = native();
-  // Not a moment in between: who is ended there leaves it behind.
-  const path = mkdtempSync(prefix);
-  ownDirectory(path);
+  const directory = `${prefix}${randomBytes(8).toString('hex')}`;
+  ownDirectory(directory);
+  try {
+    mkdirSync(directory, { mode: 0o700 });
+  } catch (error) {
+    disownDirectory(directory);
+    throw error;
+  }
   return {
-    path,
+    path: directory,
     async remove() {
-      await rm(path, { recursive: true, force: true });
-      disownDirectory(path);
+      await rm(directory, { recursive: true, force: true });
+      disownDirectory(directory);
     },
   };
+}
+
+/** Removes the folders whose lock nobody holds. Without the lock's file it is not known whose they are: they stay. */
+async function removeAbandoned(prefix: string): Promise<void> {
+  const parent = path.dirname(prefix);
+  const start = path.basename(prefix);
+  for (const name of await readdir(parent).catch(() => [])) {
+    if (!name.startsWith(start) || !lockSuffix.test(name.slice(start.length))) continue;
+    const file = path.join(parent, name);
+    let lock: FileLock | undefined;
+    try {
+      lock = tryFileLock(file);
+      if (lock) await rm(file.slice(0, -'.lock'.length), { recursive: true, force: true });
+    } catch {
+      // Another user's.
+    } finally {
+      lock?.release();
+    }
+  }
 }

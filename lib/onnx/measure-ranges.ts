@@ -1,5 +1,3 @@
-import { tmpdir } from 'node:os';
-import path from 'node:path';
 import { dataTypes } from '../data-type.js';
 import { invalidArgValue } from '../errors.js';
 import { temporaryDirectory } from '../files/temporary-directory.js';
@@ -53,7 +51,7 @@ export async function measureRanges(model: ModelProto, options: MeasureOptions =
   const { InferenceSession: Session } = await import('../session.js');
   const { model: probed, names } = withProbes(model);
   const { calibration, seed = 0 } = options;
-  const temporary = temporaryDirectory(path.join(tmpdir(), 'node-tensorrt-'));
+  const temporary = await temporaryDirectory();
   try {
     const file = await writeBeside(probed, temporary.path, options);
     await using session = await Session.create(file, { device: 'cpu' });

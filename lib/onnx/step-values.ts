@@ -1,5 +1,3 @@
-import { tmpdir } from 'node:os';
-import path from 'node:path';
 import { type DataType, dataTypeFromOnnx } from '../data-type.js';
 import { temporaryDirectory } from '../files/temporary-directory.js';
 import type { DecoderInputRole } from '../native.js';
@@ -170,7 +168,7 @@ export class StepValues {
       },
     };
     const { InferenceSession } = await import('../session.js');
-    const temporary = temporaryDirectory(path.join(tmpdir(), 'node-tensorrt-'));
+    const temporary = await temporaryDirectory();
     try {
       const file = await writeBeside(model, temporary.path, this.#options);
       const session =

@@ -15,10 +15,10 @@ export interface Gpu {
 
 /**
  * The GPU with CUDA's number `ordinal`.
- * @throws TensorRTError ERR_NO_GPU
+ * @throws (rejects) TensorRTError ERR_NO_GPU
  */
-export function findGpu(ordinal: number): Gpu {
-  const { gpus, error } = native().probeCuda();
+export async function findGpu(ordinal: number): Promise<Gpu> {
+  const { gpus, error } = await native().probeCuda();
   if (error !== undefined) throw new TensorRTError('ERR_NO_GPU', error);
   const found: NativeGpu | undefined = gpus[ordinal];
   if (!found) {

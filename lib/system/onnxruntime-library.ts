@@ -3,6 +3,16 @@ import { createRequire } from 'node:module';
 import path from 'node:path';
 import { TensorRTError } from '../errors.js';
 
+/** Whether {@link findOnnxRuntime} finds it. */
+export function hasOnnxRuntime(): boolean {
+  try {
+    findOnnxRuntime();
+    return true;
+  } catch {
+    return false;
+  }
+}
+
 /**
  * The path of ONNX Runtime's shared library, which runs models on the CPU: `NODE_TENSORRT_ONNXRUNTIME` (a file),
  * else the one inside the `onnxruntime-node` package, found from this package and then from the working directory.

@@ -88,7 +88,7 @@ export async function inspectSystem(): Promise<SystemReport> {
       findings: [addonFinding(error as Error)],
     };
   }
-  const cuda = native().probeCuda();
+  const cuda = await native().probeCuda();
   const { listTensorRT } = await import('./tensorrt-library.js');
   const { tensorrtPackage } = await import('./tensorrt-package.js');
   const tensorrt = (await listTensorRT()).map((library) => ({

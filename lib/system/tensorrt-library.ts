@@ -6,7 +6,7 @@ import path from 'node:path';
 import { pipeline } from 'node:stream/promises';
 import { TensorRTError } from '../errors.js';
 import { cacheDirectory } from '../files/cache-directory.js';
-import { temporaryDirectory } from '../files/temporary-directory.js';
+import { type TemporaryDirectory, temporaryDirectory } from '../files/temporary-directory.js';
 import { type NativeTensorRT, native, type TensorRTCapabilities } from '../native.js';
 import { kernelModuleVersion } from './nvidia-driver.js';
 import { type CudaMajor, type Flavour, newestCuda, productOf, runsOn } from './nvidia-support.js';
@@ -321,11 +321,10 @@ export async function installTensorRTRtx(
   });
   if (existsSync(path.join(directory, coreLibraries.rtx))) return done(false);
 
-  let directoryOfParts: ReturnType<typeof temporaryDirectory> | undefined;
+  let directoryOfParts: TemporaryDirectory | undefined;
   try {
     await mkdir(installedDirectory(), { recursive: true });
-    await removeStaleParts();
-    directoryOfParts = temporaryDirectory(`${target}.partial-`);
+    directoryOfParts = await temporaryDirectory(`${target}.partial-`);
     const partial = directoryOfParts.path;
     onProgress?.(`Downloading ${requirement} (${megabytes} MB) with pip`);
     const pip = ['-m', 'pip', 'download', '--disable-pip-version-check', '--no-deps', '--dest', partial];
@@ -362,15 +361,6 @@ export async function installTensorRTRtx(
     );
   } finally {
     await directoryOfParts?.remove();
-  }
-}
-
-/** What installations that were killed left behind more than an hour ago. */
-async function removeStaleParts(): Promise<void> {
-  for (const name of await readdir(installedDirectory())) {
-    const part = path.join(installedDirectory(), name);
-    const isStale = name.includes('.partial-') && statSync(part).mtimeMs < Date.now() - 3_600_000;
-    if (isStale) await rm(part, { recursive: true, force: true });
   }
 }
 

@@ -5,6 +5,7 @@
 #include <functional>
 #include <memory>
 #include <mutex>
+#include <optional>
 #include <stop_token>
 #include <string>
 #include <system_error>
@@ -109,6 +110,11 @@ Shape readShape(Napi::Value value) {
   return shape;
 }
 
+std::optional<int> readDevice(const Napi::Object& request) {
+  const Napi::Value device = request.Get("device");
+  return device.IsNumber() ? std::optional(device.As<Napi::Number>().Int32Value()) : std::nullopt;
+}
+
 BuildRequest readRequest(const Napi::Object& object) {
   BuildRequest request;
   request.model = object.Get("model").As<Napi::String>();
@@ -129,8 +135,7 @@ BuildRequest readRequest(const Napi::Object& object) {
   for (uint32_t i = 0; i < targets.Length(); ++i) {
     request.computeCapabilities.push_back(targets.Get(i).As<Napi::Number>().Int32Value());
   }
-  const Napi::Value device = object.Get("device");
-  if (device.IsNumber()) request.device = device.As<Napi::Number>().Int32Value();
+  request.device = readDevice(object);
   request.sparsity = object.Get("sparsity").ToBoolean();
   const Napi::Value refit = object.Get("refit");
   if (refit.IsArray()) {
@@ -158,16 +163,14 @@ constexpr std::chrono::seconds kGrace{2};
 // What a job leaves for the JavaScript thread to make its result of.
 using Answer = std::function<Napi::Value(Napi::Env)>;
 
-// What is done on the thread of a Build.
-using Work = std::function<Answer(const tensorrt::Library& library, std::stop_token stop,
-                                  tensorrt::BuildObserver& observer)>;
-
-// One build, or a part of one. Its thread and, until it is settled, the environment own it.
-class Build final : public Stoppable,
-                    public tensorrt::BuildObserver,
-                    public std::enable_shared_from_this<Build> {
+// A build, or another piece of work that takes long, on a thread of its own: that and, until it has ended,
+// the environment own it.
+class Job final : public Stoppable, public tensorrt::BuildObserver, public std::enable_shared_from_this<Job> {
  public:
-  Build(Napi::Env env, Napi::Value onProgress)
+  // What is done on the thread: it throws, or delivers an answer.
+  using Work = std::function<void(std::stop_token stop, Job& job)>;
+
+  Job(Napi::Env env, Napi::Value onProgress = {})
       : environment_(&Environment::of(env)),
         deferred_(Napi::Promise::Deferred::New(env)),
         reports_(onProgress.IsFunction()) {
@@ -175,20 +178,10 @@ class Build final : public Stoppable,
   }
 
   // JavaScript thread.
-  Napi::Promise start(Napi::Env env, const std::string& library, Work work) {
-    // Here rather than on the thread: a library must not be half open when this thread exits the process.
-    std::shared_ptr<const tensorrt::Library> opened;
-    try {
-      opened = tensorrt::Library::open(library);
-    } catch (...) {
-      deferred_.Reject(environment_->toJs(env, std::current_exception()));
-      onProgress_.Reset();
-      return deferred_.Promise();
-    }
+  Napi::Promise start(Napi::Env env, Work work) {
     environment_->add(shared_from_this());
     try {
-      thread_ = std::thread(
-          [self = shared_from_this(), opened, work = std::move(work)] { self->run(*opened, work); });
+      thread_ = std::thread([self = shared_from_this(), work = std::move(work)] { self->run(work); });
     } catch (const std::system_error& error) {
       environment_->remove(shared_from_this());
       onProgress_.Reset();
@@ -242,6 +235,21 @@ class Build final : public Stoppable,
     }
   }
 
+  // The building thread.
+  void built(BuildResult result) override {
+    auto shared = std::make_shared<BuildResult>(std::move(result));
+    deliver([shared](Napi::Env env) { return toJs(env, *shared); });
+  }
+
+  // The building thread. Settles the promise, whatever the thread still has to do.
+  void deliver(Answer answer, std::exception_ptr error = nullptr) {
+    std::lock_guard lock(mutex_);
+    if (environment_ == nullptr) return;
+    environment_->post([self = shared_from_this(), answer = std::move(answer), error](Napi::Env env) {
+      self->settle(env, answer, error);
+    });
+  }
+
  private:
   struct Progress {
     std::string phase;
@@ -250,20 +258,19 @@ class Build final : public Stoppable,
   };
 
   // The building thread.
-  void run(const tensorrt::Library& library, const Work& work) {
-    std::exception_ptr error;
-    Answer answer;
+  void run(const Work& work) {
     try {
-      answer = work(library, stop_.get_token(), *this);
+      work(stop_.get_token(), *this);
     } catch (...) {
-      error = std::current_exception();
+      deliver({}, std::current_exception());
     }
     std::lock_guard lock(mutex_);
     ended_ = true;
     endedCondition_.notify_all();
     if (environment_ == nullptr) return;
-    environment_->post([self = shared_from_this(), answer = std::move(answer), error](Napi::Env env) {
-      self->settle(env, answer, error);
+    environment_->notify([self = shared_from_this()](Napi::Env) {
+      self->thread_.join();
+      self->environment_->remove(self);
     });
   }
 
@@ -289,9 +296,7 @@ class Build final : public Stoppable,
 
   // JavaScript thread.
   void settle(Napi::Env env, const Answer& answer, const std::exception_ptr& error) {
-    thread_.join();
     onProgress_.Reset();
-    environment_->remove(shared_from_this());
     if (!thrown_.IsEmpty()) {
       deferred_.Reject(thrown_.Value());
     } else if (isCancelled(error)) {
@@ -344,68 +349,78 @@ Napi::Value openTensorRT(const Napi::CallbackInfo& info) {
   });
 }
 
+// The library that a request names. Opened here rather than on a job's thread: it must not be half open when
+// this thread exits the process.
+std::shared_ptr<const tensorrt::Library> openLibrary(const Napi::Object& request) {
+  return tensorrt::Library::open(request.Get("library").As<Napi::String>());
+}
+
 // buildPlan(request, onProgress?): { result: Promise<NativeBuildResult | undefined>, cancel() }
 Napi::Value buildPlan(const Napi::CallbackInfo& info) {
   Napi::Env env = info.Env();
   return guarded(env, [&]() -> Napi::Value {
-    const Napi::Object request = info[0].As<Napi::Object>();
-    auto build = std::make_shared<Build>(env, info[1]);
+    const Napi::Object object = info[0].As<Napi::Object>();
+    const auto library = openLibrary(object);
+    auto job = std::make_shared<Job>(env, info[1]);
     Napi::Object result = Napi::Object::New(env);
-    result["cancel"] = Napi::Function::New(env, [build](const Napi::CallbackInfo&) { build->cancel(); });
-    result["result"] = build->start(
-        env, request.Get("library").As<Napi::String>(),
-        [request = readRequest(request)](const tensorrt::Library& library, std::stop_token stop,
-                                         tensorrt::BuildObserver& observer) -> Answer {
-          auto built = std::make_shared<BuildResult>(library.buildPlan(request, std::move(stop), observer));
-          return [built](Napi::Env env) { return toJs(env, *built); };
+    result["cancel"] = Napi::Function::New(env, [job](const Napi::CallbackInfo&) { job->cancel(); });
+    result["result"] =
+        job->start(env, [library, request = readRequest(object)](std::stop_token stop, Job& build) {
+          library->buildPlan(request, std::move(stop), build);
         });
     return result;
   });
 }
 
-// parseModel({ library, model, modelPath }): Promise<NativeParseResult>
+// parseModel({ library, model, modelPath, device? }): Promise<NativeParseResult>
 Napi::Value parseModel(const Napi::CallbackInfo& info) {
   Napi::Env env = info.Env();
   return guarded(env, [&]() -> Napi::Value {
-    const Napi::Object request = info[0].As<Napi::Object>();
-    const std::string model = request.Get("model").As<Napi::String>();
-    const std::string modelPath = request.Get("modelPath").As<Napi::String>();
-    return std::make_shared<Build>(env, env.Undefined())
-        ->start(env, request.Get("library").As<Napi::String>(),
-                [model, modelPath](const tensorrt::Library& library, const std::stop_token&,
-                                   tensorrt::BuildObserver&) -> Answer {
-                  auto parsed = std::make_shared<ParseResult>(library.parseModel(model, modelPath));
-                  return [parsed](Napi::Env env) { return toJs(env, *parsed); };
-                });
+    const Napi::Object object = info[0].As<Napi::Object>();
+    const std::string model = object.Get("model").As<Napi::String>();
+    const std::string modelPath = object.Get("modelPath").As<Napi::String>();
+    const std::optional<int> device = readDevice(object);
+    const auto library = openLibrary(object);
+    return std::make_shared<Job>(env)->start(
+        env, [library, model, modelPath, device](const std::stop_token&, Job& job) {
+          auto parsed = std::make_shared<ParseResult>(library->parseModel(model, modelPath, device));
+          job.deliver([parsed](Napi::Env env) { return toJs(env, *parsed); });
+        });
   });
 }
 
-// probeCuda(): { library, driver, cudaVersion, gpus, error }, see NativeCuda
+Napi::Object toJs(Napi::Env env, const cuda::Report& report) {
+  Napi::Array gpus = Napi::Array::New(env, report.gpus.size());
+  for (size_t i = 0; i < report.gpus.size(); ++i) {
+    const cuda::Gpu& found = report.gpus[i];
+    Napi::Array computeCapability = Napi::Array::New(env, 2);
+    computeCapability[0u] = toJs(env, found.major);
+    computeCapability[1u] = toJs(env, found.minor);
+    Napi::Object gpu = Napi::Object::New(env);
+    gpu["name"] = Napi::String::New(env, found.name);
+    gpu["computeCapability"] = computeCapability;
+    gpu["memory"] = toJs(env, static_cast<double>(found.memory));
+    gpu["uuid"] = Napi::String::New(env, found.uuid);
+    gpu["pciBusId"] = Napi::String::New(env, found.pciBusId);
+    gpus[i] = gpu;
+  }
+  Napi::Object result = Napi::Object::New(env);
+  result["library"] = Napi::String::New(env, report.library);
+  result["driver"] = Napi::String::New(env, report.driver);
+  result["cudaVersion"] = Napi::String::New(env, report.cudaVersion);
+  if (!report.error.empty()) result["error"] = Napi::String::New(env, report.error);
+  result["gpus"] = gpus;
+  return result;
+}
+
+// probeCuda(): Promise<NativeCuda>. Where there is a GPU, CUDA takes its time to begin.
 Napi::Value probeCuda(const Napi::CallbackInfo& info) {
   Napi::Env env = info.Env();
   return guarded(env, [&]() -> Napi::Value {
-    const cuda::Report report = cuda::probe();
-    Napi::Array gpus = Napi::Array::New(env, report.gpus.size());
-    for (size_t i = 0; i < report.gpus.size(); ++i) {
-      const cuda::Gpu& found = report.gpus[i];
-      Napi::Array computeCapability = Napi::Array::New(env, 2);
-      computeCapability[0u] = toJs(env, found.major);
-      computeCapability[1u] = toJs(env, found.minor);
-      Napi::Object gpu = Napi::Object::New(env);
-      gpu["name"] = Napi::String::New(env, found.name);
-      gpu["computeCapability"] = computeCapability;
-      gpu["memory"] = toJs(env, static_cast<double>(found.memory));
-      gpu["uuid"] = Napi::String::New(env, found.uuid);
-      gpu["pciBusId"] = Napi::String::New(env, found.pciBusId);
-      gpus[i] = gpu;
-    }
-    Napi::Object result = Napi::Object::New(env);
-    result["library"] = Napi::String::New(env, report.library);
-    result["driver"] = Napi::String::New(env, report.driver);
-    result["cudaVersion"] = Napi::String::New(env, report.cudaVersion);
-    if (!report.error.empty()) result["error"] = Napi::String::New(env, report.error);
-    result["gpus"] = gpus;
-    return result;
+    return std::make_shared<Job>(env)->start(env, [](const std::stop_token&, Job& job) {
+      auto report = std::make_shared<cuda::Report>(cuda::probe());
+      job.deliver([report](Napi::Env env) { return toJs(env, *report); });
+    });
   });
 }
 

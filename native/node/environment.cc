@@ -31,11 +31,18 @@ void Environment::end() {
   for (const auto& stoppable : stoppables_) stoppable->stop();
   stoppables_.clear();
   posted_.clear();
-  for (const std::string& path : directories_) {
+  for (const auto& [path, lock] : directories_) {
     std::error_code ignored;  // there is nobody left to tell
     std::filesystem::remove_all(path, ignored);
   }
   directories_.clear();
+}
+
+void Environment::ownDirectory(const std::string& path) {
+  const auto [entry, isNew] = directories_.try_emplace(path, path + ".lock");
+  if (isNew && entry->second.tryAcquire()) return;
+  if (isNew) directories_.erase(entry);
+  throw Error("ERR_IO", "The folder " + path + " is in use.");
 }
 
 void Environment::expect(Napi::Env env) {

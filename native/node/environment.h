@@ -4,6 +4,7 @@
 
 #include <exception>
 #include <functional>
+#include <map>
 #include <memory>
 #include <mutex>
 #include <set>
@@ -11,6 +12,7 @@
 #include <utility>
 #include <vector>
 
+#include "core/file_lock.h"
 #include "node/napi_setup.h"
 
 namespace node_tensorrt {
@@ -52,8 +54,8 @@ class Environment {
   void remove(const std::shared_ptr<Stoppable>& stoppable) { stoppables_.erase(stoppable); }
 
   // JavaScript thread. A folder to remove, with what is in it, should the environment end before it is
-  // disowned.
-  void ownDirectory(const std::string& path) { directories_.insert(path); }
+  // disowned. Until then its lock is held, so that others can tell that it is in use. Throws Error(ERR_IO).
+  void ownDirectory(const std::string& path);
   void disownDirectory(const std::string& path) { directories_.erase(path); }
 
   // JavaScript thread. Abandons all work, waits for its threads, and drops what they posted. May be called
@@ -83,7 +85,7 @@ class Environment {
   bool ended_ = false;
   size_t expected_ = 0;  // JavaScript thread only
   std::set<std::shared_ptr<Stoppable>> stoppables_;
-  std::set<std::string> directories_;
+  std::map<std::string, FileLock> directories_;
   Napi::FunctionReference errorClass_;
 };
 

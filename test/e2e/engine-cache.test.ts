@@ -1,4 +1,5 @@
 import { type ChildProcess, spawn } from 'node:child_process';
+import { appendFileSync } from 'node:fs';
 import {
   copyFile,
   mkdir,
@@ -146,6 +147,31 @@ describe('what is kept', () => {
     await utimes(data, atime, mtime);
     expect((await build(options, model)).fromCache).toBe(false);
     expect((await build(options, model)).fromCache).toBe(true);
+  });
+
+  test('is not taken for FP16 without measured ranges once ONNX Runtime is there to measure them', async () => {
+    const source = 'e.manifest.cast.ranges.source';
+    const without = await child(source, '{}', { NODE_TENSORRT_ONNXRUNTIME: '/nowhere' }).ended;
+    expect(without).toMatchObject({ stdout: 'none', end: 0 });
+    const measured = await build();
+    expect([measured.fromCache, measured.manifest.cast?.ranges.source]).toEqual([false, 'random']);
+    expect((await build()).fromCache).toBe(true);
+  });
+
+  test('is not that of a model that changed while it was compiled', async () => {
+    const model = path.join(directory, 'changing.onnx');
+    await copyFile(linear, model);
+    const producer = Buffer.from([0x12, 1, 0x78]); // producer_name: 'x'
+    const onProgress: BuildOptions['onProgress'] = ({ phase, step }) => {
+      if (phase === 'Preparing model' && step === 1) appendFileSync(model, producer);
+    };
+    await expect(build({ onProgress }, model)).rejects.toMatchObject({
+      code: 'ERR_IO',
+      message: `The model ${model} changed while it was compiled. Build it again.`,
+    });
+    expect(await entries()).toEqual([]);
+    expect((await build({}, model)).fromCache).toBe(false);
+    expect((await build({}, model)).manifest.model.producer).toBe('x');
   });
 
   test('is nothing where there is to be no cache', async () => {

@@ -1,4 +1,5 @@
 import { spawn, spawnSync } from 'node:child_process';
+import { once } from 'node:events';
 import { mkdtempSync, readdirSync, rmSync } from 'node:fs';
 import os from 'node:os';
 import path from 'node:path';
@@ -112,6 +113,32 @@ test('a process may exit at any moment of loads, runs and builds, and leaves not
     expect(ends).toEqual([9, 9, 9, 9]);
   }
   expect(readdirSync(temporary)).toEqual([]);
+  rmSync(temporary, { recursive: true });
+}, 120_000);
+
+test('what a killed process leaves in the temporary folder is swept by the next build, what a living one has is not', async () => {
+  const temporary = mkdtempSync(path.join(os.tmpdir(), 'life-'));
+  const start = (body: string) =>
+    spawn(process.execPath, ['-e', `${prelude} ${body}`], {
+      cwd: root,
+      env: { ...process.env, TMPDIR: temporary },
+      stdio: ['ignore', 'pipe', 'inherit'],
+    });
+  const built = async () => {
+    const [status] = await once(start('build()'), 'close');
+    expect(status).toBe(0);
+    return readdirSync(temporary);
+  };
+  const forever = 'Atomics.wait(new Int32Array(new SharedArrayBuffer(4)), 0, 0)';
+  const builder = start(`build('Building engine', () => { console.log('building'); ${forever}; })`);
+  await once(builder.stdout, 'data');
+  const inUse = readdirSync(temporary);
+  expect(inUse.length).toBe(2); // the folder and its lock
+  expect(await built()).toEqual(inUse);
+  builder.kill('SIGKILL');
+  await once(builder, 'close');
+  expect(readdirSync(temporary)).toEqual(inUse);
+  expect(await built()).toEqual([]);
   rmSync(temporary, { recursive: true });
 }, 120_000);
 

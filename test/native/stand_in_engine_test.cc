@@ -158,6 +158,8 @@ std::vector<Tensor> oracle(const ModelSource& source, const std::vector<Tensor>&
 class Observer final : public BuildObserver {
  public:
   void progress(std::string_view, int, int) noexcept override {}
+  void built(BuildResult built) override { result = std::move(built); }
+  BuildResult result;
 };
 
 struct Played {
@@ -189,9 +191,9 @@ class StandInEngineTest : public testing::TestWithParam<Played> {
 
   static std::vector<uint8_t> build(const BuildRequest& request, std::stop_token stop = {}) {
     Observer observer;
-    const BuildResult result = library()->buildPlan(request, stop, observer);
-    const uint8_t* data = static_cast<const uint8_t*>(result.plan.get());
-    return std::vector<uint8_t>(data, data + result.planBytes);
+    library()->buildPlan(request, stop, observer);
+    const uint8_t* data = static_cast<const uint8_t*>(observer.result.plan.get());
+    return std::vector<uint8_t>(data, data + observer.result.planBytes);
   }
 
   // A plan of a model that is bytes.
@@ -444,7 +446,8 @@ TEST_P(StandInEngineTest, WhatIsMeasuredIsAddedToAFileUnderItsLock) {
     EXPECT_EQ(codeOf([&] { build(request); }), "ERR_LIBRARY_UNSUPPORTED");
     return;
   }
-  const BuildResult built = library()->buildPlan(request, {}, observer);
+  library()->buildPlan(request, {}, observer);
+  const BuildResult& built = observer.result;
   EXPECT_TRUE(std::string_view(static_cast<const char*>(built.timingCache.get()), built.timingCacheBytes)
                   .starts_with("stand-in timing cache"));
   FileLock other(path + ".lock");

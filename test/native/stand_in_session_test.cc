@@ -20,7 +20,10 @@ namespace {
 using ModelRun = Run;  // testing::Test has a Run of its own
 
 class Observer final : public tensorrt::BuildObserver {
+ public:
   void progress(std::string_view, int, int) noexcept override {}
+  void built(tensorrt::BuildResult built) override { result = std::move(built); }
+  tensorrt::BuildResult result;
 };
 
 // y = x·w + b, relu: [rows, 4] to [rows, 3].
@@ -32,7 +35,8 @@ class StandInSessionTest : public testing::TestWithParam<const char*> {
     request.model = request.modelPath = std::string(NODE_TENSORRT_FIXTURES) + "/session/linear.onnx";
     request.profiles = {{{"x", {1, 4}, {2, 4}, {8, 4}}}, {{"x", {20, 4}, {20, 4}, {30, 4}}}};
     Observer observer;
-    plan_ = library_->buildPlan(request, {}, observer);
+    library_->buildPlan(request, {}, observer);
+    plan_ = observer.result;
   }
 
   void load(Session& session, tensorrt::EngineOptions options = {}) {

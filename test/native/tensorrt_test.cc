@@ -24,7 +24,9 @@ class Observer final : public BuildObserver {
     inRange = inRange && step >= 0 && step <= steps;
     heard_(phase);
   }
+  void built(BuildResult built) override { result = std::move(built); }
   std::atomic<bool> inRange{true};
+  BuildResult result;
 
  private:
   const std::function<void(std::string_view)> heard_;
@@ -61,7 +63,8 @@ class TensorRTTest : public testing::Test {
 
   BuildResult build(const BuildRequest& request, std::stop_token stop = {}) {
     Observer observer;
-    return library_->buildPlan(request, stop, observer);
+    library_->buildPlan(request, stop, observer);
+    return observer.result;
   }
 
   std::shared_ptr<const Library> library_;

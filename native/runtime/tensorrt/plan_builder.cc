@@ -641,14 +641,30 @@ class FlavourLibrary final : public Library {
     std::unique_ptr<nvonnxparser::IParser> parser;
   };
 
-  BuildResult build(const BuildRequest& request, std::stop_token stop,
-                    BuildObserver& observer) const override;
-  ParseResult parse(const std::string& model, const std::string& modelPath) const override;
+  void build(const BuildRequest& request, std::stop_token stop, BuildObserver& observer) const override;
+  ParseResult parse(const std::string& model, const std::string& modelPath,
+                    std::optional<int> device) const override;
   Import createImport(const Messages& messages) const;
 
   const LibraryFiles files_;
   void* (*const createBuilder_)(void*, int32_t) noexcept;
   void* (*const createParser_)(void*, void*, int) noexcept;
+};
+
+// The GPU for TensorRT to use, which takes the one that is current on its thread.
+class UsedDevice {
+ public:
+  explicit UsedDevice(std::optional<int> ordinal)
+      : device_(ordinal ? &cuda::Device::open(*ordinal) : nullptr) {
+    if (device_ != nullptr) current_.emplace(*device_);
+  }
+
+  // Null where none was named.
+  const cuda::Device* device() const noexcept { return device_; }
+
+ private:
+  const cuda::Device* const device_;
+  std::optional<cuda::Current> current_;
 };
 
 Error failed(const std::string& what, const Messages& messages) {
@@ -716,9 +732,11 @@ NetworkDescription describe(const nvinfer1::INetworkDefinition& network) {
   return result;
 }
 
-ParseResult FlavourLibrary::parse(const std::string& model, const std::string& modelPath) const {
+ParseResult FlavourLibrary::parse(const std::string& model, const std::string& modelPath,
+                                  std::optional<int> device) const {
   Messages messages;
   const Logger::Scope scope(messages);
+  const UsedDevice used(device);
   const Import import = createImport(messages);
   ParseResult result;
   if (importModel(*import.parser, model, modelPath)) {
@@ -729,20 +747,16 @@ ParseResult FlavourLibrary::parse(const std::string& model, const std::string& m
   return result;
 }
 
-BuildResult FlavourLibrary::build(const BuildRequest& request, std::stop_token stop,
-                                  BuildObserver& observer) const {
+void FlavourLibrary::build(const BuildRequest& request, std::stop_token stop, BuildObserver& observer) const {
   throwIfStopped(stop);
   Messages messages;
   const Logger::Scope scope(messages);
-  // TensorRT takes the GPU that is the thread's.
-  const cuda::Device* device = request.device ? &cuda::Device::open(*request.device) : nullptr;
-  std::optional<cuda::Current> current;
-  if (device != nullptr) current.emplace(*device);
+  const UsedDevice used(request.device);
   const Import import = createImport(messages);
   const auto& [builder, network, parser] = import;
   const std::unique_ptr<nvinfer1::IBuilderConfig> config(builder->createBuilderConfig());
   if (!config) throw failed("create a configuration", messages);
-  setTargets(*config, request.computeCapabilities, device);
+  setTargets(*config, request.computeCapabilities, used.device());
 
   observer.progress("Parsing", 0, 1);
   if (!importModel(*parser, request.model, request.modelPath)) {
@@ -777,17 +791,19 @@ BuildResult FlavourLibrary::build(const BuildRequest& request, std::stop_token s
   throwIfStopped(stop);
   if (plan == nullptr) throw failed("compile the model " + request.modelPath, messages);
   result.warnings = messages.warnings();
-  if (!timingCache) return result;
-  if (timingCache->wasReplaced()) {
-    result.warnings.push_back("The timing cache " + request.timingCache +
-                              " is damaged, or of another TensorRT or GPU: it was ignored, and is replaced.");
+  if (timingCache) {
+    if (timingCache->wasReplaced()) {
+      result.warnings.push_back(
+          "The timing cache " + request.timingCache +
+          " is damaged, or of another TensorRT or GPU: it was ignored, and is replaced.");
+    }
+    result.timingCacheLock = timingCache->lockFile(stop);
+    if (nvinfer1::IHostMemory* bytes = timingCache->serialize(); bytes != nullptr) {
+      result.timingCacheBytes = bytes->size();
+      result.timingCache = shared(bytes);
+    }
   }
-  result.timingCacheLock = timingCache->lockFile(stop);
-  if (nvinfer1::IHostMemory* bytes = timingCache->serialize(); bytes != nullptr) {
-    result.timingCacheBytes = bytes->size();
-    result.timingCache = shared(bytes);
-  }
-  return result;
+  observer.built(std::move(result));
 }
 
 }  // namespace

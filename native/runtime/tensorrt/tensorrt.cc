@@ -206,16 +206,16 @@ std::shared_ptr<const Library> Library::open(const std::string& path) {
   return library;
 }
 
-BuildResult Library::buildPlan(const BuildRequest& request, std::stop_token stop,
-                               BuildObserver& observer) const {
+void Library::buildPlan(const BuildRequest& request, std::stop_token stop, BuildObserver& observer) const {
   Builds::Entry entry;
   const std::stop_callback forward(stop, [&entry] { entry.stop().request_stop(); });
-  return build(request, entry.stop().get_token(), observer);
+  build(request, entry.stop().get_token(), observer);
 }
 
-ParseResult Library::parseModel(const std::string& model, const std::string& modelPath) const {
+ParseResult Library::parseModel(const std::string& model, const std::string& modelPath,
+                                std::optional<int> device) const {
   const Builds::Entry entry;
-  return parse(model, modelPath);
+  return parse(model, modelPath, device);
 }
 
 }  // namespace node_tensorrt::tensorrt

@@ -92,6 +92,9 @@ class BuildObserver {
   virtual ~BuildObserver() = default;
   // `step` of `steps` are done in `phase`. Called on the building thread or on threads of TensorRT's.
   virtual void progress(std::string_view phase, int step, int steps) noexcept = 0;
+  // Called on the building thread, once, unless the build throws: before what it took is freed, which nobody
+  // has to wait for.
+  virtual void built(BuildResult result) = 0;
 };
 
 enum class Flavour { kTrt10, kTrt11, kRtx };
@@ -130,18 +133,20 @@ class Library {
   virtual const std::string& version() const noexcept = 0;  // major.minor.patch
   virtual const std::string& path() const noexcept = 0;
 
-  // Parses and compiles, on the calling thread; builds may run beside each other. Throws Cancelled once
+  // Parses and compiles, on the calling thread; builds may run beside each other. `observer` gets the result:
+  // soon after, this returns. Throws Cancelled once
   // `stop` was requested, at TensorRT's next step, and Error with one of ERR_MODEL_NOT_FOUND,
   // ERR_MODEL_INVALID, ERR_MODEL_UNSUPPORTED, ERR_INVALID_ARG_VALUE, ERR_LIBRARY_UNSUPPORTED, ERR_NO_GPU,
   // ERR_OUT_OF_MEMORY, ERR_BUILD_FAILED. What TensorRT writes to stderr itself (of unknown types, of failed
   // fusions) is its own. A build that is still running when the process exits is stopped; the process ends
   // soon in any case.
-  BuildResult buildPlan(const BuildRequest& request, std::stop_token stop, BuildObserver& observer) const;
+  void buildPlan(const BuildRequest& request, std::stop_token stop, BuildObserver& observer) const;
 
-  // Parses, on the calling thread, as buildPlan does, and compiles nothing. `model` and `modelPath` as in
-  // BuildRequest. The parser stops early: there may be more errors than it names. Throws Error with one of
+  // Parses, on the calling thread, as buildPlan does, and compiles nothing. Arguments as in BuildRequest.
+  // The parser stops early: there may be more errors than it names. Throws Error with one of
   // ERR_MODEL_NOT_FOUND, ERR_MODEL_INVALID, ERR_NO_GPU, ERR_OUT_OF_MEMORY, ERR_BUILD_FAILED.
-  ParseResult parseModel(const std::string& model, const std::string& modelPath) const;
+  ParseResult parseModel(const std::string& model, const std::string& modelPath,
+                         std::optional<int> device = std::nullopt) const;
 
   // Loads a plan onto a GPU. It is never allowed to run code of its own on the host. Throws Cancelled once
   // `stop` was requested, before or after TensorRT's part, and Error with one of ERR_NO_GPU,
@@ -150,9 +155,9 @@ class Library {
                                             std::stop_token stop) const = 0;
 
  private:
-  virtual BuildResult build(const BuildRequest& request, std::stop_token stop,
-                            BuildObserver& observer) const = 0;
-  virtual ParseResult parse(const std::string& model, const std::string& modelPath) const = 0;
+  virtual void build(const BuildRequest& request, std::stop_token stop, BuildObserver& observer) const = 0;
+  virtual ParseResult parse(const std::string& model, const std::string& modelPath,
+                            std::optional<int> device) const = 0;
 };
 
 }  // namespace node_tensorrt::tensorrt
