@@ -1,4 +1,4 @@
-import { stat } from 'node:fs/promises';
+import { mkdir, stat } from 'node:fs/promises';
 import path from 'node:path';
 import { TensorRTError } from '../errors.js';
 import { FileMemo, stamp } from '../files/file-memo.js';
@@ -8,7 +8,7 @@ import { externalLocations } from '../onnx/initializer.js';
 import { keepLastPosition } from '../onnx/last-position.js';
 import type { Lift } from '../onnx/lift.js';
 import { type LiftOptions, liftAttention } from '../onnx/lift-attention.js';
-import { liftGroupQueryAttention } from '../onnx/lift-group-query-attention.js';
+import { liftGroupQueryAttention, withWholeCaches } from '../onnx/lift-group-query-attention.js';
 import { liftTensorScatter } from '../onnx/lift-tensor-scatter.js';
 import { type ModelProto, readModel } from '../onnx/model.js';
 import { operatorName } from '../onnx/operators.js';
@@ -72,18 +72,20 @@ export async function prepareDecoder(
 async function prepare(request: PrepareDecoderRequest): Promise<PreparedDecoder> {
   const { model: file, directory: target, maxLength } = request;
   const directory = path.dirname(path.resolve(file));
-  const model = await readModel(file);
+  const parsed = await readModel(file);
   try {
+    const model = withWholeCaches(parsed);
     const decoder = recogniseDecoder(model);
     const facts = factsOf(decoder);
-    const asExported = { file: path.resolve(file), graph: decoder.graph, facts };
+    const exported = model === parsed ? path.resolve(file) : await writeExported(model, target, directory);
+    const asExported = { file: exported, graph: decoder.graph, facts };
     const lifted = await lift(model, decoder, { directory, maxLength });
     if (lifted.reason !== undefined) return { ...asExported, why: copies(lifted.reason) };
     const shorter = keepLastPosition(lifted.model, lifted.graph);
     const rewritten = { file: await writeBeside(shorter, target, { directory }), graph: lifted.graph };
-    const verdict = await remember(request, model, () =>
+    const verdict = await remember(request, parsed, () =>
       checkDecoder({
-        original: { file, decoder },
+        original: { file: exported, decoder },
         rewritten,
         maxLength,
         promptLength: Math.max(shortestCheck, longestWindow(lifted.model) + 3),
@@ -106,6 +108,12 @@ async function prepare(request: PrepareDecoderRequest): Promise<PreparedDecoder>
     }
     throw error;
   }
+}
+
+async function writeExported(model: ModelProto, target: string, directory: string): Promise<string> {
+  const folder = path.join(target, 'exported');
+  await mkdir(folder, { recursive: true });
+  return writeBeside(model, folder, { directory });
 }
 
 /** By what the exporter wrote the attention as. */

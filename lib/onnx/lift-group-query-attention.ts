@@ -30,8 +30,7 @@ export function isGroupQueryAttention(node: NodeProto): boolean {
 /**
  * Brings a graph that has GroupQueryAttention already, as onnxruntime-genai's model builder writes it, to the form that
  * runs in place: the lengths of rows are inputs, rather than computed from an attention mask, and the shape of the
- * caches is whole. Its layers with a window may have been meant for caches no longer than that
- * (`sliding_window_cache`), of which nothing could be shared or taken back: here they get whole ones.
+ * caches is whole.
  */
 export function liftGroupQueryAttention(model: ModelProto, decoder: Decoder): Lift {
   const editor = new GraphEditor(model);
@@ -48,8 +47,7 @@ export function liftGroupQueryAttention(model: ModelProto, decoder: Decoder): Li
     // The new tokens', which is what they are without it.
     if (input[groupQueryInputs.positions]) input[groupQueryInputs.positions] = '';
     while (input.at(-1) === '') input.pop();
-    const kept = node.attribute.filter(({ name }) => name !== 'sliding_window_cache');
-    editor.replace(node, { ...node, input, attribute: kept });
+    editor.replace(node, { ...node, input });
   }
   for (const cache of decoder.caches) {
     const { input, output, type, kvHeads, headDim } = cache;
@@ -84,6 +82,25 @@ export function liftGroupQueryAttention(model: ModelProto, decoder: Decoder): Li
       logits: decoder.graph.logits,
     },
   };
+}
+
+const windowedCache = 'sliding_window_cache';
+
+/**
+ * onnxruntime-genai's builder means the caches of layers with a window to be no longer than that, where new tokens take
+ * the place of the oldest: of such a row nothing could be shared or taken back. With whole caches such a layer gives the
+ * same, for it looks no further. The model itself where it has none.
+ */
+export function withWholeCaches(model: ModelProto): ModelProto {
+  const isWindowed = (node: NodeProto) =>
+    isGroupQueryAttention(node) && attribute(node, windowedCache) !== undefined;
+  if (!model.graph.node.some(isWindowed)) return model;
+  const node = model.graph.node.map((each) =>
+    isWindowed(each)
+      ? { ...each, attribute: each.attribute.filter(({ name }) => name !== windowedCache) }
+      : each,
+  );
+  return { ...model, graph: { ...model.graph, node } };
 }
 
 function refusalOf(node: NodeProto, caches: ReadonlyMap<string, unknown>): string | undefined {
