@@ -56,6 +56,9 @@ struct DecodeLoop::Request {
 
 namespace {
 
+// What a row held is given back after that long: until then the next one has its memory warm.
+constexpr std::chrono::seconds kRest(1);
+
 size_t commonPrefix(std::span<const int32_t> a, std::span<const int32_t> b) {
   const size_t limit = std::min(a.size(), b.size());
   return static_cast<size_t>(std::mismatch(a.begin(), a.begin() + limit, b.begin()).first - a.begin());
@@ -232,7 +235,7 @@ void DecodeLoop::truncate(uint32_t sequence, size_t length) {
   }
   target->tokens.resize(length);
   target->cached = std::min(target->cached, length);
-  enqueue([this](Lock&) { untidy_ = true; });
+  enqueue([this](Lock&) { restLater(); });
 }
 
 std::vector<int32_t> DecodeLoop::sequenceTokens(uint32_t sequence) {
@@ -311,7 +314,6 @@ void DecodeLoop::disposeSequence(uint32_t sequence) {
   enqueue([this, disposed = entry->second](Lock&) {
     if (disposed->request != nullptr) finish(requests_.at(disposed->request->id), FinishReason::kCancelled);
     release(*disposed);
-    untidy_ = true;
   });
   sequences_.erase(entry);
 }
@@ -323,7 +325,6 @@ void DecodeLoop::clear() {
       const std::shared_ptr<Sequence> resident = rows_[row];
       if (resident && resident->isPrefix()) release(*resident);
     }
-    untidy_ = true;
   });
 }
 
@@ -390,8 +391,14 @@ void DecodeLoop::serve(LoadModel load, Completion loaded) {
 
 void DecodeLoop::loop(Lock& lock) {
   for (;;) {
-    wake_.wait(lock,
-               [this] { return closing_ || !commands_.empty() || !waiting_.empty() || !running_.empty(); });
+    const auto hasWork = [this] {
+      return closing_ || !commands_.empty() || !waiting_.empty() || !running_.empty();
+    };
+    if (restAt_) {
+      wake_.wait_until(lock, *restAt_, hasWork);
+    } else {
+      wake_.wait(lock, hasWork);
+    }
     while (!stopping_ && !commands_.empty()) {
       const Command command = std::move(commands_.front());
       commands_.pop_front();
@@ -404,9 +411,8 @@ void DecodeLoop::loop(Lock& lock) {
     decode(lock);
     publish(lock);
     if (stopping_) return;
-    const bool isIdle = running_.empty() && waiting_.empty() && commands_.empty();
-    if (isIdle && closing_) return;
-    if (isIdle || untidy_) rest(lock);
+    if (closing_ && running_.empty() && waiting_.empty() && commands_.empty()) return;
+    if (restAt_ && Clock::now() >= *restAt_) rest(lock);
   }
 }
 
@@ -450,8 +456,13 @@ size_t DecodeLoop::takeRow() {
   return row;
 }
 
-// Empties its row. The memory is given back when the loop rests.
+void DecodeLoop::restLater() {
+  if (!restAt_) restAt_ = Clock::now() + kRest;
+}
+
+// Empties its row.
 void DecodeLoop::release(Sequence& sequence) {
+  restLater();
   sequence.cached = 0;
   if (sequence.row) rows_[*std::exchange(sequence.row, std::nullopt)] = nullptr;
 }
@@ -708,6 +719,7 @@ void DecodeLoop::finish(const std::shared_ptr<Request>& request, FinishReason re
     sequence.used = ++uses_;
     if (!config_.prefixReuse || reason == FinishReason::kFailed || sequence.cached == 0) release(sequence);
   }
+  restLater();
   requests_.erase(request->id);
 }
 
@@ -722,7 +734,7 @@ void DecodeLoop::publish(Lock& lock) {
 
 // Gives back memory that no sequence and no prefix needs.
 void DecodeLoop::rest(Lock& lock) {
-  untidy_ = false;
+  restAt_.reset();
   KvCache& cache = decoder_->cache();
   for (size_t row = 0; row < rows_.size(); ++row) {
     const size_t needed = rows_[row] ? rows_[row]->cached : 0;

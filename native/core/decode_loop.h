@@ -161,6 +161,7 @@ class DecodeLoop {
   void decodeRows(std::span<const std::shared_ptr<Request>> requests, Lock& lock);
   void publish(Lock& lock);
   void rest(Lock& lock);
+  void restLater();
 
   void place(Request& request, Lock& lock);
   size_t takeRow();
@@ -204,7 +205,7 @@ class DecodeLoop {
   std::vector<std::shared_ptr<Request>> running_;  // in the order in which they began
   std::vector<std::shared_ptr<Sequence>> rows_;    // who is in each; null: nobody
   uint64_t uses_ = 0;
-  bool untidy_ = false;  // rows hold memory that nobody needs
+  std::optional<Clock::time_point> restAt_;  // rows hold memory that nobody needs
   std::vector<GenerationEvent> events_;
   std::vector<std::shared_ptr<Request>> batch_;  // of a decode step, by row
   std::vector<size_t> pasts_;
