@@ -646,7 +646,7 @@ void DecodeLoop::decodeRows(std::span<const std::shared_ptr<Request>> requests, 
 // The next token of the request in the `row`-th row of the last step.
 SampledToken DecodeLoop::sample(Request& request, size_t row) {
   if (!request.sampler) {
-    request.sampler.emplace(request.options.sampling, *decoder_->vocabulary());
+    request.sampler.emplace(request.options.sampling, decoder_->width());
     request.sampler->observe(request.sequence->tokens);
   }
   std::span<const int32_t> banned;

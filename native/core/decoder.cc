@@ -138,7 +138,6 @@ void Decoder::step(size_t first, std::span<const size_t> pasts, std::span<const 
   for (size_t i = 0; i < pasts.size(); ++i) {
     cache_->commit(first + i, pasts[i] + fresh, std::span(outputs_).first(logits_));
   }
-  vocabulary_ = static_cast<size_t>(outputs_[logits_].shape.back());
 }
 
 void Decoder::fill(const Feed& feed, std::span<const size_t> pasts, std::span<const int32_t> tokens) {
@@ -239,7 +238,7 @@ std::optional<TopLogits> Decoder::top(size_t i) {
 std::span<const float> Decoder::logits(size_t i) {
   const Tensor& tensor = outputs_[logits_];
   const size_t positions = tensor.shape.size() == 3 ? static_cast<size_t>(tensor.shape[1]) : 1;
-  const size_t bytes = *vocabulary_ * byteSize(tensor.type);
+  const size_t bytes = width() * byteSize(tensor.type);
   const void* row = static_cast<const std::byte*>(tensor.data.get()) + ((i + 1) * positions - 1) * bytes;
   if (tensor.location == Location::kDevice) {
     fetched_.resize(bytes);
@@ -252,7 +251,7 @@ std::span<const float> Decoder::logits(size_t i) {
     memory_->finish();
     row = fetched_.data();
   }
-  return toFloats(tensor.type, row, *vocabulary_, row_);
+  return toFloats(tensor.type, row, width(), row_);
 }
 
 }  // namespace node_tensorrt

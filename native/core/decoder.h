@@ -62,7 +62,7 @@ class Decoder {
   KvCache& cache() noexcept { return *cache_; }
   // Can neighbouring rows run together?
   bool batches() const noexcept { return batches_; }
-  // Logits in a row; nothing before the first step, where the model does not say it.
+  // How many tokens there are, where the model says it. Any thread.
   std::optional<size_t> vocabulary() const noexcept { return vocabulary_; }
 
   // Reads `tokens`, as many for each row, into the rows from `first` on, which have `pasts` tokens. Throws
@@ -73,6 +73,9 @@ class Decoder {
   // the graph has no top-k head.
   std::optional<TopLogits> top(size_t i);
   std::span<const float> logits(size_t i);
+
+  // Logits in a row of the last step.
+  size_t width() const noexcept { return static_cast<size_t>(outputs_[logits_].shape.back()); }
 
   // Ends the running step, and all that follow. Any thread.
   void cancel() noexcept { context_->cancel(); }
