@@ -1,5 +1,6 @@
-import type { DataType } from '../data-type.js';
-import { type AttributeValue, attributeProto } from './graph-builder.js';
+import { type DataType, dataTypes } from '../data-type.js';
+import { type FloatType, floatTensor } from './float-tensor.js';
+import { type AttributeValue, attributeProto, type SymbolicDims, valueInfo } from './graph-builder.js';
 import { type ElementArray, makeTensor } from './initializer.js';
 import type { GraphProto, ModelProto, NodeProto, TensorProto, ValueInfoProto } from './model.js';
 import { captured, collectNames } from './traverse.js';
@@ -38,8 +39,8 @@ export class EditableGraph {
   }
 
   /** The node that computes a value; undefined for inputs and weights. */
-  producer(value: string): NodeProto | undefined {
-    return this.#producers.get(value);
+  producer(value: string | undefined): NodeProto | undefined {
+    return value ? this.#producers.get(value) : undefined;
   }
 
   /** Nodes that read a value, in their bodies too. */
@@ -56,7 +57,8 @@ export class EditableGraph {
   }
 
   /** The tensor of a weight or of a Constant node. */
-  constant(value: string): TensorProto | undefined {
+  constant(value: string | undefined): TensorProto | undefined {
+    if (!value) return undefined;
     const node = this.#producers.get(value);
     if (node?.opType !== 'Constant') return this.#initializers.get(value);
     return node.attribute.find(({ name }) => name === 'value')?.t;
@@ -71,6 +73,27 @@ export class EditableGraph {
     const name = this.uniqueName(base);
     this.#initializers.set(name, makeTensor(name, type, dims, data));
     return name;
+  }
+
+  /** A weight whose name is its own. */
+  addTensor(tensor: TensorProto): string {
+    this.#initializers.set(tensor.name!, tensor);
+    this.#names.add(tensor.name!);
+    return tensor.name!;
+  }
+
+  /** A number of no dimensions. */
+  addScalar(value: number, type: FloatType = 'float32'): string {
+    const name = `constant.${type}.${value}`;
+    if (this.#initializers.has(name)) return name;
+    return this.addTensor(floatTensor(name, type, [], Float32Array.of(value)));
+  }
+
+  /** An int64 of no dimensions. */
+  addIndex(value: number): string {
+    const name = `constant.index.${value}`;
+    if (this.#initializers.has(name)) return name;
+    return this.addConstant(name, 'int64', [], BigInt64Array.of(BigInt(value)));
   }
 
   /** An int64 vector, as shapes and axes are given. */
@@ -106,6 +129,29 @@ export class EditableGraph {
     return output;
   }
 
+  /** Adds a node that computes one value, and returns that. */
+  addValue(
+    opType: string,
+    input: readonly string[],
+    attributes: Readonly<Record<string, AttributeValue>> = {},
+    options: { name?: string; domain?: string } = {},
+  ): string {
+    return this.addNode(opType, input, attributes, options)[0]!;
+  }
+
+  /** A value in another type: itself, where that is its own. */
+  addCast(value: string, from: DataType, to: DataType, options: { name?: string } = {}): string {
+    return from === to ? value : this.addValue('Cast', [value], { to: dataTypes[to].onnx }, options);
+  }
+
+  /** Puts a node in the place of one, whose outputs are the new one's from now on. */
+  replaceNode(node: NodeProto, by: NodeProto): void {
+    this.removeNode(node);
+    this.#nodes.add(by);
+    if (by.domain) this.#domains.add(by.domain);
+    this.#index(by);
+  }
+
   removeNode(node: NodeProto): void {
     this.#nodes.delete(node);
     for (const value of node.output) if (this.#producers.get(value) === node) this.#producers.delete(value);
@@ -134,6 +180,37 @@ export class EditableGraph {
         if (name === value) this.setInput(node, i, other);
       });
     }
+  }
+
+  /** Gives a value another name, for its readers too, so that its own is free for another one. */
+  rename(value: string): string {
+    const name = this.uniqueName(`${value}.before`);
+    this.replaceReads(value, name);
+    const node = this.producer(value)!;
+    this.setOutput(node, node.output.indexOf(value), name);
+    return name;
+  }
+
+  /** Adds an input, or changes one's type. */
+  declareInput(name: string, type: DataType, dims: SymbolicDims): void {
+    this.#declare(this.inputs, name, type, dims);
+  }
+
+  /** Adds an output, or changes one's type. */
+  declareOutput(name: string, type: DataType, dims: SymbolicDims): void {
+    this.#declare(this.outputs, name, type, dims);
+  }
+
+  #declare(values: ValueInfoProto[], name: string, type: DataType, dims: SymbolicDims): void {
+    this.#names.add(name);
+    const index = values.findIndex((value) => value.name === name);
+    values.splice(index < 0 ? values.length : index, index < 0 ? 0 : 1, valueInfo(name, type, dims));
+  }
+
+  /** Drops the inputs that no output needs. */
+  dropUnreadInputs(): void {
+    const { needed } = this;
+    this.inputs.splice(0, this.inputs.length, ...this.inputs.filter(({ name }) => needed.has(name)));
   }
 
   uniqueName(base: string): string {

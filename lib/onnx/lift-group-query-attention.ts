@@ -1,8 +1,9 @@
 import type { DecoderInputRole } from '../native.js';
 import type { Decoder } from './decoder.js';
-import { attribute, GraphEditor, intAttribute } from './graph-editor.js';
+import { EditableGraph } from './editable-graph.js';
 import type { Lift } from './lift.js';
 import type { ModelProto, NodeProto } from './model.js';
+import { attribute, intAttribute } from './node-attribute.js';
 import { operatorName } from './operators.js';
 
 /** Inputs of GroupQueryAttention (onnxruntime/docs/ContribOperators.md). */
@@ -33,10 +34,10 @@ export function isGroupQueryAttention(node: NodeProto): boolean {
  * caches is whole.
  */
 export function liftGroupQueryAttention(model: ModelProto, decoder: Decoder): Lift {
-  const editor = new GraphEditor(model);
-  const attentions = editor.nodes.filter(isGroupQueryAttention);
-  const lastIndices = editor.unique('last_indices');
-  const longest = editor.unique('longest');
+  const editor = new EditableGraph(model);
+  const attentions = [...editor.nodes].filter(isGroupQueryAttention);
+  const lastIndices = editor.uniqueName('last_indices');
+  const longest = editor.uniqueName('longest');
   const cacheInputs = new Map(decoder.caches.map((cache) => [cache.input, cache]));
   for (const node of attentions) {
     const refusal = refusalOf(node, cacheInputs);
@@ -47,7 +48,7 @@ export function liftGroupQueryAttention(model: ModelProto, decoder: Decoder): Li
     // The new tokens', which is what they are without it.
     if (input[groupQueryInputs.positions]) input[groupQueryInputs.positions] = '';
     while (input.at(-1) === '') input.pop();
-    editor.replace(node, { ...node, input });
+    editor.replaceNode(node, { ...node, input });
   }
   for (const cache of decoder.caches) {
     const { input, output, type, kvHeads, headDim } = cache;
@@ -55,11 +56,12 @@ export function liftGroupQueryAttention(model: ModelProto, decoder: Decoder): Li
       return { reason: `no GroupQueryAttention reads "${input}"` };
     }
     const dims = ['rows', kvHeads, 'capacity', headDim];
-    editor.setInput(input, type, dims);
-    editor.setOutput(output, type, dims);
+    editor.declareInput(input, type, dims);
+    editor.declareOutput(output, type, dims);
   }
-  editor.setInput(lastIndices, 'int32', ['rows']);
-  editor.setInput(longest, 'int32', []);
+  editor.declareInput(lastIndices, 'int32', ['rows']);
+  editor.declareInput(longest, 'int32', []);
+  editor.dropUnreadInputs();
   const lifted = editor.finish();
   const read = new Set(lifted.graph.input.map(({ name }) => name));
   const roles: Record<string, DecoderInputRole> = {};

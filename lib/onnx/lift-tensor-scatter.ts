@@ -1,9 +1,10 @@
 import type { DecoderGraph, DecoderInputRole } from '../native.js';
 import type { CacheTensor, Decoder } from './decoder.js';
-import { attribute, floatAttribute, GraphEditor, intAttribute } from './graph-editor.js';
+import { EditableGraph } from './editable-graph.js';
 import { type ExternalDataOptions, tensorElements } from './initializer.js';
 import type { Lift } from './lift.js';
 import type { ModelProto, NodeProto } from './model.js';
+import { attribute, floatAttribute, intAttribute } from './node-attribute.js';
 import { operatorName } from './operators.js';
 
 /** `[a, b, c, d]` to `[a, c, b, d]`: heads before positions, and back. */
@@ -31,9 +32,9 @@ export function liftTensorScatter(
   decoder: Decoder,
   options: ExternalDataOptions = {},
 ): Lift {
-  const editor = new GraphEditor(model);
+  const editor = new EditableGraph(model);
   const lifter = new TensorScatterLifter(editor, decoder, options);
-  for (const node of editor.nodes.filter((each) => operatorName(each) === 'Attention')) {
+  for (const node of [...editor.nodes].filter((each) => operatorName(each) === 'Attention')) {
     const reason = lifter.lift(node);
     if (reason) return { reason: `"${node.name || node.output[0]}" (Attention) ${reason}` };
   }
@@ -41,19 +42,19 @@ export function liftTensorScatter(
 }
 
 class TensorScatterLifter {
-  readonly #editor: GraphEditor;
+  readonly #editor: EditableGraph;
   readonly #decoder: Decoder;
   readonly #options: ExternalDataOptions;
   readonly #lastIndices: string;
   readonly #longest: string;
   readonly #lifted = new Map<string, { kvHeads: number; headDim: number }>();
 
-  constructor(editor: GraphEditor, decoder: Decoder, options: ExternalDataOptions) {
+  constructor(editor: EditableGraph, decoder: Decoder, options: ExternalDataOptions) {
     this.#editor = editor;
     this.#decoder = decoder;
     this.#options = options;
-    this.#lastIndices = editor.unique('last_indices');
-    this.#longest = editor.unique('longest');
+    this.#lastIndices = editor.uniqueName('last_indices');
+    this.#longest = editor.uniqueName('longest');
   }
 
   /** Why it can't be lifted, if it can't. */
@@ -65,10 +66,10 @@ class TensorScatterLifter {
     const rotary = this.#rotary(node.input[0]!, key.input[1]!);
     const three = (name: string, heads: number) => this.#headsLast(name, heads * headDim);
     const output = this.#outputOf(node);
-    editor.remove(node);
-    editor.remove(key);
-    editor.remove(value);
-    editor.op(
+    editor.removeNode(node);
+    editor.removeNode(key);
+    editor.removeNode(value);
+    editor.addNode(
       'GroupQueryAttention',
       [
         three(rotary?.query ?? node.input[0]!, queryHeads),
@@ -95,8 +96,8 @@ class TensorScatterLifter {
       },
     );
     if (!output.isHeadsLast) {
-      const split = editor.op('Reshape', [output.name, editor.vector([0, 0, queryHeads, headDim])]);
-      editor.op('Transpose', [split], { perm: headsFirst }, { outputs: [node.output[0]!] });
+      const split = editor.addValue('Reshape', [output.name, editor.addVector([0, 0, queryHeads, headDim])]);
+      editor.addNode('Transpose', [split], { perm: headsFirst }, { outputs: [node.output[0]!] });
     }
     for (const { input } of [keyCache, valueCache]) this.#lifted.set(input, { kvHeads, headDim });
     return undefined;
@@ -109,12 +110,13 @@ class TensorScatterLifter {
       const shape = this.#lifted.get(input);
       if (!shape) return { reason: `no Attention that can be lifted reads "${input}"` };
       const dims = ['rows', shape.kvHeads, 'capacity', shape.headDim];
-      editor.setInput(input, type, dims);
-      editor.setOutput(output, type, dims);
+      editor.declareInput(input, type, dims);
+      editor.declareOutput(output, type, dims);
       caches.push({ input, output, ...shape });
     }
-    editor.setInput(this.#lastIndices, 'int32', ['rows']);
-    editor.setInput(this.#longest, 'int32', []);
+    editor.declareInput(this.#lastIndices, 'int32', ['rows']);
+    editor.declareInput(this.#longest, 'int32', []);
+    editor.dropUnreadInputs();
     const model = editor.finish();
     const read = new Set(model.graph.input.map(({ name }) => name));
     const { inputs, logits } = this.#decoder.graph;
@@ -134,8 +136,8 @@ class TensorScatterLifter {
     if (!lengths) return 'has no nonpad_kv_seqlen';
     if (!intAttribute(node, 'is_causal', 0)) return 'is not causal';
     if (node.output.slice(1).some((name) => name !== '')) return 'has more than one output';
-    const key = editor.maker(keys);
-    const value = editor.maker(values);
+    const key = editor.producer(keys);
+    const value = editor.producer(values);
     const keyCache = this.#decoder.caches.find(({ input }) => input === key?.input[0]);
     const valueCache = this.#decoder.caches.find(({ input }) => input === value?.input[0]);
     if (!key || !value || !keyCache || !valueCache) return 'does not attend to caches of the graph';
@@ -166,10 +168,10 @@ class TensorScatterLifter {
 
   /** How many heads a value `[rows, heads, new, size]` has: what it was reshaped to. */
   #heads(name: string): number | undefined {
-    let node = this.#editor.maker(name);
-    while (node && operatorName(node) === 'RotaryEmbedding') node = this.#editor.maker(node.input[0]);
+    let node = this.#editor.producer(name);
+    while (node && operatorName(node) === 'RotaryEmbedding') node = this.#editor.producer(node.input[0]);
     if (!node || !isHeadsFirst(node)) return undefined;
-    const split = this.#editor.maker(node.input[0]);
+    const split = this.#editor.producer(node.input[0]);
     if (!split || operatorName(split) !== 'Reshape') return undefined;
     const shape = this.#editor.constant(split.input[1]);
     if (shape?.dims[0] !== 4) return undefined;
@@ -180,7 +182,7 @@ class TensorScatterLifter {
   /** What goes inside: the tables, and query and key as they were before. */
   #rotary(query: string, key: string) {
     const editor = this.#editor;
-    const nodes = [editor.maker(query), editor.maker(key)] as const;
+    const nodes = [editor.producer(query), editor.producer(key)] as const;
     const [q, k] = nodes;
     if (!q || !k || nodes.some((node) => operatorName(node!) !== 'RotaryEmbedding')) return undefined;
     const [cos, sin, positions] = q.input.slice(1, 4);
@@ -203,15 +205,15 @@ class TensorScatterLifter {
   #areNewPositions(name: string | undefined): boolean {
     if (!name) return false;
     if (this.#roleOf(name) === 'position_ids') return true;
-    const sum = this.#editor.maker(name);
+    const sum = this.#editor.producer(name);
     if (!sum || operatorName(sum) !== 'Add') return false;
     const terms = sum.input.map((term) => this.#unwrapped(term));
     const isPast = (term: string) => this.#roleOf(term) === 'past_lengths';
     const isCount = (term: string) => {
-      const range = this.#editor.maker(term);
+      const range = this.#editor.producer(term);
       if (!range || operatorName(range) !== 'Range') return false;
       const [start, step] = [range.input[0], range.input[2]].map((each) => this.#number(each));
-      const length = this.#editor.maker(this.#unwrapped(range.input[1]!));
+      const length = this.#editor.producer(this.#unwrapped(range.input[1]!));
       return start === 0 && step === 1 && this.#isNewLength(length);
     };
     return terms.some(isPast) && terms.some(isCount);
@@ -225,7 +227,7 @@ class TensorScatterLifter {
         isTokens(node.input[0]) && intAttribute(node, 'start', 0) === 1 && intAttribute(node, 'end', 2) === 2
       );
     }
-    const shape = this.#editor.maker(node.input[0]);
+    const shape = this.#editor.producer(node.input[0]);
     return (
       operatorName(node) === 'Gather' &&
       shape?.opType === 'Shape' &&
@@ -249,7 +251,7 @@ class TensorScatterLifter {
   #unwrapped(name: string): string {
     let value = name;
     for (;;) {
-      const node = this.#editor.maker(value);
+      const node = this.#editor.producer(value);
       if (!node || !/^(Unsqueeze|Squeeze|Cast|Identity)$/.test(operatorName(node))) return value;
       value = node.input[0]!;
     }
@@ -259,11 +261,11 @@ class TensorScatterLifter {
   #headsLast(name: string, width: number): string {
     const editor = this.#editor;
     if (this.#decoder.caches[0]!.rank === 3) return name;
-    const transpose = editor.maker(name);
-    const split = transpose && isHeadsFirst(transpose) ? editor.maker(transpose.input[0]) : undefined;
+    const transpose = editor.producer(name);
+    const split = transpose && isHeadsFirst(transpose) ? editor.producer(transpose.input[0]) : undefined;
     if (split && operatorName(split) === 'Reshape' && this.#isSplit(split)) return split.input[0]!;
-    const back = editor.op('Transpose', [name], { perm: headsFirst });
-    return editor.op('Reshape', [back, editor.vector([0, 0, width])]);
+    const back = editor.addValue('Transpose', [name], { perm: headsFirst });
+    return editor.addValue('Reshape', [back, editor.addVector([0, 0, width])]);
   }
 
   /** Does a Reshape only divide the last of three dimensions, `[0, 0, heads, size]`? */
@@ -284,11 +286,11 @@ class TensorScatterLifter {
       transpose && others.length === 0 && isHeadsFirst(transpose) ? editor.readers(transpose.output[0]!) : [];
     const [join] = joins;
     if (joins.length === 1 && operatorName(join!) === 'Reshape' && this.#isJoin(join!)) {
-      editor.remove(transpose!);
-      editor.remove(join!);
+      editor.removeNode(transpose!);
+      editor.removeNode(join!);
       return { name: join!.output[0]!, isHeadsLast: true };
     }
-    return { name: editor.unique(`${given}.joined`), isHeadsLast: false };
+    return { name: editor.uniqueName(`${given}.joined`), isHeadsLast: false };
   }
 
   #isJoin(join: NodeProto): boolean {

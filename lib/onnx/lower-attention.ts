@@ -1,10 +1,11 @@
 import type { DataType } from '../data-type.js';
 import { TensorRTError } from '../errors.js';
 import type { DecoderGraph, DecoderInputRole } from '../native.js';
+import { EditableGraph } from './editable-graph.js';
 import type { FloatType } from './float-tensor.js';
-import { attribute, floatAttribute, GraphEditor, intAttribute } from './graph-editor.js';
 import { groupQueryInputs, isGroupQueryAttention } from './lift-group-query-attention.js';
 import type { ModelProto, NodeProto } from './model.js';
+import { attribute, floatAttribute, intAttribute } from './node-attribute.js';
 import { raiseOpset } from './raise-opset.js';
 import { valueType } from './value-type.js';
 
@@ -43,7 +44,7 @@ export function lowerAttention(
 }
 
 class AttentionLowerer {
-  readonly #editor: GraphEditor;
+  readonly #editor: EditableGraph;
   readonly #graph: DecoderGraph;
   readonly #options: LowerAttentionOptions;
   readonly #pastLengths: string;
@@ -55,10 +56,10 @@ class AttentionLowerer {
   readonly #masks = new Map<number, string>();
 
   constructor(model: ModelProto, graph: DecoderGraph, options: LowerAttentionOptions) {
-    this.#editor = new GraphEditor(raiseOpset(model, opset));
+    this.#editor = new EditableGraph(raiseOpset(model, opset));
     this.#graph = graph;
     this.#options = options;
-    this.#pastLengths = this.#inputOf('past_lengths') ?? this.#editor.unique('past_lengths');
+    this.#pastLengths = this.#inputOf('past_lengths') ?? this.#editor.uniqueName('past_lengths');
     this.#positions = this.#inputOf('position_ids');
     this.#own = cacheType(model, graph);
   }
@@ -66,12 +67,12 @@ class AttentionLowerer {
   lower(): { model: ModelProto; graph: DecoderGraph } {
     const editor = this.#editor;
     const { capacity, type } = this.#options;
-    for (const node of editor.nodes.filter(isGroupQueryAttention)) this.#lower(node);
+    for (const node of [...editor.nodes].filter(isGroupQueryAttention)) this.#lower(node);
     // TensorRT casts indices to int32, ONNX has them as int64.
     const indexType = this.#options.attention === 'lengths' ? 'int32' : 'int64';
     const roles: Record<string, DecoderInputRole> = { ...this.#graph.inputs };
     const input = (name: string, role: DecoderInputRole, inputType: DataType, dims: string[]) => {
-      editor.setInput(name, inputType, dims);
+      editor.declareInput(name, inputType, dims);
       roles[name] = role;
     };
     input(this.#pastLengths, 'past_lengths', indexType, ['rows']);
@@ -81,9 +82,10 @@ class AttentionLowerer {
     input(tokens, 'input_ids', 'int64', ['rows', 'new']);
     for (const cache of this.#graph.caches) {
       const dims = ['rows', cache.kvHeads, capacity, cache.headDim];
-      editor.setInput(cache.input, type, dims);
-      editor.setOutput(cache.output, type, dims);
+      editor.declareInput(cache.input, type, dims);
+      editor.declareOutput(cache.output, type, dims);
     }
+    editor.dropUnreadInputs();
     const model = editor.finish();
     const read = new Set(model.graph.input.map(({ name }) => name));
     const inputs = Object.fromEntries(Object.entries(roles).filter(([name]) => read.has(name)));
@@ -106,9 +108,9 @@ class AttentionLowerer {
 
     let [query, key, value] = node.input as [string, string | undefined, string | undefined];
     if (!key || !value) {
-      const sizes = editor.vector([heads, kvHeads, kvHeads].map((count) => count * headDim));
-      const outputs = ['query', 'key', 'value'].map((part) => editor.unique(label(part).name));
-      [query, key, value] = editor.op(
+      const sizes = editor.addVector([heads, kvHeads, kvHeads].map((count) => count * headDim));
+      const outputs = ['query', 'key', 'value'].map((part) => editor.uniqueName(label(part).name));
+      [query, key, value] = editor.addNode(
         'Split',
         [query, sizes],
         { axis: -1 },
@@ -116,9 +118,9 @@ class AttentionLowerer {
       ) as [string, string, string];
     }
     const split = (name: string, count: number, part: string) => {
-      const shape = editor.vector([0, 0, count, headDim]);
-      const reshaped = editor.op('Reshape', [name, shape], {}, label(`${part}/split`));
-      return editor.op('Transpose', [reshaped], { perm: headsFirst }, label(`${part}/heads`));
+      const shape = editor.addVector([0, 0, count, headDim]);
+      const reshaped = editor.addValue('Reshape', [name, shape], {}, label(`${part}/split`));
+      return editor.addValue('Transpose', [reshaped], { perm: headsFirst }, label(`${part}/heads`));
     };
     let queries = split(query, heads, 'query');
     let keys = split(key, kvHeads, 'key');
@@ -128,35 +130,38 @@ class AttentionLowerer {
       keys = this.#rotate(keys, node, label('key/rotary').name);
     }
     // TRT_Attention does not scale; and before the cast, products of FP16 stay small.
-    queries = editor.op('Mul', [queries, editor.scalar(scale, this.#own)], {}, label('query/scale'));
+    queries = editor.addValue('Mul', [queries, editor.addScalar(scale, this.#own)], {}, label('query/scale'));
     const [pastKey, pastValue] = [at(groupQueryInputs.pastKey)!, at(groupQueryInputs.pastValue)!];
     const [presentKey, presentValue] = [node.output[1]!, node.output[2]!];
-    editor.remove(node);
+    editor.removeNode(node);
     for (const [past, update, present, part] of [
       [pastKey, keys, presentKey, 'key/cache'],
       [pastValue, values, presentValue, 'value/cache'],
     ] as const) {
-      const rounded = editor.cast(update, this.#own, type, label(`${part}/cast`));
+      const rounded = editor.addCast(update, this.#own, type, label(`${part}/cast`));
       const inputs = [past, rounded, this.#pastLengths];
-      editor.op('TensorScatter', inputs, { axis: 2 }, { ...label(part), outputs: [present] });
+      editor.addNode('TensorScatter', inputs, { axis: 2 }, { ...label(part), outputs: [present] });
     }
-    queries = editor.cast(queries, this.#own, type, label('query/cast'));
+    queries = editor.addCast(queries, this.#own, type, label('query/cast'));
     let attended: string;
     if (this.#options.attention === 'lengths' && window === 0) {
-      this.#totalLengths ??= this.#inputOf('total_lengths') ?? editor.unique('total_lengths');
+      this.#totalLengths ??= this.#inputOf('total_lengths') ?? editor.uniqueName('total_lengths');
       // In its order: mask, lengths of queries, lengths of keys.
-      const inputs = [queries, presentKey, presentValue, null, null, this.#totalLengths];
+      const inputs = [queries, presentKey, presentValue, '', '', this.#totalLengths];
       // TensorRT need not have one kernel for all of it, which in FP32 it may not.
       const attributes = { causal_kind: 'lower_right', TRT_decomposable: 1 };
-      attended = editor.op('TRT_Attention', inputs, attributes, { ...label('attention'), domain: 'trt' });
+      attended = editor.addValue('TRT_Attention', inputs, attributes, {
+        ...label('attention'),
+        domain: 'trt',
+      });
     } else {
       const inputs = [queries, presentKey, presentValue, this.#mask(window)];
-      attended = editor.op('Attention', inputs, { scale: { float: 1 } }, label('attention'));
+      attended = editor.addValue('Attention', inputs, { scale: { float: 1 } }, label('attention'));
     }
-    const wide = editor.cast(attended, type, this.#own, label('cast'));
-    const last = editor.op('Transpose', [wide], { perm: headsFirst }, label('positions'));
-    const merged = editor.vector([0, 0, heads * headDim]);
-    editor.op('Reshape', [last, merged], {}, { ...label('join'), outputs: [node.output[0]!] });
+    const wide = editor.addCast(attended, type, this.#own, label('cast'));
+    const last = editor.addValue('Transpose', [wide], { perm: headsFirst }, label('positions'));
+    const merged = editor.addVector([0, 0, heads * headDim]);
+    editor.addNode('Reshape', [last, merged], {}, { ...label('join'), outputs: [node.output[0]!] });
   }
 
   #refuse(node: NodeProto): void {
@@ -177,7 +182,7 @@ class AttentionLowerer {
   #rotate(name: string, node: NodeProto, label: string): string {
     const [cos, sin] = [node.input[groupQueryInputs.cos]!, node.input[groupQueryInputs.sin]!];
     const table = this.#editor.constant(cos);
-    const positions = this.#editor.weight(cos)?.dims[0];
+    const positions = this.#editor.initializer(cos)?.dims[0];
     if (!table || positions === undefined) throw unsupported(node, 'computes its rotary table');
     if (positions < this.#options.capacity) {
       throw unsupported(
@@ -192,11 +197,11 @@ class AttentionLowerer {
       ...(rotaryDim === cache.headDim ? {} : { rotary_embedding_dim: rotaryDim }),
     };
     const inputs = [name, cos, sin, this.#newPositions()];
-    return this.#editor.op('RotaryEmbedding', inputs, attributes, { name: label });
+    return this.#editor.addValue('RotaryEmbedding', inputs, attributes, { name: label });
   }
 
   #newPositions(): string {
-    this.#positions ??= this.#editor.unique('position_ids');
+    this.#positions ??= this.#editor.uniqueName('position_ids');
     return this.#positions;
   }
 
@@ -207,26 +212,26 @@ class AttentionLowerer {
     const editor = this.#editor;
     const { capacity } = this.#options;
     const keys =
-      editor.weight('cache.positions')?.name ??
-      editor.initializer(
+      editor.initializer('cache.positions')?.name ??
+      editor.addConstant(
         'cache.positions',
         'int64',
         [capacity],
         BigInt64Array.from({ length: capacity }, (_, i) => BigInt(i)),
       );
     // [rows, 1, new, 1]
-    const own = editor.op(
+    const own = editor.addValue(
       'Unsqueeze',
-      [this.#newPositions(), editor.vector([1, 3])],
+      [this.#newPositions(), editor.addVector([1, 3])],
       {},
       { name: 'mask/positions' },
     );
-    const past = editor.op('LessOrEqual', [keys, own], {}, { name: 'mask/causal' });
+    const past = editor.addValue('LessOrEqual', [keys, own], {}, { name: 'mask/causal' });
     let mask = past;
     if (window > 0) {
-      const first = editor.op('Sub', [own, editor.vector([window])], {}, { name: 'mask/before' });
-      const near = editor.op('Greater', [keys, first], {}, { name: 'mask/near' });
-      mask = editor.op('And', [past, near], {}, { name: 'mask/window' });
+      const first = editor.addValue('Sub', [own, editor.addVector([window])], {}, { name: 'mask/before' });
+      const near = editor.addValue('Greater', [keys, first], {}, { name: 'mask/near' });
+      mask = editor.addValue('And', [past, near], {}, { name: 'mask/window' });
     }
     this.#masks.set(window, mask);
     return mask;

@@ -1,9 +1,10 @@
 import { dataTypes } from '../data-type.js';
 import { TensorRTError } from '../errors.js';
+import { EditableGraph } from './editable-graph.js';
 import { type FloatType, floatElements, floatTensor } from './float-tensor.js';
-import { GraphEditor, intAttribute } from './graph-editor.js';
 import { type ExternalDataOptions, tensorElements } from './initializer.js';
 import type { ModelProto, NodeProto, TensorProto } from './model.js';
+import { intAttribute } from './node-attribute.js';
 import { operatorName } from './operators.js';
 import { raiseOpset } from './raise-opset.js';
 
@@ -31,12 +32,12 @@ export interface LowerMatMulNBitsOptions extends ExternalDataOptions {
 export function lowerMatMulNBits(model: ModelProto, options: LowerMatMulNBitsOptions): ModelProto {
   const isQuantized = (node: NodeProto) => operatorName(node) === 'com.microsoft.MatMulNBits';
   if (!model.graph.node.some(isQuantized)) return model;
-  const editor = new GraphEditor(raiseOpset(model, opset));
+  const editor = new EditableGraph(raiseOpset(model, opset));
   const known = new Map<string, Dequantizable>();
   const { from, type, logits, ...where } = options;
-  let last = editor.maker(logits);
-  while (last && !isQuantized(last)) last = editor.maker(last.input[0]);
-  for (const node of editor.nodes.filter(isQuantized)) {
+  let last = editor.producer(logits);
+  while (last && !isQuantized(last)) last = editor.producer(last.input[0]);
+  for (const node of [...editor.nodes].filter(isQuantized)) {
     lower(editor, node, { ...where, from, type: node === last ? from : type }, known);
   }
   return editor.finish();
@@ -46,7 +47,7 @@ export function lowerMatMulNBits(model: ModelProto, options: LowerMatMulNBitsOpt
 // first of two weights in a byte's low half; scales [N, blocks]; zero points, unsigned and packed likewise along a row,
 // or of the scales' type; by default the middle of the range.
 function lower(
-  editor: GraphEditor,
+  editor: EditableGraph,
   node: NodeProto,
   { from, type, ...where }: LowerMatMulNBitsOptions,
   known: Map<string, Dequantizable>,
@@ -65,7 +66,7 @@ function lower(
   if (order) throw unsupported(node, 'has its weights in another order ("g_idx")');
   if (k % blockSize !== 0)
     throw unsupported(node, `has blocks of ${blockSize}, which don't divide its ${k} inputs`);
-  const [packed, scale] = [editor.weight(weights), editor.weight(scales)];
+  const [packed, scale] = [editor.initializer(weights), editor.initializer(scales)];
   if (!packed || !scale) throw unsupported(node, 'computes its weights');
   const label = (part: string) => ({ name: `${node.name || node.output[0]}/${part}` });
 
@@ -73,31 +74,31 @@ function lower(
   const key = [weights, scales, zeroPoints ?? '', type].join(' ');
   const values = known.get(key) ?? dequantizable(editor, node, packed, scale, zeroPoints, quantization);
   known.set(key, values);
-  const dequantized = editor.op(
+  const dequantized = editor.addValue(
     'DequantizeLinear',
     [values.weight, values.scales],
     { axis: 1, block_size: blockSize },
     label('weight'),
   );
-  const transposed = editor.op('Transpose', [dequantized], { perm: [1, 0] }, label('transposed'));
-  const rounded = editor.cast(input, from, type, label('input'));
-  const own = editor.op('MatMul', [rounded, transposed], {}, label('product'));
-  let product = editor.cast(own, type, from, label('output'));
+  const transposed = editor.addValue('Transpose', [dequantized], { perm: [1, 0] }, label('transposed'));
+  const rounded = editor.addCast(input, from, type, label('input'));
+  const own = editor.addValue('MatMul', [rounded, transposed], {}, label('product'));
+  let product = editor.addCast(own, type, from, label('output'));
 
   if (values.shifts) {
-    const rows = editor.op('Shape', [input], { end: -1 }, label('rows'));
-    const dims = [rows, editor.vector([blocks, blockSize])];
-    const shape = editor.op('Concat', dims, { axis: 0 }, label('blocks/shape'));
-    const split = editor.op('Reshape', [input, shape], {}, label('blocks'));
-    const axes = editor.vector([-1]);
-    const sums = editor.op('ReduceSum', [split, axes], { keepdims: 0 }, label('sums'));
-    const shifted = editor.op('MatMul', [sums, values.shifts], {}, label('shift'));
-    product = editor.op('Add', [product, shifted], {}, label('shifted'));
+    const rows = editor.addValue('Shape', [input], { end: -1 }, label('rows'));
+    const dims = [rows, editor.addVector([blocks, blockSize])];
+    const shape = editor.addValue('Concat', dims, { axis: 0 }, label('blocks/shape'));
+    const split = editor.addValue('Reshape', [input, shape], {}, label('blocks'));
+    const axes = editor.addVector([-1]);
+    const sums = editor.addValue('ReduceSum', [split, axes], { keepdims: 0 }, label('sums'));
+    const shifted = editor.addValue('MatMul', [sums, values.shifts], {}, label('shift'));
+    product = editor.addValue('Add', [product, shifted], {}, label('shifted'));
   }
-  if (bias) product = editor.op('Add', [product, bias], {}, label('biased'));
-  editor.remove(node);
-  const last = editor.maker(product)!;
-  editor.replace(last, { ...last, output: node.output });
+  if (bias) product = editor.addValue('Add', [product, bias], {}, label('biased'));
+  editor.removeNode(node);
+  const last = editor.producer(product)!;
+  editor.replaceNode(last, { ...last, output: node.output });
 }
 
 interface Quantization {
@@ -127,7 +128,7 @@ interface Dequantizable {
  * turned over. Scales of 8 bits have to be positive, too: v s = ~v (-s) - s.
  */
 function dequantizable(
-  editor: GraphEditor,
+  editor: EditableGraph,
   node: NodeProto,
   packed: TensorProto,
   scale: TensorProto,
@@ -155,28 +156,30 @@ function dequantizable(
     }
   }
   return {
-    weight: editor.addWeight({
-      name: editor.unique(`${packed.name}.signed`),
+    weight: editor.addTensor({
+      name: editor.uniqueName(`${packed.name}.signed`),
       dataType: bits === 4 ? int4 : dataTypes.int8.onnx,
       dims: [n, blocks * blockSize],
       rawData: bytes,
     }),
-    scales: editor.addWeight(floatTensor(editor.unique(`${scale.name}.matrix`), type, [n, blocks], scales)),
+    scales: editor.addTensor(
+      floatTensor(editor.uniqueName(`${scale.name}.matrix`), type, [n, blocks], scales),
+    ),
     shifts: shifts.some((shift) => shift !== 0)
-      ? editor.addWeight(floatTensor(editor.unique(`${scale.name}.shifts`), from, [blocks, n], shifts))
+      ? editor.addTensor(floatTensor(editor.uniqueName(`${scale.name}.shifts`), from, [blocks, n], shifts))
       : undefined,
   };
 }
 
 function zeroPointsOf(
-  editor: GraphEditor,
+  editor: EditableGraph,
   node: NodeProto,
   name: string,
   bits: number,
   blocks: number,
   where: ExternalDataOptions,
 ): (row: number, block: number) => number {
-  const tensor = editor.weight(name);
+  const tensor = editor.initializer(name);
   if (!tensor) throw unsupported(node, 'computes its zero points');
   if (tensor.dataType !== dataTypes.uint8.onnx) {
     const points = floatElements(tensor, where);

@@ -1,6 +1,7 @@
+import { EditableGraph } from './editable-graph.js';
 import type { FloatType } from './float-tensor.js';
-import { floatAttribute, GraphEditor, intAttribute } from './graph-editor.js';
 import type { ModelProto, NodeProto } from './model.js';
+import { floatAttribute, intAttribute } from './node-attribute.js';
 import { operatorName } from './operators.js';
 import { raiseOpset } from './raise-opset.js';
 
@@ -17,16 +18,16 @@ const opset = 18;
 export function lowerNormalization(model: ModelProto, type: FloatType = 'float32'): ModelProto {
   const isOwn = (node: NodeProto) => own.test(operatorName(node));
   if (!model.graph.node.some(isOwn)) return model;
-  const editor = new GraphEditor(raiseOpset(model, opset));
-  for (const node of editor.nodes.filter(isOwn)) lower(editor, node, type);
+  const editor = new EditableGraph(raiseOpset(model, opset));
+  for (const node of [...editor.nodes].filter(isOwn)) lower(editor, node, type);
   return editor.finish();
 }
 
 const own =
   /^(com\.microsoft\.)?(SimplifiedLayerNormalization|SkipSimplifiedLayerNormalization|SkipLayerNormalization)$/;
 
-function lower(editor: GraphEditor, node: NodeProto, type: FloatType): void {
-  editor.remove(node);
+function lower(editor: EditableGraph, node: NodeProto, type: FloatType): void {
+  editor.removeNode(node);
   const [input, second] = node.input as [string, string];
   if (!node.opType.startsWith('Skip')) {
     normalizeRms(editor, node, type, input, second);
@@ -37,14 +38,14 @@ function lower(editor: GraphEditor, node: NodeProto, type: FloatType): void {
     ? [node.input[2]!, undefined, node.input[3]]
     : [node.input[2]!, node.input[3], node.input[4]];
   const name = `${node.name || node.output[0]}/sum`;
-  const sum = node.output[3] || editor.unique(name);
-  const first = bias ? editor.op('Add', [input, bias], {}, { name: `${name}/bias` }) : input;
-  editor.op('Add', [first, second], {}, { name, outputs: [sum] });
+  const sum = node.output[3] || editor.uniqueName(name);
+  const first = bias ? editor.addValue('Add', [input, bias], {}, { name: `${name}/bias` }) : input;
+  editor.addNode('Add', [first, second], {}, { name, outputs: [sum] });
   if (isRms) normalizeRms(editor, node, type, sum, gamma);
   else {
     const weights = beta ? [gamma, beta] : [gamma];
     const attributes = { axis: -1, epsilon: { float: floatAttribute(node, 'epsilon', 1e-5) } };
-    editor.op('LayerNormalization', [sum, ...weights], attributes, {
+    editor.addNode('LayerNormalization', [sum, ...weights], attributes, {
       name: part(node),
       outputs: [node.output[0]!],
     });
@@ -53,23 +54,23 @@ function lower(editor: GraphEditor, node: NodeProto, type: FloatType): void {
 
 /** x / √(mean of x² + ε) · γ. */
 function normalizeRms(
-  editor: GraphEditor,
+  editor: EditableGraph,
   node: NodeProto,
   type: FloatType,
   input: string,
   gamma: string,
 ): void {
   const named = (step: string) => ({ name: `${part(node)}/${step}` });
-  const axes = editor.vector([intAttribute(node, 'axis', -1)]);
-  const exact = editor.cast(input, type, 'float32', named('float32'));
-  const squares = editor.op('Mul', [exact, exact], {}, named('squares'));
-  const mean = editor.op('ReduceMean', [squares, axes], { keepdims: 1 }, named('mean'));
-  const epsilon = editor.scalar(floatAttribute(node, 'epsilon', 1e-5));
-  const sum = editor.op('Add', [mean, epsilon], {}, named('epsilon'));
-  const root = editor.op('Sqrt', [sum], {}, named('root'));
-  const normal = editor.op('Div', [exact, root], {}, named('normal'));
-  const rounded = editor.cast(normal, 'float32', type, named('rounded'));
-  editor.op('Mul', [rounded, gamma], {}, { ...named('scale'), outputs: [node.output[0]!] });
+  const axes = editor.addVector([intAttribute(node, 'axis', -1)]);
+  const exact = editor.addCast(input, type, 'float32', named('float32'));
+  const squares = editor.addValue('Mul', [exact, exact], {}, named('squares'));
+  const mean = editor.addValue('ReduceMean', [squares, axes], { keepdims: 1 }, named('mean'));
+  const epsilon = editor.addScalar(floatAttribute(node, 'epsilon', 1e-5));
+  const sum = editor.addValue('Add', [mean, epsilon], {}, named('epsilon'));
+  const root = editor.addValue('Sqrt', [sum], {}, named('root'));
+  const normal = editor.addValue('Div', [exact, root], {}, named('normal'));
+  const rounded = editor.addCast(normal, 'float32', type, named('rounded'));
+  editor.addNode('Mul', [rounded, gamma], {}, { ...named('scale'), outputs: [node.output[0]!] });
 }
 
 function part(node: NodeProto): string {

@@ -1,7 +1,7 @@
 import { dataTypes } from '../data-type.js';
 import { TensorRTError } from '../errors.js';
 import type { DecoderGraph } from '../native.js';
-import { GraphEditor } from './graph-editor.js';
+import { EditableGraph } from './editable-graph.js';
 import type { ModelProto } from './model.js';
 import { valueType } from './value-type.js';
 
@@ -29,15 +29,16 @@ export function addTopKHead(
       `The output "${graph.logits}" is ${type} [${shape}]: it needs the size of the vocabulary.`,
     );
   }
-  const editor = new GraphEditor(model);
+  const editor = new EditableGraph(model);
   const name = (part: string) => ({ name: `top/${part}` });
   if (rank === 3 || type !== 'float32') {
     let value = editor.rename(graph.logits);
-    if (rank === 3) value = editor.op('Gather', [value, editor.index(-1)], { axis: 1 }, name('last'));
+    if (rank === 3)
+      value = editor.addValue('Gather', [value, editor.addIndex(-1)], { axis: 1 }, name('last'));
     const outputs = [graph.logits];
-    if (type === 'float32') editor.op('Identity', [value], {}, { ...name('logits'), outputs });
-    else editor.op('Cast', [value], { to: dataTypes.float32.onnx }, { ...name('logits'), outputs });
-    editor.setOutput(graph.logits, 'float32', ['rows', vocabulary]);
+    if (type === 'float32') editor.addNode('Identity', [value], {}, { ...name('logits'), outputs });
+    else editor.addNode('Cast', [value], { to: dataTypes.float32.onnx }, { ...name('logits'), outputs });
+    editor.declareOutput(graph.logits, 'float32', ['rows', vocabulary]);
   }
   const k = Math.min(topLogits, vocabulary);
   const [logits, indices, tokens, logSumExp] = [
@@ -45,28 +46,28 @@ export function addTopKHead(
     'top.indices',
     'top.tokens',
     'top.log_sum_exp',
-  ].map((each) => editor.unique(each)) as [string, string, string, string];
-  editor.op(
+  ].map((each) => editor.uniqueName(each)) as [string, string, string, string];
+  editor.addNode(
     'TopK',
-    [graph.logits, editor.vector([k])],
+    [graph.logits, editor.addVector([k])],
     { axis: 1, largest: 1, sorted: 1 },
     {
       ...name('best'),
       outputs: [logits, indices],
     },
   );
-  editor.op('Cast', [indices], { to: dataTypes.int32.onnx }, { ...name('tokens'), outputs: [tokens] });
+  editor.addNode('Cast', [indices], { to: dataTypes.int32.onnx }, { ...name('tokens'), outputs: [tokens] });
   // Not ReduceLogSumExp: TensorRT's parser writes it without taking the largest out first, which overflows.
-  const one = editor.vector([1]);
-  const largest = editor.op('Slice', [logits, editor.vector([0]), one, one], {}, name('largest'));
-  const distances = editor.op('Sub', [graph.logits, largest], {}, name('distances'));
-  const parts = editor.op('Exp', [distances], {}, name('exponentials'));
-  const sum = editor.op('ReduceSum', [parts, one], { keepdims: 1 }, name('sum'));
-  const log = editor.op('Log', [sum], {}, name('log'));
-  const whole = editor.op('Add', [log, largest], {}, name('log_sum_exp'));
-  editor.op('Squeeze', [whole, one], {}, { ...name('row'), outputs: [logSumExp] });
-  editor.setOutput(logits, 'float32', ['rows', k]);
-  editor.setOutput(tokens, 'int32', ['rows', k]);
-  editor.setOutput(logSumExp, 'float32', ['rows']);
+  const one = editor.addVector([1]);
+  const largest = editor.addValue('Slice', [logits, editor.addVector([0]), one, one], {}, name('largest'));
+  const distances = editor.addValue('Sub', [graph.logits, largest], {}, name('distances'));
+  const parts = editor.addValue('Exp', [distances], {}, name('exponentials'));
+  const sum = editor.addValue('ReduceSum', [parts, one], { keepdims: 1 }, name('sum'));
+  const log = editor.addValue('Log', [sum], {}, name('log'));
+  const whole = editor.addValue('Add', [log, largest], {}, name('log_sum_exp'));
+  editor.addNode('Squeeze', [whole, one], {}, { ...name('row'), outputs: [logSumExp] });
+  editor.declareOutput(logits, 'float32', ['rows', k]);
+  editor.declareOutput(tokens, 'int32', ['rows', k]);
+  editor.declareOutput(logSumExp, 'float32', ['rows']);
   return { model: editor.finish(), graph: { ...graph, top: { logits, tokens, logSumExp } } };
 }

@@ -1,0 +1,13 @@
+import type { AttributeProto, NodeProto } from './model.js';
+
+export function attribute(node: NodeProto, name: string): AttributeProto | undefined {
+  return node.attribute.find((each) => each.name === name);
+}
+
+export function intAttribute(node: NodeProto, name: string, otherwise: number): number {
+  return Number(attribute(node, name)?.i ?? otherwise);
+}
+
+export function floatAttribute(node: NodeProto, name: string, otherwise: number): number {
+  return attribute(node, name)?.f ?? otherwise;
+}
