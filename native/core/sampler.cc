@@ -108,15 +108,13 @@ Candidate lastOfNucleus(std::span<Candidate> candidates, double weight, WeightOf
 [[noreturn]] void throwNotFinite() {
   throw Error("ERR_EXECUTION_FAILED",
               "The model's logits are not finite numbers: it may have overflowed in its precision, or its "
-              "weights are "
-              "damaged");
+              "weights are damaged");
 }
 
 [[noreturn]] void throwNoneLeft() {
   throw Error("ERR_EXECUTION_FAILED",
               "No token can be drawn: each one's logit is -Infinity, from the model, options.logitBias, or "
-              "for a stop "
-              "token that options.minTokens excludes");
+              "for a stop token that options.minTokens excludes");
 }
 
 }  // namespace

@@ -177,7 +177,7 @@ TEST(Sampler, DrawsFromTheDistributionThatTheFiltersLeave) {
   for (size_t i = 0; i < goldens.size(); ++i) {
     const Golden& golden = goldens[i];
     std::vector<uint32_t> counts(golden.logits.size());
-    for (uint64_t seed = 0; seed < 5'000; ++seed) {
+    for (uint64_t seed = 0; seed < 3'000; ++seed) {
       SamplingOptions options = golden.options;
       options.seed = seed;
       ++counts[static_cast<size_t>(after(golden, options).sample(golden.logits, {}).token)];
@@ -202,12 +202,12 @@ TEST(Sampler, ADrawDoesNotDependOnTheOneBefore) {
     };
     bool previous = true;
     double ofUpper = 0;
-    for (int i = 0; i < 10'000; ++i) {
+    for (int i = 0; i < 5'000; ++i) {
       const int32_t token = sampler.sample(golden.logits, {}).token;
       ++counts[static_cast<size_t>(token)];
       const bool now = upper(token);
       if (i > 0) ++pairs[(previous ? 2u : 0u) + (now ? 1u : 0u)];
-      ofUpper += now ? 1.0 / 10'000 : 0;
+      ofUpper += now ? 1.0 / 5'000 : 0;
       previous = now;
     }
     EXPECT_TRUE(fits(golden.probability, counts));
