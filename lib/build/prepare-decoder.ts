@@ -5,13 +5,9 @@ import { FileMemo, stamp } from '../files/file-memo.js';
 import type { DecoderGraph } from '../native.js';
 import { cacheBytesPerToken, type Decoder, recogniseDecoder } from '../onnx/decoder.js';
 import { externalLocations } from '../onnx/initializer.js';
-import { keepLastPosition } from '../onnx/last-position.js';
-import type { Lift } from '../onnx/lift.js';
-import { type LiftOptions, liftAttention } from '../onnx/lift-attention.js';
-import { liftGroupQueryAttention, withWholeCaches } from '../onnx/lift-group-query-attention.js';
-import { liftTensorScatter } from '../onnx/lift-tensor-scatter.js';
+import { withWholeCaches } from '../onnx/lift-group-query-attention.js';
 import { type ModelProto, readModel } from '../onnx/model.js';
-import { operatorName } from '../onnx/operators.js';
+import { rewriteDecoder } from '../onnx/rewrite-decoder.js';
 import { writeBeside } from '../onnx/write-beside.js';
 import { findOnnxRuntime } from '../system/onnxruntime-library.js';
 import { version } from '../version.js';
@@ -79,16 +75,18 @@ async function prepare(request: PrepareDecoderRequest): Promise<PreparedDecoder>
     const facts = factsOf(decoder);
     const exported = model === parsed ? path.resolve(file) : await writeExported(model, target, directory);
     const asExported = { file: exported, graph: decoder.graph, facts };
-    const lifted = await lift(model, decoder, { directory, maxLength });
-    if (lifted.reason !== undefined) return { ...asExported, why: copies(lifted.reason) };
-    const shorter = keepLastPosition(lifted.model, lifted.graph);
-    const rewritten = { file: await writeBeside(shorter, target, { directory }), graph: lifted.graph };
+    const rewritten = await rewriteDecoder(model, decoder, { directory, maxLength });
+    if (rewritten.reason !== undefined) return { ...asExported, why: copies(rewritten.reason) };
+    const inPlace = {
+      file: await writeBeside(rewritten.model, target, { directory }),
+      graph: rewritten.graph,
+    };
     const verdict = await remember(request, parsed, () =>
       checkDecoder({
         original: { file: exported, decoder },
-        rewritten,
+        rewritten: inPlace,
         maxLength,
-        promptLength: Math.max(shortestCheck, longestWindow(lifted.model) + 3),
+        promptLength: Math.max(shortestCheck, longestWindow(rewritten.model) + 3),
       }),
     );
     if (!verdict.agree) {
@@ -101,7 +99,7 @@ async function prepare(request: PrepareDecoderRequest): Promise<PreparedDecoder>
     const why =
       'The cache is updated in place by GroupQueryAttention, which the attention was rewritten to; on a short prompt ' +
       `its logits differ from the exported graph's by ${verdict.difference.toExponential(1)} of the largest.`;
-    return { ...rewritten, why, facts };
+    return { ...inPlace, why, facts };
   } catch (error) {
     if (error instanceof TensorRTError && error.code === 'ERR_MODEL_UNSUPPORTED') {
       throw new TensorRTError(error.code, `${file}: ${error.message}`, { cause: error });
@@ -114,14 +112,6 @@ async function writeExported(model: ModelProto, target: string, directory: strin
   const folder = path.join(target, 'exported');
   await mkdir(folder, { recursive: true });
   return writeBeside(model, folder, { directory });
-}
-
-/** By what the exporter wrote the attention as. */
-async function lift(model: ModelProto, decoder: Decoder, options: LiftOptions): Promise<Lift> {
-  const operators = new Set(model.graph.node.map(operatorName));
-  if (operators.has('com.microsoft.GroupQueryAttention')) return liftGroupQueryAttention(model, decoder);
-  if (operators.has('TensorScatter')) return liftTensorScatter(model, decoder, options);
-  return liftAttention(model, decoder, options);
 }
 
 /** Tokens of the prompt that the check reads; of a sliding window longer than the second, none slides out. */

@@ -1,9 +1,8 @@
 import type { DecoderGraph } from '../native.js';
 import { EditableGraph } from './editable-graph.js';
+import { inPlaceShapes, isSequence } from './in-place-shapes.js';
 import type { ModelProto, NodeProto } from './model.js';
 import { operatorName } from './operators.js';
-import { Size } from './size.js';
-import { SymbolicShapes } from './symbolic-shapes.js';
 
 /** Element by element, with numbers or weights that are the same for all positions. */
 const mappings = new Set([
@@ -50,16 +49,10 @@ const normalizations = new Set([
  * nothing else needs them: of the last layer, what follows its attention is computed for one token. The model as it is
  * where that is not possible.
  */
-export function keepLastPosition(model: ModelProto, { inputs, caches, logits }: DecoderGraph): ModelProto {
+export function keepLastPosition(model: ModelProto, decoder: DecoderGraph): ModelProto {
+  const { logits } = decoder;
   const graph = new EditableGraph(model);
-  const known = new Map<string, readonly Size[]>();
-  for (const [name, role] of Object.entries(inputs)) {
-    if (role === 'input_ids' || role === 'position_ids') known.set(name, ['rows', 'new'].map(Size.of));
-  }
-  for (const { input, kvHeads, headDim } of caches) {
-    known.set(input, ['rows', kvHeads, 'capacity', headDim].map(Size.of));
-  }
-  const shapes = new SymbolicShapes(model.graph, known);
+  const shapes = inPlaceShapes(model, decoder);
   if (!isSequence(shapes.shape(logits))) return model;
   const { needed } = graph;
   const kept = new Set<NodeProto>();
@@ -137,9 +130,4 @@ export function keepLastPosition(model: ModelProto, { inputs, caches, logits }: 
     }
     return false;
   }
-}
-
-/** `[rows, new, something]` */
-function isSequence(shape: readonly Size[] | undefined): boolean {
-  return shape?.length === 3 && `${shape[0]}` === 'rows' && `${shape[1]}` === 'new';
 }

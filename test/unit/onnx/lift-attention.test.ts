@@ -6,10 +6,10 @@ import { InferenceSession } from 'node-tensorrt';
 import { describe, expect, it } from 'vitest';
 import { recogniseDecoder } from '../../../lib/onnx/decoder.js';
 import { tensorElements } from '../../../lib/onnx/initializer.js';
-import { keepLastPosition } from '../../../lib/onnx/last-position.js';
-import { liftAttention } from '../../../lib/onnx/lift-attention.js';
-import { type ModelProto, type NodeProto, readModel } from '../../../lib/onnx/model.js';
+import type { ModelProto, NodeProto } from '../../../lib/onnx/model.js';
+import { readModel } from '../../../lib/onnx/model.js';
 import { operatorName } from '../../../lib/onnx/operators.js';
+import { rewriteDecoder } from '../../../lib/onnx/rewrite-decoder.js';
 import { writeBeside } from '../../../lib/onnx/write-beside.js';
 import { decoderAnswers, decoderModel } from '../../decoder-fixture.js';
 import { expectAnswers } from '../../in-place-decoder.js';
@@ -20,15 +20,12 @@ const fixtures = readdirSync(decoders, { recursive: true, encoding: 'utf8' })
   .map((file) => path.dirname(file))
   .filter((fixture) => /optimum|dynamo/.test(fixture));
 
-async function lift(model: ModelProto, directory: string, maxLength = 256) {
-  return liftAttention(model, recogniseDecoder(model), { directory, maxLength });
-}
-
 async function lifted(fixture: string) {
   const directory = path.dirname(decoderModel(fixture));
-  const result = await lift(await readModel(decoderModel(fixture)), directory);
+  const model = await readModel(decoderModel(fixture));
+  const result = await rewriteDecoder(model, recogniseDecoder(model), { directory, maxLength: 256 });
   if (result.reason !== undefined) throw new Error(result.reason);
-  return { ...result, model: keepLastPosition(result.model, result.graph), directory };
+  return { ...result, directory };
 }
 
 const attentions = ({ graph }: ModelProto) =>
@@ -122,5 +119,26 @@ describe('keepLastPosition', () => {
     const last = attentions(model)[1]!;
     const [reader] = model.graph.node.filter(({ input }) => input.includes(last.output[0]!));
     expect(reader).toMatchObject({ opType: 'Gather', attribute: [{ name: 'axis', i: 1n }] });
+  });
+});
+
+describe('fuseNormalization', () => {
+  it.each([
+    ['llama/optimum', 'SkipSimplifiedLayerNormalization'],
+    ['llama/dynamo-23', 'SkipSimplifiedLayerNormalization'],
+    ['llama/dynamo-24', 'SkipSimplifiedLayerNormalization'],
+    ['gpt2/optimum', 'SkipLayerNormalization'],
+  ])('%s: each residual sum is one node with the normalization behind it', async (fixture, operator) => {
+    const { graph } = (await lifted(fixture)).model;
+    expect(graph.node.filter(({ opType }) => opType === operator)).toHaveLength(
+      fixture === 'gpt2/optimum' ? 5 : 4,
+    );
+    expect(graph.node.some(({ opType }) => opType === 'ReduceMean')).toBe(false);
+  });
+
+  it('normalizes heads where they are', async () => {
+    const { graph } = (await lifted('gemma3/optimum')).model;
+    expect(graph.node.filter(({ opType }) => opType === 'SimplifiedLayerNormalization')).toHaveLength(9);
+    expect(graph.node.some(({ opType }) => opType === 'Transpose')).toBe(false);
   });
 });
