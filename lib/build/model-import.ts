@@ -3,11 +3,12 @@ import { numberOf, withTypeName } from '../build-engine.js';
 import type { LayerInfo, TensorInfo } from '../engine.js';
 import { temporaryDirectory } from '../files/temporary-directory.js';
 import { type NativeParseResult, native } from '../native.js';
-import { type GraphProto, type NodeProto, readModel, writeModel } from '../onnx/model.js';
+import { type GraphProto, type ModelProto, type NodeProto, readModel, writeModel } from '../onnx/model.js';
 import { captured, subgraphs } from '../onnx/traverse.js';
 import { findGpu } from '../system/gpu.js';
 import type { Flavour } from '../system/nvidia-support.js';
 import { findTensorRT } from '../system/tensorrt-library.js';
+import { misreadNodes, misreadReason } from './prepare-model.js';
 
 /** A node that TensorRT can't import. */
 export interface ImportFailure {
@@ -69,8 +70,16 @@ export async function importModel(
   };
   const { flavour, version } = library;
   const { errors, layers, inputs, outputs } = await parse(modelPath);
-  if (errors.length > 0) {
-    return { library: { flavour, version }, network: null, ...(await findFailures(file, errors, parse)) };
+  const model = await readModel(file);
+  const misread = misreadNodes(model.graph);
+  if (errors.length > 0 || misread.length > 0) {
+    const { failures, unchecked } = await findFailures(model, errors, parse);
+    const wrong = misread.map(({ name = '' }) => ({
+      node: name,
+      operator: 'Attention',
+      reason: misreadReason,
+    }));
+    return { library: { flavour, version }, network: null, failures: [...failures, ...wrong], unchecked };
   }
   const network = {
     inputs: inputs.map(withTypeName),
@@ -82,11 +91,10 @@ export async function importModel(
 
 /** What else fails, beside the nodes that the parser named first. */
 async function findFailures(
-  file: string,
+  model: ModelProto,
   errors: readonly ParserError[],
   parse: (model: string) => Promise<NativeParseResult>,
 ): Promise<Pick<ModelImport, 'failures' | 'unchecked'>> {
-  const model = await readModel(file);
   const failed = new Map<NodeProto, ImportFailure>();
   const others: ImportFailure[] = [];
   let graph = model.graph;

@@ -17,6 +17,7 @@ import { type Feeds, measureRanges, type Ranges } from '../onnx/measure-ranges.j
 import {
   type GraphProto,
   type ModelProto,
+  type NodeProto,
   parseModel,
   serializeModel,
   type TensorProto,
@@ -120,6 +121,7 @@ async function prepare(request: PrepareRequest): Promise<PreparedModel> {
         decoder: lowered.graph,
       };
     }
+    refuseMisread(model.graph, request);
     if (request.precision === undefined) {
       if (isFile) return { ...common, file: path.resolve(source), modelPath: path.resolve(source) };
       const file = path.join(request.directory, 'model.onnx');
@@ -178,6 +180,30 @@ function refuseWhatTensorRTCannotName(graph: GraphProto): void {
       );
     }
   }
+}
+
+/**
+ * Nodes that TensorRT's parser takes and misreads: of ONNX's Attention it passes over the seventh input, how many keys each
+ * row has, and attends to all that there are (its importer in onnx-tensorrt; so does TensorRT-RTX 1.7).
+ */
+export function misreadNodes(graph: GraphProto): NodeProto[] {
+  return graph.node.flatMap((node) => [
+    ...(node.opType === 'Attention' && !node.domain && node.input[6] ? [node] : []),
+    ...subgraphs(node).flatMap(misreadNodes),
+  ]);
+}
+
+export const misreadReason =
+  "TensorRT's parser passes over nonpad_kv_seqlen, and would attend to the whole cache. LanguageModel.load compiles " +
+  'decoders with such a cache.';
+
+function refuseMisread(graph: GraphProto, { runtime }: PrepareRequest): void {
+  const [node] = runtime === 'tensorrt' ? misreadNodes(graph) : [];
+  if (!node) return;
+  throw new TensorRTError(
+    'ERR_MODEL_UNSUPPORTED',
+    `TensorRT can't run the node "${node.name || node.output[0]}" (Attention): ${misreadReason}`,
+  );
 }
 
 /** A node has an output by the standard. TensorRT's parser takes that for granted, and ends the process. */

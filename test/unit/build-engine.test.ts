@@ -5,6 +5,7 @@ import path from 'node:path';
 import { type BuildProgress, buildEngine, type Engine, Tensor } from 'node-tensorrt';
 import { GraphBuilder, serializeModel } from 'node-tensorrt/onnx';
 import { afterAll, afterEach, beforeAll, describe, expect, test, vi } from 'vitest';
+import { decoderModel } from '../decoder-fixture.js';
 
 const fixture = (name: string) => path.join(import.meta.dirname, '../fixtures/session', name);
 const withCode = (code: string) => expect.objectContaining({ code });
@@ -270,6 +271,12 @@ describe('a model that cannot be', () => {
     g.output('y', 'float32', [2, 3]);
     await expect(buildEngine(serializeModel(g.finish()), { target })).rejects.toThrow(
       /"the.node" \(DeformConv\)/,
+    );
+  });
+
+  test('attention up to a length per row, which TensorRT passes over', async () => {
+    await expect(buildEngine(decoderModel('llama/tensor-scatter'), { target })).rejects.toThrow(
+      /"[^"]+" \(Attention\): TensorRT's parser passes over nonpad_kv_seqlen/,
     );
   });
 

@@ -10,6 +10,7 @@ import {
 } from 'node-tensorrt/onnx';
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
 import { importModel } from '../../dist/build/model-import.js';
+import { decoderModel } from '../decoder-fixture.js';
 
 let directory: string;
 beforeAll(async () => {
@@ -106,6 +107,16 @@ describe("TensorRT's parser", () => {
     ['no model', '../session/external.bin', 'ERR_MODEL_INVALID'],
   ])('%s', async (_, name, code) => {
     await expect(importModel(fixture(name))).rejects.toThrow(expect.objectContaining({ code }));
+  });
+
+  test('that takes attention up to a length per row, and attends to all, is not believed', async () => {
+    const { network, failures } = await importModel(decoderModel('llama/tensor-scatter'));
+    expect(network).toBeNull();
+    const attentions = failures.filter(({ operator }) => operator === 'Attention');
+    expect(attentions.map(({ reason }) => reason)).toEqual([
+      expect.stringMatching(/^TensorRT's parser passes over nonpad_kv_seqlen/),
+      expect.stringMatching(/^TensorRT's parser passes over nonpad_kv_seqlen/),
+    ]);
   });
 
   test('stops for a signal', async () => {
