@@ -1,17 +1,20 @@
 import { createHash } from 'node:crypto';
+import { alignedLength, buildDecoder } from './build/build-decoder.js';
 import { EngineCache } from './build/engine-cache.js';
 import { digestModel } from './build/model-digest.js';
 import { type PreparedDecoder, prepareDecoder } from './build/prepare-decoder.js';
-import { buildDirectory } from './build-engine.js';
+import { buildDirectory, buildOptionNames, laterBuildOptions, pickBuildOptions } from './build-engine.js';
 import { ChatTemplate } from './chat-template.js';
 import { DecodeLoop } from './decode-loop.js';
 import { type DecoderConfig, readDecoderConfig } from './decoder-config.js';
 import { type DeviceChoice, deviceOption, placeOnGpu } from './device.js';
+import type { Engine } from './engine.js';
 import { invalidArgType, invalidArgValue, TensorRTError } from './errors.js';
 import { type GenerateOptions, readGenerateOptions } from './generate-options.js';
 import type { Generation, GenerationChunk } from './generation.js';
 import { KvCache, type KvCacheOptions, type KvCacheSettings, readKvCacheOptions } from './kv-cache.js';
-import type { NativeLoadedModel, NativeLoadRequest } from './native.js';
+import { loadEngine } from './load-engine.js';
+import type { NativeLanguageModel, NativeLoadedModel } from './native.js';
 import { readWhole } from './onnx/file-range.js';
 import { checkOptions, checkSignal, enumOption, integerOption } from './options.js';
 import { type Prompt, promptTokens } from './prompt.js';
@@ -60,15 +63,17 @@ export interface LanguageModelStats {
 }
 
 const optionNames = [
-  'device',
-  'threads',
-  'maxQueue',
-  'precision',
-  'signal',
   'kvCache',
   'tokenizer',
   'chatTemplate',
   'chunkSize',
+  'device',
+  'threads',
+  'maxQueue',
+  'cudaGraph',
+  ...buildOptionNames.filter(
+    (name) => !['shapes', 'calibration', 'target', 'parent', 'lineage'].includes(name),
+  ),
 ];
 
 const defaultMaxLength = 4096;
@@ -85,6 +90,7 @@ const decided: Readonly<Record<string, string>> = {
   concurrency: 'is not an option of a language model: its steps run all requests together.',
   preferredOutputLocation: 'is not an option of a language model: tokens come to the CPU, the cache stays.',
   shapes: 'is not an option of a language model: options.kvCache decides the shapes.',
+  calibration: 'is not an option of a language model: ranges are measured with random prompts.',
 };
 
 /**
@@ -140,18 +146,12 @@ export class LanguageModel {
     const config = await readDecoderConfig(source);
     const tokenizer = settings.tokenizer ?? (await readTokenizer(config.directory));
     const chatTemplate = await ChatTemplate.load(config.directory, settings.chatTemplate);
-    const place = await placeOnGpu<never>(settings.device, signal, async () => {
-      throw new TensorRTError(
-        'ERR_MODEL_UNSUPPORTED',
-        "Generation runs on the CPU in this version: options.device 'cpu' or 'auto'.",
-      );
-    });
-    requireCpuPrecision(settings.precision, place.why);
     const directory = await buildDirectory();
     try {
       const maxLength = rowLength(kvCache, config);
       const cache = new EngineCache();
-      const request = { model: config.model, directory: directory.path, maxLength };
+      const positions = Math.min(alignedLength(maxLength), config.maxLength ?? Number.POSITIVE_INFINITY);
+      const request = { model: config.model, directory: directory.path, maxLength: positions };
       const [prepared, digest] = await Promise.all([
         prepareDecoder({ ...request, memo: cache.memo('decoders') }, signal),
         digestModel(config.model, cache.memo('models'), signal),
@@ -163,11 +163,29 @@ export class LanguageModel {
           `Neither ${config.model} nor a config.json beside it says how many tokens there are: vocab_size.`,
         );
       }
-      requireCacheType(kvCache, prepared);
       const capacity = Math.min(maxLength, prepared.facts.capacity ?? maxLength);
+      const place = await placeOnGpu(settings.device, signal, ({ ordinal }) =>
+        buildDecoder(
+          ordinal,
+          {
+            ...prepared,
+            capacity,
+            rows: kvCache.maxBatchSize,
+            chunkSize: settings.chunkSize,
+            cache: kvCache.dtype,
+          },
+          pickBuildOptions(options),
+        ),
+      );
+      signal?.throwIfAborted();
+      if (!place.made) {
+        requireCpuPrecision(settings.precision, place.why);
+        requireCacheType(kvCache, prepared);
+      }
+      const graph = place.made?.graph ?? prepared.graph;
       const { stripLeadingSpace, ...pieces } = tokenizer ? tokenPieces(tokenizer, vocabulary) : noPieces;
       const loop = new DecodeLoop({
-        graph: prepared.graph,
+        graph,
         rows: kvCache.maxBatchSize,
         maxLength: capacity,
         chunkSize: settings.chunkSize,
@@ -176,13 +194,20 @@ export class LanguageModel {
         pieces,
         stripLeadingSpace,
         fingerprint: createHash('sha256')
-          .update(JSON.stringify([digest, prepared.graph]))
+          .update(JSON.stringify([digest, graph, place.made && typesOf(place.made.engine)]))
           .digest('hex'),
       });
-      const loaded = await loadInto(
-        loop,
-        { library: findOnnxRuntime(), model: prepared.file, threads },
-        signal,
+      const { libraryPath } = options;
+      const loaded = await loadInto(loop, signal, (model) =>
+        place.made
+          ? loadEngine(model, {
+              engine: place.made.engine,
+              gpu: place.gpu,
+              libraryPath,
+              cudaGraph: settings.cudaGraph,
+              deviceOutputs: false,
+            })
+          : model.load({ library: findOnnxRuntime(), model: prepared.file, threads }),
       );
       return new LanguageModel({
         loop,
@@ -195,8 +220,8 @@ export class LanguageModel {
           eosTokens: config.eosTokens.filter((token) => token < vocabulary),
           sampling: config.sampling,
         },
-        kvCache: new KvCache(loop.native, prepared.graph.mode, prepared.why, capacity),
-        device: 'cpu',
+        kvCache: new KvCache(loop.native, graph.mode, whyMode(prepared, place.made?.engine), capacity),
+        device: place.made ? place.gpu.device : 'cpu',
         why: place.why,
         runtime: loaded.runtime,
       });
@@ -292,6 +317,7 @@ interface Settings {
   readonly chunkSize: number;
   readonly precision: 'as-exported' | 'fp32' | 'fp16' | 'bf16';
   readonly kvCache: KvCacheSettings;
+  readonly cudaGraph: boolean;
   readonly tokenizer: Tokenizer | undefined;
   readonly chatTemplate: string | undefined;
   readonly signal: AbortSignal | undefined;
@@ -302,8 +328,9 @@ function readOptions(options: LanguageModelOptions): Settings {
     const name = Object.keys(decided).find((key) => (options as Record<string, unknown>)[key] !== undefined);
     if (name) throw invalidArgValue(`options.${name}`, decided[name]!);
   }
-  checkOptions(options, 'options', optionNames, []);
-  const { tokenizer, chatTemplate, signal } = options;
+  checkOptions(options, 'options', optionNames, laterBuildOptions);
+  const { tokenizer, chatTemplate, cudaGraph = true, signal } = options;
+  if (typeof cudaGraph !== 'boolean') throw invalidArgType('options.cudaGraph', 'a boolean', cudaGraph);
   checkSignal(signal, 'options.signal');
   if (tokenizer !== undefined) checkTokenizer(tokenizer, 'options.tokenizer');
   if (chatTemplate !== undefined && typeof chatTemplate !== 'string') {
@@ -316,6 +343,7 @@ function readOptions(options: LanguageModelOptions): Settings {
     chunkSize: integerOption(options.chunkSize, 'options.chunkSize', 512, 1, 2 ** 20),
     precision: enumOption(options.precision, 'options.precision', ['as-exported', 'fp32', 'fp16', 'bf16']),
     kvCache: readKvCacheOptions(options.kvCache, 'options.kvCache'),
+    cudaGraph,
     tokenizer,
     chatTemplate,
     signal,
@@ -348,16 +376,25 @@ function requireCacheType({ dtype }: KvCacheSettings, { facts: { cacheType } }: 
   );
 }
 
+function whyMode({ why }: PreparedDecoder, engine: Engine | undefined): string {
+  return engine ? `${why} For TensorRT that became its KV-cache layers.` : why;
+}
+
+/** What a saved cache's numbers depend on, beside the model. */
+function typesOf({ manifest, inputs }: Engine): readonly unknown[] {
+  return [manifest.precision, ...inputs.map(({ name, type }) => [name, type])];
+}
+
 /** Loads the model into the loop, unless the signal ends it. */
 async function loadInto(
   { native }: DecodeLoop,
-  request: NativeLoadRequest,
   signal: AbortSignal | undefined,
+  load: (model: NativeLanguageModel) => Promise<NativeLoadedModel | undefined>,
 ): Promise<NativeLoadedModel> {
   const stopLoading = () => native.stopLoading();
   signal?.addEventListener('abort', stopLoading, { once: true });
   try {
-    const loaded = await native.load(request);
+    const loaded = await load(native);
     if (signal?.aborted) {
       if (loaded) await native.close();
       throw signal.reason;

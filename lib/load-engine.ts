@@ -26,7 +26,7 @@ export interface EngineRequest {
  *   ERR_ENGINE_CORRUPT, ERR_LIBRARY_NOT_FOUND, ERR_NO_GPU, ERR_OUT_OF_MEMORY, ERR_MODEL_UNSUPPORTED
  */
 export async function loadEngine(
-  session: NativeSession,
+  session: Pick<NativeSession, 'load'>,
   { engine, gpu, libraryPath, cudaGraph, deviceOutputs }: EngineRequest,
 ): Promise<NativeLoadedModel | undefined> {
   const plan = planOf(engine);

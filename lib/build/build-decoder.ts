@@ -11,7 +11,7 @@ export interface DecoderBuildRequest {
   readonly graph: DecoderGraph;
   /** A sentence: why the cache is not updated in place, where it is not. */
   readonly why: string;
-  /** Tokens a row, fixed in the plan. */
+  /** Tokens a row; what is fixed in the plan may be a few more. */
   readonly capacity: number;
   /** The most rows that decode together. */
   readonly rows: number;
@@ -49,6 +49,26 @@ export async function buildDecoder(
     { [tokens]: { min: [1, 1], opt: [rows, 1], max: [rows, 1] } },
     { [tokens]: { min: [1, 1], opt: [1, most], max: [1, most] } },
   ];
-  const engine = await buildEngineOn(ordinal, file, { ...options, shapes }, { graph, capacity, cache });
+  const lowering = { graph, capacity: alignedCapacity(graph, capacity), cache };
+  const engine = await buildEngineOn(ordinal, file, { ...options, shapes }, lowering);
   return { engine, graph: engine.manifest.decoder! };
+}
+
+/** Bytes at whose multiples a tensor may begin (IExecutionContext::setTensorAddress): rows are bound where they lie. */
+const alignment = 256;
+const smallestElement = 2;
+
+/** A row of at least so many tokens, whose end is aligned whatever a token's size. */
+export function alignedLength(length: number): number {
+  const step = alignment / smallestElement;
+  return Math.ceil(length / step) * step;
+}
+
+/** The shortest such row of these caches. */
+function alignedCapacity({ caches }: DecoderGraph, capacity: number): number {
+  let step = 1;
+  for (const { kvHeads, headDim } of caches) {
+    while ((step * kvHeads * headDim * smallestElement) % alignment !== 0) step *= 2;
+  }
+  return Math.ceil(capacity / step) * step;
 }

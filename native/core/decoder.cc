@@ -57,6 +57,18 @@ bool isInteger(DataType type) {
   return type == DataType::kInt32 || type == DataType::kInt64;
 }
 
+// Tokens that a row of a cache has, where the model has it fixed.
+std::optional<size_t> fixedLength(const TensorInfo& cache, size_t least) {
+  if (cache.shape.size() < 2) return std::nullopt;
+  const int64_t length = cache.shape[cache.shape.size() - 2].size;
+  if (length < 0) return std::nullopt;
+  if (static_cast<size_t>(length) < least) {
+    unsupported("a row of the cache '" + cache.name + "' has " + std::to_string(length) + " tokens, not " +
+                std::to_string(least) + ".");
+  }
+  return static_cast<size_t>(length);
+}
+
 // `value`, or null with the sentence that says what is missing.
 template <class T>
 T require(T value, const char* problem) {
@@ -78,15 +90,17 @@ Decoder::Decoder(std::unique_ptr<Model> model, const DecoderGraph& graph, size_t
   std::vector<bool> fed(inputs.size());
 
   std::vector<CacheTensor> tensors;
+  size_t rowLength = capacity;
   for (const DecoderGraph::Cache& cache : graph.caches) {
     const size_t input = find(inputs, cache.input, "input");
     const TensorInfo& info = inputs[input];
     if (!isFloat(info.type)) unsupported("the cache '" + cache.input + "' is not of floats.");
     tensors.push_back({input, info.type, info.shape.size(), cache.kvHeads, cache.headDim});
+    if (graph.inPlace) rowLength = fixedLength(info, capacity).value_or(rowLength);
     outputIndices_.push_back(find(outputs, cache.output, "output"));
     fed[input] = true;
   }
-  cache_ = graph.inPlace ? inPlaceCache(std::move(tensors), rows, capacity, memory_)
+  cache_ = graph.inPlace ? inPlaceCache(std::move(tensors), rows, rowLength, memory_)
                          : copyingCache(std::move(tensors), rows, memory_);
 
   const std::shared_ptr<MemoryPool> pool = model_->inputMemory();
