@@ -5,7 +5,7 @@ import { FileMemo, stamp } from '../files/file-memo.js';
 import type { DecoderGraph } from '../native.js';
 import { cacheBytesPerToken, type Decoder, recogniseDecoder } from '../onnx/decoder.js';
 import { externalLocations } from '../onnx/initializer.js';
-import { withWholeCaches } from '../onnx/lift-group-query-attention.js';
+import { rotaryPositions, withWholeCaches } from '../onnx/lift-group-query-attention.js';
 import { type ModelProto, readModel } from '../onnx/model.js';
 import { rewriteDecoder } from '../onnx/rewrite-decoder.js';
 import { writeBeside } from '../onnx/write-beside.js';
@@ -35,7 +35,7 @@ export interface DecoderFacts {
   readonly cacheType: 'float32' | 'float16' | 'bfloat16';
   /** Of a token, in all layers. */
   readonly cacheBytesPerToken: number;
-  /** The most tokens that a row can hold, where the graph has it fixed. */
+  /** The most tokens that a row can hold, where the graph has it fixed, by its cache or its rotary tables. */
   readonly capacity: number | undefined;
 }
 
@@ -99,7 +99,8 @@ async function prepare(request: PrepareDecoderRequest): Promise<PreparedDecoder>
     const why =
       'The cache is updated in place by GroupQueryAttention, which the attention was rewritten to; on a short prompt ' +
       `its logits differ from the exported graph's by ${verdict.difference.toExponential(1)} of the largest.`;
-    return { ...inPlace, why, facts };
+    const capacity = facts.capacity ?? rotaryPositions(rewritten.model);
+    return { ...inPlace, why, facts: { ...facts, capacity } };
   } catch (error) {
     if (error instanceof TensorRTError && error.code === 'ERR_MODEL_UNSUPPORTED') {
       throw new TensorRTError(error.code, `${file}: ${error.message}`, { cause: error });

@@ -86,6 +86,15 @@ export function liftGroupQueryAttention(model: ModelProto, decoder: Decoder): Li
   };
 }
 
+/** How many positions the rotary tables of GroupQueryAttention have, at least; undefined where there are none. */
+export function rotaryPositions({ graph }: ModelProto): number | undefined {
+  const tables = new Set(
+    graph.node.filter(isGroupQueryAttention).map(({ input }) => input[groupQueryInputs.cos]),
+  );
+  const lengths = graph.initializer.filter(({ name }) => tables.has(name)).map(({ dims }) => dims[0]!);
+  return lengths.length > 0 ? Math.min(...lengths) : undefined;
+}
+
 const windowedCache = 'sliding_window_cache';
 
 /**
@@ -116,6 +125,9 @@ function refusalOf(node: NodeProto, caches: ReadonlyMap<string, unknown>): strin
     return type !== undefined && new TextDecoder().decode(type) !== 'NONE';
   });
   if (quantized || at(groupQueryInputs.keyScale)) return 'keeps its cache quantized';
+  if (node.input.slice(groupQueryInputs.valueScale + 1).some((name) => name !== '')) {
+    return 'has inputs that are not known';
+  }
   if (at(groupQueryInputs.positions) && !intAttribute(node, 'do_rotary', 0)) {
     return 'has positions and no rotary embedding';
   }

@@ -5,7 +5,7 @@ import { EditableGraph } from './editable-graph.js';
 import type { FloatType } from './float-tensor.js';
 import { groupQueryInputs, isGroupQueryAttention } from './lift-group-query-attention.js';
 import type { ModelProto, NodeProto } from './model.js';
-import { attribute, floatAttribute, intAttribute } from './node-attribute.js';
+import { floatAttribute, intAttribute } from './node-attribute.js';
 import { raiseOpset } from './raise-opset.js';
 import { valueType } from './value-type.js';
 
@@ -23,6 +23,14 @@ export interface LowerAttentionOptions {
 
 /** `[a, b, c, d]` to `[a, c, b, d]`: heads before positions, and back. */
 const headsFirst = [0, 2, 1, 3];
+
+/** Of the inputs that a lowered graph has. */
+const inputDims: ReadonlyMap<DecoderInputRole, readonly string[]> = new Map([
+  ['input_ids', ['rows', 'new']],
+  ['position_ids', ['rows', 'new']],
+  ['past_lengths', ['rows']],
+  ['total_lengths', ['rows']],
+]);
 
 /** ONNX's operator set with TensorScatter. */
 const opset = 24;
@@ -47,10 +55,13 @@ class AttentionLowerer {
   readonly #editor: EditableGraph;
   readonly #graph: DecoderGraph;
   readonly #options: LowerAttentionOptions;
-  readonly #pastLengths: string;
+  /** By role, those that are there, or that something needs. */
+  readonly #inputs = new Map<DecoderInputRole, string>();
+  /** ONNX's int32 or int64, of those that were there. */
+  readonly #types = new Map<DecoderInputRole, DataType>();
+  readonly #lowered = new Set<string>();
   /** What the model computes in: what its caches are of. */
   readonly #own: FloatType;
-  #totalLengths: string | undefined;
   #positions: string | undefined;
   /** By window, 0 without. */
   readonly #masks = new Map<number, string>();
@@ -59,8 +70,11 @@ class AttentionLowerer {
     this.#editor = new EditableGraph(raiseOpset(model, opset));
     this.#graph = graph;
     this.#options = options;
-    this.#pastLengths = this.#inputOf('past_lengths') ?? this.#editor.uniqueName('past_lengths');
-    this.#positions = this.#inputOf('position_ids');
+    for (const [name, role] of Object.entries(graph.inputs)) {
+      this.#inputs.set(role, name);
+      const { type } = valueType(model.graph.input.find((input) => input.name === name)!);
+      if (type) this.#types.set(role, type);
+    }
     this.#own = cacheType(model, graph);
   }
 
@@ -68,20 +82,23 @@ class AttentionLowerer {
     const editor = this.#editor;
     const { capacity, type } = this.#options;
     for (const node of [...editor.nodes].filter(isGroupQueryAttention)) this.#lower(node);
-    // TensorRT casts indices to int32, ONNX has them as int64.
-    const indexType = this.#options.attention === 'lengths' ? 'int32' : 'int64';
     const roles: Record<string, DecoderInputRole> = { ...this.#graph.inputs };
-    const input = (name: string, role: DecoderInputRole, inputType: DataType, dims: string[]) => {
-      editor.declareInput(name, inputType, dims);
+    for (const [role, dims] of inputDims) {
+      const name = this.#inputs.get(role);
+      if (name === undefined) continue;
+      editor.declareInput(name, this.#typeOf(role), dims);
       roles[name] = role;
-    };
-    input(this.#pastLengths, 'past_lengths', indexType, ['rows']);
-    if (this.#totalLengths) input(this.#totalLengths, 'total_lengths', 'int32', ['rows']);
-    if (this.#positions) input(this.#positions, 'position_ids', 'int64', ['rows', 'new']);
-    const tokens = this.#inputOf('input_ids')!;
-    input(tokens, 'input_ids', 'int64', ['rows', 'new']);
+    }
     for (const cache of this.#graph.caches) {
       const dims = ['rows', cache.kvHeads, capacity, cache.headDim];
+      const [reader, ...others] = editor.readers(cache.input);
+      if (!this.#lowered.has(cache.input) || others.length > 0) {
+        const name = reader ? `"${reader.name || reader.output[0]}" (${reader.opType})` : 'nothing';
+        throw new TensorRTError(
+          'ERR_MODEL_UNSUPPORTED',
+          `TensorRT can't run this decoder: its cache "${cache.input}" is read by ${name}, and not by GroupQueryAttention alone.`,
+        );
+      }
       editor.declareInput(cache.input, type, dims);
       editor.declareOutput(cache.output, type, dims);
     }
@@ -139,15 +156,15 @@ class AttentionLowerer {
       [pastValue, values, presentValue, 'value/cache'],
     ] as const) {
       const rounded = editor.addCast(update, this.#own, type, label(`${part}/cast`));
-      const inputs = [past, rounded, this.#pastLengths];
+      const inputs = [past, rounded, this.#input('past_lengths')];
+      this.#lowered.add(past);
       editor.addNode('TensorScatter', inputs, { axis: 2 }, { ...label(part), outputs: [present] });
     }
     queries = editor.addCast(queries, this.#own, type, label('query/cast'));
     let attended: string;
     if (this.#options.attention === 'lengths' && window === 0) {
-      this.#totalLengths ??= this.#inputOf('total_lengths') ?? editor.uniqueName('total_lengths');
       // In its order: mask, lengths of queries, lengths of keys.
-      const inputs = [queries, presentKey, presentValue, '', '', this.#totalLengths];
+      const inputs = [queries, presentKey, presentValue, '', '', this.#input('total_lengths')];
       // TensorRT need not have one kernel for all of it, which in FP32 it may not.
       const attributes = { causal_kind: 'lower_right', TRT_decomposable: 1 };
       attended = editor.addValue('TRT_Attention', inputs, attributes, {
@@ -174,8 +191,8 @@ class AttentionLowerer {
     }
     if (at(groupQueryInputs.bias)) throw unsupported(node, 'adds a bias to what attention looks at');
     if (node.output.slice(3).some((name) => name !== '')) throw unsupported(node, 'gives its scores');
-    for (const name of ['q_norm', 'k_norm', 'qk_norm_epsilon']) {
-      if (attribute(node, name)) throw unsupported(node, `has "${name}"`);
+    if (node.input.slice(groupQueryInputs.keyScale).some((name) => name !== '')) {
+      throw unsupported(node, 'has inputs that only ONNX Runtime knows');
     }
   }
 
@@ -200,9 +217,25 @@ class AttentionLowerer {
     return this.#editor.addValue('RotaryEmbedding', inputs, attributes, { name: label });
   }
 
+  /** int64 `[rows, new]`. */
   #newPositions(): string {
-    this.#positions ??= this.#editor.uniqueName('position_ids');
+    const name = this.#input('position_ids');
+    this.#positions ??= this.#editor.addCast(name, this.#typeOf('position_ids'), 'int64', {
+      name: 'positions',
+    });
     return this.#positions;
+  }
+
+  #input(role: DecoderInputRole): string {
+    const name = this.#inputs.get(role) ?? this.#editor.uniqueName(role);
+    this.#inputs.set(role, name);
+    return name;
+  }
+
+  /** Of an input that was there its own. TensorRT casts lengths to int32; ONNX has them as int64. */
+  #typeOf(role: DecoderInputRole): DataType {
+    const isLength = role === 'past_lengths' || role === 'total_lengths';
+    return this.#types.get(role) ?? (isLength && this.#options.attention === 'lengths' ? 'int32' : 'int64');
   }
 
   /** `[rows, 1, new, capacity]`: true where a new token may look. */
@@ -235,10 +268,6 @@ class AttentionLowerer {
     }
     this.#masks.set(window, mask);
     return mask;
-  }
-
-  #inputOf(role: DecoderInputRole): string | undefined {
-    return Object.entries(this.#graph.inputs).find((entry) => entry[1] === role)?.[0];
   }
 }
 

@@ -4,6 +4,10 @@ import { tmpdir } from 'node:os';
 import path from 'node:path';
 import { afterAll, describe, expect, it } from 'vitest';
 import { prepareDecoder } from '../../dist/build/prepare-decoder.js';
+import { attributeProto } from '../../lib/onnx/graph-builder.js';
+import { isGroupQueryAttention } from '../../lib/onnx/lift-group-query-attention.js';
+import { readModel } from '../../lib/onnx/model.js';
+import { writeBeside } from '../../lib/onnx/write-beside.js';
 import { decoderModel } from '../decoder-fixture.js';
 
 const folder = mkdtempSync(path.join(tmpdir(), 'prepare-decoder-'));
@@ -47,6 +51,20 @@ describe('prepareDecoder', () => {
     expect(graph.mode).toBe('copying');
     expect(file).toBe(decoderModel('llama/optimum'));
     expect(why).toMatch(/copies its cache in each step: rewritten, it gives other logits.*7/);
+  });
+
+  it('gives whole caches to layers whose export has some only as long as their window', async () => {
+    const exported = decoderModel('qwen2-window/genai-full-cache');
+    const model = await readModel(exported);
+    for (const node of model.graph.node.filter(isGroupQueryAttention)) {
+      node.attribute.push(attributeProto('sliding_window_cache', 1));
+    }
+    const windowed = path.join(mkdtempSync(path.join(folder, 'windowed-')), 'model.onnx');
+    await writeBeside(model, path.dirname(windowed), { directory: path.dirname(exported) });
+    const { graph, facts } = await prepared(windowed);
+    expect(graph.mode).toBe('in-place');
+    // Of its rotary tables.
+    expect(facts.capacity).toBe(512);
   });
 
   it('refuses what is no decoder by the file and the reason', async () => {

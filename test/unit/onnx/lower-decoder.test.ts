@@ -124,6 +124,36 @@ describe('lowerDecoder', () => {
     expect([count('TensorScatter'), count('TRT_Attention'), count('Attention')]).toEqual([4, 1, 1]);
   });
 
+  it('leaves the lengths to who else reads them', async () => {
+    const fixture = 'llama/tensor-scatter';
+    const model = await readModel(decoderModel(fixture));
+    const rotary = model.graph.node.filter(({ opType }) => opType === 'RotaryEmbedding');
+    const positions = rotary[0]!.input[3]!;
+    for (const node of rotary) node.input[3] = 'moved';
+    // 1 · x: the same, but not by its form, so that the rotary embedding stays outside.
+    model.graph.node.push({ opType: 'Mul', input: [positions, 'one'], output: ['moved'], attribute: [] });
+    const lift = liftTensorScatter(model, recogniseDecoder(model));
+    if (lift.reason !== undefined) throw new Error(lift.reason);
+    for (const attention of ['mask', 'lengths'] as const) {
+      const { model: lower, graph } = await lowerDecoder(lift.model, lift.graph, { ...options, attention });
+      expect(graph.inputs).toMatchObject({ write_indices: 'past_lengths' });
+      expect(lower.graph.input.find(({ name }) => name === 'write_indices')!.type!.tensorType!.elemType).toBe(
+        7,
+      );
+      if (attention === 'lengths') continue;
+      await using session = await sessionOf(lower);
+      await expectAnswers(session, graph, decoderAnswers(fixture), { empty: 0 });
+    }
+  });
+
+  it('refuses a cache that something else attends to', async () => {
+    const model = await readModel(decoderModel('llama/tensor-scatter'));
+    const { graph } = recogniseDecoder(model);
+    await expect(lowerDecoder(model, graph, options)).rejects.toThrow(
+      /"past_key_values.0.key" is read by "present.0.key" \(TensorScatter\), and not by GroupQueryAttention alone/,
+    );
+  });
+
   it('refuses by name what TensorRT lacks', async () => {
     const refused = async (change: (model: ModelProto) => void) => {
       const { model, graph } = await lifted('llama/genai');
