@@ -380,7 +380,7 @@ export interface NativeLanguageModelConfig {
 }
 
 export interface NativeLanguageModelStats {
-  /** Of the cache. */
+  /** Of the cache; used are those of requests and sequences, not those that keep a prefix. */
   rows: number;
   rowsUsed: number;
   bytesReserved: number;
@@ -415,10 +415,11 @@ export interface NativeLanguageModel {
   cancel(id: number): void;
   /** Takes a row. Throws ERR_CACHE_FULL where each is in use. */
   createSequence(): number;
-  /** Its copy. Rejects with ERR_CACHE_FULL. */
+  /** Its copy, as far as it has come. Rejects with ERR_CACHE_FULL. */
   fork(sequence: number): Promise<number>;
   /** Throws ERR_INVALID_ARG_VALUE where it is shorter, or is generating. */
   truncate(sequence: number, length: number): void;
+  /** The last one of an answer is not in the cache yet. */
   sequenceTokens(sequence: number): Int32Array;
   saveSequence(sequence: number): Promise<ArrayBuffer>;
   /** Rejects with ERR_STATE_MISMATCH, ERR_CACHE_FULL. */

@@ -36,8 +36,8 @@ const appending: Omit<NativeGenerateOptions, 'stream'> = {
 };
 
 /**
- * A row of the cache, held on to: what it has been given and has answered stays computed. One thing at a time: while it
- * generates, or appends, nothing else can be asked of it but {@link dispose}. It holds its row until then.
+ * A row of the cache, held on to until {@link dispose}: what it has been given and has answered stays computed. It
+ * generates or appends one thing at a time; meanwhile it can be forked and saved, as far as it has come.
  */
 export class Sequence {
   readonly #loop: DecodeLoop;
@@ -67,8 +67,8 @@ export class Sequence {
   /**
    * Adds text or tokens. Text that begins the sequence gets the token that texts begin with, if the model has one.
    * @throws (rejects) TypeError ERR_INVALID_ARG_TYPE; RangeError ERR_INVALID_ARG_VALUE, ERR_SHAPE_MISMATCH where the row
-   *   is too short; TensorRTError ERR_DISPOSED, ERR_QUEUE_FULL, ERR_EXECUTION_FAILED; the signal's reason: then what had
-   *   been read stays
+   *   is too short; TensorRTError ERR_DISPOSED, ERR_QUEUE_FULL, ERR_EXECUTION_FAILED; the signal's reason: then the
+   *   sequence is as it was
    */
   async append(input: string | readonly number[], options: { signal?: AbortSignal } = {}): Promise<void> {
     checkOptions(options, 'options', ['signal'], []);
@@ -100,7 +100,7 @@ export class Sequence {
 
   /**
    * A copy, which then goes its own way.
-   * @throws (rejects) TensorRTError ERR_CACHE_FULL, ERR_DISPOSED; RangeError ERR_INVALID_ARG_VALUE while it generates
+   * @throws (rejects) TensorRTError ERR_CACHE_FULL, ERR_DISPOSED
    */
   async fork(): Promise<Sequence> {
     const copy = await this.#native.fork(this.#id);
@@ -109,7 +109,8 @@ export class Sequence {
 
   /**
    * Keeps the first `length` tokens.
-   * @throws TypeError ERR_INVALID_ARG_TYPE; RangeError ERR_INVALID_ARG_VALUE where it has fewer, or generates
+   * @throws TypeError ERR_INVALID_ARG_TYPE; RangeError ERR_INVALID_ARG_VALUE where it has fewer; TensorRTError
+   *   ERR_INVALID_ARG_VALUE while it generates, ERR_DISPOSED
    */
   truncate(length: number): void {
     const tokens = this.length;
@@ -123,7 +124,7 @@ export class Sequence {
   /**
    * What {@link LanguageModel.restoreSequence} makes the sequence of again, without computing it: as bytes, or in a file,
    * which appears whole or not at all. It is for the same model, in the same precision; it holds the tokens themselves.
-   * @throws (rejects) TensorRTError ERR_IO, ERR_DISPOSED; RangeError ERR_INVALID_ARG_VALUE while it generates
+   * @throws (rejects) TensorRTError ERR_IO, ERR_DISPOSED
    */
   save(): Promise<Uint8Array>;
   save(path: string): Promise<void>;

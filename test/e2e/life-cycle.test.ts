@@ -9,7 +9,7 @@ import { expect, test } from 'vitest';
 // What only a process of its own can show: how it ends at each step of a session's life.
 const root = path.join(import.meta.dirname, '../..');
 const prelude = `
-  const { buildEngine, InferenceSession, Tensor } = require('node-tensorrt');
+  const { buildEngine, InferenceSession, LanguageModel, Tensor } = require('node-tensorrt');
   const model = ${JSON.stringify(path.join(root, 'test/fixtures/session/slow.onnx'))};
   const square = (n) => new Tensor('float32', new Float32Array(n * n).fill(0.001), [n, n]);
   const feeds = { x: square(512), v0: square(512) };
@@ -17,6 +17,9 @@ const prelude = `
   const build = (at, then) => buildEngine(model, {
     target: 'sm_89', shapes, onProgress: ({ phase }) => { if (phase === at) then(); },
   });
+  const loadDecoder = () =>
+    LanguageModel.load(${JSON.stringify(path.join(root, 'test/fixtures/decoders/llama/genai'))}, { device: 'cpu' });
+  const answer = (m, prompt = [5, 6, 7]) => m.generate(prompt, { maxTokens: 400, ignoreEos: true });
 `;
 
 function run(body: string) {
@@ -68,6 +71,60 @@ test.each([
     0,
     'collected',
   ],
+  [
+    'awaits an answer',
+    `const m = await loadDecoder(); const { tokens } = await answer(m); console.log(tokens.length);`,
+    0,
+    '400',
+  ],
+  [
+    'leaves a model and a sequence idle',
+    `const m = await loadDecoder(); const s = m.createSequence(); await s.append([5, 6, 7]); console.log('idle');`,
+    0,
+    'idle',
+  ],
+  [
+    'does not await an answer',
+    `const m = await loadDecoder(); answer(m).then(() => console.log('answered'));`,
+    0,
+    'answered',
+  ],
+  ['exits while a decoder is loaded', `loadDecoder(); setTimeout(() => process.exit(3), 100);`, 3, ''],
+  [
+    'exits during answers',
+    `const m = await loadDecoder(); for (let i = 0; i < 20; i++) answer(m, [5, i]); setTimeout(() => process.exit(5), 10);`,
+    5,
+    '',
+  ],
+  [
+    'throws during an answer',
+    `const m = await loadDecoder(); answer(m); setTimeout(() => { throw new Error('boom'); }, 5);`,
+    1,
+    '',
+  ],
+  [
+    'exits while a model is disposed of',
+    `const m = await loadDecoder(); answer(m); m.dispose(); process.exit(4);`,
+    4,
+    '',
+  ],
+  [
+    'drops models to the collector, with sequences and abandoned streams',
+    `for (let i = 0; i < 8; i++) {
+       const m = await loadDecoder();
+       await m.createSequence().append([5, 6, 7]);
+       for await (const _ of m.stream([5, 6], { maxTokens: 50, ignoreEos: true })) break;
+     }
+     const threads = () => require('node:fs').readdirSync('/proc/self/task').length;
+     const before = threads();
+     for (let i = 0; i < 100 && threads() > before - 8; i++) {
+       gc();
+       await new Promise((resolve) => setTimeout(resolve, 50));
+     }
+     console.log(threads() <= before - 8 ? 'collected' : \`\${threads()} threads of \${before}\`);`,
+    0,
+    'collected',
+  ],
   ['awaits a build', `const e = await build(); console.log(e.inputs.length);`, 0, '2'],
   ['does not await a build', `build().then(() => console.log('built'));`, 0, 'built'],
   ['exits while a model is prepared', `build('Preparing model', () => process.exit(6));`, 6, ''],
@@ -99,6 +156,18 @@ test('a process may exit at any moment of loads, runs and builds, and leaves not
         session.run(feeds);
         session.run(feeds).catch(() => {});
         session.dispose();
+      }
+    })();
+    (async () => {
+      for (;;) {
+        const model = await loadDecoder();
+        for (let i = 0; i < 20; i++) answer(model, [5, i]).catch(() => {});
+        const sequence = model.createSequence();
+        await sequence.append([5, 6, 7]);
+        (await sequence.fork()).generate({ maxTokens: 400 }).catch(() => {});
+        sequence.save().catch(() => {});
+        await answer(model);
+        model.dispose();
       }
     })();`;
   // Four at a time on fewer cores: their threads get in each other's way.
