@@ -49,7 +49,7 @@ export async function buildDecoder(
     { [tokens]: { min: [1, 1], opt: [rows, 1], max: [rows, 1] } },
     { [tokens]: { min: [1, 1], opt: [1, most], max: [1, most] } },
   ];
-  const lowering = { graph, capacity: alignedCapacity(graph, capacity), cache };
+  const lowering = { graph, capacity: alignedCapacity(graph, capacity), length: capacity, cache };
   const engine = await buildEngineOn(ordinal, file, { ...options, shapes }, lowering);
   return { engine, graph: engine.manifest.decoder! };
 }

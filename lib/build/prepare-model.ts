@@ -51,7 +51,7 @@ export interface PrepareRequest {
 
 export type DecoderLowering = { readonly graph: DecoderGraph } & Pick<
   LowerDecoderOptions,
-  'attention' | 'capacity' | 'cache'
+  'attention' | 'capacity' | 'length' | 'cache'
 >;
 
 /** A model that TensorRT's parser can read. */

@@ -17,6 +17,8 @@ export interface LowerAttentionOptions {
   readonly attention: 'lengths' | 'mask';
   /** Tokens a row. */
   readonly capacity: number;
+  /** How many of them are used, where not all. */
+  readonly length?: number;
   /** Of the caches and of attention. */
   readonly type: FloatType;
 }
@@ -201,10 +203,11 @@ class AttentionLowerer {
     const table = this.#editor.constant(cos);
     const positions = this.#editor.initializer(cos)?.dims[0];
     if (!table || positions === undefined) throw unsupported(node, 'computes its rotary table');
-    if (positions < this.#options.capacity) {
+    const { capacity, length = capacity } = this.#options;
+    if (positions < length) {
       throw unsupported(
         node,
-        `knows ${positions} positions, fewer than the ${this.#options.capacity} tokens of a row: set kvCache.maxLength`,
+        `knows ${positions} positions, fewer than the ${length} tokens of a row: set kvCache.maxLength`,
       );
     }
     const cache = this.#graph.caches.find(({ input }) => input === node.input[groupQueryInputs.pastKey])!;

@@ -23,6 +23,8 @@ export interface LowerDecoderOptions extends ExternalDataOptions {
   readonly attention: LowerAttentionOptions['attention'];
   /** Tokens a row. */
   readonly capacity: number;
+  /** How many of them are used, where not all. */
+  readonly length?: number;
   readonly precision: 'fp32' | 'fp16' | 'bf16';
   /** Of the caches, and of attention. 'auto': that of `precision`, where the values of keys and values allow. */
   readonly cache: 'auto' | 'fp16' | 'fp32';
@@ -57,12 +59,12 @@ export async function lowerDecoder(
   graph: DecoderGraph,
   options: LowerDecoderOptions,
 ): Promise<LoweredDecoder> {
-  const { precision, cache, capacity, attention, keepFp32 = [], ...where } = options;
+  const { precision, cache, capacity, length = capacity, attention, keepFp32 = [], ...where } = options;
   const own = cacheType(model, graph);
   const standard = lowerNormalization(raiseOpset(model, opset), own);
   const lower = (form: LowerAttentionOptions['attention'], type: FloatType, products: FloatType) => {
     const given = { ...where, from: own, type: products, logits: graph.logits };
-    const attended = { attention: form, capacity, type };
+    const attended = { attention: form, capacity, length, type };
     return lowerAttention(lowerMatMulNBits(standard, given), graph, attended);
   };
 

@@ -171,6 +171,9 @@ describe('lowerDecoder', () => {
       unsupported(/"\/model\/layers.0\/attn\/GroupQueryAttention".*softcap/),
     );
     expect(await refused(set('smooth_softmax', 1))).toThrow(unsupported(/attention sink/));
+    const { model, graph } = await lifted('llama/genai');
+    const longer = { attention: 'lengths', capacity: 600, length: 512, type: 'float16' } as const;
+    expect(lowerAttention(model, graph, longer).graph.caches).toHaveLength(4);
     expect(await refused(() => undefined)).toThrow(
       unsupported(/knows 512 positions, fewer than the 600 tokens of a row: set kvCache.maxLength/),
     );
