@@ -14,6 +14,7 @@ export interface GenerationFlags {
   topP?: string;
   minP?: string;
   seed?: string;
+  logprobs?: string;
   stop: string[];
   maxLength?: string;
   threads?: string;
@@ -68,6 +69,7 @@ export function readGenerationFlags(flags: GenerationFlags): {
       topP: number('top-p', flags.topP),
       minP: number('min-p', flags.minP),
       seed: number('seed', flags.seed),
+      logprobs: number('logprobs', flags.logprobs),
       stop: flags.stop,
     },
   };
@@ -91,6 +93,7 @@ export function addGenerateCommand(program: Command): void {
       .description('continue a text with a language model, and show the answer as it comes')
       .argument('<model>', 'folder that optimum or onnxruntime-genai exported, or ONNX file')
       .argument('<prompt>', "the text; '-' reads standard input")
+      .option('--logprobs <count>', 'with --json: log-probabilities of tokens, and of the likeliest so many')
       .option('--chat', "the prompt is a question, which the model's chat template frames", false),
   ).action(generate);
 }

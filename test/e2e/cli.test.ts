@@ -75,6 +75,15 @@ describe('exit codes', () => {
       /SingleStream is one sample at a time/,
     ],
     ['a scenario without a log', ['bench', 'x.onnx', '--scenario', 'Offline'], 2, /--mlperf FILE/],
+    ['no prompt', ['generate', 'x'], 2, /missing required argument 'prompt'/],
+    [
+      'tokens that are no number',
+      ['generate', 'x', 'y', '--max-tokens', 'few'],
+      2,
+      /--max-tokens must be a number/,
+    ],
+    ['a seed that is none', ['chat', 'x', '--seed', ''], 2, /--seed must be a number/],
+    ['a missing folder', ['generate', 'x', 'y'], 1, /^error: ERR_MODEL_NOT_FOUND: .*\bx\b.*\n$/],
     ['a library that no one has', ['libs', 'install', 'trt9'], 2, /only 'rtx'/],
     [
       'a missing model',
@@ -442,5 +451,108 @@ describe('bench', () => {
       code: 1,
       stderr: expect.stringMatching(/--input gives 'x' dims \[2,4\], where --batch asks for \[8,4\]/),
     });
+  });
+});
+
+describe('generate and chat', () => {
+  const decoder = path.join(import.meta.dirname, '../fixtures/decoders/llama/static-cache');
+
+  /** `chat`, with this on standard input; `onText` is called as output comes. */
+  function chat(
+    args: string[],
+    converse: (input: NodeJS.WritableStream, child: ReturnType<typeof spawn>) => void,
+    onText: (text: string, child: ReturnType<typeof spawn>) => void = () => {},
+  ): Promise<Result> {
+    const child = spawn(process.execPath, [cli, 'chat', decoder, '--device', 'cpu', ...args]);
+    const result: Result = { code: 0, stdout: '', stderr: '' };
+    child.stdout.on('data', (chunk) => {
+      result.stdout += chunk;
+      onText(result.stdout, child);
+    });
+    child.stderr.on('data', (chunk) => {
+      result.stderr += chunk;
+    });
+    converse(child.stdin, child);
+    return new Promise((resolve) => child.on('close', (code) => resolve({ ...result, code: code ?? -1 })));
+  }
+
+  test('continue a text: the same words, streamed and as JSON', async () => {
+    const args = ['generate', decoder, 'Hello', '--max-tokens', '12', '--device', 'cpu'];
+    const report = await json([...args, '--logprobs', '1']);
+    expect(report).toMatchObject({
+      device: 'cpu',
+      kvCache: { mode: 'in-place', why: expect.any(String) },
+      prompt: 'Hello',
+      tokens: expect.any(Array),
+      usage: { promptTokens: 5, cachedTokens: 0, completionTokens: report.tokens.length },
+    });
+    expect(report.logprobs.length).toBe(report.tokens.length);
+    expect(await run(args)).toEqual({ code: 0, stdout: `${report.text}\n`, stderr: '' });
+    const seeded = [...args, '--temperature', '0.9', '--top-p', '0.9', '--seed', '3'];
+    expect(await run(seeded)).toEqual(await run(seeded));
+    const stop = report.text.slice(4, 6);
+    const stopped = await json([...args, '--stop', stop]);
+    expect(stopped).toMatchObject({
+      finishReason: 'stop',
+      text: report.text.slice(0, report.text.indexOf(stop)),
+    });
+  });
+
+  test('frame a question by the template', async () => {
+    const args = ['--max-tokens', '5', '--device', 'cpu'];
+    const framed = await json(['generate', decoder, 'Hello', '--chat', ...args]);
+    const text = '<|im_start|>user\nHello<|im_end|>\n<|im_start|>assistant\n';
+    expect(framed.tokens).toEqual((await json(['generate', decoder, text, ...args])).tokens);
+    expect(framed.usage.promptTokens).toBeGreaterThan(5);
+  });
+
+  test('say what a prompt is too long for', async () => {
+    const args = ['generate', decoder, 'x'.repeat(600), '--device', 'cpu'];
+    expect(await run(args)).toMatchObject({
+      code: 1,
+      stderr: expect.stringMatching(/^error: ERR_SHAPE_MISMATCH: prompt has 600 tokens.*\n$/),
+    });
+  });
+
+  test('converse by lines from a pipe, each answer with what came before', async () => {
+    const { code, stdout, stderr } = await chat(['--max-tokens', '6', '--json', '--system', 'Hm.'], (input) =>
+      input.end('One?\n\nTwo?\nThree?'),
+    );
+    expect({ code, stderr }).toEqual({ code: 0, stderr: '' });
+    const { turns } = JSON.parse(stdout);
+    expect(turns.map((turn: { question: string }) => turn.question)).toEqual(['One?', 'Two?', 'Three?']);
+    const cached = turns.map((turn: { usage: { cachedTokens: number } }) => turn.usage.cachedTokens);
+    expect(cached[0]).toBe(0);
+    expect(cached[1]).toBeGreaterThan(20);
+    expect(cached[2]).toBeGreaterThan(cached[1]);
+    const plain = await chat(['--max-tokens', '6', '--system', 'Hm.'], (input) =>
+      input.end('One?\nTwo?\nThree?'),
+    );
+    expect(plain.stdout).toBe(turns.map(({ text }: { text: string }) => `${text}\n`).join(''));
+  });
+
+  test('an interrupt ends the answer, not the program; two at the prompt end it', async () => {
+    const answers = (text: string) => text.split('\n').length - 1;
+    let told = 0;
+    const { code, stdout, stderr } = await chat(
+      ['--max-tokens', '400', '--stop', '\n'],
+      (input, child) => {
+        input.write('One?\n');
+        child.stderr!.on('data', () => {
+          if (told === 2) child.kill('SIGINT');
+        });
+      },
+      (text, child) => {
+        if (told === 0 && answers(text) === 0) child.kill('SIGINT');
+        while (told < answers(text)) {
+          told++;
+          if (told === 1) child.stdin!.write('Two?\n');
+          else child.kill('SIGINT');
+        }
+      },
+    );
+    expect(answers(stdout)).toBe(2);
+    expect(stderr).toMatch(/Ctrl-C again/);
+    expect(code).toBe(0);
   });
 });

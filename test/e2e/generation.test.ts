@@ -7,11 +7,19 @@ import {
   type GenerateOptions,
   type Generation,
   type GenerationChunk,
+  InferenceSession,
   LanguageModel,
   type LanguageModelOptions,
 } from 'node-tensorrt';
+import { readModel, writeModel } from 'node-tensorrt/onnx';
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
-import { type DecoderCase, decoderAnswers, decoderFixtures, decoderModel } from '../decoder-fixture.js';
+import {
+  type DecoderCase,
+  decode,
+  decoderAnswers,
+  decoderFixtures,
+  decoderModel,
+} from '../decoder-fixture.js';
 
 const folder = (fixture: string) => path.dirname(decoderModel(fixture));
 const load = (fixture: string, options: LanguageModelOptions = {}) =>
@@ -78,6 +86,7 @@ describe.each(decoderFixtures)('%s', (fixture) => {
   afterAll(() => model.dispose());
 
   test('generates what PyTorch does, alone: tokens and logits', async () => {
+    expect(model.kvCache.mode, model.kvCache.why).toBe('in-place');
     for (const each of answers.cases) {
       const options = { ...asked(each, answers.suppressed), logprobs: each.firstLogits.length };
       const generation = await model.generate(each.prompt, options);
@@ -131,6 +140,40 @@ describe('loading', () => {
       withCode('ERR_INVALID_ARG_VALUE', /^prompt is text, and the model was loaded without a tokenizer/),
     );
     await expect(model.generate([5], { stop: ['x'] })).rejects.toThrow(/options\.stop needs text/);
+  });
+
+  test('attention that no rule knows runs as it was exported', async () => {
+    const graph = await readModel(decoderModel('llama/optimum'));
+    // Capped scores, as Gemma 2 has them.
+    graph.graph.node = graph.graph.node.flatMap((node) => {
+      if (node.opType !== 'Softmax') return [node];
+      const [score] = node.input as [string];
+      const capped = `${score}/capped`;
+      return [
+        { opType: 'Tanh', input: [score], output: [capped], attribute: [] },
+        { ...node, input: [capped] },
+      ];
+    });
+    const file = path.join(directory, 'capped.onnx');
+    await writeModel(graph, file);
+    await using model = await LanguageModel.load(file, { device: 'cpu', kvCache: { maxLength: 128 } });
+    expect(model.kvCache.mode).toBe('copying');
+    expect(model.kvCache.why).toMatch(/Softmax|Tanh|capped|attention/i);
+    await using session = await InferenceSession.create(file, { device: 'cpu' });
+    const prompts = cases.slice(0, 4).map(({ prompt }) => prompt);
+    const answers = await Promise.all(prompts.map((prompt) => model.generate(prompt, { maxTokens: 12 })));
+    for (const [i, { tokens: greedy }] of answers.entries()) {
+      expect(greedy.length).toBe(12);
+      let step = 0;
+      for await (const logits of decode(session, 'llama/optimum', { ...cases[i]!, greedy })) {
+        expect(Math.max(...logits) - logits[greedy[step++]!]!).toBeLessThan(1e-4);
+      }
+    }
+    using sequence = model.createSequence();
+    await sequence.append(prompts[2]!);
+    using fork = await sequence.fork();
+    expect((await fork.generate({ maxTokens: 12 })).tokens).toEqual(answers[2]!.tokens);
+    expect((await sequence.generate({ maxTokens: 12 })).tokens).toEqual(answers[2]!.tokens);
   });
 
   test.each<[string, unknown, string, RegExp]>([
