@@ -71,3 +71,92 @@ onStandIn.each(flavours)('StandIn %s: a language model on a GPU', (flavour) => {
     expect(found.steps.decode).toBeLessThan(found.tokens.decoded);
   });
 });
+
+onStandIn('StandIn: decoders of other kinds on a GPU', () => {
+  test.each([
+    ['trt10', 'gpt2/optimum', 'fp32', 1e-4],
+    ['trt11', 'llama-int4/genai', 'fp32', 1e-4],
+    ['trt10', 'qwen2-window/optimum', 'fp32', 1e-4],
+    ['rtx', 'gemma3/optimum', 'fp32', 1e-4],
+    ['rtx', 'llama/optimum', 'fp16', 0.1],
+  ] as const)("%s: %s in %s has PyTorch's tokens", async (flavour, fixture, precision, gap) => {
+    const found = await run(flavour, generateAll, { TEST_FIXTURE: fixture, TEST_PRECISION: precision });
+    expectGreedy(found.answers, decoderAnswers(fixture).cases, gap);
+  });
+});
+
+onStandIn.each(flavours)('StandIn %s: sequences in the memory of a GPU', (flavour) => {
+  test('are forked, truncated, moved, saved and restored, and go on as if nothing had been', async () => {
+    const found = await run(flavour, async ({ trt }) => {
+      const load = () =>
+        trt.LanguageModel.load('test/fixtures/decoders/llama/optimum', {
+          device: 'cuda',
+          precision: 'fp32',
+          kvCache: { maxBatchSize: 4, maxLength: 64 },
+        });
+      const prompt = Array.from({ length: 20 }, (_, i) => (i * 37) % 250);
+      const greedy = { temperature: 0, maxTokens: 8, minTokens: 8, ignoreEos: true };
+      const model = await load();
+      const expected = (await model.generate([...prompt, 7], greedy)).tokens;
+      const other = (await model.generate([...prompt, 9], greedy)).tokens;
+      model.kvCache.clear();
+      const first = model.createSequence();
+      await first.append(prompt);
+      const second = await first.fork();
+      await Promise.all([first.append([7]), second.append([9])]);
+      const [one, two] = await Promise.all([first.generate(greedy), second.generate(greedy)]);
+      const forked = [one.tokens, two.tokens];
+      second.truncate(prompt.length);
+      await second.append([7]);
+      const state = await second.save();
+      const truncated = (await second.generate(greedy)).tokens;
+      first.dispose();
+      const later = await load();
+      const restored = (await (await later.restoreSequence(state)).generate(greedy)).tokens;
+      const used = [model.kvCache.used, model.kvCache.bytesUsed > 0];
+      await Promise.all([model.dispose(), later.dispose()]);
+      return { expected, other, forked, truncated, restored, used };
+    });
+    const { expected, other } = found;
+    expect(expected).not.toEqual(other);
+    expect(found.forked).toEqual([expected, other]);
+    expect(found.truncated).toEqual(expected);
+    expect(found.restored).toEqual(expected);
+    expect(found.used).toEqual([1, true]);
+  });
+});
+
+onStandIn.each(flavours)('StandIn %s: a GPU that fails a language model', (flavour) => {
+  const scenario = async ({ trt, failure }: Tools) => {
+    const loading = trt.LanguageModel.load('test/fixtures/decoders/llama/optimum', {
+      device: 'cuda',
+      precision: 'fp32',
+      kvCache: { maxBatchSize: 2, maxLength: 64 },
+    });
+    const loaded = await failure(loading);
+    if (loaded !== 'no error') return [loaded];
+    const model = await loading;
+    const greedy = { temperature: 0, maxTokens: 4, minTokens: 4, ignoreEos: true };
+    const found: string[] = [];
+    for (let i = 0; i < 3; i++) found.push(await failure(model.generate([5, 6, 7 + i], greedy)));
+    await model.dispose();
+    return found;
+  };
+
+  test('without memory for the cache, or a run, says so', async () => {
+    for (const n of [2, 8]) {
+      const [first] = await run(flavour, scenario, { STAND_IN_FAULTS: `allocation:${n}` });
+      expect(first).toMatch(/^ERR_OUT_OF_MEMORY: /);
+    }
+  });
+
+  test('a step that fails ends its requests, and the next ones are answered', async () => {
+    const found = await run(flavour, scenario, { STAND_IN_FAULTS: 'enqueue:2' });
+    expect(found).toEqual([expect.stringMatching(/^ERR_EXECUTION_FAILED: /), 'no error', 'no error']);
+  });
+
+  test('a kernel that fails breaks the GPU for this process: all requests end', async () => {
+    const found = await run(flavour, scenario, { STAND_IN_FAULTS: 'kernel:3' });
+    expect(found).toEqual(Array(3).fill(expect.stringMatching(/^ERR_EXECUTION_FAILED: /)));
+  });
+});
