@@ -5,11 +5,12 @@ import {
   type CastFloat16Report,
   castToBfloat16,
   castToFloat16,
+  defaultMaxValue,
 } from './cast-precision.js';
 import type { FloatType } from './float-tensor.js';
 import type { ExternalDataOptions } from './initializer.js';
 import { cacheType, type LowerAttentionOptions, lowerAttention } from './lower-attention.js';
-import { lowerMatMulNBits } from './lower-matmul-nbits.js';
+import { isMatMulNBits, lowerMatMulNBits } from './lower-matmul-nbits.js';
 import { lowerNormalization } from './lower-normalization.js';
 import { type Feeds, measureRanges, type Ranges } from './measure-ranges.js';
 import type { ModelProto } from './model.js';
@@ -62,15 +63,12 @@ export async function lowerDecoder(
   const { precision, cache, capacity, length = capacity, attention, keepFp32 = [], ...where } = options;
   const own = cacheType(model, graph);
   const standard = lowerNormalization(raiseOpset(model, opset), own);
-  const lower = (form: LowerAttentionOptions['attention'], type: FloatType, products: FloatType) => {
-    const given = { ...where, from: own, type: products, logits: graph.logits };
-    const attended = { attention: form, capacity, length, type };
-    return lowerAttention(lowerMatMulNBits(standard, given), graph, attended);
-  };
+  const attend = (given: ModelProto, form: LowerAttentionOptions['attention'], type: FloatType) =>
+    lowerAttention(given, graph, { attention: form, capacity, length, type });
 
-  // What ONNX Runtime can run, with values of the same names.
+  // What ONNX Runtime can run, with values of the same names: it has MatMulNBits.
   const measured = async () => {
-    const runnable = lower('mask', 'float32', 'float32');
+    const runnable = attend(standard, 'mask', 'float32');
     const calibration = samples(runnable.model, runnable.graph);
     const { values } = await measureRanges(runnable.model, { ...where, calibration });
     const report = { source: 'random', samples: sampleLengths.length, seed: 0 } as const;
@@ -83,7 +81,12 @@ export async function lowerDecoder(
   const ownType = cache === 'auto' ? low : cache === 'fp16' ? 'float16' : 'float32';
   const isTooLarge = cache === 'auto' && measurement !== undefined && attentionOverflows(measurement);
   const type = isTooLarge ? 'float32' : ownType;
-  const lowered = lower(attention, type, low);
+  const exact = exactProducts(standard, graph.logits, measurement?.ranges);
+  const lowered = attend(
+    lowerMatMulNBits(standard, { ...where, from: own, type: low, exact }),
+    attention,
+    type,
+  );
   const cast = measurement
     ? castToFloat16(lowered.model, { ...where, keepFp32, ranges: measurement.ranges })
     : casts
@@ -102,6 +105,30 @@ function attentionOverflows({ ranges, runnable }: { ranges: Ranges; runnable: Mo
     const range = ranges.values.get(name);
     return range !== undefined && Math.max(-range.least, range.most) > safeFloat16;
   });
+}
+
+/**
+ * Of the quantized products those that are not rounded, by what they give: what makes the logits, which are compared with
+ * each other, and what `castToFloat16` would leave in FP32 for the size of its values.
+ */
+function exactProducts(
+  { graph: { node } }: ModelProto,
+  logits: string,
+  ranges: Ranges | undefined,
+): Set<string> {
+  const exact = new Set<string>();
+  const makers = new Map(node.flatMap((each) => each.output.map((name) => [name, each] as const)));
+  let last = makers.get(logits);
+  while (last && !isMatMulNBits(last)) last = makers.get(last.input[0] ?? '');
+  if (last) exact.add(last.output[0]!);
+  for (const { input, output } of node.filter(isMatMulNBits)) {
+    const isLarge = [input[0]!, output[0]!].some((name) => {
+      const range = ranges?.values.get(name);
+      return range !== undefined && Math.max(-range.least, range.most) > defaultMaxValue;
+    });
+    if (isLarge) exact.add(output[0]!);
+  }
+  return exact;
 }
 
 /** Prompts of random tokens, into an empty cache. */

@@ -14,13 +14,17 @@ const int4 = 22;
 /** ONNX's operator set with block-wise DequantizeLinear. */
 const opset = 21;
 
+export function isMatMulNBits(node: NodeProto): boolean {
+  return operatorName(node) === 'com.microsoft.MatMulNBits';
+}
+
 export interface LowerMatMulNBitsOptions extends ExternalDataOptions {
   /** What the model computes in. */
   readonly from: FloatType;
   /** What products are computed in. */
   readonly type: FloatType;
-  /** An output whose product is not rounded: numbers there are compared with each other. */
-  readonly logits?: string;
+  /** Products, by what they give, that are not rounded. */
+  readonly exact?: ReadonlySet<string>;
 }
 
 /**
@@ -30,15 +34,13 @@ export interface LowerMatMulNBitsOptions extends ExternalDataOptions {
  * @throws TensorRTError ERR_MODEL_UNSUPPORTED names the node and what it has that TensorRT lacks
  */
 export function lowerMatMulNBits(model: ModelProto, options: LowerMatMulNBitsOptions): ModelProto {
-  const isQuantized = (node: NodeProto) => operatorName(node) === 'com.microsoft.MatMulNBits';
-  if (!model.graph.node.some(isQuantized)) return model;
+  if (!model.graph.node.some(isMatMulNBits)) return model;
   const editor = new EditableGraph(raiseOpset(model, opset));
   const known = new Map<string, Dequantizable>();
-  const { from, type, logits, ...where } = options;
-  let last = editor.producer(logits);
-  while (last && !isQuantized(last)) last = editor.producer(last.input[0]);
-  for (const node of [...editor.nodes].filter(isQuantized)) {
-    lower(editor, node, { ...where, from, type: node === last ? from : type }, known);
+  const { from, type, exact, ...where } = options;
+  for (const node of [...editor.nodes].filter(isMatMulNBits)) {
+    const isExact = exact?.has(node.output[0]!);
+    lower(editor, node, { ...where, from, type: isExact ? from : type }, known);
   }
   return editor.finish();
 }

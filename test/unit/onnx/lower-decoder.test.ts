@@ -6,7 +6,7 @@ import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import type { DecoderGraph } from '../../../lib/native.js';
 import { recogniseDecoder } from '../../../lib/onnx/decoder.js';
 import { attributeProto, GraphBuilder } from '../../../lib/onnx/graph-builder.js';
-import { makeTensor } from '../../../lib/onnx/initializer.js';
+import { makeTensor, tensorElements } from '../../../lib/onnx/initializer.js';
 import {
   isGroupQueryAttention,
   liftGroupQueryAttention,
@@ -115,6 +115,24 @@ describe('lowerDecoder', () => {
       cache: 'fp16',
     });
     expect(asked.cacheType).toBe('float16');
+  });
+
+  it('leaves quantized products in FP32 whose values are too large', async () => {
+    const { model, graph, where } = await lifted('llama-int4/genai');
+    const gate = model.graph.node.find(({ name }) => name === '/model/layers.0/mlp/gate_proj/MatMul_Q4')!;
+    const scales = model.graph.initializer.find(({ name }) => name === gate.input[2])!;
+    const values = (tensorElements(scales, where) as Float32Array).map((scale) => scale * 1000);
+    const wide = makeTensor('wide', 'float32', scales.dims, values);
+    model.graph.initializer.push(wide);
+    gate.input[2] = 'wide';
+    const { model: lower } = await lowerDecoder(model, graph, { ...options, ...where, precision: 'fp16' });
+    const typeOf = (product: string) => {
+      const node = lower.graph.node.find(({ name }) => name === `${product}/weight`)!;
+      return lower.graph.initializer.find(({ name }) => name === node.input[1])!.dataType;
+    };
+    expect(typeOf('/model/layers.0/mlp/gate_proj/MatMul_Q4')).toBe(1);
+    expect(typeOf('/model/layers.0/mlp/up_proj/MatMul_Q4')).toBe(10);
+    expect(typeOf('/lm_head/MatMul_Q4')).toBe(1);
   });
 
   it('attends up to a length per row where TensorRT can, and updates every cache', async () => {
