@@ -235,7 +235,12 @@ void DecodeLoop::truncate(uint32_t sequence, size_t length) {
   }
   target->tokens.resize(length);
   target->cached = std::min(target->cached, length);
-  enqueue([this](Lock&) { restLater(); });
+  enqueue([this, target](Lock&) {
+    // The next prompt looks for its beginning in other rows.
+    const bool isIdle = target->request == nullptr || !target->request->placed;
+    if (target->cached == 0 && isIdle) release(*target);
+    restLater();
+  });
 }
 
 std::vector<int32_t> DecodeLoop::sequenceTokens(uint32_t sequence) {
@@ -713,6 +718,7 @@ void DecodeLoop::finish(const std::shared_ptr<Request>& request, FinishReason re
     // Nothing came of it: as if it had not been.
     if (broke && request->completionTokens == 0) sequence.tokens.resize(request->before);
     sequence.cached = std::min(sequence.cached, sequence.tokens.size());
+    if (sequence.cached == 0) release(sequence);
   } else {
     occupied_ -= ran;
     sequence.tokens.resize(sequence.cached);
@@ -740,7 +746,11 @@ void DecodeLoop::rest(Lock& lock) {
     const size_t needed = rows_[row] ? rows_[row]->cached : 0;
     if (cache.held(row) <= needed) continue;
     lock.unlock();
-    cache.truncate(row, needed);
+    try {
+      cache.truncate(row, needed);
+    } catch (const Error&) {
+      restLater();  // there is no memory to do it with
+    }
     lock.lock();
   }
   stats_.bytesUsed = cache.bytesUsed();

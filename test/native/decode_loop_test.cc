@@ -294,7 +294,9 @@ TEST_P(DecodeLoopTest, SequencesGoOnForkAndAreCutAnywhere) {
   EXPECT_EQ(refusal([&] { model->truncate(sequence, 1000); }), "ERR_INVALID_ARG_VALUE");
   model->truncate(sequence, 0);
   EXPECT_EQ(refusal([&] { model.generate({}, 1, sequence); }), "ERR_INVALID_ARG_VALUE");
-  EXPECT_EQ(model.generate(each.prompt, 40, sequence).tokens, each.greedy);
+  const Answer anew = model.generate(each.prompt, 40, sequence);
+  EXPECT_EQ(anew.tokens, each.greedy);
+  EXPECT_EQ(anew.end.cachedTokens, each.prompt.size() - 1) << "which the fork has";
 }
 
 TEST_P(DecodeLoopTest, SequencesAreSavedAndRestoredElsewhere) {
