@@ -1,5 +1,5 @@
 import { createHash } from 'node:crypto';
-import { alignedLength, buildDecoder } from './build/build-decoder.js';
+import { buildDecoder } from './build/build-decoder.js';
 import { EngineCache } from './build/engine-cache.js';
 import { digestModel } from './build/model-digest.js';
 import { type PreparedDecoder, prepareDecoder } from './build/prepare-decoder.js';
@@ -150,8 +150,7 @@ export class LanguageModel {
     try {
       const maxLength = rowLength(kvCache, config);
       const cache = new EngineCache();
-      const positions = Math.min(alignedLength(maxLength), config.maxLength ?? Number.POSITIVE_INFINITY);
-      const request = { model: config.model, directory: directory.path, maxLength: positions };
+      const request = { model: config.model, directory: directory.path, maxLength };
       const [prepared, digest] = await Promise.all([
         prepareDecoder({ ...request, memo: cache.memo('decoders') }, signal),
         digestModel(config.model, cache.memo('models'), signal),

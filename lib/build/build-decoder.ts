@@ -54,18 +54,10 @@ export async function buildDecoder(
   return { engine, graph: engine.manifest.decoder! };
 }
 
-/** Bytes at whose multiples a tensor may begin (IExecutionContext::setTensorAddress): rows are bound where they lie. */
-const alignment = 256;
-const smallestElement = 2;
-
-/** A row of at least so many tokens, whose end is aligned whatever a token's size. */
-export function alignedLength(length: number): number {
-  const step = alignment / smallestElement;
-  return Math.ceil(length / step) * step;
-}
-
-/** The shortest such row of these caches. */
+/** Rows are bound where they lie: each must begin at a multiple of 256 bytes (IExecutionContext::setTensorAddress). */
 function alignedCapacity({ caches }: DecoderGraph, capacity: number): number {
+  const alignment = 256;
+  const smallestElement = 2;
   let step = 1;
   for (const { kvHeads, headDim } of caches) {
     while ((step * kvHeads * headDim * smallestElement) % alignment !== 0) step *= 2;
