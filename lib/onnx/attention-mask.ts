@@ -30,7 +30,8 @@ export async function proveMask(
   await using _ = part;
   const last = (await seen(part, masks, { rows: 1, new: 1, past: maxLength - 1 }))[0]!;
   const count = last.filter(Boolean).length;
-  const window = count < maxLength ? count : undefined;
+  const isSuffix = last.slice(maxLength - count).every(Boolean);
+  const window = count < maxLength && isSuffix ? count : undefined;
   const around = window ? [window - 2, window - 1, window, window + 1, 2 * window] : [];
   const pasts = [...new Set([0, 1, 5, ...around])].filter((past) => past >= 0 && past < maxLength);
   const sizes: Step[] = [

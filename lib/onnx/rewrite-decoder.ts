@@ -7,6 +7,7 @@ import { liftGroupQueryAttention } from './lift-group-query-attention.js';
 import { liftTensorScatter } from './lift-tensor-scatter.js';
 import type { ModelProto } from './model.js';
 import { operatorName } from './operators.js';
+import { packQueries } from './pack-queries.js';
 
 /**
  * Rewrites a decoder such that its caches are updated in place, by GroupQueryAttention, and that it computes the logits of
@@ -22,7 +23,8 @@ export async function rewriteDecoder(
   const lifted = await lift(model, decoder, options);
   if (lifted.reason !== undefined) return lifted;
   const { graph } = lifted;
-  const fused = fuseNormalization(lifted.model, graph);
+  const packed = packQueries(lifted.model);
+  const fused = fuseNormalization(packed, graph);
   return { model: keepLastPosition(fused, graph), graph };
 }
 

@@ -111,6 +111,46 @@ describe('liftAttention', () => {
   });
 });
 
+describe('what is not recognised', () => {
+  /** The Llama with operators exchanged. */
+  async function changed(from: string, to: string) {
+    const file = decoderModel('llama/optimum');
+    const model = await readModel(file);
+    const node = model.graph.node.map((each) => (each.opType === from ? { ...each, opType: to } : each));
+    const other = { ...model, graph: { ...model.graph, node } };
+    return rewriteDecoder(other, recogniseDecoder(other), { directory: path.dirname(file), maxLength: 64 });
+  }
+
+  it('leaves a graph whose mask is not causal as it is, and says which and where', async () => {
+    const { reason } = await changed('LessOrEqual', 'Less');
+    expect(reason).toMatch(/^the mask ".*" is not causal: of 64 keys, position 63 does not see number 63$/);
+  });
+
+  it('names the node that is no part of attention', async () => {
+    expect((await changed('IsNaN', 'IsInf')).reason).toMatch(
+      /^the Where ".*self_attn\/Where_\d" is no Softmax/,
+    );
+  });
+
+  it('leaves outside what turns queries and keys in another way', async () => {
+    const result = await changed('Neg', 'Abs');
+    if (result.reason !== undefined) throw new Error(result.reason);
+    expect(attentions(result.model).map((node) => Number(attribute(node, 'do_rotary')?.i))).toEqual([0, 0]);
+    expect(result.graph.inputs.position_ids).toBe('position_ids');
+  });
+});
+
+describe('packQueries', () => {
+  it.each(['gpt2/optimum', 'phi3/optimum'])('%s: what one product gave is not cut', async (fixture) => {
+    const { model } = await lifted(fixture);
+    for (const node of attentions(model)) {
+      expect(node.input.slice(1, 3)).toEqual(['', '']);
+      const [product] = model.graph.node.filter(({ output }) => output[0] === node.input[0]);
+      expect(product!.opType).toBe(fixture === 'gpt2/optimum' ? 'Add' : 'MatMul');
+    }
+  });
+});
+
 describe('keepLastPosition', () => {
   it('drops other positions right after the last attention', async () => {
     const { model } = await lifted('llama/optimum');
