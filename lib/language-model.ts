@@ -25,7 +25,10 @@ import { checkTokenizer, readTokenizer, type Tokenizer, type TokenPieces, tokenP
 
 /** Those of {@link SessionOptions} that are about where and how to run, and these. */
 export interface LanguageModelOptions
-  extends Omit<SessionOptions, 'concurrency' | 'preferredOutputLocation' | 'shapes' | 'calibration'> {
+  extends Omit<
+    SessionOptions,
+    'concurrency' | 'preferredOutputLocation' | 'shapes' | 'calibration' | 'refit'
+  > {
   /** Rows and lengths of the cache. */
   kvCache?: KvCacheOptions;
   /** Instead of the tokenizer.json beside the model. */
@@ -72,7 +75,7 @@ const optionNames = [
   'maxQueue',
   'cudaGraph',
   ...buildOptionNames.filter(
-    (name) => !['shapes', 'calibration', 'target', 'parent', 'lineage'].includes(name),
+    (name) => !['shapes', 'calibration', 'refit', 'target', 'parent', 'lineage'].includes(name),
   ),
 ];
 
@@ -91,6 +94,7 @@ const decided: Readonly<Record<string, string>> = {
   preferredOutputLocation: 'is not an option of a language model: tokens come to the CPU, the cache stays.',
   shapes: 'is not an option of a language model: options.kvCache decides the shapes.',
   calibration: 'is not an option of a language model: ranges are measured with random prompts.',
+  refit: 'is not an option of a language model: its weights stay, as the cache is of them.',
 };
 
 /**

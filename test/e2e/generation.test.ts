@@ -206,6 +206,7 @@ describe('loading', () => {
     ],
     ['concurrency', { concurrency: 2 }, 'ERR_INVALID_ARG_VALUE', /^options\.concurrency .*run all requests/],
     ['shapes', { shapes: {} }, 'ERR_INVALID_ARG_VALUE', /^options\.shapes .*options\.kvCache decides/],
+    ['weights to replace', { refit: true }, 'ERR_INVALID_ARG_VALUE', /^options\.refit .*its weights stay/],
     ['a tokenizer that is none', { tokenizer: {} }, 'ERR_INVALID_ARG_TYPE', /^options\.tokenizer\.encode/],
     ['a template that is none', { chatTemplate: 1 }, 'ERR_INVALID_ARG_TYPE', /^options\.chatTemplate/],
   ])('refuses %s', async (_, options, code, message) => {
