@@ -103,6 +103,36 @@ onStandIn.each(flavours)('StandIn %s: a session on a GPU', (flavour) => {
     expect(differing).toEqual([]);
   });
 
+  test('takes inputs whose values are shapes, within the values that it was compiled for', async () => {
+    const found = await run(flavour, async ({ trt, onnx, sines, failure }) => {
+      const g = new onnx.GraphBuilder('wider');
+      const inputs = [g.input('x', 'float32', [1, 4]), g.input('shape', 'int64', [2])];
+      g.op('Expand', inputs, {}, { outputs: ['y'] });
+      g.output('y', 'float32', ['rows', 4]);
+      const shapes = { shape: { min: [1, 4], opt: [2, 4], max: [8, 4] } };
+      const options = { shapes, precision: 'fp32', cache: false } as const;
+      const gpu = await trt.InferenceSession.create(onnx.serializeModel(g.finish()), options);
+      const feeds = (rows: bigint) => ({
+        x: sines(1, 4),
+        shape: new trt.Tensor('int64', BigInt64Array.of(rows, 4n), [2]),
+      });
+      const differing: bigint[] = [];
+      for (const rows of [3n, 3n, 3n, 8n, 1n, 3n]) {
+        const { y } = await gpu.run(feeds(rows));
+        const row = [...(sines(1, 4).data as Float32Array)];
+        const expected = Array.from({ length: Number(rows) }, () => row).flat();
+        if (String(y!.data) !== String(expected) || y!.dims[0] !== Number(rows)) differing.push(rows);
+      }
+      const outside = await failure(gpu.run(feeds(9n)));
+      await gpu.dispose();
+      return { differing: differing.map(String), outside };
+    });
+    expect(found.differing).toEqual([]);
+    expect(found.outside).toBe(
+      'ERR_SHAPE_MISMATCH: The input "shape" is [9, 4], outside the plan\'s [1, 4] to [8, 4].',
+    );
+  });
+
   test('leaves tensors on the GPU, feeds them to another session, on another GPU too', async () => {
     const found = await run(flavour, async ({ trt, onnx, fixture, sines, failure }) => {
       const g = new onnx.GraphBuilder('twice');
