@@ -66,7 +66,9 @@ export async function prepareDecoder(
 // ---- on the other thread --------------------------------------------------------------------------------------------
 
 async function prepare(request: PrepareDecoderRequest): Promise<PreparedDecoder> {
-  const { model: file, directory: target, maxLength } = request;
+  const { model: file, directory: target } = request;
+  // The check's prompts and steps need room.
+  const maxLength = Math.max(request.maxLength, shortestCheck + 3);
   const directory = path.dirname(path.resolve(file));
   const parsed = await readModel(file);
   try {
