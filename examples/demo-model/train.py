@@ -1,0 +1,364 @@
+"""Trains the demo model on the tasks in tasks.py, exports it, and writes how well it does.
+
+pip install torch==2.15.0 transformers==4.57.6 optimum-onnx==0.1.0 onnx==1.23.2 onnxruntime==1.32.0 accelerate==1.15.0
+python train.py
+
+./                                 model.onnx as optimum exports it, with the files that it puts beside it
+./training.json                    versions, the loss curve, accuracy on samples that were held out
+test/fixtures/demo-model/expected.json    prompts, the right answers, and PyTorch's answers with these weights
+"""
+
+import argparse
+import importlib.metadata
+import json
+import logging
+import pathlib
+import random
+import time
+import warnings
+
+import numpy
+import onnxruntime
+import tasks
+import tokenizers
+import torch
+import transformers
+from optimum.exporters.onnx import main_export
+
+FOLDER = pathlib.Path(__file__).resolve().parent
+EXPECTED = FOLDER.parent.parent / "test" / "fixtures" / "demo-model" / "expected.json"
+CHECKPOINT = FOLDER.parent.parent / "build" / "demo-model"
+VOCABULARY = 512
+SPECIAL_TOKENS = ["<pad>", "<s>", "</s>", "<|im_start|>", "<|im_end|>"]
+PAD, BOS, EOS, TURN_END = 0, 1, 2, 4
+POSITIONS = 4096
+SEED = 0
+# Sums are learnt first; what is read far above, with most of the batch given to it, afterwards.
+PHASES = [
+    {
+        "steps": 1100,
+        "muon": 0.012,
+        "adamw": 0.0015,
+        "sums": 64,
+        "lists": 24,
+        "dialogues": 3,
+        "functions": 24,
+        "gaps": 0.4,
+    },
+    {
+        "steps": 500,
+        "muon": 0.008,
+        "adamw": 0.0015,
+        "sums": 16,
+        "lists": 8,
+        "dialogues": 6,
+        "functions": 60,
+        "gaps": 0.5,
+    },
+]
+HELD_OUT_SEED = 10
+CHAT_TEMPLATE = (
+    "{% for message in messages %}<|im_start|>{{ message['role'] }}\n{{ message['content'] }}<|im_end|>\n{% endfor %}"
+    "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
+)
+
+
+def make_tokenizer():
+    core = tokenizers.Tokenizer(tokenizers.models.BPE())
+    core.pre_tokenizer = tokenizers.pre_tokenizers.ByteLevel(add_prefix_space=False)
+    core.decoder = tokenizers.decoders.ByteLevel()
+    trainer = tokenizers.trainers.BpeTrainer(
+        vocab_size=VOCABULARY,
+        special_tokens=SPECIAL_TOKENS,
+        initial_alphabet=sorted(tokenizers.pre_tokenizers.ByteLevel.alphabet()),
+        show_progress=False,
+    )
+    core.train_from_iterator(tasks.tokenizer_corpus(), trainer)
+    tokenizer = transformers.PreTrainedTokenizerFast(
+        tokenizer_object=core,
+        pad_token="<pad>",
+        bos_token="<s>",
+        eos_token="</s>",
+        model_max_length=POSITIONS,
+        clean_up_tokenization_spaces=False,
+    )
+    tokenizer.chat_template = CHAT_TEMPLATE
+    return tokenizer
+
+
+def make_model():
+    config = transformers.LlamaConfig(
+        vocab_size=VOCABULARY,
+        hidden_size=128,
+        intermediate_size=192,
+        num_hidden_layers=3,
+        num_attention_heads=4,
+        num_key_value_heads=2,
+        max_position_embeddings=POSITIONS,
+        tie_word_embeddings=True,
+        bos_token_id=BOS,
+        eos_token_id=EOS,
+        pad_token_id=PAD,
+    )
+    model = transformers.LlamaForCausalLM(config)
+    model.generation_config = transformers.GenerationConfig(
+        bos_token_id=BOS, eos_token_id=[TURN_END, EOS], pad_token_id=PAD, do_sample=False
+    )
+    return model
+
+
+# --- batches ------------------------------------------------------------------------------------------------------------
+
+
+class Batches:
+    """Samples of each task as tensors. Tokens of a part are kept, for parts come again and again."""
+
+    def __init__(self, tokenizer, seed):
+        self.core, self.rng, self.known = tokenizer._tokenizer, random.Random(seed), {}
+
+    def encode(self, text):
+        if text not in self.known:
+            if len(self.known) > 200_000:
+                self.known.clear()
+            self.known[text] = self.core.encode(text).ids
+        return self.known[text]
+
+    def batch(self, samples, gaps=False):
+        rows = []
+        for sample in samples:
+            ids, learnt, positions, shift = [], [], [], 0
+            # With gaps, parts of a file lie further apart than they do: distances that long files have, without the tokens.
+            room = self.rng.choice((0, POSITIONS // 2)) if gaps else 0
+            for text, is_answer in sample:
+                part = self.encode(text)
+                positions += range(shift + len(ids), shift + len(ids) + len(part))
+                ids += part
+                learnt += [is_answer] * len(part)
+                if room and not is_answer and len(text) > 30:
+                    shift += self.rng.randrange(2 * room // len(sample))
+            rows.append((ids, learnt, positions))
+        width = max(len(ids) for ids, _, _ in rows)
+        pad = lambda values, value: values + [value] * (width - len(values))
+        ids, learnt, positions = (
+            torch.tensor([pad(row[part], value) for row in rows]) for part, value in ((0, PAD), (1, False), (2, 0))
+        )
+        return ids, learnt, positions
+
+    def step(self, phase, progress):
+        """A batch of each task. `progress`, 0 to 1, makes files longer, and from `gaps` on their parts lie further apart."""
+        rng = self.rng
+        yield "sums", self.batch([tasks.sum_sample(rng) for _ in range(phase["sums"])])
+        yield "sorting", self.batch([tasks.sort_sample(rng) for _ in range(phase["lists"])])
+        yield "dialogue", self.batch([tasks.dialogue_sample(rng) for _ in range(phase["dialogues"])])
+        functions = rng.randrange(2, 5 + int(20 * progress))
+        rows = max(2, phase["functions"] // functions)
+        yield (
+            "code",
+            self.batch([tasks.code_sample(rng, functions, 6) for _ in range(rows)], gaps=progress > phase["gaps"]),
+        )
+
+
+def loss_of(model, ids, learnt, positions):
+    # Without a mask, transformers would take gaps in the positions for ends of sequences.
+    mask = torch.ones_like(ids)
+    hidden = model.model(ids, attention_mask=mask, position_ids=positions, use_cache=False).last_hidden_state
+    predicts = learnt[:, 1:]
+    logits = model.lm_head(hidden[:, :-1][predicts])
+    targets = ids[:, 1:][predicts]
+    return torch.nn.functional.cross_entropy(logits, targets), (logits.argmax(-1) == targets).float().mean()
+
+
+# --- training -----------------------------------------------------------------------------------------------------------
+
+
+def optimizers(model, phase):
+    """Muon for matrices; not for those of queries and keys: its large steps make attention hard before it has learnt where to
+    look, and it then stays there."""
+    slow = ("embed_tokens", "q_proj", "k_proj", "norm")
+    parts = {True: [], False: []}
+    for name, parameter in model.named_parameters():
+        parts[any(part in name for part in slow)].append(parameter)
+    return [
+        torch.optim.Muon(parts[False], lr=phase["muon"], weight_decay=0.01),
+        torch.optim.AdamW(parts[True], lr=phase["adamw"], betas=(0.9, 0.98), weight_decay=0.0),
+    ]
+
+
+def train(model, batches, phase):
+    steps, everything = phase["steps"], optimizers(model, phase)
+    schedules = [
+        torch.optim.lr_scheduler.LambdaLR(
+            optimizer, lambda step: min(1, (step + 1) / 30) * min(1, 2.0 * (1 - step / steps) + 0.01)
+        )
+        for optimizer in everything
+    ]
+    curve, started, cpu = [], time.time(), time.process_time()
+    sums = {}
+    for step in range(1, steps + 1):
+        for task, batch in batches.step(phase, step / steps):
+            loss, right = loss_of(model, *batch)
+            loss.backward()
+            entry = sums.setdefault(task, [0.0, 0.0, 0])
+            entry[0] += loss.item()
+            entry[1] += right.item()
+            entry[2] += 1
+        for optimizer, schedule in zip(everything, schedules):
+            optimizer.step()
+            optimizer.zero_grad(set_to_none=True)
+            schedule.step()
+        if step % 50 == 0 or step == steps:
+            entry = {"step": step, "cpuSeconds": round(time.process_time() - cpu)}
+            entry |= {task: [round(loss / n, 4), round(right / n, 4)] for task, (loss, right, n) in sums.items()}
+            print(f"{time.time() - started:6.0f} s", json.dumps(entry), flush=True)
+            curve.append(entry)
+            sums = {}
+            model.save_pretrained(CHECKPOINT)
+    return {**phase, "cpuSeconds": round(time.process_time() - cpu), "curve": curve}
+
+
+# --- how well it does ---------------------------------------------------------------------------------------------------
+
+
+@torch.inference_mode()
+def right_samples(model, batches, samples):
+    """How many samples a greedy reader of the model answers right in every token: each token, given the right ones before it,
+    is the likeliest, which is when greedy generation gives the right text."""
+    ids, learnt, positions = batches.batch(samples)
+    best = model(ids, attention_mask=torch.ones_like(ids), use_cache=False).logits[:, :-1].argmax(-1)
+    return ((best == ids[:, 1:]) | ~learnt[:, 1:]).all(1).sum().item()
+
+
+def accuracy(model, batches):
+    rng = random.Random(HELD_OUT_SEED)
+    kinds = {
+        "sums of pairs never trained on": (4000, 500, lambda: tasks.sum_sample(rng, held_out=True)),
+        "sorting lists never trained on": (2000, 500, lambda: tasks.sort_sample(rng, held_out=True)),
+        "dialogues of 5 turns, every answer": (500, 50, lambda: tasks.dialogue_sample(rng, turns=5)),
+        "dialogues of 10 turns, every answer": (100, 20, lambda: tasks.dialogue_sample(rng, turns=10)),
+    }
+    for functions, count in ((10, 200), (25, 100), (50, 100), (100, 50), (200, 20)):
+        sample = lambda functions=functions: tasks.code_sample(rng, functions)
+        kinds[f"code completion over {functions} functions"] = (count, 500 // functions + 1, sample)
+    results = {}
+    for kind, (count, rows, sample) in kinds.items():
+        right = sum(
+            right_samples(model, batches, [sample() for _ in range(min(rows, count - done))])
+            for done in range(0, count, rows)
+        )
+        results[kind] = {"right": right, "of": count}
+        print(f"{kind}: {right} of {count}", flush=True)
+    return results
+
+
+@torch.inference_mode()
+def greedy(model, ids, limit=60):
+    """PyTorch's answer, token by token, the whole text read anew for each."""
+    answer = []
+    while len(answer) < limit and (not answer or answer[-1] not in (EOS, TURN_END)):
+        logits = model(input_ids=torch.tensor([ids + answer]), use_cache=False).logits[0, -1]
+        answer.append(logits.argmax().item())
+    return answer
+
+
+def answers(tokenizer, generate):
+    """Prompts that were held out, with the right answer and what `generate(ids) -> ids` makes of them."""
+    rng = random.Random(HELD_OUT_SEED + 1)
+    text = lambda ids: tokenizer.decode(ids, skip_special_tokens=True)
+    encode = lambda prompt: tokenizer(prompt, add_special_tokens=False).input_ids
+
+    def completion(sample):
+        prompt = "".join(part for part, _ in sample[:-1])
+        right = sample[-1][0].removesuffix("</s>")
+        return {"prompt": prompt, "right": right, "answer": text(generate(encode(prompt)))}
+
+    def dialogue():
+        messages, turns = [], []
+        for question, right in tasks.dialogue_turns(rng, 5):
+            messages.append({"role": "user", "content": question})
+            ids = tokenizer.apply_chat_template(messages, add_generation_prompt=True)
+            turns.append({"user": question, "right": right, "answer": text(generate(ids))})
+            messages.append({"role": "assistant", "content": turns[-1]["answer"]})
+        return turns
+
+    return {
+        "sums": [completion(tasks.sum_sample(rng, held_out=True)) for _ in range(200)],
+        "sorting": [completion(tasks.sort_sample(rng, held_out=True)) for _ in range(50)],
+        "dialogues": [dialogue() for _ in range(10)],
+    }
+
+
+def onnx_generate(file):
+    """Greedy generation with onnxruntime, over the cache that the export returns."""
+    session = onnxruntime.InferenceSession(file, providers=["CPUExecutionProvider"])
+    outputs = [value.name for value in session.get_outputs()]
+    caches = [value for value in session.get_inputs() if value.name.startswith("past_")]
+
+    def generate(ids, limit=60):
+        past = {value.name: numpy.zeros((1, value.shape[1], 0, value.shape[3]), numpy.float32) for value in caches}
+        answer, length = [], 0
+        while len(answer) < limit and (not answer or answer[-1] not in (EOS, TURN_END)):
+            new = answer[-1:] or ids
+            positions = numpy.arange(length, length + len(new))[None]
+            length += len(new)
+            feeds = {
+                "input_ids": numpy.array([new]),
+                "position_ids": positions,
+                "attention_mask": numpy.ones((1, length), numpy.int64),
+            }
+            results = dict(zip(outputs, session.run(None, feeds | past)))
+            past = {name: results[name.replace("past_key_values", "present")] for name in past}
+            answer.append(int(results["logits"][0, -1].argmax()))
+        return answer
+
+    return generate
+
+
+# --- all of it ----------------------------------------------------------------------------------------------------------
+
+
+def write_json(file, value):
+    file.parent.mkdir(parents=True, exist_ok=True)
+    file.write_text(json.dumps(value, indent=1, ensure_ascii=False) + "\n")
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--skip", type=int, default=0, help="phases that build/demo-model has been through already")
+    options = parser.parse_args()
+    torch.set_num_threads(1)
+    torch.manual_seed(SEED)
+    warnings.simplefilter("ignore")
+    transformers.logging.set_verbosity_error()
+    logging.getLogger("torch.onnx").setLevel(logging.ERROR)
+
+    tokenizer = make_tokenizer()
+    record = CHECKPOINT / "phases.json"
+    phases = json.loads(record.read_text())[: options.skip] if options.skip else []
+    for number in range(options.skip, len(PHASES)):
+        model = transformers.AutoModelForCausalLM.from_pretrained(CHECKPOINT) if number else make_model()
+        phases.append(train(model, Batches(tokenizer, SEED + 1 + number), PHASES[number]))
+        tokenizer.save_pretrained(CHECKPOINT)
+        write_json(record, phases)
+    model = transformers.AutoModelForCausalLM.from_pretrained(CHECKPOINT).eval()
+    batches = Batches(tokenizer, HELD_OUT_SEED)
+    main_export(str(CHECKPOINT), FOLDER, task="text-generation-with-past", do_validation=False)
+
+    packages = ["torch", "transformers", "optimum-onnx", "onnx", "onnxruntime", "accelerate", "tokenizers"]
+    write_json(
+        FOLDER / "training.json",
+        {
+            "versions": {name: importlib.metadata.version(name) for name in packages},
+            "parameters": sum(parameter.numel() for parameter in model.parameters()),
+            "accuracy": accuracy(model, batches),
+            "seed": SEED,
+            "phases": phases,
+        },
+    )
+    expected = answers(tokenizer, lambda ids: greedy(model, ids))
+    exported = answers(tokenizer, onnx_generate(FOLDER / "model.onnx"))
+    assert exported == expected, "the export's answers are not PyTorch's"
+    write_json(EXPECTED, expected)
+
+
+if __name__ == "__main__":
+    main()

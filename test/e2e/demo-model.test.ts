@@ -1,0 +1,79 @@
+import { spawnSync } from 'node:child_process';
+import { mkdtemp, rm, stat } from 'node:fs/promises';
+import os from 'node:os';
+import path from 'node:path';
+import { type ChatMessage, InferenceSession, LanguageModel } from 'node-tensorrt';
+import { castToFloat16, measureRanges, readModel, writeModel } from 'node-tensorrt/onnx';
+import { afterAll, beforeAll, expect, test } from 'vitest';
+import { countRight, demoAnswers, demoModel } from '../demo-model.js';
+import { simulateFloat16 } from '../oracle/simulate-float16.js';
+
+// The trained model: its answers are right, so that what an optimization costs is seen in them.
+
+const root = path.join(import.meta.dirname, '../..');
+const file = path.join(demoModel, 'model.onnx');
+const samples = [...demoAnswers.sums, ...demoAnswers.sorting];
+const right = samples.filter((sample) => sample.answer === sample.right).length;
+
+let directory: string;
+beforeAll(async () => {
+  directory = await mkdtemp(path.join(os.tmpdir(), 'demo-model-'));
+});
+afterAll(() => rm(directory, { recursive: true }));
+
+test('it is small', async () => {
+  expect((await stat(file)).size).toBeLessThanOrEqual(2e6);
+});
+
+test('PyTorch answers 98 of 100 sums and lists that were held out right', () => {
+  expect(right / samples.length).toBeGreaterThanOrEqual(0.98);
+});
+
+test("250 requests at once get PyTorch's answers", async () => {
+  await using model = await LanguageModel.load(demoModel, { device: 'cpu' });
+  expect(model.kvCache.mode).toBe('in-place');
+  const answers = await Promise.all(samples.map(({ prompt }) => model.generate(prompt)));
+  expect(answers.map(({ text }) => text)).toEqual(samples.map(({ answer }) => answer));
+  const { requests } = model.stats();
+  expect(requests).toMatchObject({ completed: samples.length, failed: 0, cancelled: 0 });
+});
+
+test("ten dialogues at once get PyTorch's answers, and each turn finds the ones before it in the cache", async () => {
+  await using model = await LanguageModel.load(demoModel, { device: 'cpu' });
+  await Promise.all(
+    demoAnswers.dialogues.map(async (turns) => {
+      const messages: ChatMessage[] = [];
+      let read = 0;
+      for (const { user, answer } of turns) {
+        messages.push({ role: 'user', content: user });
+        const { text, usage } = await model.generate(messages);
+        expect(text).toBe(answer);
+        expect(usage.cachedTokens).toBeGreaterThanOrEqual(read);
+        read = usage.promptTokens;
+        messages.push({ role: 'assistant', content: text });
+      }
+    }),
+  );
+});
+
+// The margin that is stated for FP16: 1 answer in 100.
+test('in FP16 it answers hardly less right', async () => {
+  const model = await readModel(file);
+  const { model: mixed } = castToFloat16(model, { ranges: await measureRanges(model) });
+  const half = path.join(directory, 'model.fp16.onnx');
+  await writeModel(mixed, half);
+  await using rounded = await InferenceSession.create(simulateFloat16(half));
+  await using onCpu = await InferenceSession.create(file, { device: 'cpu', precision: 'fp16' });
+  for (const session of [rounded, onCpu]) {
+    expect(Math.abs((await countRight(session, samples)) - right) / samples.length).toBeLessThanOrEqual(0.01);
+  }
+});
+
+test.each(['arithmetic', 'medical-dialogue'])('examples/%s runs and finds its answers right', (example) => {
+  const { status, stderr } = spawnSync(process.execPath, [`examples/${example}/main.mjs`], {
+    cwd: root,
+    encoding: 'utf8',
+  });
+  expect(stderr).toBe('');
+  expect(status).toBe(0);
+});
