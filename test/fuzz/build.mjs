@@ -1,6 +1,6 @@
 // Child of builds.test.ts: compiles mutated ONNX files that parse. `node build.mjs SEED FROM COUNT CORPUS`.
-// Prints a line for each finding, { case, problem }. A case that never ends, or ends this process, is the one in
-// progress.txt of the working directory.
+// Prints a line for each finding, { case, problem }. A case that ends this process is the one in progress.txt of the
+// working directory; one that TensorRT does not end within two minutes does so by SIGALRM.
 import { openSync, readdirSync, readFileSync, writeSync } from 'node:fs';
 import path from 'node:path';
 import { buildEngine } from '../../dist/index.mjs';
@@ -21,9 +21,11 @@ for (let i = Number(from); i < Number(from) + Number(count); i++) {
   }
   writeSync(progress, String(i).padEnd(16), 0);
   try {
-    const engine = await buildEngine(bytes, { target: 'sm_89', optimizationLevel: 0, cache: false });
+    const signal = AbortSignal.timeout(120_000);
+    const engine = await buildEngine(bytes, { target: 'sm_89', optimizationLevel: 0, cache: false, signal });
     engine.dispose();
   } catch (error) {
+    if (error?.name === 'TimeoutError') process.kill(process.pid, 'SIGALRM');
     const { name, code } = error;
     if (!['TensorRTError', 'TypeError', 'RangeError'].includes(name) || !/^ERR_/.test(code ?? '')) {
       const problem = String(error?.stack ?? error).slice(0, 600);

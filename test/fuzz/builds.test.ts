@@ -6,7 +6,7 @@ import { afterAll, beforeAll, expect, test } from 'vitest';
 import { pythonOracle } from '../../scripts/python-oracle.mjs';
 
 // Mutated models that our parser accepts go on to TensorRT's, in processes of their own: errors must be ours. Where
-// TensorRT ends the process, that is said, and is TensorRT's to mend; each was looked at once.
+// TensorRT ends the process, or never ends, that is said, and is TensorRT's to mend; each was looked at once.
 
 const full = process.env.NODE_TENSORRT_TEST_FULL === '1';
 const cases = full ? 4_000 : 60;
