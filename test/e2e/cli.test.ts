@@ -534,6 +534,7 @@ describe('generate and chat', () => {
   test('an interrupt ends the answer, not the program; two at the prompt end it', async () => {
     const answers = (text: string) => text.split('\n').length - 1;
     let told = 0;
+    let interrupted = false;
     const { code, stdout, stderr } = await chat(
       ['--max-tokens', '400', '--stop', '\n'],
       (input, child) => {
@@ -543,7 +544,8 @@ describe('generate and chat', () => {
         });
       },
       (text, child) => {
-        if (told === 0 && answers(text) === 0) child.kill('SIGINT');
+        if (!interrupted) child.kill('SIGINT');
+        interrupted = true;
         while (told < answers(text)) {
           told++;
           if (told === 1) child.stdin!.write('Two?\n');
