@@ -1,0 +1,103 @@
+// A long context on the CPU: how much memory a sequence of 32,768 tokens takes beside what `kvCache` says, and how fast it
+// is read and continued. Each measurement in a process of its own.
+// `node bench/long-context.mjs [--model FOLDER] [--tokens 32768] [--json]`; the demo model without --model.
+import { execFileSync } from 'node:child_process';
+import { cpSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import os from 'node:os';
+import path from 'node:path';
+import { setTimeout } from 'node:timers/promises';
+import { parseArgs } from 'node:util';
+import { LanguageModel } from 'node-tensorrt';
+
+const root = path.resolve(import.meta.dirname, '..');
+const { values: options } = parseArgs({
+  options: {
+    model: { type: 'string', default: path.join(root, 'examples/demo-model') },
+    tokens: { type: 'string', default: '32768' },
+    json: { type: 'boolean', default: false },
+    measure: { type: 'boolean', default: false },
+  },
+});
+const tokens = Number(options.tokens);
+const generated = 32;
+
+/** Bytes of this process that are in memory, once what loading the model left behind is collected. */
+async function residentSet() {
+  for (let i = 0; i < 5; i++) {
+    gc();
+    await setTimeout(300);
+  }
+  return process.memoryUsage.rss();
+}
+
+/** Reads `tokens` tokens into one row and continues it; memory that came with them. */
+async function measure(folder) {
+  const model = await LanguageModel.load(folder, {
+    kvCache: { maxBatchSize: 1, maxLength: tokens + generated },
+  });
+  const config = JSON.parse(readFileSync(path.join(folder, 'config.json'), 'utf8'));
+  const ids = Array.from({ length: tokens }, (_, i) => 5 + ((i * 7919) % (config.vocab_size - 5)));
+  // What a chunk of the prompt computes in stays allocated: it is no part of the cache.
+  const warm = model.createSequence();
+  await warm.append(ids.slice(0, 1024));
+  warm.dispose();
+  model.kvCache.clear();
+  const before = { resident: await residentSet(), used: model.kvCache.bytesUsed };
+  const sequence = model.createSequence();
+  const started = performance.now();
+  await sequence.append(ids);
+  const read = performance.now();
+  const after = { resident: await residentSet(), used: model.kvCache.bytesUsed };
+  const { usage } = await sequence.generate({ maxTokens: generated, ignoreEos: true });
+  const written = performance.now();
+  const { mode } = model.kvCache;
+  const { length } = sequence;
+  await model.dispose();
+  return {
+    mode,
+    tokens: length,
+    predicted: after.used - before.used,
+    measured: after.resident - before.resident,
+    prefillSeconds: (read - started) / 1000,
+    stepMs: (written - read) / usage.completionTokens,
+  };
+}
+
+if (options.measure) {
+  console.log(JSON.stringify(await measure(options.model)));
+} else {
+  // The graph computes its rotary embedding for any position; only the configuration says how many there are.
+  const folder = mkdtempSync(path.join(os.tmpdir(), 'long-context-'));
+  try {
+    cpSync(options.model, folder, { recursive: true });
+    const config = path.join(folder, 'config.json');
+    const value = JSON.parse(readFileSync(config, 'utf8'));
+    value.max_position_embeddings = Math.max(value.max_position_embeddings, tokens + generated);
+    writeFileSync(config, JSON.stringify(value));
+    const args = [
+      '--expose-gc',
+      import.meta.filename,
+      '--measure',
+      '--model',
+      folder,
+      '--tokens',
+      options.tokens,
+    ];
+    const result = JSON.parse(execFileSync(process.execPath, args, { encoding: 'utf8' }));
+    if (options.json) console.log(JSON.stringify(result));
+    else {
+      const megabytes = (bytes) => `${(bytes / 1e6).toFixed(1)} MB`;
+      console.log(`${tokens} tokens (cache ${result.mode}):`);
+      console.log(`  the cache's bytes     ${megabytes(result.predicted)}`);
+      console.log(
+        `  resident memory grew  ${megabytes(result.measured)} (${(result.measured / result.predicted).toFixed(3)}×)`,
+      );
+      console.log(
+        `  prefill               ${result.prefillSeconds.toFixed(1)} s (${Math.round(tokens / result.prefillSeconds)} tokens/s)`,
+      );
+      console.log(`  a step after it       ${result.stepMs.toFixed(2)} ms`);
+    }
+  } finally {
+    rmSync(folder, { recursive: true });
+  }
+}
