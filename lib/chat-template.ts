@@ -1,6 +1,6 @@
 import { readFile } from 'node:fs/promises';
 import path from 'node:path';
-import { Template } from '@huggingface/jinja';
+import type { Template } from '@huggingface/jinja';
 import { readJson } from './decoder-config.js';
 import { invalidArgType, invalidArgValue, TensorRTError } from './errors.js';
 import { tokenText } from './tokenizer.js';
@@ -58,14 +58,16 @@ export class ChatTemplate {
       if (text !== undefined) tokens[name] = text;
     }
     if (given !== undefined) {
-      const template = parse(given, (problem) => invalidArgValue(argument, `is no template: ${problem}`));
+      const template = await parse(given, (problem) =>
+        invalidArgValue(argument, `is no template: ${problem}`),
+      );
       return new ChatTemplate(template, tokens);
     }
     const ownFile = path.join(directory, 'chat_template.jinja');
     const own = await readText(ownFile);
     const source = own ?? defaultTemplate(config.chat_template, configFile);
     if (source === undefined) return undefined;
-    const template = parse(source, (problem) => {
+    const template = await parse(source, (problem) => {
       const file = own === undefined ? configFile : ownFile;
       return new TensorRTError(
         'ERR_MODEL_UNSUPPORTED',
@@ -98,7 +100,9 @@ export class ChatTemplate {
   }
 }
 
-function parse(source: string, problem: (message: string) => Error): Template {
+async function parse(source: string, problem: (message: string) => Error): Promise<Template> {
+  // Only now: importing this package is to cost nothing.
+  const { Template } = await import('@huggingface/jinja');
   try {
     return new Template(source);
   } catch (cause) {

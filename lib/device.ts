@@ -43,7 +43,7 @@ export function deviceOption(device: unknown, path: string): DeviceChoice {
 /**
  * Has `make` make what the chosen GPU is to run. Where the CPU will do, a GPU that is missing, or can't run the model, is
  * a reason to take it rather than an error.
- * @throws (rejects) TensorRTError ERR_NO_GPU, what `make` throws
+ * @throws (rejects) TensorRTError ERR_NO_GPU, what `make` throws; the signal's reason
  */
 export async function placeOnGpu<Made>(
   { ordinal, auto }: DeviceChoice,
@@ -56,7 +56,8 @@ export async function placeOnGpu<Made>(
     const why = auto ? `there is ${gpu.label}` : `options.device asked for it: ${gpu.label}`;
     return { made: await make(gpu), gpu, why };
   } catch (error) {
-    const instead = auto && error instanceof TensorRTError && cpuInstead.has(error.code) && !signal?.aborted;
+    signal?.throwIfAborted();
+    const instead = auto && error instanceof TensorRTError && cpuInstead.has(error.code);
     if (!instead) throw error;
     return { why: error.message, error };
   }

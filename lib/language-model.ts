@@ -35,7 +35,7 @@ export interface LanguageModelOptions
   tokenizer?: Tokenizer;
   /** A Jinja template, instead of the model's own. */
   chatTemplate?: string;
-  /** Tokens of prompts that are read between two steps of those that answer. Default 512. */
+  /** Tokens of prompts that are read in a step; a quarter of them, while others answer. Default 512. */
   chunkSize?: number;
 }
 

@@ -366,7 +366,7 @@ export interface NativeLanguageModelConfig {
   rows: number;
   /** Tokens a row. */
   maxLength: number;
-  /** Tokens of a prompt a step. */
+  /** Tokens of prompts a step; a quarter while others answer. */
   chunkSize: number;
   /** Requests that may wait for a row. */
   maxQueue: number;

@@ -1,5 +1,5 @@
 import path from 'node:path';
-import { Tokenizer as HuggingFaceEncoder } from '@huggingface/tokenizers';
+import type { Tokenizer as HuggingFaceEncoder } from '@huggingface/tokenizers';
 import { readJson } from './decoder-config.js';
 import { describe, invalidArgType, invalidArgValue, TensorRTError } from './errors.js';
 
@@ -63,9 +63,11 @@ export async function readTokenizer(directory: string): Promise<Tokenizer | unde
   }
   const pieces = piecesOfFile(tokenizer, file);
   const postProcessor = sentenceEnds(tokenizer, config) ?? tokenizer.post_processor;
+  // Only now: importing this package is to cost nothing.
+  const { Tokenizer: Encoder } = await import('@huggingface/tokenizers');
   let encoder: HuggingFaceEncoder;
   try {
-    encoder = new HuggingFaceEncoder(
+    encoder = new Encoder(
       { normalizer: null, pre_tokenizer: null, ...tokenizer, post_processor: postProcessor ?? null },
       config,
     );

@@ -59,6 +59,10 @@ namespace {
 // What a row held is given back after that long: until then the next one has its memory warm.
 constexpr std::chrono::seconds kRest(1);
 
+// While others answer, prompts get this part of a chunk between two of their steps: the last chunks of a long
+// prompt take longer than the first, and readers notice pauses more than a prompt notices a few more steps.
+constexpr size_t kShareBesideAnswers = 4;
+
 size_t commonPrefix(std::span<const int32_t> a, std::span<const int32_t> b) {
   const size_t limit = std::min(a.size(), b.size());
   return static_cast<size_t>(std::mismatch(a.begin(), a.begin() + limit, b.begin()).first - a.begin());
@@ -516,9 +520,14 @@ void DecodeLoop::place(Request& request, Lock& lock) {
   request.cachedTokens = sequence.cached;
 }
 
-// One chunk of prompts: of the first in line, and of others as far as their whole rest fits in.
+// One chunk of prompts, or a part of one while others answer: of the first in line, and of others as far as
+// their whole rest fits in.
 void DecodeLoop::prefill(Lock& lock) {
-  for (size_t budget = config_.chunkSize; budget > 0 && !stopping_;) {
+  const bool othersAnswer =
+      std::any_of(running_.begin(), running_.end(), [](const auto& request) { return request->decoding; });
+  const size_t chunk =
+      othersAnswer ? std::max<size_t>(config_.chunkSize / kShareBesideAnswers, 1) : config_.chunkSize;
+  for (size_t budget = chunk; budget > 0 && !stopping_;) {
     std::shared_ptr<Request> request;
     for (const auto& each : running_) {
       if (!each->decoding && (!request || each->precedes(*request))) request = each;
@@ -530,7 +539,7 @@ void DecodeLoop::prefill(Lock& lock) {
       if (!request->placed) place(*request, lock);
       const size_t past = sequence.cached;
       const size_t rest = sequence.tokens.size() - past;
-      if (budget < config_.chunkSize && rest > budget) return;
+      if (budget < chunk && rest > budget) return;
       const size_t count = std::min(rest, budget);
       if (count > 0) {
         const bool isLast = count == rest;

@@ -34,7 +34,7 @@ struct DecodeLoopConfig {
   DecoderGraph graph = {};
   size_t rows = 16;
   size_t maxLength = 4096;  // tokens in a row
-  size_t chunkSize = 512;   // tokens of prompts between two decode steps
+  size_t chunkSize = 512;   // tokens of prompts a step; a quarter while others answer
   size_t maxQueue = 1024;   // requests that wait for a row
   bool prefixReuse = true;
   std::shared_ptr<const TokenPieces> pieces = {};

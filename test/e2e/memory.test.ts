@@ -38,11 +38,11 @@ test('10,000 runs leave no memory behind', () => {
   expect(after / warm).toBeLessThan(1.05);
 });
 
-test('200 sessions, created and disposed, leave no memory behind', () => {
+test('400 sessions, created and disposed, leave no memory behind', () => {
   const { warm, after } = residentSet(`
     const feeds = { x: ones(64, 64), v0: ones(64, 64) };
     const work = async (times) => {
-      for (let i = 0; i < 40 * times; i++) {
+      for (let i = 0; i < 80 * times; i++) {
         const session = await InferenceSession.create(fixture('slow.onnx'), { concurrency: 2 });
         await session.run(feeds);
         await session.dispose();
