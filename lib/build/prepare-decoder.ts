@@ -7,6 +7,7 @@ import { cacheBytesPerToken, type Decoder, recogniseDecoder } from '../onnx/deco
 import { externalLocations } from '../onnx/initializer.js';
 import { rotaryPositions, withWholeCaches } from '../onnx/lift-group-query-attention.js';
 import { type ModelProto, readModel } from '../onnx/model.js';
+import { intAttribute } from '../onnx/node-attribute.js';
 import { rewriteDecoder } from '../onnx/rewrite-decoder.js';
 import { writeBeside } from '../onnx/write-beside.js';
 import { findOnnxRuntime } from '../system/onnxruntime-library.js';
@@ -122,9 +123,7 @@ const shortestCheck = 9;
 const longestCheck = 512;
 
 function longestWindow({ graph }: ModelProto): number {
-  const windows = graph.node.map(({ attribute }) =>
-    Number(attribute.find(({ name }) => name === 'local_window_size')?.i ?? 0),
-  );
+  const windows = graph.node.map((node) => intAttribute(node, 'local_window_size', 0));
   return Math.max(0, ...windows.filter((window) => window <= longestCheck));
 }
 

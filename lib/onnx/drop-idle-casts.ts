@@ -1,5 +1,6 @@
 import type { EditableGraph } from './editable-graph.js';
 import type { GraphProto } from './model.js';
+import { intAttribute } from './node-attribute.js';
 import { operatorName } from './operators.js';
 import { valueTypes } from './value-types.js';
 
@@ -10,7 +11,7 @@ export function dropIdleCasts(graph: EditableGraph, { graph: proto }: { graph: G
     const operator = operatorName(node);
     const [input = ''] = node.input;
     const [output = ''] = node.output;
-    const to = Number(node.attribute.find(({ name }) => name === 'to')?.i);
+    const to = intAttribute(node, 'to', 0);
     if (operator !== 'Identity' && (operator !== 'Cast' || types.get(input) !== to)) continue;
     if (!graph.isOutput(output)) {
       graph.replaceReads(output, input);

@@ -3,6 +3,7 @@ import { type FloatType, floatTensor } from './float-tensor.js';
 import { type AttributeValue, attributeProto, type SymbolicDims, valueInfo } from './graph-builder.js';
 import { type ElementArray, makeTensor } from './initializer.js';
 import type { GraphProto, ModelProto, NodeProto, TensorProto, ValueInfoProto } from './model.js';
+import { tensorAttribute } from './node-attribute.js';
 import { captured, collectNames } from './traverse.js';
 
 /**
@@ -61,7 +62,7 @@ export class EditableGraph {
     if (!value) return undefined;
     const node = this.#producers.get(value);
     if (node?.opType !== 'Constant') return this.#initializers.get(value);
-    return node.attribute.find(({ name }) => name === 'value')?.t;
+    return tensorAttribute(node, 'value');
   }
 
   addConstant(

@@ -2,7 +2,9 @@ import type { DecoderGraph } from '../native.js';
 import { EditableGraph } from './editable-graph.js';
 import { inPlaceShapes, isSequence } from './in-place-shapes.js';
 import { isExternal, tensorElements, tensorSize } from './initializer.js';
+import { isHeadsSwap } from './match-attention.js';
 import type { ModelProto, NodeProto } from './model.js';
+import { floatAttribute, intAttribute, intsAttribute } from './node-attribute.js';
 import { operatorName } from './operators.js';
 import type { SymbolicShapes } from './symbolic-shapes.js';
 
@@ -43,11 +45,6 @@ function cancelTransposes(graph: EditableGraph, last: NodeProto): void {
   graph.replaceReads(last.output[0]!, middle.output[0]!);
 }
 
-function isHeadsSwap(node: NodeProto): boolean {
-  const order = node.attribute.find(({ name }) => name === 'perm')?.ints?.map(Number);
-  return operatorName(node) === 'Transpose' && `${order}` === '0,2,1,3';
-}
-
 function fuse(
   graph: EditableGraph,
   shapes: SymbolicShapes,
@@ -83,14 +80,13 @@ function fuse(
 /** The standard's operators, of FP32 as their scale is. */
 function matchOperator(node: NodeProto): Normalization | undefined {
   const operator = operatorName(node);
-  const attribute = (name: string) => node.attribute.find((each) => each.name === name);
-  if (Number(attribute('axis')?.i ?? -1) !== -1 || node.output.slice(1).some((name) => name !== ''))
+  if (intAttribute(node, 'axis', -1) !== -1 || node.output.slice(1).some((name) => name !== ''))
     return undefined;
   const isSimple = operator === 'RMSNormalization' || operator === 'SimplifiedLayerNormalization';
   if (!isSimple && operator !== 'LayerNormalization') return undefined;
   const [input = '', scale = '', bias = ''] = node.input;
   if (!isSimple && bias === '') return undefined;
-  const epsilon = attribute('epsilon')?.f ?? 1e-5;
+  const epsilon = floatAttribute(node, 'epsilon', 1e-5);
   return { input, scale, bias: isSimple ? undefined : bias, epsilon, nodes: [node] };
 }
 
@@ -101,11 +97,9 @@ function matchWritten(
   mean: NodeProto,
 ): Normalization | undefined {
   if (operatorName(mean) !== 'ReduceMean') return undefined;
-  const attribute = (name: string) => mean.attribute.find((each) => each.name === name);
   const axes =
-    attribute('axes')?.ints?.map(Number) ??
-    shapes.elements(mean.input[1] ?? '')?.map((size) => size.constant);
-  if (axes?.length !== 1 || attribute('keepdims')?.i === 0n) return undefined;
+    intsAttribute(mean, 'axes') ?? shapes.elements(mean.input[1] ?? '')?.map((size) => size.constant);
+  if (axes?.length !== 1 || intAttribute(mean, 'keepdims', 1) === 0) return undefined;
   const square = graph.producer(mean.input[0]!);
   const input = square && squared(graph, square);
   const rank = input === undefined ? undefined : shapes.shape(input)?.length;

@@ -2,6 +2,7 @@ import type { DecoderGraph } from '../native.js';
 import { EditableGraph } from './editable-graph.js';
 import { inPlaceShapes, isSequence } from './in-place-shapes.js';
 import type { ModelProto, NodeProto } from './model.js';
+import { intAttribute, intsAttribute } from './node-attribute.js';
 import { operatorName } from './operators.js';
 
 /** Element by element, with numbers or weights that are the same for all positions. */
@@ -100,7 +101,6 @@ export function keepLastPosition(model: ModelProto, decoder: DecoderGraph): Mode
   function isPositionwise(node: NodeProto): boolean {
     const operator = operatorName(node);
     const [first = '', ...others] = node.input;
-    const attribute = (name: string) => node.attribute.find((each) => each.name === name)?.i;
     const isPlain = (value: string) => value === '' || (shapes.shape(value)?.length ?? 9) <= 1;
     if (!node.output.every((value) => value === '' || isSequence(shapes.shape(value)))) return false;
     if (mappings.has(operator)) {
@@ -108,22 +108,21 @@ export function keepLastPosition(model: ModelProto, decoder: DecoderGraph): Mode
     }
     if (!isSequence(shapes.shape(first))) return false;
     if (normalizations.has(operator)) {
-      const axis = attribute('axis');
       return (
-        (axis === undefined || axis === -1n) &&
+        intAttribute(node, 'axis', -1) === -1 &&
         others.every((value) => isPlain(value) || isSequence(shapes.shape(value)))
       );
     }
     if (operator === 'MatMul') return shapes.shape(others[0]!)?.length === 2;
     if (operator === 'com.microsoft.MatMulNBits') return true;
     if (operator === 'com.microsoft.FusedMatMul')
-      return shapes.shape(others[0]!)?.length === 2 && !attribute('transA');
+      return shapes.shape(others[0]!)?.length === 2 && intAttribute(node, 'transA', 0) === 0;
     if (operator === 'ReduceMean' || operator === 'ReduceSum') {
-      const attributes = node.attribute.find(({ name }) => name === 'axes')?.ints?.map(Number);
-      const axes = attributes ?? shapes.elements(others[0] ?? '')?.map((size) => size.constant);
-      return axes?.length === 1 && axes[0] === -1 && attribute('keepdims') !== 0n;
+      const axes =
+        intsAttribute(node, 'axes') ?? shapes.elements(others[0] ?? '')?.map((size) => size.constant);
+      return axes?.length === 1 && axes[0] === -1 && intAttribute(node, 'keepdims', 1) !== 0;
     }
-    if (operator === 'Split') return attribute('axis') === -1n;
+    if (operator === 'Split') return intAttribute(node, 'axis', 0) === -1;
     if (operator === 'Slice') {
       const axes = shapes.elements(others[2] ?? '')?.map((size) => size.constant);
       return axes?.length === 1 && axes[0] === -1;

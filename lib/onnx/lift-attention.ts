@@ -12,6 +12,7 @@ import {
   type AttentionMatch,
   type Factor,
   type GraphKnowledge,
+  isHeadsSwap,
   isShape,
   matchAttention,
   Unrecognised,
@@ -233,8 +234,7 @@ class Lifter {
     let current = value;
     if (layout === 'heads-first') {
       const node = graph.producer(value);
-      const order = node?.attribute.find(({ name }) => name === 'perm')?.ints?.map(Number);
-      if (node && operatorName(node) === 'Transpose' && `${order}` === '0,2,1,3') current = node.input[0]!;
+      if (node && isHeadsSwap(node)) current = node.input[0]!;
       else [current = ''] = graph.addNode('Transpose', [value], { perm: [0, 2, 1, 3] });
     }
     const shape = shapes.shape(value);

@@ -1,6 +1,7 @@
 import type { CacheTensor } from './decoder.js';
 import type { EditableGraph } from './editable-graph.js';
 import type { NodeProto } from './model.js';
+import { floatAttribute, intAttribute, intsAttribute } from './node-attribute.js';
 import { operatorName } from './operators.js';
 import type { Size } from './size.js';
 import type { StepValues } from './step-values.js';
@@ -122,7 +123,7 @@ class Matcher {
       const who = readers.map(label).join(', ') || 'nothing';
       throw new Unrecognised(`"${input}" is read by ${who} instead of one Concat that gives "${output}"`);
     }
-    const axis = Number(node.attribute.find(({ name }) => name === 'axis')?.i);
+    const axis = intAttribute(node, 'axis', 0);
     if (node.input.length !== 2 || node.input[0] !== input || (axis !== 2 && axis !== -2)) {
       throw new Unrecognised(`${label(node)} does not add new tokens behind those of "${input}"`);
     }
@@ -153,9 +154,8 @@ class Matcher {
       throw new Unrecognised(`${label(node)} has a past of its own`);
     }
     if (mask !== '') this.#masks.push({ value: mask, kind: 'added' });
-    const attribute = (name: string) => node.attribute.find((each) => each.name === name);
-    const scale = attribute('scale')?.f || 1 / Math.sqrt(this.#key.headDim);
-    return { query, key, factor: scale, softcap: attribute('softcap')?.f || undefined };
+    const scale = floatAttribute(node, 'scale', 0) || 1 / Math.sqrt(this.#key.headDim);
+    return { query, key, factor: scale, softcap: floatAttribute(node, 'softcap', 0) || undefined };
   }
 
   /** Softmax(Q·Kᵀ)·V written out. */
@@ -179,7 +179,7 @@ class Matcher {
       const node = this.#graph.producer(current);
       const operator = node && operatorName(node);
       if (operator === 'Softmax') {
-        const axis = Number(node!.attribute.find(({ name }) => name === 'axis')?.i ?? -1);
+        const axis = intAttribute(node!, 'axis', -1);
         if (axis !== -1 && axis !== 3) throw new Unrecognised(`${label(node!)} is not over the keys`);
         return node!;
       }
@@ -266,8 +266,7 @@ class Matcher {
 
   #output(value: string, width: number): Pick<AttentionMatch, 'output' | 'outputLayout'> {
     const transpose = this.#onlyReader(value, 'Transpose');
-    const order = transpose?.attribute.find(({ name }) => name === 'perm')?.ints?.map(Number);
-    if (!transpose || `${order}` !== '0,2,1,3') return { output: value, outputLayout: 'heads-first' };
+    if (!transpose || !isHeadsSwap(transpose)) return { output: value, outputLayout: 'heads-first' };
     const [transposed = ''] = transpose.output;
     const reshape = this.#onlyReader(transposed, 'Reshape');
     const shape = reshape && this.#shapes.shape(reshape.output[0]!);
@@ -292,6 +291,11 @@ class Matcher {
     }
     return size;
   }
+}
+
+/** Whether it exchanges heads and positions. */
+export function isHeadsSwap(node: NodeProto): boolean {
+  return operatorName(node) === 'Transpose' && `${intsAttribute(node, 'perm')}` === '0,2,1,3';
 }
 
 export function isShape(shape: readonly Size[] | undefined, expected: readonly (string | number)[]): boolean {

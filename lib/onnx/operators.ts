@@ -1,5 +1,6 @@
 import { dataTypes } from '../data-type.js';
 import type { NodeProto } from './model.js';
+import { intAttribute, tensorAttribute } from './node-attribute.js';
 
 // What mixed precision has to know of operators (https://onnx.ai/onnx/operators/), by name; those of another domain
 // have it before their name.
@@ -123,12 +124,12 @@ export function outputType(
   if (boolOperators.has(operator)) return bool;
   switch (operator) {
     case 'Cast':
-      return Number(node.attribute.find(({ name }) => name === 'to')?.i ?? 0) || undefined;
+      return intAttribute(node, 'to', 0) || undefined;
     case 'CastLike':
     case 'DequantizeLinear':
       return typeOf(1);
     case 'ConstantOfShape':
-      return node.attribute.find(({ name }) => name === 'value')?.t?.dataType ?? float32;
+      return tensorAttribute(node, 'value')?.dataType ?? float32;
     case 'Range':
       return typeOf(0);
     case 'OneHot':

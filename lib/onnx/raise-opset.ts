@@ -2,6 +2,7 @@ import { TensorRTError } from '../errors.js';
 import { attributeProto } from './graph-builder.js';
 import { makeTensor } from './initializer.js';
 import type { GraphProto, ModelProto, NodeProto, TensorProto } from './model.js';
+import { attribute } from './node-attribute.js';
 import { operatorName } from './operators.js';
 import { collectNames, standardOpset, subgraphs } from './traverse.js';
 
@@ -78,7 +79,7 @@ function raiseNode(
   const raised = subgraphs(node).length > 0 ? withRaisedBodies(node, from, to, names) : node;
   if (from >= 18 || to < 18) return raised;
   if (reductions.has(operator)) {
-    const axes = node.attribute.find(({ name }) => name === 'axes')?.ints;
+    const axes = attribute(node, 'axes')?.ints;
     if (!axes) return raised;
     let name = `${node.name || node.output[0]}.axes`;
     while (names.has(name)) name += '_';

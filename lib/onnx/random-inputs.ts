@@ -4,6 +4,7 @@ import { Tensor } from '../tensor.js';
 import { toFloat16Bits } from './float16.js';
 import type { ExternalDataOptions } from './initializer.js';
 import type { GraphProto, ModelProto, ValueInfoProto } from './model.js';
+import { intAttribute } from './node-attribute.js';
 import { operatorName } from './operators.js';
 import { normalNumbers, uniformNumbers } from './weights.js';
 
@@ -142,7 +143,7 @@ export function headSize(graph: GraphProto, cache: string): number | undefined {
     (node) =>
       operatorName(node) === 'com.microsoft.GroupQueryAttention' && node.input.slice(3, 5).includes(cache),
   );
-  const heads = Number(attention?.attribute.find(({ name }) => name === 'num_heads')?.i);
+  const heads = attention ? intAttribute(attention, 'num_heads', 0) : 0;
   const output = graph.valueInfo.find(({ name }) => name === attention?.output[0]);
   const width = output?.type?.tensorType?.shape?.dim.at(-1)?.dimValue;
   return attention && width !== undefined && width % heads === 0 ? width / heads : undefined;
@@ -159,7 +160,7 @@ function tableRows(graph: GraphProto, input: string): number | undefined {
       same.add(node.output[0]!);
     }
     if (operator !== 'Gather' || !same.has(node.input[1] ?? '')) continue;
-    const axis = Number(node.attribute.find(({ name }) => name === 'axis')?.i ?? 0);
+    const axis = intAttribute(node, 'axis', 0);
     const dims = tables.get(node.input[0]);
     const size = dims?.at(axis);
     if (size !== undefined) rows = Math.min(rows ?? size, size);

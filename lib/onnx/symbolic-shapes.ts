@@ -1,6 +1,7 @@
 import { dataTypes } from '../data-type.js';
 import { tensorElements, tensorSize } from './initializer.js';
 import type { GraphProto, NodeProto, TensorProto } from './model.js';
+import { intAttribute, intsAttribute, tensorAttribute } from './node-attribute.js';
 import { elementWise, operatorName, sensitive } from './operators.js';
 import { product, Size } from './size.js';
 
@@ -88,7 +89,10 @@ export class SymbolicShapes {
       }
       case 'Shape': {
         const shape = this.#shapes.get(node.input[0]!);
-        return shape && vector(shape.slice(integer(node, 'start', 0), integer(node, 'end', shape.length)));
+        return (
+          shape &&
+          vector(shape.slice(intAttribute(node, 'start', 0), intAttribute(node, 'end', shape.length)))
+        );
       }
       case 'Size': {
         const shape = this.#shapes.get(node.input[0]!);
@@ -97,7 +101,7 @@ export class SymbolicShapes {
       case 'Identity':
         return a;
       case 'Cast':
-        return isWhole(integer(node, 'to', 0)) ? a : undefined;
+        return isWhole(intAttribute(node, 'to', 0)) ? a : undefined;
       case 'Unsqueeze':
         return a && a.dims.length === 0 ? vector(a.values) : undefined;
       case 'Squeeze':
@@ -131,7 +135,7 @@ export class SymbolicShapes {
       }
       case 'ConstantOfShape': {
         const count = a?.values.length === 1 ? a.values[0]!.constant : a?.values.length === 0 ? 1 : undefined;
-        const value = node.attribute.find(({ name }) => name === 'value')?.t;
+        const value = tensorAttribute(node, 'value');
         if (!a || count === undefined || count > maxElements || !value || !isWhole(value.dataType))
           return undefined;
         const element = Size.of(Number(tensorElements(value)[0]));
@@ -163,7 +167,8 @@ export class SymbolicShapes {
       return values?.every((value) => value !== undefined) ? (values as number[]) : undefined;
     };
     const first = shapes[0];
-    const axis = (fallback: number, rank = first?.length ?? 0) => wrap(integer(node, 'axis', fallback), rank);
+    const axis = (fallback: number, rank = first?.length ?? 0) =>
+      wrap(intAttribute(node, 'axis', fallback), rank);
     switch (operator) {
       case 'Shape':
         return first && [[Size.of(first.length)]];
@@ -182,22 +187,22 @@ export class SymbolicShapes {
       case 'Gemm': {
         const [a, b] = shapes;
         if (a?.length !== 2 || b?.length !== 2) return undefined;
-        return [[a[integer(node, 'transA', 0) ? 1 : 0]!, b[integer(node, 'transB', 0) ? 0 : 1]!]];
+        return [[a[intAttribute(node, 'transA', 0) ? 1 : 0]!, b[intAttribute(node, 'transB', 0) ? 0 : 1]!]];
       }
       case 'com.microsoft.MatMulNBits':
-        return first && [[...first.slice(0, -1), Size.of(integer(node, 'N', 0))]];
+        return first && [[...first.slice(0, -1), Size.of(intAttribute(node, 'N', 0))]];
       case 'Transpose': {
         if (!first) return undefined;
-        const order = integers(node, 'perm');
+        const order = intsAttribute(node, 'perm');
         return [order ? order.map((i) => first[i]!) : [...first].reverse()];
       }
       case 'Reshape': {
         const target = elements(1);
-        return first && target && [reshaped(first, target, integer(node, 'allowzero', 0) !== 0)];
+        return first && target && [reshaped(first, target, intAttribute(node, 'allowzero', 0) !== 0)];
       }
       case 'Flatten': {
         if (!first) return undefined;
-        const at = integer(node, 'axis', 1);
+        const at = intAttribute(node, 'axis', 1);
         return [[product(first.slice(0, at)), product(first.slice(at))]];
       }
       case 'Concat': {
@@ -208,7 +213,7 @@ export class SymbolicShapes {
       }
       case 'Split': {
         const at = axis(0);
-        const sizes = elements(1) ?? integers(node, 'split')?.map(Size.of);
+        const sizes = elements(1) ?? intsAttribute(node, 'split')?.map(Size.of);
         const equal = first?.[at]?.dividedBy(Size.of(node.output.length));
         if (!first) return undefined;
         return node.output.map((_, i) => {
@@ -232,7 +237,7 @@ export class SymbolicShapes {
         return dims.every((dim) => dim !== undefined) ? [dims as Size[]] : undefined;
       }
       case 'Unsqueeze': {
-        const axes = constants(1) ?? integers(node, 'axes');
+        const axes = constants(1) ?? intsAttribute(node, 'axes');
         if (!first || !axes) return undefined;
         const rank = first.length + axes.length;
         const added = new Set(axes.map((each) => wrap(each, rank)));
@@ -240,7 +245,7 @@ export class SymbolicShapes {
         return [Array.from({ length: rank }, (_, i) => (added.has(i) ? Size.of(1) : rest.shift()!))];
       }
       case 'Squeeze': {
-        const axes = constants(1) ?? integers(node, 'axes');
+        const axes = constants(1) ?? intsAttribute(node, 'axes');
         if (!first || !axes) return undefined;
         const dropped = new Set(axes.map((each) => wrap(each, first.length)));
         return [first.filter((_, i) => !dropped.has(i))];
@@ -271,7 +276,7 @@ export class SymbolicShapes {
         const indices = shapes[1];
         const depth = indices?.at(-1)?.constant;
         if (!first || !indices || depth === undefined) return undefined;
-        return [[...indices.slice(0, -1), ...first.slice(depth + integer(node, 'batch_dims', 0))]];
+        return [[...indices.slice(0, -1), ...first.slice(depth + intAttribute(node, 'batch_dims', 0))]];
       }
       case 'ScatterElements':
       case 'ScatterND':
@@ -288,7 +293,7 @@ export class SymbolicShapes {
       }
       case 'com.microsoft.GroupQueryAttention': {
         const [, key, , pastKey, pastValue] = shapes;
-        const [heads, kvHeads] = [integer(node, 'num_heads', 0), integer(node, 'kv_num_heads', 0)];
+        const [heads, kvHeads] = [intAttribute(node, 'num_heads', 0), intAttribute(node, 'kv_num_heads', 0)];
         const width = first?.[2]?.constant;
         if (!first || width === undefined) return undefined;
         // Queries, keys and values may come in one.
@@ -332,12 +337,12 @@ export class SymbolicShapes {
   }
 
   #reduced(node: NodeProto, shape: readonly Size[] | undefined, given: number[] | undefined) {
-    const isWhole = !node.input[1] && integer(node, 'noop_with_empty_axes', 0) === 0;
+    const isWhole = !node.input[1] && intAttribute(node, 'noop_with_empty_axes', 0) === 0;
     const all = isWhole ? shape?.map((_, i) => i) : undefined;
-    const axes = given ?? integers(node, 'axes') ?? all;
+    const axes = given ?? intsAttribute(node, 'axes') ?? all;
     if (!shape || !axes || axes.length === 0) return undefined;
     const reduced = new Set(axes.map((each) => wrap(each, shape.length)));
-    if (integer(node, 'keepdims', 1)) return shape.map((dim, i) => (reduced.has(i) ? Size.of(1) : dim));
+    if (intAttribute(node, 'keepdims', 1)) return shape.map((dim, i) => (reduced.has(i) ? Size.of(1) : dim));
     return shape.filter((_, i) => !reduced.has(i));
   }
 }
@@ -347,14 +352,6 @@ const notMapping = new Set([
   ...['Tile', 'Pad', 'DepthToSpace', 'SpaceToDepth', 'GatherElements', 'GatherND', 'Compress', 'MaxPool'],
   ...['GlobalMaxPool', 'ReverseSequence'],
 ]);
-
-function integer({ attribute }: NodeProto, name: string, fallback: number): number {
-  return Number(attribute.find((each) => each.name === name)?.i ?? fallback);
-}
-
-function integers({ attribute }: NodeProto, name: string): number[] | undefined {
-  return attribute.find((each) => each.name === name)?.ints?.map(Number);
-}
 
 function isWhole(type: number): boolean {
   return type === dataTypes.int64.onnx || type === dataTypes.int32.onnx || type === dataTypes.bool.onnx;

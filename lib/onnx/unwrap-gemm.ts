@@ -1,4 +1,5 @@
 import { type GraphKnowledge, isShape } from './match-attention.js';
+import { floatAttribute, intAttribute } from './node-attribute.js';
 import { operatorName } from './operators.js';
 
 /**
@@ -8,9 +9,8 @@ import { operatorName } from './operators.js';
 export function unwrapGemm({ graph, shapes }: GraphKnowledge): void {
   for (const gemm of [...graph.nodes]) {
     if (operatorName(gemm) !== 'Gemm') continue;
-    const attribute = (name: string) => gemm.attribute.find((each) => each.name === name);
-    if ((attribute('alpha')?.f ?? 1) !== 1 || (attribute('beta')?.f ?? 1) !== 1 || attribute('transA')?.i)
-      continue;
+    if (floatAttribute(gemm, 'alpha', 1) !== 1 || floatAttribute(gemm, 'beta', 1) !== 1) continue;
+    if (intAttribute(gemm, 'transA', 0) !== 0) continue;
     const [flat = '', weight = '', bias = ''] = gemm.input;
     const before = graph.producer(flat);
     const readers = graph.readers(gemm.output[0]!).filter((node) => operatorName(node) !== 'Shape');
@@ -31,7 +31,7 @@ export function unwrapGemm({ graph, shapes }: GraphKnowledge): void {
     if (!isShape(shapes.shape(result), ['rows', 'new', width])) continue;
     if (bias !== '' && !isShape(shapes.shape(bias), [width])) continue;
     graph.removeNode(after!);
-    const isTransposed = Boolean(attribute('transB')?.i);
+    const isTransposed = Boolean(intAttribute(gemm, 'transB', 0));
     const outputs = bias === '' ? { outputs: [result] } : {};
     const [product = ''] = isTransposed
       ? graph.addNode('FusedMatMul', [source, weight], { transB: 1 }, { domain: 'com.microsoft', ...outputs })
