@@ -1,8 +1,6 @@
 import { createHash } from 'node:crypto';
-import { buildDecoder } from './build/build-decoder.js';
 import { EngineCache } from './build/engine-cache.js';
-import { digestModel } from './build/model-digest.js';
-import { type PreparedDecoder, prepareDecoder } from './build/prepare-decoder.js';
+import type { PreparedDecoder } from './build/prepare-decoder.js';
 import { buildDirectory, buildOptionNames, laterBuildOptions, pickBuildOptions } from './build-engine.js';
 import { ChatTemplate } from './chat-template.js';
 import { DecodeLoop } from './decode-loop.js';
@@ -150,6 +148,8 @@ export class LanguageModel {
     const config = await readDecoderConfig(source);
     const tokenizer = settings.tokenizer ?? (await readTokenizer(config.directory));
     const chatTemplate = await ChatTemplate.load(config.directory, settings.chatTemplate);
+    const { prepareDecoder } = await import('./build/prepare-decoder.js');
+    const { digestModel } = await import('./build/model-digest.js');
     const directory = await buildDirectory();
     try {
       const maxLength = rowLength(kvCache, config);
@@ -167,19 +167,12 @@ export class LanguageModel {
         );
       }
       const capacity = Math.min(maxLength, prepared.facts.capacity ?? maxLength);
-      const place = await placeOnGpu(settings.device, signal, ({ ordinal }) =>
-        buildDecoder(
-          ordinal,
-          {
-            ...prepared,
-            capacity,
-            rows: kvCache.maxBatchSize,
-            chunkSize: settings.chunkSize,
-            cache: kvCache.dtype,
-          },
-          pickBuildOptions(options),
-        ),
-      );
+      const place = await placeOnGpu(settings.device, signal, async ({ ordinal }) => {
+        const { buildDecoder } = await import('./build/build-decoder.js');
+        const { maxBatchSize: rows, dtype } = kvCache;
+        const decoder = { ...prepared, capacity, rows, chunkSize: settings.chunkSize, cache: dtype };
+        return buildDecoder(ordinal, decoder, pickBuildOptions(options));
+      });
       signal?.throwIfAborted();
       if (!place.made) {
         requireCpuPrecision(settings.precision, place.why);
