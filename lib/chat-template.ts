@@ -1,7 +1,6 @@
-import { readFile } from 'node:fs/promises';
 import path from 'node:path';
 import type { Template } from '@huggingface/jinja';
-import { readJson } from './decoder-config.js';
+import { readJson, readText } from './decoder-config.js';
 import { invalidArgType, invalidArgValue, TensorRTError } from './errors.js';
 import { tokenText } from './tokenizer.js';
 
@@ -117,13 +116,4 @@ function defaultTemplate(value: unknown, file: string): string | undefined {
   if (typeof named?.template === 'string') return named.template;
   const problem = `has several chat templates, and none is named 'default': give one as options.chatTemplate.`;
   throw new TensorRTError('ERR_MODEL_UNSUPPORTED', `${file} ${problem}`);
-}
-
-async function readText(file: string): Promise<string | undefined> {
-  try {
-    return await readFile(file, 'utf8');
-  } catch (cause) {
-    if ((cause as NodeJS.ErrnoException).code === 'ENOENT') return undefined;
-    throw new TensorRTError('ERR_IO', `Can't read ${file}: ${(cause as Error).message}.`, { cause });
-  }
 }

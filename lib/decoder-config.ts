@@ -199,15 +199,20 @@ async function statOf(source: string) {
   }
 }
 
-/** @internal undefined where there is no such file. */
-export async function readJson(file: string): Promise<Json | undefined> {
-  let text: string;
+/** @internal undefined where there is no such file. @throws (rejects) TensorRTError ERR_IO */
+export async function readText(file: string): Promise<string | undefined> {
   try {
-    text = await readFile(file, 'utf8');
+    return await readFile(file, 'utf8');
   } catch (cause) {
     if ((cause as NodeJS.ErrnoException).code === 'ENOENT') return undefined;
     throw new TensorRTError('ERR_IO', `Can't read ${file}: ${(cause as Error).message}.`, { cause });
   }
+}
+
+/** @internal As {@link readText}. @throws (rejects) TensorRTError ERR_MODEL_INVALID where it holds no object, ERR_IO */
+export async function readJson(file: string): Promise<Json | undefined> {
+  const text = await readText(file);
+  if (text === undefined) return undefined;
   try {
     const values = section(JSON.parse(text));
     if (values) return values;
