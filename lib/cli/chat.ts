@@ -6,6 +6,7 @@ import type { Generation } from '../generation.js';
 import { LanguageModel } from '../language-model.js';
 import {
   addGenerationFlags,
+  follow,
   type GenerationFlags,
   generationSummary,
   readGenerationFlags,
@@ -106,13 +107,12 @@ async function answer(
   let text = '';
   const chunks = model.stream(messages, options);
   try {
-    let next = await chunks.next();
-    for (; !next.done; next = await chunks.next()) {
-      text += next.value.text;
-      if (!json) process.stdout.write(next.value.text);
-    }
-    const { finishReason, usage, timing } = next.value;
-    if (!json && process.stderr.isTTY) process.stderr.write(`\n${generationSummary(next.value)}`);
+    const generation = await follow(chunks, (part) => {
+      text += part;
+      if (!json) process.stdout.write(part);
+    });
+    const { finishReason, usage, timing } = generation;
+    if (!json && process.stderr.isTTY) process.stderr.write(`\n${generationSummary(generation)}`);
     return { text, finishReason, usage, timing };
   } catch (error) {
     if (!options.signal?.aborted) throw error;

@@ -1,7 +1,7 @@
 import { text as readText } from 'node:stream/consumers';
 import type { Command } from 'commander';
 import type { GenerateOptions } from '../generate-options.js';
-import type { Generation } from '../generation.js';
+import type { Generation, GenerationChunk } from '../generation.js';
 import { LanguageModel, type LanguageModelOptions } from '../language-model.js';
 import { parseDevice } from './model-input.js';
 import { print, progressLine, UsageError } from './output.js';
@@ -85,6 +85,18 @@ export function generationSummary({ usage, timing }: Generation): string {
   return `${promptTokens} + ${completionTokens} tokens${cached}, first after ${timing.firstTokenMs.toFixed(0)} ms${rate}`;
 }
 
+/** Hands on an answer's text as it comes. */
+export async function follow(
+  chunks: AsyncGenerator<GenerationChunk, Generation>,
+  show: (text: string) => void,
+): Promise<Generation> {
+  for (;;) {
+    const { done, value } = await chunks.next();
+    if (done) return value;
+    show(value.text);
+  }
+}
+
 /** `generate DIR PROMPT`: continues a text. */
 export function addGenerateCommand(program: Command): void {
   addGenerationFlags(
@@ -113,11 +125,9 @@ async function generate(
     const prompt = given === '-' ? await readText(process.stdin) : given;
     const messages = [{ role: 'user' as const, content: prompt }];
     const chunks = model.stream(flags.chat ? messages : prompt, options.generate);
-    let next = await chunks.next();
-    for (; !next.done; next = await chunks.next()) {
-      if (!flags.json) process.stdout.write(next.value.text);
-    }
-    const generation = next.value;
+    const generation = await follow(chunks, (text) => {
+      if (!flags.json) process.stdout.write(text);
+    });
     if (!flags.json) {
       print('');
       if (process.stderr.isTTY) process.stderr.write(`${generationSummary(generation)}\n`);
