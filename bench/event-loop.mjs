@@ -7,6 +7,7 @@
 import { fork } from 'node:child_process';
 import { once } from 'node:events';
 import { createRequire } from 'node:module';
+import { eventLoopDelay, percentile } from './event-loop-delay.mjs';
 
 const [mode, model, seconds, tokens, threads] = process.argv.slice(2);
 const length = Number(tokens);
@@ -46,34 +47,13 @@ const run = other ? other.run : await runner(mode);
 await run();
 await run();
 
-const delays = [];
-let last = performance.now();
-const timer = setInterval(() => {
-  const now = performance.now();
-  delays.push(now - last - 2);
-  last = now;
-}, 2);
-last = performance.now();
-
 const durations = [];
-const end = performance.now() + Number(seconds) * 1000;
-while (performance.now() < end) {
+const delay = await eventLoopDelay(async () => {
   const started = performance.now();
   await run();
   durations.push(performance.now() - started);
-}
-await new Promise((resolve) => setTimeout(resolve, 5)); // lets a probe that is late count
-clearInterval(timer);
+}, Number(seconds));
 other?.stop();
 
-const sorted = (values) => values.toSorted((a, b) => a - b);
-const percentile = (values, p) => sorted(values)[Math.min(values.length - 1, Math.floor(values.length * p))];
-process.stdout.write(
-  JSON.stringify({
-    runs: durations.length,
-    runMs: percentile(durations, 0.5),
-    longestMs: percentile(delays, 1),
-    p99Ms: percentile(delays, 0.99),
-  }),
-);
+process.stdout.write(JSON.stringify({ runs: durations.length, runMs: percentile(durations, 0.5), ...delay }));
 process.exit(0);

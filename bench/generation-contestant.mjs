@@ -6,14 +6,13 @@ import { fork } from 'node:child_process';
 import { once } from 'node:events';
 import { createRequire } from 'node:module';
 import path from 'node:path';
+import { eventLoopDelay } from './event-loop-delay.mjs';
 
 const [contestant, scenario, directory, threadsText, peers] = process.argv.slice(2);
 const threads = Number(threadsText);
 const requirePeer = createRequire(path.join(peers, 'package.json'));
 
 const median = (values) => values.toSorted((a, b) => a - b)[Math.floor(values.length / 2)];
-const percentile = (values, p) =>
-  values.toSorted((a, b) => a - b)[Math.min(values.length - 1, Math.floor(values.length * p))];
 
 let state = 1;
 /** Tokens that no earlier prompt begins with, so that nothing is in a cache. Special tokens are below 16. */
@@ -284,21 +283,10 @@ const ours = {
   },
 };
 
-/** Delay of a 2 ms timer while answers follow each other, computed here or, as the floor, in another process. */
-async function eventLoopDelay(work) {
+/** While answers follow each other, computed here or, as the floor, in another process. */
+async function delayOfEventLoop(work) {
   await work();
-  const delays = [];
-  let last = performance.now();
-  const timer = setInterval(() => {
-    const now = performance.now();
-    delays.push(now - last - 2);
-    last = now;
-  }, 2);
-  const end = performance.now() + 4000;
-  while (performance.now() < end) await work();
-  await new Promise((resolve) => setTimeout(resolve, 5)); // lets a probe that is late count
-  clearInterval(timer);
-  return { longestMs: percentile(delays, 1), p99Ms: percentile(delays, 0.99) };
+  return eventLoopDelay(work, 4);
 }
 
 const work = ({ generate }) => generate(prompt(256), 64);
@@ -318,7 +306,7 @@ async function run() {
       stdio: ['ignore', 2, 2, 'ipc'],
     });
     await once(child, 'message');
-    const result = await eventLoopDelay(async () => {
+    const result = await delayOfEventLoop(async () => {
       child.send('work');
       await once(child, 'message');
     });
@@ -327,7 +315,7 @@ async function run() {
   }
   if (contestant === 'onnxruntime-node') return graphDeepSteps();
   const loaded = contestant === 'node-tensorrt' ? await loadOurs() : await loadTransformers();
-  if (scenario === 'event-loop') return eventLoopDelay(() => work(loaded));
+  if (scenario === 'event-loop') return delayOfEventLoop(() => work(loaded));
   if (sizes[scenario]) {
     if (contestant === 'transformers.js, one batch') {
       return throughput({ generate: inOneBatch(loaded.generateBatch) }, sizes[scenario]);
