@@ -19,20 +19,12 @@ constexpr size_t kIdlePoolBytes = size_t{64} << 20;
 // its finalizer, and gives the runtime its memory back at once.
 constexpr size_t kCopiedOutputBytes = 16 << 10;
 
-Napi::Array toJs(Napi::Env env, const Shape& shape) {
-  Napi::Array result = Napi::Array::New(env, shape.size());
-  for (size_t d = 0; d < shape.size(); ++d) {
-    result[d] = Napi::Number::New(env, static_cast<double>(shape[d]));
-  }
-  return result;
-}
-
 // [type, shape, ArrayBuffer | DeviceTensor | string[] | undefined]; undefined where the caller's own memory
 // was written.
 Napi::Array toJs(Napi::Env env, const Tensor& tensor, bool inPlace) {
   Napi::Array result = Napi::Array::New(env, 3);
   result[0u] = Napi::Number::New(env, static_cast<int>(tensor.type));
-  result[1u] = toJs(env, tensor.shape);
+  result[1u] = shapeToJs(env, tensor.shape);
   if (inPlace) {
     result[2u] = env.Undefined();
   } else if (tensor.location == Location::kDevice) {
@@ -85,22 +77,6 @@ std::vector<bool> inPlaceOutputs(const Run& run) {
 
 }  // namespace
 
-// What outlives the JavaScript object: it may be collected while its threads still free the model.
-struct InferenceSession::Threads final : Stoppable, std::enable_shared_from_this<InferenceSession::Threads> {
-  Threads(SessionConfig config, Environment& environment)
-      : environment(environment),
-        session(config),
-        pool(std::make_shared<MemoryPool>(kIdlePoolBytes, hostMemory())) {}
-  void stop() override { session.stop(); }
-
-  Environment& environment;
-  Session session;
-  std::shared_ptr<MemoryPool> pool;  // for inputs
-  Location outputs = Location::kHost;
-  bool started = false;
-  bool closing = false;
-};
-
 Napi::Function InferenceSession::define(Napi::Env env) {
   return DefineClass(
       env, "NativeSession",
@@ -111,72 +87,31 @@ Napi::Function InferenceSession::define(Napi::Env env) {
        InstanceMethod<&InferenceSession::close>("close")});
 }
 
-InferenceSession::InferenceSession(const Napi::CallbackInfo& info) : ObjectWrap(info) {
+InferenceSession::InferenceSession(const Napi::CallbackInfo& info)
+    : ObjectWrap(info), pool_(std::make_shared<MemoryPool>(kIdlePoolBytes, hostMemory())) {
   const Napi::Object config = info[0].As<Napi::Object>();
   SessionConfig sessionConfig;
   sessionConfig.concurrency = config.Get("concurrency").As<Napi::Number>().Uint32Value();
   sessionConfig.maxQueue = config.Get("maxQueue").As<Napi::Number>().Uint32Value();
-  Environment& environment = Environment::of(info.Env());
-  threads_ = std::make_shared<Threads>(sessionConfig, environment);
-  environment.add(threads_);
+  threads_ = ModelThreads<Session>::create(Environment::of(info.Env()), sessionConfig);
 }
 
 void InferenceSession::Finalize(Napi::BasicEnv) {
-  // Nothing is pending: pending work holds a reference to this object. Collecting garbage should not wait for
-  // the model to be freed, on the session's own thread; that is joined when it says that it is done.
-  if (!threads_->started) threads_->environment.remove(threads_);
-  if (!threads_->started || threads_->closing) return;
-  threads_->session.close([threads = threads_.get()](std::exception_ptr) {
-    threads->environment.notify([threads = threads->shared_from_this()](Napi::Env env) {
-      threads->session.stop();
-      Environment::of(env).remove(threads);
-    });
-  });
+  threads_->abandon();
 }
 
 Napi::Value InferenceSession::load(const Napi::CallbackInfo& info) {
-  return guarded(info.Env(), [&] { return startLoading(info); });
-}
-
-Napi::Value InferenceSession::startLoading(const Napi::CallbackInfo& info) {
-  Napi::Env env = info.Env();
-  auto load = std::make_unique<ModelLoad>(info[0].As<Napi::Object>());
-  auto deferred = Napi::Promise::Deferred::New(env);
-  Environment& environment = Environment::of(env);
-  Threads* threads = threads_.get();
-  threads_->outputs = load->outputs();
-  LoadModel task = load->task();
-  load_ = std::move(load);
-  threads_->session.start(std::move(task), [this, threads, deferred, &environment](std::exception_ptr error) {
-    environment.post([this, threads, deferred, error](Napi::Env env) {
-      Unref();
-      const std::unique_ptr<ModelLoad> load = std::move(load_);
-      Environment& environment = Environment::of(env);
-      if (error) {
-        threads->closing = true;
-        threads->session.stop();  // its threads have ended
-        environment.remove(threads->shared_from_this());
-        if (isCancelled(error)) {
-          deferred.Resolve(env.Undefined());
-        } else {
-          deferred.Reject(environment.toJs(env, error));
-        }
-        return;
-      }
-      const Model& model = threads->session.model();
-      if (auto pool = model.inputMemory()) threads->pool = std::move(pool);
-      deferred.Resolve(load->toJs(env, model));
+  return guarded(info.Env(), [&] {
+    auto load = std::make_unique<ModelLoad>(info[0].As<Napi::Object>());
+    outputs_ = load->outputs();
+    return threads_->load(info.Env(), *this, std::move(load), [this] {
+      if (auto pool = threads_->core().model().inputMemory()) pool_ = std::move(pool);
     });
   });
-  // What the threads have posted already waits for this thread.
-  threads_->started = true;
-  environment.expect(env);
-  Ref();
-  return deferred.Promise();
 }
 
 void InferenceSession::stopLoading(const Napi::CallbackInfo&) {
-  threads_->session.stopLoading();
+  threads_->core().stopLoading();
 }
 
 Tensor InferenceSession::readTensor(Napi::Env env, Napi::Value data, Napi::Value shape, DataType type) {
@@ -233,7 +168,7 @@ Tensor InferenceSession::readTensor(Napi::Env env, Napi::Value data, Napi::Value
                                              std::to_string(tensor.byteLength) + ".");
   }
   if (!tensor.data) {
-    tensor.data = threads_->pool->acquire(tensor.byteLength);
+    tensor.data = pool_->acquire(tensor.byteLength);
     if (byteLength > 0) std::memcpy(tensor.data.get(), source, byteLength);
   }
   return tensor;
@@ -241,7 +176,7 @@ Tensor InferenceSession::readTensor(Napi::Env env, Napi::Value data, Napi::Value
 
 std::shared_ptr<Run> InferenceSession::readRun(const Napi::CallbackInfo& info) {
   Napi::Env env = info.Env();
-  const Model& model = threads_->session.model();
+  const Model& model = threads_->core().model();
   auto run = std::make_shared<Run>();
   const Napi::Array data = info[1].As<Napi::Array>();
   const Napi::Array shapes = info[2].As<Napi::Array>();
@@ -257,7 +192,7 @@ std::shared_ptr<Run> InferenceSession::readRun(const Napi::CallbackInfo& info) {
     run->outputIndices.push_back(index);
     const Napi::Value target = targets.Get(i);
     Tensor wanted;
-    wanted.location = threads_->outputs;
+    wanted.location = outputs_;
     run->outputs.push_back(target.IsUndefined()
                                ? std::move(wanted)
                                : readTensor(env, target, targetShapes.Get(i), model.outputs()[index].type));
@@ -295,7 +230,7 @@ Napi::Value InferenceSession::run(const Napi::CallbackInfo& info) {
     };
     pending_.emplace(id, run);
     try {
-      threads_->session.enqueue(run);
+      threads_->core().enqueue(run);
     } catch (...) {
       pending_.erase(id);
       throw;
@@ -311,19 +246,19 @@ Napi::Value InferenceSession::runSync(const Napi::CallbackInfo& info) {
   return guarded(env, [&]() -> Napi::Value {
     const std::shared_ptr<Run> run = readRun(info);
     const std::vector<bool> inPlace = inPlaceOutputs(*run);
-    threads_->session.runSync(*run);
+    threads_->core().runSync(*run);
     return outputsToJs(env, *run, inPlace);
   });
 }
 
 void InferenceSession::cancel(const Napi::CallbackInfo& info) {
   const auto entry = pending_.find(info[0].As<Napi::Number>().Uint32Value());
-  if (entry != pending_.end()) threads_->session.cancel(entry->second);
+  if (entry != pending_.end()) threads_->core().cancel(entry->second);
 }
 
 Napi::Value InferenceSession::stats(const Napi::CallbackInfo& info) {
   Napi::Env env = info.Env();
-  const SessionStats stats = threads_->session.stats();
+  const SessionStats stats = threads_->core().stats();
   Napi::Object result = Napi::Object::New(env);
   const auto set = [&](const char* name, double value) { result[name] = Napi::Number::New(env, value); };
   set("completed", static_cast<double>(stats.completed));
@@ -359,21 +294,7 @@ Napi::Value InferenceSession::stats(const Napi::CallbackInfo& info) {
 }
 
 Napi::Value InferenceSession::close(const Napi::CallbackInfo& info) {
-  Napi::Env env = info.Env();
-  auto deferred = Napi::Promise::Deferred::New(env);
-  Environment& environment = Environment::of(env);
-  environment.expect(env);
-  Ref();
-  threads_->closing = true;
-  threads_->session.close([this, deferred, &environment](std::exception_ptr) {
-    environment.post([this, deferred](Napi::Env env) {
-      Unref();
-      threads_->session.stop();  // joins threads that have ended
-      Environment::of(env).remove(threads_);
-      deferred.Resolve(env.Undefined());
-    });
-  });
-  return deferred.Promise();
+  return threads_->close(info.Env(), *this);
 }
 
 }  // namespace node_tensorrt

@@ -8,7 +8,7 @@
 
 #include "core/session.h"
 #include "node/environment.h"
-#include "node/model_load.h"
+#include "node/model_threads.h"
 #include "node/napi_setup.h"
 
 namespace node_tensorrt {
@@ -22,12 +22,8 @@ class InferenceSession : public Napi::ObjectWrap<InferenceSession> {
   void Finalize(Napi::BasicEnv env) override;
 
  private:
-  struct Threads;
-
-  // load(request: NativeLoadRequest): Promise<NativeLoadedModel | undefined>
-  // Resolves with undefined when stopLoading() came first.
+  // load(request: NativeLoadRequest): as ModelThreads::load()
   Napi::Value load(const Napi::CallbackInfo& info);
-  Napi::Value startLoading(const Napi::CallbackInfo& info);
   void stopLoading(const Napi::CallbackInfo& info);
   // run(id, data: NativeInput[], shapes: number[][], outputIndices: number[],
   //     targets: (HostBuffer | undefined)[], targetShapes: number[][], timed: boolean, persist: boolean):
@@ -40,14 +36,15 @@ class InferenceSession : public Napi::ObjectWrap<InferenceSession> {
   void cancel(const Napi::CallbackInfo& info);
   // stats(): NativeSessionStats
   Napi::Value stats(const Napi::CallbackInfo& info);
-  // close(): Promise<void>, resolved when accepted runs are done and the model is freed
+  // close(): as ModelThreads::close()
   Napi::Value close(const Napi::CallbackInfo& info);
 
   std::shared_ptr<Run> readRun(const Napi::CallbackInfo& info);
   Tensor readTensor(Napi::Env env, Napi::Value data, Napi::Value shape, DataType type);
 
-  std::shared_ptr<Threads> threads_;
-  std::unique_ptr<ModelLoad> load_;                             // in progress
+  std::shared_ptr<ModelThreads<Session>> threads_;
+  std::shared_ptr<MemoryPool> pool_;  // for inputs
+  Location outputs_ = Location::kHost;
   std::unordered_map<uint32_t, std::shared_ptr<Run>> pending_;  // JavaScript thread only
 };
 

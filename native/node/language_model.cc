@@ -1,7 +1,6 @@
 #include "node/language_model.h"
 
 #include <cstddef>
-#include <mutex>
 #include <string>
 #include <utility>
 
@@ -142,20 +141,6 @@ const char* toText(FinishReason reason) {
 
 }  // namespace
 
-// What outlives the JavaScript object: it may be collected while the thread still frees the model.
-struct LanguageModel::Thread final : Stoppable, std::enable_shared_from_this<LanguageModel::Thread> {
-  Thread(DecodeLoopConfig config, DecodeLoop::Listener listener, Environment& environment)
-      : environment(environment), loop(std::move(config), std::move(listener)) {}
-  void stop() override { loop.stop(); }
-
-  Environment& environment;
-  std::mutex mutex;
-  std::vector<GenerationEvent> events;  // on their way to JavaScript
-  bool started = false;
-  bool closing = false;
-  DecodeLoop loop;  // the first to go
-};
-
 Napi::Function LanguageModel::define(Napi::Env env) {
   return DefineClass(
       env, "NativeLanguageModel",
@@ -176,65 +161,27 @@ LanguageModel::LanguageModel(const Napi::CallbackInfo& info) : ObjectWrap(info) 
   guarded(info.Env(), [&] {
     DecodeLoopConfig config = toConfig(info[0].As<Napi::Object>());
     rows_ = config.rows;
-    Environment& environment = Environment::of(info.Env());
-    thread_ = std::make_shared<Thread>(
-        std::move(config), [this](std::vector<GenerationEvent> events) { post(std::move(events)); },
-        environment);
-    environment.add(thread_);
+    thread_ = ModelThreads<DecodeLoop>::create(
+        Environment::of(info.Env()), std::move(config),
+        [this](std::vector<GenerationEvent> events) { post(std::move(events)); });
     // A property, rather than a reference, which would keep alive whatever the function refers to: this too.
     info.This().As<Napi::Object>()["onEvents"] = info[1];
   });
 }
 
 void LanguageModel::Finalize(Napi::BasicEnv) {
-  // Nothing is pending: pending work holds a reference to this object. The thread frees the model by itself,
-  // and is joined when it says that it is done.
-  if (!thread_->started) thread_->environment.remove(thread_);
-  if (!thread_->started || thread_->closing) return;
-  thread_->loop.close([thread = thread_.get()](std::exception_ptr) {
-    thread->environment.notify([thread = thread->shared_from_this()](Napi::Env env) {
-      thread->loop.stop();
-      Environment::of(env).remove(thread);
-    });
-  });
+  thread_->abandon();
 }
 
 Napi::Value LanguageModel::load(const Napi::CallbackInfo& info) {
-  return guarded(info.Env(), [&] { return startLoading(info); });
-}
-
-Napi::Value LanguageModel::startLoading(const Napi::CallbackInfo& info) {
-  Napi::Env env = info.Env();
-  auto load = std::make_unique<ModelLoad>(info[0].As<Napi::Object>());
-  auto deferred = Napi::Promise::Deferred::New(env);
-  Environment& environment = Environment::of(env);
-  LoadModel task = load->task();
-  load_ = std::move(load);
-  thread_->loop.start(std::move(task), [this, deferred, &environment](std::exception_ptr error) {
-    environment.post([this, deferred, error](Napi::Env env) {
-      Unref();
-      const std::unique_ptr<ModelLoad> load = std::move(load_);
-      if (!error) return deferred.Resolve(load->toJs(env, thread_->loop.model()));
-      Environment& environment = Environment::of(env);
-      thread_->closing = true;
-      thread_->loop.stop();  // its thread has ended
-      environment.remove(thread_);
-      if (isCancelled(error)) {
-        deferred.Resolve(env.Undefined());
-      } else {
-        deferred.Reject(environment.toJs(env, error));
-      }
-    });
+  return guarded(info.Env(), [&] {
+    auto load = std::make_unique<ModelLoad>(info[0].As<Napi::Object>());
+    return thread_->load(info.Env(), *this, std::move(load), [] {});
   });
-  // What the thread has posted already waits for this thread.
-  thread_->started = true;
-  environment.expect(env);
-  Ref();
-  return deferred.Promise();
 }
 
 void LanguageModel::stopLoading(const Napi::CallbackInfo&) {
-  thread_->loop.stopLoading();
+  thread_->core().stopLoading();
 }
 
 void LanguageModel::generate(const Napi::CallbackInfo& info) {
@@ -243,7 +190,7 @@ void LanguageModel::generate(const Napi::CallbackInfo& info) {
     const uint32_t id = info[0].As<Napi::Number>();
     GenerateOptions options = toOptions(info[3].As<Napi::Object>());
     const bool withLogprobs = options.sampling.logprobs >= 0;
-    thread_->loop.generate(id, info[1].As<Napi::Number>(), elements<int32_t>(info[2]), std::move(options));
+    thread_->core().generate(id, info[1].As<Napi::Number>(), elements<int32_t>(info[2]), std::move(options));
     pending_.emplace(id, withLogprobs);
     Environment::of(env).expect(env);
     Ref();
@@ -251,25 +198,25 @@ void LanguageModel::generate(const Napi::CallbackInfo& info) {
 }
 
 void LanguageModel::cancel(const Napi::CallbackInfo& info) {
-  thread_->loop.cancel(info[0].As<Napi::Number>());
+  thread_->core().cancel(info[0].As<Napi::Number>());
 }
 
 void LanguageModel::post(std::vector<GenerationEvent> events) {
   {
-    std::lock_guard lock(thread_->mutex);
-    const bool woken = !thread_->events.empty();
-    thread_->events.insert(thread_->events.end(), std::make_move_iterator(events.begin()),
-                           std::make_move_iterator(events.end()));
+    std::lock_guard lock(mutex_);
+    const bool woken = !events_.empty();
+    events_.insert(events_.end(), std::make_move_iterator(events.begin()),
+                   std::make_move_iterator(events.end()));
     if (woken) return;
   }
-  thread_->environment.notify([this](Napi::Env env) { deliver(env); });
+  thread_->environment().notify([this](Napi::Env env) { deliver(env); });
 }
 
 void LanguageModel::deliver(Napi::Env env) {
   std::vector<GenerationEvent> events;
   {
-    std::lock_guard lock(thread_->mutex);
-    events.swap(thread_->events);
+    std::lock_guard lock(mutex_);
+    events.swap(events_);
   }
   const Napi::Object self = Value();
   Napi::Array array = Napi::Array::New(env, events.size());
@@ -311,7 +258,7 @@ Napi::Object LanguageModel::toJs(Napi::Env env, const GenerationEvent& event) {
 }
 
 Napi::Value LanguageModel::createSequence(const Napi::CallbackInfo& info) {
-  return guarded(info.Env(), [&] { return Napi::Number::New(info.Env(), thread_->loop.createSequence()); });
+  return guarded(info.Env(), [&] { return Napi::Number::New(info.Env(), thread_->core().createSequence()); });
 }
 
 Napi::Value LanguageModel::promise(Napi::Env env, const std::function<void(Settle)>& begin) {
@@ -342,19 +289,19 @@ Napi::Value LanguageModel::promise(Napi::Env env, const std::function<void(Settl
 Napi::Value LanguageModel::fork(const Napi::CallbackInfo& info) {
   return promise(info.Env(), [&](Settle settle) {
     const auto id = std::make_shared<uint32_t>();
-    *id = thread_->loop.fork(info[0].As<Napi::Number>(), [settle, id](std::exception_ptr error) {
+    *id = thread_->core().fork(info[0].As<Napi::Number>(), [settle, id](std::exception_ptr error) {
       settle(error, [id](Napi::Env env) { return Napi::Number::New(env, *id); });
     });
   });
 }
 
 void LanguageModel::truncate(const Napi::CallbackInfo& info) {
-  guarded(info.Env(), [&] { thread_->loop.truncate(info[0].As<Napi::Number>(), toSize(info[1])); });
+  guarded(info.Env(), [&] { thread_->core().truncate(info[0].As<Napi::Number>(), toSize(info[1])); });
 }
 
 Napi::Value LanguageModel::sequenceTokens(const Napi::CallbackInfo& info) {
   return guarded(info.Env(), [&] {
-    const std::vector<int32_t> tokens = thread_->loop.sequenceTokens(info[0].As<Napi::Number>());
+    const std::vector<int32_t> tokens = thread_->core().sequenceTokens(info[0].As<Napi::Number>());
     Napi::Int32Array result = Napi::Int32Array::New(info.Env(), tokens.size());
     std::copy(tokens.begin(), tokens.end(), result.Data());
     return result;
@@ -363,7 +310,7 @@ Napi::Value LanguageModel::sequenceTokens(const Napi::CallbackInfo& info) {
 
 Napi::Value LanguageModel::saveSequence(const Napi::CallbackInfo& info) {
   return promise(info.Env(), [&](Settle settle) {
-    thread_->loop.save(info[0].As<Napi::Number>(), [settle](EncodedState state, std::exception_ptr error) {
+    thread_->core().save(info[0].As<Napi::Number>(), [settle](EncodedState state, std::exception_ptr error) {
       settle(error, [state](Napi::Env env) { return toArrayBuffer(env, state.data, state.byteLength); });
     });
   });
@@ -373,23 +320,23 @@ Napi::Value LanguageModel::restoreSequence(const Napi::CallbackInfo& info) {
   return promise(info.Env(), [&](Settle settle) {
     const auto bytes = std::as_bytes(elements<uint8_t>(info[0]));
     const auto id = std::make_shared<uint32_t>();
-    *id = thread_->loop.restore({bytes.begin(), bytes.end()}, [settle, id](std::exception_ptr error) {
+    *id = thread_->core().restore({bytes.begin(), bytes.end()}, [settle, id](std::exception_ptr error) {
       settle(error, [id](Napi::Env env) { return Napi::Number::New(env, *id); });
     });
   });
 }
 
 void LanguageModel::disposeSequence(const Napi::CallbackInfo& info) {
-  thread_->loop.disposeSequence(info[0].As<Napi::Number>());
+  thread_->core().disposeSequence(info[0].As<Napi::Number>());
 }
 
 void LanguageModel::clear(const Napi::CallbackInfo&) {
-  thread_->loop.clear();
+  thread_->core().clear();
 }
 
 Napi::Value LanguageModel::stats(const Napi::CallbackInfo& info) {
   Napi::Env env = info.Env();
-  const DecodeLoopStats stats = thread_->loop.stats();
+  const DecodeLoopStats stats = thread_->core().stats();
   Napi::Object result = Napi::Object::New(env);
   const auto set = [&](const char* name, auto value) {
     result[name] = Napi::Number::New(env, static_cast<double>(value));
@@ -413,21 +360,7 @@ Napi::Value LanguageModel::stats(const Napi::CallbackInfo& info) {
 }
 
 Napi::Value LanguageModel::close(const Napi::CallbackInfo& info) {
-  Napi::Env env = info.Env();
-  auto deferred = Napi::Promise::Deferred::New(env);
-  Environment& environment = Environment::of(env);
-  environment.expect(env);
-  Ref();
-  thread_->closing = true;
-  thread_->loop.close([this, deferred, &environment](std::exception_ptr) {
-    environment.post([this, deferred](Napi::Env env) {
-      Unref();
-      thread_->loop.stop();  // joins a thread that has ended
-      Environment::of(env).remove(thread_);
-      deferred.Resolve(env.Undefined());
-    });
-  });
-  return deferred.Promise();
+  return thread_->close(info.Env(), *this);
 }
 
 }  // namespace node_tensorrt

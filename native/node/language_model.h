@@ -6,12 +6,13 @@
 #include <exception>
 #include <functional>
 #include <memory>
+#include <mutex>
 #include <unordered_map>
 #include <vector>
 
 #include "core/decode_loop.h"
 #include "node/environment.h"
-#include "node/model_load.h"
+#include "node/model_threads.h"
 #include "node/napi_setup.h"
 
 namespace node_tensorrt {
@@ -25,8 +26,6 @@ class LanguageModel : public Napi::ObjectWrap<LanguageModel> {
   void Finalize(Napi::BasicEnv env) override;
 
  private:
-  struct Thread;
-
   // Of lib/native.ts' NativeLanguageModel.
   Napi::Value load(const Napi::CallbackInfo& info);
   void stopLoading(const Napi::CallbackInfo& info);
@@ -43,8 +42,6 @@ class LanguageModel : public Napi::ObjectWrap<LanguageModel> {
   Napi::Value stats(const Napi::CallbackInfo& info);
   Napi::Value close(const Napi::CallbackInfo& info);
 
-  Napi::Value startLoading(const Napi::CallbackInfo& info);
-
   // The loop's thread. Wakes JavaScript, where it has not been woken for earlier events already.
   void post(std::vector<GenerationEvent> events);
   void deliver(Napi::Env env);
@@ -55,9 +52,10 @@ class LanguageModel : public Napi::ObjectWrap<LanguageModel> {
   using Settle = std::function<void(std::exception_ptr error, Result result)>;
   Napi::Value promise(Napi::Env env, const std::function<void(Settle)>& begin);
 
-  std::shared_ptr<Thread> thread_;
+  std::shared_ptr<ModelThreads<DecodeLoop>> thread_;
+  std::mutex mutex_;
+  std::vector<GenerationEvent> events_;  // on their way to JavaScript; guarded by mutex_
   size_t rows_;
-  std::unique_ptr<ModelLoad> load_;             // in progress
   std::unordered_map<uint32_t, bool> pending_;  // requests: does it want log-probabilities?
 };
 

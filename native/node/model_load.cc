@@ -8,6 +8,15 @@
 #include "runtime/tensorrt/tensorrt.h"
 
 namespace node_tensorrt {
+
+Napi::Array shapeToJs(Napi::Env env, const Shape& shape) {
+  Napi::Array result = Napi::Array::New(env, shape.size());
+  for (size_t d = 0; d < shape.size(); ++d) {
+    result[d] = Napi::Number::New(env, static_cast<double>(shape[d]));
+  }
+  return result;
+}
+
 namespace {
 
 Napi::Array toJs(Napi::Env env, const std::vector<TensorInfo>& infos) {
@@ -29,14 +38,6 @@ Napi::Array toJs(Napi::Env env, const std::vector<TensorInfo>& infos) {
   return result;
 }
 
-Napi::Array toJs(Napi::Env env, const Shape& shape) {
-  Napi::Array result = Napi::Array::New(env, shape.size());
-  for (size_t d = 0; d < shape.size(); ++d) {
-    result[d] = Napi::Number::New(env, static_cast<double>(shape[d]));
-  }
-  return result;
-}
-
 // { [input]: { min, opt, max } } for each.
 Napi::Array toJs(Napi::Env env, const std::vector<Profile>& profiles) {
   Napi::Array result = Napi::Array::New(env, profiles.size());
@@ -44,9 +45,9 @@ Napi::Array toJs(Napi::Env env, const std::vector<Profile>& profiles) {
     Napi::Object ranges = Napi::Object::New(env);
     for (const ShapeRange& range : profiles[p]) {
       Napi::Object entry = Napi::Object::New(env);
-      entry["min"] = toJs(env, range.min);
-      entry["opt"] = toJs(env, range.opt);
-      entry["max"] = toJs(env, range.max);
+      entry["min"] = shapeToJs(env, range.min);
+      entry["opt"] = shapeToJs(env, range.opt);
+      entry["max"] = shapeToJs(env, range.max);
       ranges[range.input] = entry;
     }
     result[p] = ranges;

@@ -11,6 +11,8 @@
 
 namespace node_tensorrt {
 
+Napi::Array shapeToJs(Napi::Env env, const Shape& shape);
+
 // JavaScript thread, but for what task() gives.
 class ModelLoad {
  public:
