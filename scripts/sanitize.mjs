@@ -43,6 +43,7 @@ run(
     'run',
     ...['session', 'tensor', 'build-engine'].map((name) => `test/unit/${name}.test.ts`),
     'test/e2e/gpu-session.test.ts',
+    'test/e2e/generation.test.ts',
   ],
   {
     ...options,
