@@ -1,6 +1,13 @@
 import { existsSync, readdirSync, readFileSync } from 'node:fs';
 import path from 'node:path';
-import { type InferenceSession, Tensor, type ValueMetadata } from 'node-tensorrt';
+import {
+  type GenerateOptions,
+  type Generation,
+  type InferenceSession,
+  Tensor,
+  type ValueMetadata,
+} from 'node-tensorrt';
+import { expect } from 'vitest';
 
 const decoders = path.join(import.meta.dirname, 'fixtures/decoders');
 
@@ -36,6 +43,34 @@ export function decoderModel(fixture: string): string {
 
 export function decoderAnswers(fixture: string): DecoderAnswers {
   return JSON.parse(readFileSync(path.join(decoders, fixture, '../expected.json'), 'utf8'));
+}
+
+/** As PyTorch was asked: greedy, tokens that end an answer never chosen. */
+export function asked({ greedy }: DecoderCase, stopTokens: readonly number[]): GenerateOptions {
+  return { temperature: 0, maxTokens: greedy.length, minTokens: greedy.length, stopTokens };
+}
+
+/** Where PyTorch's two best logits are closer than `gap`, either is right, and what follows is another answer. */
+export function expectGreedy(tokens: readonly number[], { greedy, gaps }: DecoderCase, gap = 1e-4): void {
+  const differs = greedy.findIndex((token, i) => token !== tokens[i]);
+  if (differs >= 0 && gaps[differs]! < gap) return;
+  expect(tokens).toEqual(greedy);
+}
+
+/** Log-probabilities, asked for of the whole vocabulary, are logits less a number that is the same for all. */
+export function expectLogits(
+  { logprobs }: Generation,
+  step: number,
+  logits: readonly number[],
+  suppressed: readonly number[],
+  tolerance = 1e-4,
+): void {
+  const { top } = logprobs!.at(step)!;
+  const likely = top.filter(({ token }) => !suppressed.includes(token));
+  const offset = logits[likely[0]!.token]! - likely[0]!.logprob;
+  const differences = likely.map(({ token, logprob }) => Math.abs(logits[token]! - logprob - offset));
+  expect(likely.length).toBe(logits.length - suppressed.length);
+  expect(Math.max(...differences)).toBeLessThan(tolerance);
 }
 
 /**

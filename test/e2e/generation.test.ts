@@ -14,11 +14,13 @@ import {
 import { readModel, writeModel } from 'node-tensorrt/onnx';
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
 import {
-  type DecoderCase,
+  asked,
   decode,
   decoderAnswers,
   decoderFixtures,
   decoderModel,
+  expectGreedy,
+  expectLogits,
 } from '../decoder-fixture.js';
 
 const folder = (fixture: string) => path.dirname(decoderModel(fixture));
@@ -39,33 +41,6 @@ afterAll(async () => {
 });
 
 const { suppressed, cases } = decoderAnswers('llama/optimum');
-/** As PyTorch was asked: greedy, tokens that end an answer never chosen. */
-function asked({ greedy }: DecoderCase, stopTokens: readonly number[]): GenerateOptions {
-  return { temperature: 0, maxTokens: greedy.length, minTokens: greedy.length, stopTokens };
-}
-
-/** Where PyTorch's two best logits are that close, either is right, and what follows is another answer. */
-function expectGreedy(tokens: readonly number[], { greedy, gaps }: DecoderCase): void {
-  const differs = greedy.findIndex((token, i) => token !== tokens[i]);
-  if (differs >= 0 && gaps[differs]! < 1e-4) return;
-  expect(tokens).toEqual(greedy);
-}
-
-/** Log-probabilities are logits less a number that is the same for all. */
-function expectLogits(
-  { logprobs }: Generation,
-  step: number,
-  logits: readonly number[],
-  suppressed: readonly number[],
-): void {
-  const { top } = logprobs!.at(step)!;
-  const likely = top.filter(({ token }) => !suppressed.includes(token));
-  const offset = logits[likely[0]!.token]! - likely[0]!.logprob;
-  const differences = likely.map(({ token, logprob }) => Math.abs(logits[token]! - logprob - offset));
-  expect(likely.length).toBe(logits.length - suppressed.length);
-  expect(Math.max(...differences)).toBeLessThan(1e-4);
-}
-
 async function drain(
   chunks: AsyncGenerator<GenerationChunk, Generation>,
 ): Promise<{ chunks: GenerationChunk[]; generation: Generation }> {
