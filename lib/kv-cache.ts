@@ -70,7 +70,7 @@ export class KvCache {
     return this.#native.stats().bytesReserved;
   }
 
-  /** Of the tokens in the cache. */
+  /** Of the tokens in the cache. On the CPU, the pages that hold them are up to two more per head, layer, and key or value. */
   get bytesUsed(): number {
     return this.#native.stats().bytesUsed;
   }

@@ -1,4 +1,6 @@
 import { spawnSync } from 'node:child_process';
+import { cpSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import os from 'node:os';
 import path from 'node:path';
 import { expect, test } from 'vitest';
 
@@ -10,13 +12,25 @@ const windows = 10;
 /** Alone they take a few seconds; how many where others keep the cores busy is not what they are about. */
 const limits = { timeout: 300_000 };
 
+/** What the script prints, of a process that does nothing else. */
+function runAlone(script: string): string {
+  const child = spawnSync(process.execPath, ['--expose-gc', '-e', script], {
+    cwd: root,
+    encoding: 'utf8',
+    // Which thread allocates from which arena is chance, and so is how full they are.
+    env: { ...process.env, MALLOC_ARENA_MAX: '1' },
+  });
+  expect(child.stderr).toBe('');
+  return child.stdout;
+}
+
 /**
  * MiB by which the resident set grows in a window, the median of all: what leaks does so in every one, while an allocator
- * that takes another block, or gives one back, does it in a few. `body` declares `work(times)`, which runs in a process
- * that does nothing else.
+ * that takes another block, or gives one back, does it in a few. `body` declares `work(times)`.
  */
 function growth(body: string, warmUp: number, times: number): { median: number; resident: number[] } {
-  const script = `
+  const resident = JSON.parse(
+    runAlone(`
     const { InferenceSession, Tensor } = require('node-tensorrt');
     const fixture = (name) => ${JSON.stringify(path.join(root, 'test/fixtures/session/'))} + name;
     const ones = (...dims) => new Tensor('float32', new Float32Array(dims[0] * dims[1]).fill(1), dims);
@@ -31,15 +45,8 @@ function growth(body: string, warmUp: number, times: number): { median: number; 
         resident.push(await rss());
       }
       console.log(JSON.stringify(resident));
-    })();`;
-  const child = spawnSync(process.execPath, ['--expose-gc', '-e', script], {
-    cwd: root,
-    encoding: 'utf8',
-    // Which thread allocates from which arena is chance, and so is how full they are.
-    env: { ...process.env, MALLOC_ARENA_MAX: '1' },
-  });
-  expect(child.stderr).toBe('');
-  const resident: number[] = JSON.parse(child.stdout);
+    })();`),
+  ) as number[];
   const grown = resident.slice(1).map((value, i) => value - resident[i]!);
   grown.sort((a, b) => a - b);
   return { median: (grown[windows / 2 - 1]! + grown[windows / 2]!) / 2, resident };
@@ -82,4 +89,76 @@ test('500 sessions, created and disposed, leave no memory behind', limits, () =>
   );
   // 10 KiB a session.
   expect(median, resident.join(' ')).toBeLessThan(0.5);
+});
+
+/** The demo model, with as many positions; its graph computes the rotary embedding of any. */
+function longModel(positions: number): string {
+  const folder = mkdtempSync(path.join(os.tmpdir(), 'long-row-'));
+  cpSync(path.join(root, 'examples/demo-model'), folder, { recursive: true });
+  const file = path.join(folder, 'config.json');
+  const config = JSON.parse(readFileSync(file, 'utf8'));
+  writeFileSync(file, JSON.stringify({ ...config, max_position_embeddings: positions }));
+  return folder;
+}
+
+test('a row of 32,768 tokens takes the memory that kvCache says, and gives it back', limits, () => {
+  const tokens = 32_768;
+  const folder = longModel(tokens);
+  try {
+    const measured = JSON.parse(
+      runAlone(`
+      const { LanguageModel } = require('node-tensorrt');
+      const { setTimeout } = require('node:timers/promises');
+      const { getHeapStatistics } = require('node:v8');
+      (async () => {
+        const model = await LanguageModel.load(${JSON.stringify(folder)}, {
+          device: 'cpu',
+          threads: 1,
+          kvCache: { maxBatchSize: 2, maxLength: ${tokens} },
+        });
+        const { kvCache } = model;
+        // Without JavaScript's heap: V8 gives back what loading the model made of it when it likes.
+        const resident = () => {
+          gc();
+          return process.memoryUsage.rss() - getHeapStatistics().total_physical_size;
+        };
+        const release = async (sequence, left) => {
+          sequence.dispose();
+          kvCache.clear();
+          while (kvCache.bytesUsed > left) await setTimeout(10);
+        };
+        const ids = Array.from({ length: ${tokens} }, (_, i) => 5 + ((i * 7919) % 500));
+        // What a chunk of a prompt is computed in stays, and is no part of the cache.
+        const short = model.createSequence();
+        await short.append(ids.slice(0, 1024));
+        await release(short, 0);
+        const before = resident();
+        const grown = [];
+        const measure = () => grown.push({ used: kvCache.bytesUsed, resident: resident() - before });
+        const row = model.createSequence();
+        await row.append(ids);
+        measure();
+        const { used } = grown[0];
+        for (let i = 0; i < 4; i++) {
+          const copy = await row.fork();
+          while (kvCache.bytesUsed < 2 * used) await setTimeout(10);
+          measure();
+          await release(copy, used);
+          measure();
+        }
+        await release(row, 0);
+        measure();
+        await model.dispose();
+        console.log(JSON.stringify(grown));
+      })();`),
+    ) as { used: number; resident: number }[];
+    // Of three layers, keys and values, two heads of 32 floats.
+    const row = tokens * 3 * 2 * 2 * 32 * 4;
+    const rows = [1, 2, 1, 2, 1, 2, 1, 2, 1, 0];
+    expect(measured.map(({ used }) => used / row)).toEqual(rows);
+    const differences = measured.map(({ used, resident }) => Math.abs(resident - used) / row);
+    expect(Math.max(...differences), differences.join(' ')).toBeLessThan(0.05);
+  } finally {
+    rmSync(folder, { recursive: true });
+  }
 });
