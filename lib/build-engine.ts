@@ -25,7 +25,7 @@ import {
   type NativeTensorRT,
   native,
 } from './native.js';
-import { checkOptions, checkSignal, enumOption, integerOption, stringsOption } from './options.js';
+import { checkOptions, checkSignal, enumOption, integerOption, onAbort, stringsOption } from './options.js';
 import {
   checkProfiles,
   completeProfiles,
@@ -360,6 +360,15 @@ async function compile(
   }
 }
 
+/**
+ * Options of a build, where nothing may come to be built: a model that runs on the CPU here is compiled elsewhere.
+ * Samples to calibrate with are not looked at: they may be there only once.
+ * @throws TypeError ERR_INVALID_ARG_TYPE, RangeError ERR_INVALID_ARG_VALUE
+ */
+export function checkBuildOptions(options: object): void {
+  readOptions({ ...pickBuildOptions(options), calibration: undefined });
+}
+
 /** What a library has for attention to a KV cache. @throws TensorRTError ERR_LIBRARY_UNSUPPORTED for nothing */
 function attentionOf({ version, capabilities }: NativeTensorRT): DecoderLowering['attention'] {
   if (!capabilities.kvCache) {
@@ -507,7 +516,7 @@ async function buildPlan(
       grace = setTimeout(() => resolve(undefined), cancelGrace);
     };
   });
-  signal?.addEventListener('abort', cancel, { once: true });
+  const unhear = onAbort(signal, cancel);
   try {
     const result = await Promise.race([build.result, abandoned]);
     signal?.throwIfAborted();
@@ -522,7 +531,7 @@ async function buildPlan(
     throw error;
   } finally {
     clearTimeout(grace);
-    signal?.removeEventListener('abort', cancel);
+    unhear();
   }
 }
 

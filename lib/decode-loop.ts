@@ -8,6 +8,7 @@ import {
   type NativeToken,
   native,
 } from './native.js';
+import { onAbort } from './options.js';
 
 /** What native is asked to do. */
 export interface GenerationRequest {
@@ -22,6 +23,7 @@ export interface GenerationRequest {
 export class DecodeLoop {
   readonly native: NativeLanguageModel;
   readonly #listeners = new Map<number, (event: NativeGenerationEvent) => void>();
+  readonly #busy = new Set<number>();
   #nextId = 1;
 
   constructor(config: NativeLanguageModelConfig) {
@@ -34,11 +36,10 @@ export class DecodeLoop {
 
   /** @throws (rejects) the signal's reason; what native's generate() throws, and what the request failed with */
   async generate(request: GenerationRequest): Promise<Generation> {
-    const running = new RunningRequest(this.native, this.#listeners, this.#nextId++);
+    const running = this.#request();
     running.start(request, false);
     try {
-      while (!running.end) await running.change();
-      return running.generation();
+      return await running.generation();
     } finally {
       await running.finish();
     }
@@ -49,7 +50,7 @@ export class DecodeLoop {
    * is awaited.
    */
   stream(prepare: () => GenerationRequest): AsyncGenerator<GenerationChunk, Generation> {
-    const running = new RunningRequest(this.native, this.#listeners, this.#nextId++);
+    const running = this.#request();
     const chunks = running.chunks(prepare);
     // A generator's own waits for the next() that is under way.
     const finish = chunks.return.bind(chunks);
@@ -59,6 +60,23 @@ export class DecodeLoop {
     };
     return chunks;
   }
+
+  /** @throws TensorRTError ERR_INVALID_ARG_VALUE where an answer to the sequence has not been heard to its end */
+  requireIdle(sequence: number): void {
+    requireIdle(this.#busy, sequence);
+  }
+
+  #request(): RunningRequest {
+    return new RunningRequest(this.native, this.#listeners, this.#busy, this.#nextId++);
+  }
+}
+
+function requireIdle(busy: ReadonlySet<number>, sequence: number): void {
+  if (!busy.has(sequence)) return;
+  throw new TensorRTError(
+    'ERR_INVALID_ARG_VALUE',
+    'The sequence is generating already: wait for that to finish, or leave its stream.',
+  );
 }
 
 class RunningRequest {
@@ -67,8 +85,14 @@ class RunningRequest {
   readonly #tokens: NativeToken[] = [];
   readonly #native: NativeLanguageModel;
   readonly #listeners: Map<number, (event: NativeGenerationEvent) => void>;
+  /** Sequences that requests go on with, until these have finished. */
+  readonly #busy: Set<number>;
   readonly #id: number;
+  #sequence = 0;
+  /** Tokens that the caller has heard of. */
+  #told = 0;
   #signal: AbortSignal | undefined;
+  #unhear = () => {};
   #isAbandoned = false;
   #wake = () => {};
   readonly #cancel = () => this.#native.cancel(this.#id);
@@ -76,35 +100,43 @@ class RunningRequest {
   constructor(
     model: NativeLanguageModel,
     listeners: Map<number, (event: NativeGenerationEvent) => void>,
+    busy: Set<number>,
     id: number,
   ) {
     this.#native = model;
     this.#listeners = listeners;
+    this.#busy = busy;
     this.#id = id;
   }
 
   start({ sequence, tokens, options, signal }: GenerationRequest, stream: boolean): void {
     signal?.throwIfAborted();
+    requireIdle(this.#busy, sequence);
     this.#native.generate(this.#id, sequence, tokens, { ...options, stream });
     this.#listeners.set(this.#id, (event) => {
       this.#tokens.push(...event.tokens);
       if (event.finished) this.end = event;
       this.#wake();
     });
+    if (sequence !== 0) this.#busy.add(sequence);
+    this.#sequence = sequence;
     this.#signal = signal;
-    signal?.addEventListener('abort', this.#cancel, { once: true });
+    this.#unhear = onAbort(signal, this.#cancel);
   }
 
-  /** Cancels what has not ended, and waits for the end: then the row is free. */
+  /** Cancels what has not ended, and waits for the end: then the row is free, or the sequence's again. */
   async finish(): Promise<void> {
     if (!this.end) this.#cancel();
-    while (!this.end) await this.change();
+    while (!this.end) await this.#change();
     this.#listeners.delete(this.#id);
-    this.#signal?.removeEventListener('abort', this.#cancel);
+    this.#unhear();
+    if (this.#sequence === 0) return;
+    this.#busy.delete(this.#sequence);
+    this.#forget(this.#sequence, this.#tokens.length - this.#told);
   }
 
   /** Resolves with the next event. */
-  change(): Promise<void> {
+  #change(): Promise<void> {
     return new Promise((resolve) => {
       this.#wake = resolve;
     });
@@ -117,29 +149,26 @@ class RunningRequest {
   }
 
   async *chunks(prepare: () => GenerationRequest): AsyncGenerator<GenerationChunk, Generation> {
-    const request = prepare();
-    this.start(request, true);
-    let told = 0;
+    this.start(prepare(), true);
     try {
       while (!this.#isAbandoned) {
         this.#signal?.throwIfAborted();
-        const token = this.#tokens[told];
+        const token = this.#tokens[this.#told];
         if (token) {
-          told++;
+          this.#told++;
           // The text that was held back until the end goes with the last token.
-          const held = this.end && told === this.#tokens.length ? this.end.text : '';
+          const held = this.end && this.#told === this.#tokens.length ? this.end.text : '';
           yield held ? { ...token, text: token.text + held } : token;
         } else if (this.end) {
-          return this.generation();
+          return await this.generation();
         } else {
-          await this.change();
+          await this.#change();
         }
       }
       // Heard by a next() that return() has overtaken.
       return undefined as never;
     } finally {
       await this.finish();
-      if (request.sequence !== 0) this.#forget(request.sequence, this.#tokens.length - told);
     }
   }
 
@@ -154,14 +183,16 @@ class RunningRequest {
     }
   }
 
-  /** @throws the signal's reason, the error that it failed with, ERR_DISPOSED */
-  generation(): Generation {
+  /** All of the answer. @throws (rejects) the signal's reason, the error that it failed with, ERR_DISPOSED */
+  async generation(): Promise<Generation> {
+    while (!this.end) await this.#change();
     this.#signal?.throwIfAborted();
-    const end = this.end!;
+    const { end } = this;
     if (end.error) throw end.error;
     if (end.finished === 'cancelled') {
       throw new TensorRTError('ERR_DISPOSED', 'The sequence was disposed of while it generated.');
     }
+    this.#told = this.#tokens.length;
     return toGeneration(this.#tokens, end);
   }
 }

@@ -98,7 +98,7 @@ function readSampling(search: Section, sampledTopK: number): SamplingDefaults {
   return {
     temperature: samples ? (search.number('temperature', 0) ?? 1) : 0,
     topK: search.integer('top_k') ?? (samples ? sampledTopK : greedy.topK),
-    topP: search.number('top_p', 0, 1) ?? greedy.topP,
+    topP: search.number('top_p', Number.MIN_VALUE, 1) ?? greedy.topP,
     minP: search.number('min_p', 0, 1) ?? greedy.minP,
     repetitionPenalty: search.number('repetition_penalty', Number.MIN_VALUE) ?? greedy.repetitionPenalty,
   };

@@ -53,12 +53,16 @@ export function shapeMismatch(message: string): RangeError {
   return Object.assign(new RangeError(message), { code: 'ERR_SHAPE_MISMATCH' });
 }
 
-/** `null`, `an array`, `a Foo`, `"text"`, `42`: what a value is, in a few words of an error message. */
+/** `null`, `an array`, `an object`, `a Foo`, `"text"`, `42`, `42n`: what a value is, in a few words of an error message. */
 export function describe(value: unknown): string {
   if (value === null || value === undefined) return String(value);
   if (Array.isArray(value)) return 'an array';
   if (typeof value === 'string') return JSON.stringify(value.length > 40 ? `${value.slice(0, 40)}…` : value);
-  if (typeof value === 'object') return `a ${value.constructor?.name ?? 'null-prototype object'}`;
+  if (typeof value === 'object') {
+    const name = value.constructor?.name ?? 'Object';
+    return name === 'Object' ? 'an object' : `${/^[AEIO]/.test(name) ? 'an' : 'a'} ${name}`;
+  }
   if (typeof value === 'function') return 'a function';
+  if (typeof value === 'bigint') return `${value}n`;
   return String(value);
 }

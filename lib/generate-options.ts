@@ -76,16 +76,24 @@ const optionNames = [
   'signal',
 ];
 
-/** What a user of other libraries may look for, and what to do. */
-const refused: Readonly<Record<string, string>> = {
-  n: 'is not supported: call generate() once for each answer, with seeds of their own; the prompt is computed once.',
+const oneAnswer =
+  'is not supported: call generate() once for each answer, with seeds of their own; the prompt is computed once.';
+const noToolCalls = 'is not supported: tool calls are not.';
+const noStructure = 'is not supported: structured output is not.';
+
+/** What a user of other libraries may look for, there `like_this` too, and what to do. */
+const refused: Readonly<Record<string, string>> = Object.assign(Object.create(null), {
+  n: oneAnswer,
+  numReturnSequences: oneAnswer,
   numBeams: 'is not supported: there is no beam search.',
-  tools: 'is not supported: tool calls are not.',
-  toolChoice: 'is not supported: tool calls are not.',
-  responseFormat: 'is not supported: structured output is not.',
-  grammar: 'is not supported: structured output is not.',
-  jsonSchema: 'is not supported: structured output is not.',
-};
+  tools: noToolCalls,
+  toolChoice: noToolCalls,
+  responseFormat: noStructure,
+  grammar: noStructure,
+  jsonSchema: noStructure,
+  maxNewTokens: 'is not an option: it is maxTokens.',
+  doSample: 'is not an option: temperature 0 is greedy, any other samples.',
+});
 
 /** What options are checked against. */
 export interface GenerateContext {
@@ -94,6 +102,10 @@ export interface GenerateContext {
   readonly sampling: SamplingDefaults;
   /** Without one, answers have no text. */
   readonly tokenizer: Tokenizer | undefined;
+}
+
+function camelCase(name: string): string {
+  return name.replace(/_([a-z])/g, (_, letter: string) => letter.toUpperCase());
 }
 
 const int32 = 2 ** 31 - 1;
@@ -109,10 +121,10 @@ export function readGenerateOptions(
   names: readonly string[] = optionNames,
 ): Omit<NativeGenerateOptions, 'stream'> {
   if (typeof options === 'object' && options !== null) {
-    const unsupported = Object.keys(refused).find(
-      (name) => (options as Record<string, unknown>)[name] !== undefined,
-    );
-    if (unsupported) throw invalidArgValue(`options.${unsupported}`, refused[unsupported]!);
+    for (const [name, value] of Object.entries(options)) {
+      const reason = value === undefined ? undefined : refused[camelCase(name)];
+      if (reason !== undefined) throw invalidArgValue(`options.${name}`, reason);
+    }
   }
   checkOptions(options, 'options', names, []);
   const { ignoreEos = false, cacheSalt = '', signal } = options;
@@ -202,12 +214,13 @@ function readStop(stop: unknown): Uint8Array[] {
 function readBias(bias: unknown, vocabulary: number): [Int32Array, Float32Array] {
   if (bias === undefined) return [new Int32Array(), new Float32Array()];
   const path = 'options.logitBias';
-  if (typeof bias !== 'object' || bias === null || Array.isArray(bias)) {
+  // Of a Map, which has no keys of an object, nothing would be read.
+  if (typeof bias !== 'object' || bias === null || Symbol.iterator in bias) {
     throw invalidArgType(path, 'an object of numbers by token', bias);
   }
   const entries = Object.entries(bias).filter(([, value]) => value !== undefined);
   for (const [key, value] of entries) {
-    if (!/^\d{1,10}$/.test(key) || Number(key) >= vocabulary) {
+    if (!/^(0|[1-9]\d{0,9})$/.test(key) || Number(key) >= vocabulary) {
       throw invalidArgValue(
         `${path}['${key}']`,
         `is no token of the model's vocabulary, 0 to ${vocabulary - 1}.`,

@@ -1,7 +1,13 @@
 import { createHash } from 'node:crypto';
 import { EngineCache } from './build/engine-cache.js';
 import type { PreparedDecoder } from './build/prepare-decoder.js';
-import { buildDirectory, buildOptionNames, laterBuildOptions, pickBuildOptions } from './build-engine.js';
+import {
+  buildDirectory,
+  buildOptionNames,
+  checkBuildOptions,
+  laterBuildOptions,
+  pickBuildOptions,
+} from './build-engine.js';
 import { ChatTemplate } from './chat-template.js';
 import { DecodeLoop } from './decode-loop.js';
 import { type DecoderConfig, readDecoderConfig } from './decoder-config.js';
@@ -14,7 +20,7 @@ import { KvCache, type KvCacheOptions, type KvCacheSettings, readKvCacheOptions 
 import { loadEngine } from './load-engine.js';
 import type { NativeLanguageModel, NativeLoadedModel } from './native.js';
 import { readWhole } from './onnx/file-range.js';
-import { checkOptions, checkSignal, enumOption, integerOption } from './options.js';
+import { checkOptions, checkPath, checkSignal, enumOption, integerOption, onAbort } from './options.js';
 import { type Prompt, promptTokens } from './prompt.js';
 import { Sequence, type SequenceContext } from './sequence.js';
 import type { SessionOptions } from './session.js';
@@ -89,6 +95,9 @@ const noPieces: TokenPieces = {
 /** Options of a session that a language model decides itself. */
 const decided: Readonly<Record<string, string>> = {
   concurrency: 'is not an option of a language model: its steps run all requests together.',
+  batching:
+    'is not an option of a language model: its steps run all requests together, options.kvCache.maxBatchSize at most.',
+  target: 'is not an option of a language model: it is loaded where it runs.',
   preferredOutputLocation: 'is not an option of a language model: tokens come to the CPU, the cache stays.',
   shapes: 'is not an option of a language model: options.kvCache decides the shapes.',
   calibration: 'is not an option of a language model: ranges are measured with random prompts.',
@@ -139,8 +148,7 @@ export class LanguageModel {
    */
   static async load(pathToDirOrOnnx: string, options: LanguageModelOptions = {}): Promise<LanguageModel> {
     const source = pathToDirOrOnnx;
-    if (typeof source !== 'string') throw invalidArgType('pathToDirOrOnnx', 'a path', source);
-    if (source === '' || source.includes('\0')) throw invalidArgValue('pathToDirOrOnnx', 'is no path.');
+    checkPath(source, 'pathToDirOrOnnx');
     const settings = readOptions(options);
     const { signal, kvCache, threads } = settings;
     signal?.throwIfAborted();
@@ -260,12 +268,11 @@ export class LanguageModel {
   /**
    * What {@link Sequence.save} gave, or the file that it wrote.
    * @throws (rejects) TensorRTError ERR_STATE_MISMATCH where it is damaged, or of another model, precision or layout;
-   *   ERR_CACHE_FULL, ERR_DISPOSED, ERR_IO
+   *   ERR_CACHE_FULL, ERR_DISPOSED, ERR_IO; TypeError ERR_INVALID_ARG_TYPE, RangeError ERR_INVALID_ARG_VALUE
    */
   async restoreSequence(from: string | Uint8Array): Promise<Sequence> {
-    if (typeof from !== 'string' && !(from instanceof Uint8Array)) {
-      throw invalidArgType('from', 'a path or a Uint8Array', from);
-    }
+    if (typeof from === 'string') checkPath(from, 'from');
+    else if (!(from instanceof Uint8Array)) throw invalidArgType('from', 'a path or a Uint8Array', from);
     const state = typeof from === 'string' ? await readState(from) : from;
     return new Sequence(this.#loop, await this.#loop.native.restoreSequence(state), '', this.#context);
   }
@@ -325,6 +332,7 @@ function readOptions(options: LanguageModelOptions): Settings {
     if (name) throw invalidArgValue(`options.${name}`, decided[name]!);
   }
   checkOptions(options, 'options', optionNames, laterBuildOptions);
+  checkBuildOptions(options);
   const { tokenizer, chatTemplate, cudaGraph = true, signal } = options;
   if (typeof cudaGraph !== 'boolean') throw invalidArgType('options.cudaGraph', 'a boolean', cudaGraph);
   checkSignal(signal, 'options.signal');
@@ -387,8 +395,7 @@ async function loadInto(
   signal: AbortSignal | undefined,
   load: (model: NativeLanguageModel) => Promise<NativeLoadedModel | undefined>,
 ): Promise<NativeLoadedModel> {
-  const stopLoading = () => native.stopLoading();
-  signal?.addEventListener('abort', stopLoading, { once: true });
+  const unhear = onAbort(signal, () => native.stopLoading());
   try {
     const loaded = await load(native);
     if (signal?.aborted) {
@@ -400,7 +407,7 @@ async function loadInto(
   } catch (error) {
     throw signal?.aborted ? signal.reason : error;
   } finally {
-    signal?.removeEventListener('abort', stopLoading);
+    unhear();
   }
 }
 

@@ -85,6 +85,42 @@ export function checkSignal(signal: unknown, path: string): asserts signal is Ab
   }
 }
 
+export function checkPath(value: unknown, path: string): asserts value is string {
+  if (typeof value !== 'string') throw invalidArgType(path, 'a path', value);
+  if (value === '' || value.includes('\0')) throw invalidArgValue(path, `can't be ${describe(value)}.`);
+}
+
+interface AbortCallbacks {
+  readonly callbacks: Set<() => void>;
+  readonly listener: () => void;
+}
+
+/** A server gives all its requests one signal, and Node warns of a leak at the eleventh listener: it has one here. */
+const abortCallbacks = new WeakMap<AbortSignal, AbortCallbacks>();
+
+/** Calls `callback` when the signal is aborted; what it returns ends that. */
+export function onAbort(signal: AbortSignal | undefined, callback: () => void): () => void {
+  if (!signal) return () => {};
+  let entry = abortCallbacks.get(signal);
+  if (!entry) {
+    const callbacks = new Set<() => void>();
+    const listener = () => {
+      for (const each of callbacks) each();
+    };
+    entry = { callbacks, listener };
+    abortCallbacks.set(signal, entry);
+    signal.addEventListener('abort', listener, { once: true });
+  }
+  const { callbacks, listener } = entry;
+  callbacks.add(callback);
+  return () => {
+    callbacks.delete(callback);
+    if (callbacks.size > 0 || abortCallbacks.get(signal) !== entry) return;
+    abortCallbacks.delete(signal);
+    signal.removeEventListener('abort', listener);
+  };
+}
+
 /** At most two characters added, dropped or changed (Levenshtein distance). */
 function isNear(a: string, b: string): boolean {
   let row = Array.from({ length: b.length + 1 }, (_, j) => j);

@@ -40,9 +40,26 @@ export function inputTokens(
   if (typeof input !== 'string' && !Array.isArray(input)) {
     throw invalidArgType(path, 'a string or an array', input);
   }
-  if (typeof input === 'string' && !tokenizer) throw noTokenizer(path);
-  const tokens = typeof input === 'string' ? tokenizer!.encode(input, { specialTokens: begins }) : input;
-  checkTokens(tokens, path, vocabulary);
+  if (typeof input === 'string') return encode(input, path, tokenizer, vocabulary, begins);
+  checkTokens(input, path, vocabulary);
+  return Int32Array.from(input);
+}
+
+function encode(
+  text: string,
+  path: string,
+  tokenizer: Tokenizer | undefined,
+  vocabulary: number,
+  specialTokens: boolean,
+): Int32Array {
+  if (!tokenizer) {
+    const problem =
+      'is text, and the model was loaded without a tokenizer: give tokens, or LanguageModel.load a folder with a ' +
+      'tokenizer.json, or options.tokenizer.';
+    throw invalidArgValue(path, problem);
+  }
+  const tokens = tokenizer.encode(text, { specialTokens });
+  checkTokens(tokens, `tokenizer.encode(${path})`, vocabulary);
   return Int32Array.from(tokens);
 }
 
@@ -77,9 +94,12 @@ function chatTokens(messages: readonly ChatMessage[], context: PromptContext): I
       throw invalidArgValue(`${path}.role`, `must be one of ${roles.join(', ')}, not ${describe(role)}.`);
     }
     if (typeof content !== 'string') throw invalidArgType(`${path}.content`, 'a string', content);
+    const { tool_calls: calls } = message as { tool_calls?: unknown };
+    if (Array.isArray(calls) ? calls.length > 0 : calls !== undefined && calls !== null) {
+      throw invalidArgValue(`${path}.tool_calls`, 'is not supported: tool calls are not.');
+    }
   });
   const { tokenizer, chatTemplate, vocabulary } = context;
-  if (!tokenizer) throw noTokenizer('prompt');
   if (!chatTemplate) {
     throw invalidArgValue(
       'prompt',
@@ -87,14 +107,5 @@ function chatTokens(messages: readonly ChatMessage[], context: PromptContext): I
     );
   }
   // The template writes the special tokens itself.
-  const tokens = tokenizer.encode(chatTemplate.render(messages), { specialTokens: false });
-  checkTokens(tokens, 'prompt', vocabulary);
-  return Int32Array.from(tokens);
-}
-
-function noTokenizer(path: string): RangeError {
-  return invalidArgValue(
-    path,
-    'is text, and the model was loaded without a tokenizer: give tokens, or LanguageModel.load a folder with a tokenizer.json, or options.tokenizer.',
-  );
+  return encode(chatTemplate.render(messages), 'prompt', tokenizer, vocabulary, false);
 }

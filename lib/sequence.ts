@@ -1,5 +1,5 @@
 import type { DecodeLoop } from './decode-loop.js';
-import { describe, invalidArgType, invalidArgValue, TensorRTError } from './errors.js';
+import { invalidArgType, invalidArgValue, TensorRTError } from './errors.js';
 import { writeAtomically } from './files/atomic-file.js';
 import {
   type GenerateContext,
@@ -8,7 +8,7 @@ import {
 } from './generate-options.js';
 import type { Generation, GenerationChunk } from './generation.js';
 import type { NativeGenerateOptions } from './native.js';
-import { checkOptions, checkSignal } from './options.js';
+import { checkOptions, checkPath, checkSignal } from './options.js';
 import { inputTokens, type PromptContext, requireRoom } from './prompt.js';
 
 /** What a sequence knows of its model. */
@@ -86,8 +86,9 @@ export class Sequence {
   }
 
   /**
-   * Continues the sequence, and adds the answer to it.
-   * @throws (rejects) as {@link LanguageModel.generate}
+   * Continues the sequence, and adds the answer to it; where it rejects, the sequence is as it was.
+   * @throws (rejects) RangeError ERR_INVALID_ARG_VALUE where it is empty; TensorRTError ERR_INVALID_ARG_VALUE while it
+   *   generates; else as {@link LanguageModel.generate}
    */
   async generate(options: SequenceGenerateOptions = {}): Promise<Generation> {
     return this.#loop.generate(this.#request(options));
@@ -118,6 +119,7 @@ export class Sequence {
     if (!Number.isInteger(length) || length < 0 || length > tokens) {
       throw invalidArgValue('length', `must be an integer from 0 to ${tokens}, which it has, not ${length}.`);
     }
+    this.#loop.requireIdle(this.#id);
     this.#native.truncate(this.#id, length);
   }
 
@@ -129,8 +131,7 @@ export class Sequence {
   save(): Promise<Uint8Array>;
   save(path: string): Promise<void>;
   async save(path?: string): Promise<unknown> {
-    if (path !== undefined && typeof path !== 'string') throw invalidArgType('path', 'a string', path);
-    if (path === '' || path?.includes('\0')) throw invalidArgValue('path', `can't be ${describe(path)}.`);
+    if (path !== undefined) checkPath(path, 'path');
     const state = new Uint8Array(await this.#native.saveSequence(this.#id));
     if (path === undefined) return state;
     return writeAtomically(path, [state], 'sequence');

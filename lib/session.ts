@@ -5,6 +5,7 @@ import {
   buildDirectory,
   buildEngineOn,
   buildOptionNames,
+  checkBuildOptions,
   laterBuildOptions,
   maxInlineBytes,
   pickBuildOptions,
@@ -24,7 +25,7 @@ import {
   type NativeTensorInfo,
   native,
 } from './native.js';
-import { checkOptions, checkSignal, enumOption, integerOption, stringsOption } from './options.js';
+import { checkOptions, checkSignal, enumOption, integerOption, onAbort, stringsOption } from './options.js';
 import {
   checkProfiles,
   completeProfiles,
@@ -292,8 +293,7 @@ export class InferenceSession {
     load: (session: NativeSession) => Promise<NativeLoadedModel | undefined>,
   ): Promise<InferenceSession> {
     const session = new (native().NativeSession)({ concurrency, maxQueue });
-    const stopLoading = () => session.stopLoading();
-    signal?.addEventListener('abort', stopLoading, { once: true });
+    const unhear = onAbort(signal, () => session.stopLoading());
     let loaded: NativeLoadedModel | undefined;
     try {
       loaded = await load(session);
@@ -305,7 +305,7 @@ export class InferenceSession {
       else if (signal?.aborted) throw signal.reason;
       throw error;
     } finally {
-      signal?.removeEventListener('abort', stopLoading);
+      unhear();
     }
   }
 
@@ -333,9 +333,8 @@ export class InferenceSession {
     const request = this.#request(feeds, fetches);
 
     const id = this.#nextRun++ >>> 0;
-    const abort = () => this.#native.cancel(id);
     const running = this.#native.run(id, ...request.native, onTiming !== undefined, false);
-    signal?.addEventListener('abort', abort, { once: true });
+    const unhear = onAbort(signal, () => this.#native.cancel(id));
     try {
       const outputs = await running;
       if (signal?.aborted) throw signal.reason;
@@ -343,7 +342,7 @@ export class InferenceSession {
       onTiming?.(outputs.timing!);
       return request.results(outputs);
     } finally {
-      signal?.removeEventListener('abort', abort);
+      unhear();
     }
   }
 
@@ -539,6 +538,7 @@ interface Settings {
 }
 
 function readOptions(options: SessionOptions): Settings {
+  checkBuildOptions(options);
   const { cudaGraph = true, preferredOutputLocation, signal } = options;
   const device = deviceOption(options.device, 'options.device');
   if (typeof cudaGraph !== 'boolean') throw invalidArgType('options.cudaGraph', 'a boolean', cudaGraph);

@@ -2,6 +2,7 @@ import path from 'node:path';
 import type { Tokenizer as HuggingFaceEncoder } from '@huggingface/tokenizers';
 import { readJson } from './decoder-config.js';
 import { describe, invalidArgType, invalidArgValue, TensorRTError } from './errors.js';
+import { checkOptions } from './options.js';
 
 /** Between text and a model's tokens. */
 export interface Tokenizer {
@@ -30,6 +31,7 @@ type Json = Readonly<Record<string, unknown>>;
 /** What this reads of tokenizer.json; the rest is for @huggingface/tokenizers. */
 interface TokenizerFile {
   readonly model: {
+    readonly type?: string;
     readonly vocab: Readonly<Record<string, number>> | readonly (readonly [string, number])[];
   };
   readonly added_tokens: readonly AddedToken[];
@@ -56,13 +58,7 @@ export async function readTokenizer(directory: string): Promise<Tokenizer | unde
     readJson(path.join(directory, 'tokenizer_config.json')),
   ]);
   if (!values) return undefined;
-  const tokenizer = { ...values, added_tokens: allAddedTokens(values, config) } as unknown as TokenizerFile;
-  const vocabulary = tokenizer.model?.vocab;
-  if (typeof vocabulary !== 'object' || vocabulary === null) {
-    throw new TensorRTError('ERR_MODEL_INVALID', `${file} has no vocabulary.`);
-  }
-  const pieces = piecesOfFile(tokenizer, file);
-  const postProcessor = sentenceEnds(tokenizer, config) ?? tokenizer.post_processor;
+  const { tokenizer, pieces, postProcessor } = parseTokenizer(values, config, file);
   // Only now: importing this package is to cost nothing.
   const { Tokenizer: Encoder } = await import('@huggingface/tokenizers');
   let encoder: HuggingFaceEncoder;
@@ -76,6 +72,30 @@ export async function readTokenizer(directory: string): Promise<Tokenizer | unde
     throw new TensorRTError('ERR_MODEL_UNSUPPORTED', message, { cause });
   }
   return new FileTokenizer(encoder, pieces);
+}
+
+const modelTypes: readonly string[] = ['BPE', 'Unigram', 'WordPiece', 'WordLevel'];
+
+/** @throws TensorRTError ERR_MODEL_INVALID, ERR_MODEL_UNSUPPORTED */
+function parseTokenizer(values: Json, config: Json, file: string) {
+  try {
+    const tokenizer = { ...values, added_tokens: allAddedTokens(values, config) } as unknown as TokenizerFile;
+    const vocabulary = tokenizer.model?.vocab;
+    if (typeof vocabulary !== 'object' || vocabulary === null) throw new Error('it has no vocabulary');
+    // Of others @huggingface/tokenizers guesses what they are.
+    const { type = 'BPE' } = tokenizer.model;
+    if (!modelTypes.includes(type)) {
+      const message = `${file}: the model ${type} is not supported. Give a tokenizer as options.tokenizer.`;
+      throw new TensorRTError('ERR_MODEL_UNSUPPORTED', message);
+    }
+    const pieces = piecesOfFile(tokenizer, file);
+    return { tokenizer, pieces, postProcessor: sentenceEnds(tokenizer, config) ?? tokenizer.post_processor };
+  } catch (cause) {
+    // A file that is valid JSON may have anything anywhere.
+    if (cause instanceof TensorRTError) throw cause;
+    const message = `${file} is no tokenizer: ${(cause as Error).message}.`;
+    throw new TensorRTError('ERR_MODEL_INVALID', message, { cause });
+  }
 }
 
 /**
@@ -107,6 +127,10 @@ export function checkTokenizer(tokenizer: unknown, path: string): asserts tokeni
     const value = (tokenizer as Partial<Tokenizer>)[method];
     if (typeof value !== 'function') throw invalidArgType(`${path}.${method}`, 'a function', value);
   }
+  const { tokenBytes } = tokenizer as Partial<Tokenizer>;
+  if (tokenBytes !== undefined && typeof tokenBytes !== 'function') {
+    throw invalidArgType(`${path}.tokenBytes`, 'a function', tokenBytes);
+  }
 }
 
 class FileTokenizer implements Tokenizer {
@@ -120,8 +144,13 @@ class FileTokenizer implements Tokenizer {
     this.pieces = pieces;
   }
 
-  encode(text: string, { specialTokens = true }: { specialTokens?: boolean } = {}): number[] {
+  encode(text: string, options: { specialTokens?: boolean } = {}): number[] {
     if (typeof text !== 'string') throw invalidArgType('text', 'a string', text);
+    checkOptions(options, 'options', ['specialTokens'], []);
+    const { specialTokens = true } = options;
+    if (typeof specialTokens !== 'boolean') {
+      throw invalidArgType('options.specialTokens', 'a boolean', specialTokens);
+    }
     const { ids } = this.#encoder.encode(text, { add_special_tokens: specialTokens });
     // What a vocabulary without an unknown token lacks has no id.
     return (ids as (number | undefined)[]).filter((id) => id !== undefined);
@@ -209,19 +238,30 @@ interface Decoding {
   stripLeadingSpace: boolean;
 }
 
+/** More than any vocabulary has; a damaged id must not cost gigabytes. */
+const mostTokens = 2 ** 24;
+
 function piecesOfFile(tokenizer: TokenizerFile, file: string): TokenPieces {
   const decoding: Decoding = { steps: [], bytes: 'utf-8', isFused: false, stripLeadingSpace: false };
   readDecoder(tokenizer.decoder ?? null, decoding, file);
 
   const texts: (string | undefined)[] = [];
+  const add = (id: number, text: string) => {
+    if (typeof text !== 'string' || !Number.isInteger(id) || id < 0 || id >= mostTokens) {
+      throw new Error(`it has the token ${JSON.stringify(id)}, ${JSON.stringify(text)}`);
+    }
+    texts[id] = text;
+  };
   const { vocab } = tokenizer.model;
   if (Array.isArray(vocab)) {
-    for (const [text] of vocab) texts.push(text);
+    vocab.forEach(([text], id) => {
+      add(id, text);
+    });
   } else {
     // Object.entries() takes three times as long.
-    for (const text of Object.keys(vocab)) texts[(vocab as Record<string, number>)[text]!] = text;
+    for (const text of Object.keys(vocab)) add((vocab as Record<string, number>)[text]!, text);
   }
-  for (const { id, content } of tokenizer.added_tokens) texts[id] = content;
+  for (const { id, content } of tokenizer.added_tokens) add(id, content);
   let characters = 0;
   for (const { id, special } of tokenizer.added_tokens) if (special) texts[id] = undefined;
   for (let token = 0; token < texts.length; token++) characters += texts[token]?.length ?? 0;
@@ -399,13 +439,22 @@ class PieceWriter {
 
 /** What a token adds to another's text: some tokenizers trim a text, so that alone it would lack its space. */
 function bytesByDecoding(tokenizer: Tokenizer): (token: number) => Uint8Array {
-  const anchor = tokenizer.encode('a').slice(-1);
-  const alone = tokenizer.decode(anchor);
+  const encoded: unknown = tokenizer.encode('a');
+  if (!Array.isArray(encoded)) {
+    throw invalidArgType("options.tokenizer.encode('a')", 'an array of tokens', encoded);
+  }
+  const decode = (tokens: readonly number[]) => {
+    const text: unknown = tokenizer.decode(tokens);
+    if (typeof text !== 'string') throw invalidArgType('options.tokenizer.decode(tokens)', 'a string', text);
+    return text;
+  };
+  const anchor = encoded.slice(-1);
+  const alone = decode(anchor);
   if (alone === '')
     throw invalidArgValue('options.tokenizer', "encodes 'a' to tokens that it decodes to nothing.");
   const utf8 = new TextEncoder();
   return (token) => {
-    const both = tokenizer.decode([...anchor, token]);
+    const both = decode([...anchor, token]);
     const problem = !both.startsWith(alone)
       ? 'changes the text of the token before it'
       : both.includes('\ufffd')

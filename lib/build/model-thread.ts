@@ -1,5 +1,6 @@
 import { parentPort, type TransferListItem, Worker, workerData } from 'node:worker_threads';
 import { TensorRTError } from '../errors.js';
+import { onAbort } from '../options.js';
 
 type Answer<Value> = { value: Value } | { error: { code?: string; name: string; message: string } };
 
@@ -18,8 +19,7 @@ export async function runOnModelThread<Value>(
 ): Promise<Value> {
   signal?.throwIfAborted();
   const worker = new Worker(module, { workerData: request, transferList: [...transfer], execArgv: [] });
-  const stop = () => void worker.terminate();
-  signal?.addEventListener('abort', stop, { once: true });
+  const unhear = onAbort(signal, () => void worker.terminate());
   try {
     const answer = await new Promise<Answer<Value> | undefined>((resolve, reject) => {
       worker.once('message', resolve);
@@ -44,7 +44,7 @@ export async function runOnModelThread<Value>(
     }
     throw error;
   } finally {
-    signal?.removeEventListener('abort', stop);
+    unhear();
     await worker.terminate();
   }
 }

@@ -104,7 +104,7 @@ export function addGenerateCommand(program: Command): void {
       .command('generate')
       .description('continue a text with a language model, and show the answer as it comes')
       .argument('<model>', 'folder that optimum or onnxruntime-genai exported, or ONNX file')
-      .argument('<prompt>', "the text; '-' reads standard input")
+      .argument('<prompt>', "the text; '-' reads standard input, without the newline at its end")
       .option('--logprobs <count>', 'with --json: log-probabilities of tokens, and of the likeliest so many')
       .option('--chat', "the prompt is a question, which the model's chat template frames", false),
   ).action(generate);
@@ -122,7 +122,8 @@ async function generate(
   const model = await LanguageModel.load(source, options.load).finally(() => progress.clear());
   try {
     const loadMs = performance.now() - started;
-    const prompt = given === '-' ? await readText(process.stdin) : given;
+    // The last line's end, which echo and editors write, is not part of the prompt.
+    const prompt = given === '-' ? (await readText(process.stdin)).replace(/\r?\n$/, '') : given;
     const messages = [{ role: 'user' as const, content: prompt }];
     const chunks = model.stream(flags.chat ? messages : prompt, options.generate);
     const generation = await follow(chunks, (text) => {

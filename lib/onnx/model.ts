@@ -405,12 +405,20 @@ const model = messageType('ModelProto', [
 export function parseModel(bytes: Uint8Array): ModelProto {
   if (bytes.length === 0)
     throw new TensorRTError('ERR_MODEL_INVALID', 'This is no ONNX model: it has no bytes.');
+  if (startsWith(bytes, 'version https://git-lfs')) {
+    const problem = "This is Git LFS's pointer to a model, not the model: `git lfs pull` fetches it.";
+    throw new TensorRTError('ERR_MODEL_INVALID', problem);
+  }
   const parsed = decodeMessage(model, bytes) as Partial<ModelProto>;
   if (parsed.irVersion === undefined || parsed.irVersion < 1) throw noModel('no ir_version');
   if (parsed.graph === undefined) throw noModel('no graph');
   // Before format version 3 models didn't say which operator set they use: it is version 1.
   if (!parsed.opsetImport?.length && parsed.irVersion >= 3) throw noModel('no opset_import');
   return parsed as ModelProto;
+}
+
+function startsWith(bytes: Uint8Array, text: string): boolean {
+  return Buffer.from(bytes.subarray(0, text.length)).toString('latin1') === text;
 }
 
 function noModel(lack: string): TensorRTError {

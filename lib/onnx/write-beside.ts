@@ -1,4 +1,4 @@
-import { copyFile, link, mkdir } from 'node:fs/promises';
+import { copyFile, link, mkdir, stat } from 'node:fs/promises';
 import path from 'node:path';
 import { TensorRTError } from '../errors.js';
 import { type ExternalDataOptions, externalData, isExternal } from './initializer.js';
@@ -10,7 +10,7 @@ import { type ModelProto, writeModel } from './model.js';
  * file systems.
  *
  * @returns the path of the `.onnx` file
- * @throws (rejects) TensorRTError ERR_IO, ERR_MODEL_INVALID
+ * @throws (rejects) TensorRTError ERR_MODEL_NOT_FOUND without its external data, ERR_IO, ERR_MODEL_INVALID
  */
 export async function writeBeside(
   model: ModelProto,
@@ -29,14 +29,25 @@ export async function writeBeside(
   return file;
 }
 
-/** @throws (rejects) TensorRTError ERR_IO */
+/** @throws (rejects) TensorRTError ERR_MODEL_NOT_FOUND where there is no such file, ERR_IO */
 export async function linkOrCopy(file: string, target: string): Promise<void> {
   try {
     await mkdir(path.dirname(target), { recursive: true });
     await link(file, target).catch(() => copyFile(file, target));
   } catch (cause) {
+    if (await isMissing(file)) {
+      const problem = `There is no file ${file}: the model keeps its weights there, beside its .onnx file.`;
+      throw new TensorRTError('ERR_MODEL_NOT_FOUND', problem, { cause });
+    }
     throw new TensorRTError('ERR_IO', `Could not copy ${file} to ${target}: ${(cause as Error).message}`, {
       cause,
     });
   }
+}
+
+function isMissing(file: string): Promise<boolean> {
+  return stat(file).then(
+    () => false,
+    (error: NodeJS.ErrnoException) => error.code === 'ENOENT',
+  );
 }

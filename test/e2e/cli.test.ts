@@ -1,4 +1,4 @@
-import { execFile, spawn } from 'node:child_process';
+import { execFile, spawn, spawnSync } from 'node:child_process';
 import { createHash } from 'node:crypto';
 import { copyFile, mkdir, mkdtemp, readdir, readFile, rm, writeFile } from 'node:fs/promises';
 import os from 'node:os';
@@ -504,6 +504,18 @@ describe('generate and chat', () => {
     const text = '<|im_start|>user\nHello<|im_end|>\n<|im_start|>assistant\n';
     expect(framed.tokens).toEqual((await json(['generate', decoder, text, ...args])).tokens);
     expect(framed.usage.promptTokens).toBeGreaterThan(5);
+  });
+
+  test('read a prompt from standard input, without the newline that echo writes', async () => {
+    const args = ['generate', decoder, '-', '--max-tokens', '5', '--json', '--device', 'cpu'];
+    for (const [input, prompt] of [
+      ['Hello\n', 'Hello'],
+      ['Hello\n\n', 'Hello\n'],
+      ['Hello', 'Hello'],
+    ]) {
+      const { stdout } = spawnSync(process.execPath, [cli, ...args], { input, encoding: 'utf8' });
+      expect(JSON.parse(stdout).prompt).toBe(prompt);
+    }
   });
 
   test('say what a prompt is too long for', async () => {

@@ -1,4 +1,5 @@
-import { mkdtemp, readFile, rm, writeFile } from 'node:fs/promises';
+import { getEventListeners } from 'node:events';
+import { copyFile, mkdtemp, readFile, rm, writeFile } from 'node:fs/promises';
 import os from 'node:os';
 import path from 'node:path';
 import { Worker } from 'node:worker_threads';
@@ -182,6 +183,14 @@ describe('loading', () => {
     ['concurrency', { concurrency: 2 }, 'ERR_INVALID_ARG_VALUE', /^options\.concurrency .*run all requests/],
     ['shapes', { shapes: {} }, 'ERR_INVALID_ARG_VALUE', /^options\.shapes .*options\.kvCache decides/],
     ['weights to replace', { refit: true }, 'ERR_INVALID_ARG_VALUE', /^options\.refit .*its weights stay/],
+    [
+      'batching',
+      { batching: {} },
+      'ERR_INVALID_ARG_VALUE',
+      /^options\.batching .*options\.kvCache\.maxBatchSize/,
+    ],
+    ['an option for compiling', { onProgress: 5 }, 'ERR_INVALID_ARG_TYPE', /^options\.onProgress must be/],
+    ['memory that is none', { workspace: -1 }, 'ERR_INVALID_ARG_VALUE', /^options\.workspace must be/],
     ['a tokenizer that is none', { tokenizer: {} }, 'ERR_INVALID_ARG_TYPE', /^options\.tokenizer\.encode/],
     ['a template that is none', { chatTemplate: 1 }, 'ERR_INVALID_ARG_TYPE', /^options\.chatTemplate/],
   ])('refuses %s', async (_, options, code, message) => {
@@ -196,6 +205,16 @@ describe('loading', () => {
     );
     await expect(LanguageModel.load(path.join(directory, 'nowhere'))).rejects.toThrow(
       withCode('ERR_MODEL_NOT_FOUND', /nowhere/),
+    );
+    const alone = path.join(directory, 'without-data.onnx');
+    await copyFile(decoderModel('llama/genai'), alone);
+    await expect(LanguageModel.load(alone, { device: 'cpu' })).rejects.toThrow(
+      withCode('ERR_MODEL_NOT_FOUND', /model\.onnx\.data: the model keeps its weights there/),
+    );
+    const pointer = path.join(directory, 'pointer.onnx');
+    await writeFile(pointer, 'version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 1\n');
+    await expect(LanguageModel.load(pointer, { device: 'cpu' })).rejects.toThrow(
+      withCode('ERR_MODEL_INVALID', /pointer\.onnx: This is Git LFS's pointer .*git lfs pull/),
     );
   });
 
@@ -219,6 +238,12 @@ describe('prompts', () => {
     ['a token that is text', [5, 'x'], 'ERR_INVALID_ARG_TYPE', /^prompt\[1\] must be a number/],
     ['a role that is none', [{ role: 'bot', content: 'x' }], 'ERR_INVALID_ARG_VALUE', /^prompt\[0\]\.role/],
     ['no content', [{ role: 'user' }], 'ERR_INVALID_ARG_TYPE', /^prompt\[0\]\.content must be a string/],
+    [
+      'tool calls',
+      [{ role: 'assistant', content: '', tool_calls: [{}] }],
+      'ERR_INVALID_ARG_VALUE',
+      /^prompt\[0\]\.tool_calls is not supported/,
+    ],
     [
       'more than a row holds',
       new Array(512).fill(5),
@@ -301,18 +326,20 @@ describe('streams', () => {
   });
 
   test('return() overtakes a next() that waits for a row', async () => {
-    const all = Array.from({ length: 4 }, () => llama.createSequence());
     const chunks = llama.stream([5], { maxTokens: 5 });
+    const last = llama.createSequence();
+    using _first = llama.createSequence();
+    using _second = llama.createSequence();
+    using _third = llama.createSequence();
     await expect(chunks.next()).rejects.toThrow(withCode('ERR_CACHE_FULL', /4 rows/));
-    all.pop()!.dispose();
-    const busy = llama.generate([5], { maxTokens: 200, ignoreEos: true });
+    last.dispose();
+    const busy = llama.generate([5], { maxTokens: 500, ignoreEos: true });
     const waits = llama.stream([6], { maxTokens: 5 });
     const next = waits.next();
     await waits.return(undefined as never);
     expect(await next).toMatchObject({ done: true });
     expect(llama.stats().requests.active).toBe(1);
-    expect((await busy).tokens.length).toBe(200);
-    for (const sequence of all) sequence.dispose();
+    expect((await busy).tokens.length).toBe(500);
   });
 });
 
@@ -333,6 +360,22 @@ describe('aborting', () => {
     expect(llama.stats().requests).toMatchObject({ active: 0, waiting: 0 });
     const each = cases[3]!;
     expectGreedy((await llama.generate(each.prompt, asked(each, suppressed))).tokens, each);
+  });
+
+  test('one signal may end any number of requests, and is let go of afterwards', async () => {
+    const controller = new AbortController();
+    const { signal } = controller;
+    const options = { maxTokens: 450, ignoreEos: true, signal };
+    const settled = Promise.allSettled(
+      Array.from({ length: 20 }, (_, i) => llama.generate([i + 5], options)),
+    );
+    // Node warns of a leak at the eleventh.
+    expect(getEventListeners(signal, 'abort').length).toBe(1);
+    controller.abort('enough');
+    for (const result of await settled) expect(result).toEqual({ status: 'rejected', reason: 'enough' });
+    const { signal: unused } = new AbortController();
+    await llama.generate([5], { maxTokens: 1, signal: unused });
+    expect(getEventListeners(unused, 'abort')).toEqual([]);
   });
 });
 
@@ -471,6 +514,9 @@ describe('sequences', () => {
     await expect(llama.restoreSequence(path.join(directory, 'nowhere'))).rejects.toThrow(
       withCode('ERR_IO', /nowhere/),
     );
+    await expect(llama.restoreSequence('')).rejects.toThrow(
+      withCode('ERR_INVALID_ARG_VALUE', /^from can't be ""/),
+    );
     expect(llama.kvCache.used).toBe(1);
   });
 
@@ -483,6 +529,35 @@ describe('sequences', () => {
       if (++seen === 4) break;
     }
     expect(sequence.tokens).toEqual([...prompt, ...greedy.slice(0, 4)]);
+  });
+
+  test('are as they were where an answer was aborted', async () => {
+    using sequence = llama.createSequence();
+    await sequence.append(prompt);
+    const controller = new AbortController();
+    const aborted = sequence.generate({ maxTokens: 400, ignoreEos: true, signal: controller.signal });
+    while (sequence.length < prompt.length + 3) await new Promise(setImmediate);
+    controller.abort('enough');
+    await expect(aborted).rejects.toBe('enough');
+    expect(sequence.tokens).toEqual(prompt);
+    expectGreedy((await sequence.generate(asked(each, suppressed))).tokens, each);
+  });
+
+  test('are a stream’s until it ends or is left', async () => {
+    using sequence = llama.createSequence();
+    await sequence.append(prompt);
+    const stream = sequence.stream({ ...asked(each, suppressed), maxTokens: 9, minTokens: 9 });
+    await stream.next();
+    // Nobody has heard of the other eight.
+    while (llama.stats().requests.active > 0) await new Promise(setImmediate);
+    await expect(sequence.append([5])).rejects.toThrow(/is generating already/);
+    expect(() => sequence.truncate(0)).toThrow(withCode('ERR_INVALID_ARG_VALUE', /or leave its stream/));
+    await stream.return(undefined as never);
+    expect(sequence.tokens).toEqual([...prompt, greedy[0]]);
+    await sequence.append([greedy[1]!]);
+    expect(
+      (await sequence.generate({ ...asked(each, suppressed), maxTokens: 38, minTokens: 38 })).tokens,
+    ).toEqual(greedy.slice(2));
   });
 
   test('hold a row each until they are disposed of', async () => {

@@ -150,6 +150,12 @@ describe('refused', () => {
       /top_p can't be 2/,
     ],
     [
+      'a top_p of nothing',
+      { 'generation_config.json': { top_p: 0 }, 'model.onnx': '' },
+      'ERR_MODEL_INVALID',
+      /top_p can't be 0/,
+    ],
+    [
       'an encoder with a decoder',
       { 'config.json': { is_encoder_decoder: true }, 'model.onnx': '' },
       'ERR_MODEL_UNSUPPORTED',

@@ -184,6 +184,9 @@ describe('bad input is refused with a code and leaves the session working', () =
     await expect(create({ batching: {} })).rejects.toThrow(/not supported in this version/);
     await expect(create({ device: 'cuda' })).rejects.toEqual(withCode('ERR_NO_GPU'));
     await expect(create({ device: 'tpu' })).rejects.toEqual(withCode('ERR_INVALID_ARG_VALUE'));
+    // Of a build, which there is none of on the CPU.
+    await expect(create({ workspace: -1 })).rejects.toEqual(withCode('ERR_INVALID_ARG_VALUE'));
+    await expect(create({ onProgress: 5 as never })).rejects.toEqual(withCode('ERR_INVALID_ARG_TYPE'));
   });
 
   test('models', async () => {

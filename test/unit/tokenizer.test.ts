@@ -88,6 +88,25 @@ describe('tokenizers that a caller gives', () => {
       );
     }
     checkTokenizer(given, 'options.tokenizer');
+    expect(() => checkTokenizer({ ...given, tokenBytes: 5 }, 'options.tokenizer')).toThrowError(
+      /^options\.tokenizer\.tokenBytes must be a function, not 5/,
+    );
+  });
+
+  test('what gives no tokens, or no text, is refused by the method’s name', () => {
+    const async = { encode: async () => [1], decode: async () => 'a' };
+    for (const [odd, message] of [
+      [{ encode: async.encode }, /^options\.tokenizer\.encode\('a'\) must be .* not a Promise/],
+      [{ encode: () => Int32Array.of(1) }, /^options\.tokenizer\.encode\('a'\) must be .* not an Int32Array/],
+      [{ decode: async.decode }, /^options\.tokenizer\.decode\(tokens\) must be a string, not a Promise/],
+    ] as const) {
+      expect(() => tokenPieces({ ...given, tokenBytes: undefined, ...odd } as never, 2)).toThrowError(
+        expect.objectContaining({
+          code: 'ERR_INVALID_ARG_TYPE',
+          message: expect.stringMatching(message),
+        }),
+      );
+    }
   });
 });
 
@@ -129,11 +148,43 @@ describe('files', () => {
       });
     }
     await expect(read({ added_tokens: [] })).rejects.toMatchObject({ code: 'ERR_MODEL_INVALID' });
-    await expect(read({ model: { ...model, type: 'X', vocab: {} }, added_tokens: [] })).rejects.toMatchObject(
-      {
-        code: 'ERR_MODEL_UNSUPPORTED',
-      },
-    );
+    await expect(
+      read({ model: { ...model, type: 'X' }, added_tokens: [], decoder: null }),
+    ).rejects.toMatchObject({
+      code: 'ERR_MODEL_UNSUPPORTED',
+      message: expect.stringMatching(/the model X is not supported.*options\.tokenizer/),
+    });
+  });
+
+  test('what is no tokenizer is refused, whatever is in it', async () => {
+    const vocabulary = (id: unknown) => ({ model: { ...model, vocab: { a: 0, b: id } } });
+    for (const [tokenizer, message] of [
+      [vocabulary(4e9), /is no tokenizer: it has the token 4000000000, "b"/],
+      [vocabulary(-1), /it has the token -1/],
+      [vocabulary('1'), /it has the token "1"/],
+      [{ model: { ...model, vocab: [[5, 0.1]] } }, /it has the token 0, 5/],
+      [{ model, added_tokens: 5 }, /is no tokenizer/],
+      [{ model, added_tokens: [null] }, /is no tokenizer/],
+      [{ model, added_tokens: [], decoder: { type: 'Sequence' } }, /is no tokenizer/],
+      [{ model: null }, /no vocabulary/],
+    ] as const) {
+      await expect(read(tokenizer)).rejects.toMatchObject({
+        code: 'ERR_MODEL_INVALID',
+        message: expect.stringMatching(message),
+      });
+    }
+  });
+
+  test('encode() says what it takes', async () => {
+    const tokenizer = (await read({ model, added_tokens: [], decoder: null }))!;
+    const encode =
+      (...args: unknown[]) =>
+      () =>
+        (tokenizer.encode as (...args: unknown[]) => unknown)(...args);
+    expect(encode(5)).toThrowError(/^text must be a string, not 5/);
+    expect(encode('a', null)).toThrowError(/^options must be an object, not null/);
+    expect(encode('a', { special: 1 })).toThrowError(/^options\.special is not an option/);
+    expect(encode('a', { specialTokens: 1 })).toThrowError(/^options\.specialTokens must be a boolean/);
   });
 
   test('tokens with a role are special though only tokenizer_config.json says so', async () => {
