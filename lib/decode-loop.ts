@@ -39,7 +39,7 @@ export class DecodeLoop {
     const running = this.#request();
     running.start(request, false);
     try {
-      return await running.generation();
+      return await running.generation(request.tokens.length);
     } finally {
       await running.finish();
     }
@@ -89,7 +89,9 @@ class RunningRequest {
   readonly #busy: Set<number>;
   readonly #id: number;
   #sequence = 0;
-  /** Tokens that the caller has heard of. */
+  /** The sequence's length when the request came. */
+  #before = 0;
+  /** Tokens, of the request and its answer, that the caller knows to have come into the sequence. */
   #told = 0;
   #signal: AbortSignal | undefined;
   #unhear = () => {};
@@ -112,6 +114,7 @@ class RunningRequest {
   start({ sequence, tokens, options, signal }: GenerationRequest, stream: boolean): void {
     signal?.throwIfAborted();
     requireIdle(this.#busy, sequence);
+    if (sequence !== 0) this.#before = this.#native.sequenceTokens(sequence).length;
     this.#native.generate(this.#id, sequence, tokens, { ...options, stream });
     this.#listeners.set(this.#id, (event) => {
       this.#tokens.push(...event.tokens);
@@ -132,7 +135,7 @@ class RunningRequest {
     this.#unhear();
     if (this.#sequence === 0) return;
     this.#busy.delete(this.#sequence);
-    this.#forget(this.#sequence, this.#tokens.length - this.#told);
+    this.#forget();
   }
 
   /** Resolves with the next event. */
@@ -172,19 +175,20 @@ class RunningRequest {
     }
   }
 
-  /** Takes from a sequence the last tokens of an answer, which nobody has heard of. */
-  #forget(sequence: number, count: number): void {
-    if (count === 0) return;
+  /** Takes from the sequence what nobody has heard of. */
+  #forget(): void {
+    const known = this.#before + this.#told;
     try {
-      this.#native.truncate(sequence, this.#native.sequenceTokens(sequence).length - count);
+      if (this.#native.sequenceTokens(this.#sequence).length > known)
+        this.#native.truncate(this.#sequence, known);
     } catch (error) {
       // It was disposed of, and the answer cancelled by that.
       if ((error as { code?: string }).code !== 'ERR_DISPOSED') throw error;
     }
   }
 
-  /** All of the answer. @throws (rejects) the signal's reason, the error that it failed with, ERR_DISPOSED */
-  async generation(): Promise<Generation> {
+  /** All of the answer, to a request of so many tokens. @throws (rejects) the signal's reason, the error that it failed with, ERR_DISPOSED */
+  async generation(input = 0): Promise<Generation> {
     while (!this.end) await this.#change();
     this.#signal?.throwIfAborted();
     const { end } = this;
@@ -192,7 +196,7 @@ class RunningRequest {
     if (end.finished === 'cancelled') {
       throw new TensorRTError('ERR_DISPOSED', 'The sequence was disposed of while it generated.');
     }
-    this.#told = this.#tokens.length;
+    this.#told = input + this.#tokens.length;
     return toGeneration(this.#tokens, end);
   }
 }

@@ -13,7 +13,7 @@ import type { Tokenizer } from './tokenizer.js';
 export interface GenerateOptions {
   /** The most tokens to add. Default 256. */
   maxTokens?: number;
-  /** Tokens to add before one may end the answer. Default 0. */
+  /** Tokens to add before one may end the answer; a stop text may at once. Default 0. */
   minTokens?: number;
   /** 0 is greedy: the likeliest token, whatever topK, topP, minP and seed say. */
   temperature?: number;
