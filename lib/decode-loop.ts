@@ -12,18 +12,34 @@ import { onAbort } from './options.js';
 
 /** What native is asked to do. */
 export interface GenerationRequest {
-  /** Native's number of a sequence to continue; 0: a prompt of its own. */
-  readonly sequence: number;
+  /** What it continues, which stays alive with it; undefined: a prompt of its own. */
+  readonly sequence: GenerationTarget | undefined;
   readonly tokens: Int32Array;
   readonly options: Omit<NativeGenerateOptions, 'stream'>;
   readonly signal: AbortSignal | undefined;
+}
+
+/** What a sequence and its requests have in common. */
+export interface GenerationTarget {
+  /** Native's number of it. */
+  readonly id: number;
+  /** A request goes on with it, and has not finished. */
+  isBusy: boolean;
+}
+
+/** @throws TensorRTError ERR_INVALID_ARG_VALUE where an answer to the sequence has not been heard to its end */
+export function requireIdle({ isBusy }: GenerationTarget): void {
+  if (!isBusy) return;
+  throw new TensorRTError(
+    'ERR_INVALID_ARG_VALUE',
+    'The sequence is generating already: wait for that to finish, or leave its stream.',
+  );
 }
 
 /** A model's decode loop, which runs on a native thread, and the requests that wait for its answers. */
 export class DecodeLoop {
   readonly native: NativeLanguageModel;
   readonly #listeners = new Map<number, (event: NativeGenerationEvent) => void>();
-  readonly #busy = new Set<number>();
   #nextId = 1;
 
   constructor(config: NativeLanguageModelConfig) {
@@ -61,22 +77,9 @@ export class DecodeLoop {
     return chunks;
   }
 
-  /** @throws TensorRTError ERR_INVALID_ARG_VALUE where an answer to the sequence has not been heard to its end */
-  requireIdle(sequence: number): void {
-    requireIdle(this.#busy, sequence);
-  }
-
   #request(): RunningRequest {
-    return new RunningRequest(this.native, this.#listeners, this.#busy, this.#nextId++);
+    return new RunningRequest(this.native, this.#listeners, this.#nextId++);
   }
-}
-
-function requireIdle(busy: ReadonlySet<number>, sequence: number): void {
-  if (!busy.has(sequence)) return;
-  throw new TensorRTError(
-    'ERR_INVALID_ARG_VALUE',
-    'The sequence is generating already: wait for that to finish, or leave its stream.',
-  );
 }
 
 class RunningRequest {
@@ -85,10 +88,9 @@ class RunningRequest {
   readonly #tokens: NativeToken[] = [];
   readonly #native: NativeLanguageModel;
   readonly #listeners: Map<number, (event: NativeGenerationEvent) => void>;
-  /** Sequences that requests go on with, until these have finished. */
-  readonly #busy: Set<number>;
   readonly #id: number;
-  #sequence = 0;
+  /** Those that were given up on are collected: not while they generate. */
+  #sequence: GenerationTarget | undefined;
   /** The sequence's length when the request came. */
   #before = 0;
   /** Tokens, of the request and its answer, that the caller knows to have come into the sequence. */
@@ -102,26 +104,29 @@ class RunningRequest {
   constructor(
     model: NativeLanguageModel,
     listeners: Map<number, (event: NativeGenerationEvent) => void>,
-    busy: Set<number>,
     id: number,
   ) {
     this.#native = model;
     this.#listeners = listeners;
-    this.#busy = busy;
     this.#id = id;
   }
 
   start({ sequence, tokens, options, signal }: GenerationRequest, stream: boolean): void {
     signal?.throwIfAborted();
-    requireIdle(this.#busy, sequence);
-    if (sequence !== 0) this.#before = this.#native.sequenceTokens(sequence).length;
-    this.#native.generate(this.#id, sequence, tokens, { ...options, stream });
+    if (sequence) {
+      requireIdle(sequence);
+      this.#before = this.#native.sequenceLength(sequence.id);
+    }
+    this.#native.generate(this.#id, sequence?.id ?? 0, tokens, { ...options, stream });
     this.#listeners.set(this.#id, (event) => {
-      this.#tokens.push(...event.tokens);
-      if (event.finished) this.end = event;
+      for (const token of event.tokens) this.#tokens.push(token);
+      if (event.finished) {
+        this.end = event;
+        this.#listeners.delete(this.#id);
+      }
       this.#wake();
     });
-    if (sequence !== 0) this.#busy.add(sequence);
+    if (sequence) sequence.isBusy = true;
     this.#sequence = sequence;
     this.#signal = signal;
     this.#unhear = onAbort(signal, this.#cancel);
@@ -131,11 +136,10 @@ class RunningRequest {
   async finish(): Promise<void> {
     if (!this.end) this.#cancel();
     while (!this.end) await this.#change();
-    this.#listeners.delete(this.#id);
     this.#unhear();
-    if (this.#sequence === 0) return;
-    this.#busy.delete(this.#sequence);
-    this.#forget();
+    if (!this.#sequence) return;
+    this.#sequence.isBusy = false;
+    this.#forget(this.#sequence);
   }
 
   /** Resolves with the next event. */
@@ -175,12 +179,11 @@ class RunningRequest {
     }
   }
 
-  /** Takes from the sequence what nobody has heard of. */
-  #forget(): void {
+  /** Takes from a sequence what nobody has heard of. */
+  #forget({ id }: GenerationTarget): void {
     const known = this.#before + this.#told;
     try {
-      if (this.#native.sequenceTokens(this.#sequence).length > known)
-        this.#native.truncate(this.#sequence, known);
+      if (this.#native.sequenceLength(id) > known) this.#native.truncate(id, known);
     } catch (error) {
       // It was disposed of, and the answer cancelled by that.
       if ((error as { code?: string }).code !== 'ERR_DISPOSED') throw error;

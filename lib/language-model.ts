@@ -305,7 +305,7 @@ export class LanguageModel {
   #request(prompt: Prompt, options: GenerateOptions) {
     if (this.#disposed) throw new TensorRTError('ERR_DISPOSED', 'The model was disposed.');
     return {
-      sequence: 0,
+      sequence: undefined,
       options: readGenerateOptions(options, this.#context),
       tokens: promptTokens(prompt, this.#context),
       signal: options.signal,

@@ -421,6 +421,7 @@ export interface NativeLanguageModel {
   truncate(sequence: number, length: number): void;
   /** The last one of an answer is not in the cache yet. */
   sequenceTokens(sequence: number): Int32Array;
+  sequenceLength(sequence: number): number;
   saveSequence(sequence: number): Promise<ArrayBuffer>;
   /** Rejects with ERR_STATE_MISMATCH, ERR_CACHE_FULL. */
   restoreSequence(state: Uint8Array): Promise<number>;

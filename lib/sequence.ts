@@ -1,4 +1,4 @@
-import type { DecodeLoop } from './decode-loop.js';
+import { type DecodeLoop, type GenerationTarget, requireIdle } from './decode-loop.js';
 import { invalidArgType, invalidArgValue, TensorRTError } from './errors.js';
 import { writeAtomically } from './files/atomic-file.js';
 import {
@@ -7,7 +7,7 @@ import {
   type SequenceGenerateOptions,
 } from './generate-options.js';
 import type { Generation, GenerationChunk } from './generation.js';
-import type { NativeGenerateOptions } from './native.js';
+import type { NativeGenerateOptions, NativeLanguageModel } from './native.js';
 import { checkOptions, checkPath, checkSignal } from './options.js';
 import { inputTokens, type PromptContext, requireRoom } from './prompt.js';
 
@@ -35,13 +35,20 @@ const appending: Omit<NativeGenerateOptions, 'stream'> = {
   priority: 0,
 };
 
+/** Gives back the rows of those that were dropped without dispose(). */
+const dropped = new FinalizationRegistry<{ native: NativeLanguageModel; id: number }>(({ native, id }) =>
+  native.disposeSequence(id),
+);
+
 /**
- * A row of the cache, held on to until {@link dispose}: what it has been given and has answered stays computed. It
- * generates or appends one thing at a time; meanwhile it can be forked and saved, as far as it has come.
+ * A row of the cache, held on to until {@link dispose}, or until it is collected: what it has been given and has answered
+ * stays computed. It generates or appends one thing at a time (another is ERR_INVALID_ARG_VALUE); meanwhile it can be
+ * forked and saved, as far as it has come.
  */
 export class Sequence {
   readonly #loop: DecodeLoop;
-  readonly #id: number;
+  /** Lives as long as this, and as what it generates. */
+  readonly #target: GenerationTarget;
   readonly #cacheSalt: string;
   readonly #context: SequenceContext;
   #disposed = false;
@@ -49,19 +56,20 @@ export class Sequence {
   /** @internal @param id native's number of it */
   constructor(loop: DecodeLoop, id: number, cacheSalt: string, context: SequenceContext) {
     this.#loop = loop;
-    this.#id = id;
+    this.#target = { id, isBusy: false };
     this.#cacheSalt = cacheSalt;
     this.#context = context;
+    dropped.register(this.#target, { native: loop.native, id }, this.#target);
   }
 
   /** Tokens. */
   get length(): number {
-    return this.#native.sequenceTokens(this.#id).length;
+    return this.#native.sequenceLength(this.#target.id);
   }
 
   /** What it consists of: a copy. */
   get tokens(): readonly number[] {
-    return Array.from(this.#native.sequenceTokens(this.#id));
+    return Array.from(this.#native.sequenceTokens(this.#target.id));
   }
 
   /**
@@ -78,7 +86,7 @@ export class Sequence {
     requireRoom('input', tokens.length, length, this.#context);
     if (tokens.length === 0) return;
     await this.#loop.generate({
-      sequence: this.#id,
+      sequence: this.#target,
       tokens,
       options: { ...appending, cacheSalt: this.#cacheSalt },
       signal: options.signal,
@@ -104,7 +112,7 @@ export class Sequence {
    * @throws (rejects) TensorRTError ERR_CACHE_FULL, ERR_DISPOSED
    */
   async fork(): Promise<Sequence> {
-    const copy = await this.#native.fork(this.#id);
+    const copy = await this.#native.fork(this.#target.id);
     return new Sequence(this.#loop, copy, this.#cacheSalt, this.#context);
   }
 
@@ -119,8 +127,8 @@ export class Sequence {
     if (!Number.isInteger(length) || length < 0 || length > tokens) {
       throw invalidArgValue('length', `must be an integer from 0 to ${tokens}, which it has, not ${length}.`);
     }
-    this.#loop.requireIdle(this.#id);
-    this.#native.truncate(this.#id, length);
+    requireIdle(this.#target);
+    this.#native.truncate(this.#target.id, length);
   }
 
   /**
@@ -132,7 +140,7 @@ export class Sequence {
   save(path: string): Promise<void>;
   async save(path?: string): Promise<unknown> {
     if (path !== undefined) checkPath(path, 'path');
-    const state = new Uint8Array(await this.#native.saveSequence(this.#id));
+    const state = new Uint8Array(await this.#native.saveSequence(this.#target.id));
     if (path === undefined) return state;
     return writeAtomically(path, [state], 'sequence');
   }
@@ -141,7 +149,8 @@ export class Sequence {
   dispose(): void {
     if (this.#disposed) return;
     this.#disposed = true;
-    this.#loop.native.disposeSequence(this.#id);
+    dropped.unregister(this.#target);
+    this.#loop.native.disposeSequence(this.#target.id);
   }
 
   [Symbol.dispose](): void {
@@ -158,6 +167,6 @@ export class Sequence {
     if (this.length === 0) {
       throw invalidArgValue('sequence', 'is empty: append a prompt before generate().');
     }
-    return { sequence: this.#id, tokens: new Int32Array(), options: read, signal: options.signal };
+    return { sequence: this.#target, tokens: new Int32Array(), options: read, signal: options.signal };
   }
 }

@@ -252,6 +252,11 @@ std::vector<int32_t> DecodeLoop::sequenceTokens(uint32_t sequence) {
   return find(sequence)->tokens;
 }
 
+size_t DecodeLoop::sequenceLength(uint32_t sequence) {
+  Lock lock(mutex_);
+  return find(sequence)->tokens.size();
+}
+
 void DecodeLoop::save(uint32_t sequence, Saved saved) {
   Lock lock(mutex_);
   requireOpen();

@@ -129,6 +129,7 @@ class DecodeLoop {
   // Throws Error(ERR_INVALID_ARG_VALUE) where it is shorter, or generates.
   void truncate(uint32_t sequence, size_t length);
   std::vector<int32_t> sequenceTokens(uint32_t sequence);
+  size_t sequenceLength(uint32_t sequence);
   void save(uint32_t sequence, Saved saved);
   // As fork(). `done` hears of ERR_STATE_MISMATCH.
   uint32_t restore(std::vector<std::byte> state, Completion done);

@@ -150,6 +150,7 @@ Napi::Function LanguageModel::define(Napi::Env env) {
        InstanceMethod<&LanguageModel::createSequence>("createSequence"),
        InstanceMethod<&LanguageModel::fork>("fork"), InstanceMethod<&LanguageModel::truncate>("truncate"),
        InstanceMethod<&LanguageModel::sequenceTokens>("sequenceTokens"),
+       InstanceMethod<&LanguageModel::sequenceLength>("sequenceLength"),
        InstanceMethod<&LanguageModel::saveSequence>("saveSequence"),
        InstanceMethod<&LanguageModel::restoreSequence>("restoreSequence"),
        InstanceMethod<&LanguageModel::disposeSequence>("disposeSequence"),
@@ -305,6 +306,13 @@ Napi::Value LanguageModel::sequenceTokens(const Napi::CallbackInfo& info) {
     Napi::Int32Array result = Napi::Int32Array::New(info.Env(), tokens.size());
     std::copy(tokens.begin(), tokens.end(), result.Data());
     return result;
+  });
+}
+
+Napi::Value LanguageModel::sequenceLength(const Napi::CallbackInfo& info) {
+  return guarded(info.Env(), [&] {
+    const size_t length = thread_->core().sequenceLength(info[0].As<Napi::Number>());
+    return Napi::Number::New(info.Env(), static_cast<double>(length));
   });
 }
 

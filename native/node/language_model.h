@@ -35,6 +35,7 @@ class LanguageModel : public Napi::ObjectWrap<LanguageModel> {
   Napi::Value fork(const Napi::CallbackInfo& info);
   void truncate(const Napi::CallbackInfo& info);
   Napi::Value sequenceTokens(const Napi::CallbackInfo& info);
+  Napi::Value sequenceLength(const Napi::CallbackInfo& info);
   Napi::Value saveSequence(const Napi::CallbackInfo& info);
   Napi::Value restoreSequence(const Napi::CallbackInfo& info);
   void disposeSequence(const Napi::CallbackInfo& info);

@@ -568,7 +568,12 @@ describe('sequences', () => {
     await all[0]!.append([5, 6]);
     const generating = all[0]!.generate({ maxTokens: 400, ignoreEos: true });
     expect(() => all[0]!.truncate(1)).toThrow(withCode('ERR_INVALID_ARG_VALUE', /is generating/));
-    await expect(all[0]!.append([5])).rejects.toThrow(/is generating already/);
+    await expect(all[0]!.append([5])).rejects.toThrow(
+      withCode(
+        'ERR_INVALID_ARG_VALUE',
+        /is generating already: wait for that to finish, or leave its stream/,
+      ),
+    );
     for (const sequence of all) sequence.dispose();
     await expect(generating).rejects.toThrow(withCode('ERR_DISPOSED', /The sequence was disposed/));
     expect(() => all[0]!.length).toThrow(withCode('ERR_DISPOSED', /The sequence was disposed/));

@@ -125,6 +125,23 @@ test.each([
     0,
     'collected',
   ],
+  [
+    'drops sequences to the collector, while one generates',
+    `const m = await loadDecoder();
+     for (let i = 0; i < 15; i++) await m.createSequence().append([5, 6, i]);
+     const generate = async () => {
+       const sequence = m.createSequence();
+       await sequence.append([5, 6, 7]);
+       return sequence.generate({ maxTokens: 400, ignoreEos: true });
+     };
+     const collecting = setInterval(gc, 1);
+     const { tokens } = await generate();
+     for (let i = 0; i < 1000 && m.kvCache.used > 0; i++) await new Promise((r) => setTimeout(r, 10));
+     clearInterval(collecting);
+     console.log(tokens.length, m.kvCache.used);`,
+    0,
+    '400 0',
+  ],
   ['awaits a build', `const e = await build(); console.log(e.inputs.length);`, 0, '2'],
   ['does not await a build', `build().then(() => console.log('built'));`, 0, 'built'],
   ['exits while a model is prepared', `build('Preparing model', () => process.exit(6));`, 6, ''],
