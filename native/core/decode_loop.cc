@@ -383,6 +383,7 @@ void DecodeLoop::serve(LoadModel load, Completion loaded) {
     failure = std::current_exception();
   }
   load = nullptr;
+  trimHostMemory();  // weights were read before they were laid out for computing
   std::exchange(loaded, nullptr)(failure);
 
   Lock lock(mutex_);

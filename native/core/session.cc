@@ -142,6 +142,7 @@ void Session::serve(size_t index) {
       failure = std::current_exception();
     }
     load_ = nullptr;
+    trimHostMemory();  // weights were read before they were laid out for computing
     {
       std::lock_guard lock(mutex_);
       loaded_ = true;
