@@ -13,10 +13,12 @@ import {
 } from './generate.js';
 import { print, progressLine } from './output.js';
 
-/** A question and its answer; of one that was cancelled, what had come of it. */
-type Turn = { question: string; text: string } & Partial<
+/** A question and its answer; of one that was cancelled, what had come of it; of one that did not fit, why. */
+type Turn = { question: string; text: string; error?: string } & Partial<
   Pick<Generation, 'finishReason' | 'usage' | 'timing'>
 >;
+
+const clear = '/clear';
 
 /** `chat DIR`: a conversation, a line a question, from a terminal or a pipe. */
 export function addChatCommand(program: Command): void {
@@ -24,7 +26,7 @@ export function addChatCommand(program: Command): void {
     program
       .command('chat')
       .description(
-        'talk with a language model: Ctrl-C cancels an answer; at the prompt twice, or Ctrl-D, it ends',
+        `talk with a language model: ${clear} begins anew; Ctrl-C cancels an answer; at the prompt twice, or Ctrl-D, it ends`,
       )
       .argument('<model>', 'folder that optimum or onnxruntime-genai exported')
       .option('--system <text>', 'what the model is told first'),
@@ -38,6 +40,8 @@ async function chat(source: string, flags: GenerationFlags & { system?: string }
   const model = await LanguageModel.load(source, options.load).finally(() => progress.clear());
   try {
     const turns = await converse(model, options.generate, flags);
+    // Someone at a terminal has seen it.
+    if (!process.stdin.isTTY && turns.some(({ error }) => error !== undefined)) process.exitCode = 1;
     if (!flags.json) return;
     const { device, why, runtime } = model;
     print(JSON.stringify({ model: source, device, why, runtime, turns }, null, 2));
@@ -51,7 +55,8 @@ async function converse(
   options: GenerateOptions,
   { system, json }: { system?: string; json: boolean },
 ): Promise<Turn[]> {
-  const messages: ChatMessage[] = system === undefined ? [] : [{ role: 'system', content: system }];
+  const beginning: ChatMessage[] = system === undefined ? [] : [{ role: 'system', content: system }];
+  let messages = [...beginning];
   const turns: Turn[] = [];
   const isTerminal = process.stdin.isTTY && process.stdout.isTTY;
   const lines = createInterface({
@@ -80,12 +85,15 @@ async function converse(
     ask();
     for await (const line of lines) {
       warned = false;
-      if (line.trim() !== '') {
+      if (line.trim() === clear) {
+        messages = [...beginning];
+      } else if (line.trim() !== '') {
         messages.push({ role: 'user', content: line });
         answering = new AbortController();
         const turn = await answer(model, messages, { ...options, signal: answering.signal }, json);
         answering = undefined;
-        messages.push({ role: 'assistant', content: turn.text });
+        if (turn.error === undefined) messages.push({ role: 'assistant', content: turn.text });
+        else messages.pop();
         turns.push({ question: line, ...turn });
       }
       ask();
@@ -97,7 +105,7 @@ async function converse(
   }
 }
 
-/** Shows an answer as it comes. Cancelled, it is what had come. */
+/** Shows an answer as it comes. Cancelled, it is what had come; to a conversation that is too long, none. */
 async function answer(
   model: LanguageModel,
   messages: readonly ChatMessage[],
@@ -115,8 +123,13 @@ async function answer(
     if (!json && process.stderr.isTTY) process.stderr.write(`\n${generationSummary(generation)}`);
     return { text, finishReason, usage, timing };
   } catch (error) {
-    if (!options.signal?.aborted) throw error;
-    return { text };
+    if (options.signal?.aborted) return { text };
+    const { code, message } = error as { code?: string; message: string };
+    if (code !== 'ERR_SHAPE_MISMATCH') throw error;
+    process.stderr.write(
+      `error: ${code}: ${message}\n(That question is left out. ${clear} begins a new conversation; --max-length makes room for a longer one.)\n`,
+    );
+    return { text, error: message };
   } finally {
     if (!json) print('');
   }

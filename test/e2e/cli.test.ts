@@ -543,6 +543,29 @@ describe('generate and chat', () => {
     expect(plain.stdout).toBe(turns.map(({ text }: { text: string }) => `${text}\n`).join(''));
   });
 
+  test('a conversation that has outgrown the row goes on without the question, or anew', async () => {
+    const converse = (input: NodeJS.WritableStream) =>
+      input.end(`One?\n${'x'.repeat(600)}\nTwo?\n/clear\nOne?`);
+    const { code, stdout, stderr } = await chat(['--max-tokens', '6', '--json'], converse);
+    expect(code).toBe(1);
+    expect(stderr).toMatch(/^error: ERR_SHAPE_MISMATCH: prompt has \d+ tokens; .*\n\(.*\/clear .*\)\n$/);
+    const { turns } = JSON.parse(stdout);
+    expect(turns.map((turn: { error?: string }) => turn.error)).toEqual([
+      undefined,
+      expect.stringMatching(/^prompt has \d+ tokens/),
+      undefined,
+      undefined,
+    ]);
+    const [first, tooLong, second, anew] = turns;
+    expect(tooLong.text).toBe('');
+    const without = await chat(['--max-tokens', '6', '--json'], (input) => input.end('One?\nTwo?'));
+    expect(second.text).toBe(JSON.parse(without.stdout).turns[1].text);
+    expect({ text: anew.text, prompt: anew.usage.promptTokens }).toEqual({
+      text: first.text,
+      prompt: first.usage.promptTokens,
+    });
+  });
+
   test('an interrupt ends the answer, not the program; two at the prompt end it', async () => {
     const answers = (text: string) => text.split('\n').length - 1;
     let told = 0;
