@@ -65,7 +65,7 @@ export class KvCache {
     return this.#native.stats().rowsUsed;
   }
 
-  /** Of all rows, full. On the CPU this is address space: memory comes with the tokens. */
+  /** Of all rows, full. On the CPU this is address space: memory comes with the tokens. 0 where `mode` is 'copying'. */
   get bytesReserved(): number {
     return this.#native.stats().bytesReserved;
   }

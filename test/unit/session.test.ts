@@ -399,8 +399,8 @@ describe('what a session says of its runs', () => {
     const feeds = slowFeeds(256);
     const runs = Array.from({ length: 5 }, () => session.run(feeds, { onTiming }));
     const stopped = session.run(feeds, { signal: stop.signal });
-    const { queued, executing } = session.stats().runs;
-    expect(queued + executing).toBe(6);
+    const { queued, executing, completed } = session.stats().runs;
+    expect(queued + executing + completed).toBe(6);
     stop.abort();
     await expect(stopped).rejects.toThrow();
     await Promise.all(runs);
