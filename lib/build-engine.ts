@@ -586,7 +586,7 @@ export async function buildDirectory(): Promise<TemporaryDirectory> {
   } catch (cause) {
     throw new TensorRTError(
       'ERR_IO',
-      `Could not make a folder in ${tmpdir()}: ${(cause as Error).message}. TMPDIR names another.`,
+      `Could not make a folder in ${tmpdir()}: ${(cause as Error).message.replace(/\.$/, '')}. TMPDIR names another.`,
       { cause },
     );
   }

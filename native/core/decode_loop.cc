@@ -139,7 +139,8 @@ void DecodeLoop::generate(uint32_t id, uint32_t sequence, std::span<const int32_
     const size_t free =
         config_.rows - sequences_.size() - std::min(occupied_, config_.rows - sequences_.size());
     if (waiting_.size() >= config_.maxQueue + free) {
-      throw Error("ERR_QUEUE_FULL", std::to_string(waiting_.size()) +
+      // Of those that wait, so many get a free row in the next step.
+      throw Error("ERR_QUEUE_FULL", std::to_string(waiting_.size() - free) +
                                         " requests are waiting already (options.maxQueue): wait for some to "
                                         "finish before starting more.");
     }
@@ -390,6 +391,7 @@ void DecodeLoop::serve(LoadModel load, Completion loaded) {
   if (!failure) loop(lock);
   closing_ = true;
   std::unique_ptr<Decoder> decoder = std::move(decoder_);
+  stats_.bytesReserved = stats_.bytesUsed = 0;
   Completion closed = std::move(closed_);
   const auto commands = std::exchange(commands_, {});
   waiting_.clear();

@@ -735,7 +735,9 @@ test('queues up to maxQueue requests, and refuses more', async () => {
   await using model = await load('llama/optimum', { maxQueue: 2, kvCache: { maxBatchSize: 1 } });
   const options = { maxTokens: 400, ignoreEos: true };
   const accepted = [1, 2, 3].map(() => model.generate([5], options));
-  await expect(model.generate([5], options)).rejects.toThrow(withCode('ERR_QUEUE_FULL', /options\.maxQueue/));
+  await expect(model.generate([5], options)).rejects.toThrow(
+    withCode('ERR_QUEUE_FULL', /^2 requests are waiting already \(options\.maxQueue\)/),
+  );
   await Promise.all(accepted);
 });
 
@@ -754,6 +756,7 @@ test('dispose() lets what was accepted finish, and refuses the rest', async () =
   await disposed;
   sequence.dispose();
   expect(model.stats().requests.completed).toBe(cases.length);
+  expect([model.kvCache.bytesReserved, model.kvCache.bytesUsed]).toEqual([0, 0]);
 });
 
 test('works in worker threads, which may be terminated amid it', async () => {
