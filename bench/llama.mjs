@@ -1,9 +1,8 @@
-// A Llama-like decoder with random weights, as an exporter would write its prefill: 31 million parameters, 8 layers,
-// hidden 512, 8 query heads over 2 key/value heads, RMS norm, rotary positions, SwiGLU.
+// Llama-like decoders with random weights: RMS norm, grouped queries, rotary positions, SwiGLU.
 import { existsSync } from 'node:fs';
 import { mkdir, rename } from 'node:fs/promises';
 import path from 'node:path';
-import { GraphBuilder, writeModel } from 'node-tensorrt/onnx';
+import { GraphBuilder, toFloat16Bits, writeModel } from 'node-tensorrt/onnx';
 
 const layers = 8;
 const hidden = 512;
@@ -14,36 +13,114 @@ const intermediate = 1408;
 const vocabulary = 8192;
 export const maxPositions = 1024;
 
-/** Writes the model unless it is there: `input_ids` int64 [batch, seq] → `logits` float32 [batch, seq, vocab]. */
-export async function llamaModel(folder) {
-  const file = path.join(folder, 'llama-31m.onnx');
+/**
+ * Writes a prefill unless it is there, as an exporter would: 31 million parameters, 8 layers, hidden 512, 8 query heads over
+ * 2 key/value heads. `input_ids` int64 [batch, seq] → `logits` float32 [batch, seq, vocab].
+ */
+export function llamaModel(folder) {
+  return write(folder, 'llama-31m.onnx', build);
+}
+
+/**
+ * Writes a decoder unless it is there, as onnxruntime-genai's model builder does: `input_ids` and `attention_mask`, int64, and
+ * past → `logits` float32 [batch, seq, vocab] and present, of `type`.
+ *
+ * @param shape { layers, hidden, heads, kvHeads, intermediate, vocabulary, positions }
+ */
+export function llamaDecoder(folder, type, shape) {
+  const name = `decoder-${type}-${Object.values(shape).join('-')}.onnx`;
+  return write(folder, name, () => buildDecoder(type, shape));
+}
+
+async function write(folder, name, make) {
+  const file = path.join(folder, name);
   if (existsSync(file)) return file;
   await mkdir(folder, { recursive: true });
   const partial = `${file}.${process.pid}`;
-  await writeModel(build(), partial);
+  await writeModel(make(), partial);
   await rename(partial, file);
   return file;
 }
 
-function build() {
-  const g = new GraphBuilder('llama');
+/** Weights of one type, drawn at random: uniform, such that values keep their size from layer to layer. */
+function weightsOf(g, type) {
   let state = 1;
   const uniform = () => {
     state = (Math.imul(state, 1664525) + 1013904223) >>> 0; // Numerical Recipes' generator
     return state / 2 ** 31 - 1;
   };
+  const tensor = (name, dims, f) => {
+    const length = dims.reduce((a, b) => a * b);
+    const elements = Float32Array.from({ length }, (_, i) => f(i));
+    return g.initializer(name, type, dims, type === 'float16' ? toFloat16Bits(elements) : elements);
+  };
   const weight = (name, dims) => {
-    const size = dims.reduce((a, b) => a * b);
     const scale = Math.sqrt(3 / dims[0]);
-    return g.initializer(
-      name,
-      'float32',
-      dims,
-      Float32Array.from({ length: size }, () => uniform() * scale),
-    );
+    return tensor(name, dims, () => uniform() * scale);
   };
   const linear = (name, x, from, to) =>
     g.op('MatMul', [x, weight(`${name}.weight`, [from, to])], {}, { name });
+  return { tensor, weight, linear };
+}
+
+function buildDecoder(type, { layers, hidden, heads, kvHeads, intermediate, vocabulary, positions }) {
+  const g = new GraphBuilder('llama');
+  const { tensor, weight, linear } = weightsOf(g, type);
+  const headSize = hidden / heads;
+  const half = headSize / 2;
+  const norm = (name, x) =>
+    g.op('SimplifiedLayerNormalization', [x, tensor(`${name}.weight`, [hidden], () => 1)], {
+      axis: -1,
+      epsilon: { float: 1e-5 },
+    });
+  const angle = (i) => Math.floor(i / half) * 10_000 ** (-(i % half) / half);
+
+  const ids = g.input('input_ids', 'int64', ['batch', 'seq']);
+  const mask = g.input('attention_mask', 'int64', ['batch', 'total']);
+  const int32 = (x) => g.op('Cast', [x], { to: 6 });
+  const lengths = g.op('ReduceSum', [mask, g.vector([1])], { keepdims: 0 });
+  const last = int32(g.op('Sub', [lengths, g.vector([1])]));
+  const total = int32(g.op('Gather', [g.op('Shape', [mask]), g.scalar(1, 'int64')]));
+  const cos = tensor('rotary.cos', [positions, half], (i) => Math.cos(angle(i)));
+  const sin = tensor('rotary.sin', [positions, half], (i) => Math.sin(angle(i)));
+  let x = g.op('Gather', [weight('embedding', [vocabulary, hidden]), ids]);
+  for (let layer = 0; layer < layers; layer++) {
+    const name = (part) => `layers.${layer}.${part}`;
+    const cache = (time, part, length) => {
+      const value = `${time}.${layer}.${part}`;
+      const declare = time === 'present' ? 'output' : 'input';
+      g[declare](value, type, ['batch', kvHeads, length, headSize]);
+      return value;
+    };
+    const past = ['key', 'value'].map((part) => cache('past_key_values', part, 'past'));
+    const present = ['key', 'value'].map((part) => `present.${layer}.${part}`);
+    const attended = norm(name('attention_norm'), x);
+    const [q, k, v] = Object.entries({ q: heads, k: kvHeads, v: kvHeads }).map(([part, count]) =>
+      linear(name(part), attended, hidden, count * headSize),
+    );
+    const [context] = g.op(
+      'GroupQueryAttention',
+      [q, k, v, ...past, last, total, cos, sin],
+      { num_heads: heads, kv_num_heads: kvHeads, do_rotary: 1 },
+      { domain: 'com.microsoft', name: name('attention'), outputs: [`${name('context')}`, ...present] },
+    );
+    for (const part of ['key', 'value']) cache('present', part, 'total');
+    const residual = g.op('Add', [x, linear(name('o'), context, hidden, hidden)]);
+    const fed = norm(name('feed_forward_norm'), residual);
+    const gate = linear(name('gate'), fed, hidden, intermediate);
+    const activated = g.op('Mul', [gate, g.op('Sigmoid', [gate])]);
+    const up = g.op('Mul', [activated, linear(name('up'), fed, hidden, intermediate)]);
+    x = g.op('Add', [residual, linear(name('down'), up, intermediate, hidden)]);
+  }
+  const scores = linear('head', norm('norm', x), hidden, vocabulary);
+  g.op('Cast', [scores], { to: 1 }, { outputs: ['logits'] });
+  g.output('logits', 'float32', ['batch', 'seq', vocabulary]);
+  return g.finish();
+}
+
+function build() {
+  const g = new GraphBuilder('llama');
+  const { weight, linear } = weightsOf(g, 'float32');
   const norm = (name, x) => {
     const square = g.op('Pow', [x, g.scalar(2)]);
     const mean = g.op('ReduceMean', [square, g.vector([-1])], { keepdims: 1 });
