@@ -2,6 +2,7 @@ import { createHash } from 'node:crypto';
 import { EngineCache } from './build/engine-cache.js';
 import type { PreparedDecoder } from './build/prepare-decoder.js';
 import {
+  type BuildOptions,
   buildDirectory,
   buildOptionNames,
   checkBuildOptions,
@@ -41,6 +42,13 @@ export interface LanguageModelOptions
   chatTemplate?: string;
   /** Tokens of prompts that are read in a step; a quarter of them, while others answer. Default 512. */
   chunkSize?: number;
+  /** Requests that may wait for a row; one more is refused with ERR_QUEUE_FULL. Default 1024. */
+  maxQueue?: number;
+  /**
+   * On a GPU as in {@link BuildOptions}. On the CPU a decoder runs in the types that it has: 'fp16' and 'bf16' are refused
+   * there with ERR_INVALID_ARG_VALUE.
+   */
+  precision?: 'as-exported' | 'fp32' | 'fp16' | 'bf16';
 }
 
 /** What a model has done so far. */

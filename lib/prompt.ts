@@ -52,15 +52,18 @@ function encode(
   vocabulary: number,
   specialTokens: boolean,
 ): Int32Array {
-  if (!tokenizer) {
-    const problem =
-      'is text, and the model was loaded without a tokenizer: give tokens, or LanguageModel.load a folder with a ' +
-      'tokenizer.json, or options.tokenizer.';
-    throw invalidArgValue(path, problem);
-  }
+  requireTokenizer(tokenizer, path);
   const tokens = tokenizer.encode(text, { specialTokens });
   checkTokens(tokens, `tokenizer.encode(${path})`, vocabulary);
   return Int32Array.from(tokens);
+}
+
+function requireTokenizer(tokenizer: Tokenizer | undefined, path: string): asserts tokenizer is Tokenizer {
+  if (tokenizer) return;
+  const problem =
+    'is text, and the model was loaded without a tokenizer: give tokens, or LanguageModel.load a folder with a ' +
+    'tokenizer.json, or options.tokenizer.';
+  throw invalidArgValue(path, problem);
 }
 
 /**
@@ -100,6 +103,7 @@ function chatTokens(messages: readonly ChatMessage[], context: PromptContext): I
     }
   });
   const { tokenizer, chatTemplate, vocabulary } = context;
+  requireTokenizer(tokenizer, 'prompt');
   if (!chatTemplate) {
     throw invalidArgValue(
       'prompt',

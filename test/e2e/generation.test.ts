@@ -137,6 +137,9 @@ describe('loading', () => {
     await expect(model.generate('text')).rejects.toThrow(
       withCode('ERR_INVALID_ARG_VALUE', /^prompt is text, and the model was loaded without a tokenizer/),
     );
+    await expect(model.generate([{ role: 'user', content: 'text' }])).rejects.toThrow(
+      /loaded without a tokenizer/,
+    );
     await expect(model.generate([5], { stop: ['x'] })).rejects.toThrow(/options\.stop needs text/);
   });
 
