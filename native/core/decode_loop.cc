@@ -327,7 +327,13 @@ void DecodeLoop::disposeSequence(uint32_t sequence) {
   const auto entry = sequences_.find(sequence);
   if (entry == sequences_.end()) return;
   enqueue([this, disposed = entry->second](Lock&) {
-    if (disposed->request != nullptr) finish(requests_.at(disposed->request->id), FinishReason::kCancelled);
+    try {
+      if (disposed->request != nullptr) {
+        finish(requests_.at(disposed->request->id), FinishReason::kCancelled);
+      }
+    } catch (...) {
+      failAll(std::current_exception());
+    }
     release(*disposed);
   });
   sequences_.erase(entry);
@@ -422,10 +428,15 @@ void DecodeLoop::loop(Lock& lock) {
       command(lock);
     }
     if (stopping_) return;
-    dropCancelled();
-    admit();
-    prefill(lock);
-    decode(lock);
+    try {
+      dropCancelled();
+      admit();
+      prefill(lock);
+      decode(lock);
+    } catch (...) {
+      if (!lock.owns_lock()) lock.lock();
+      failAll(std::current_exception());
+    }
     publish(lock);
     if (stopping_) return;
     if (closing_ && running_.empty() && waiting_.empty() && commands_.empty()) return;
@@ -434,28 +445,26 @@ void DecodeLoop::loop(Lock& lock) {
 }
 
 void DecodeLoop::dropCancelled() {
-  std::vector<std::shared_ptr<Request>> cancelled;
   if (!std::exchange(cancels_, false)) return;
-  for (const auto& [id, request] : requests_) {
-    if (request->cancelled) cancelled.push_back(request);
+  for (auto next = requests_.begin(); next != requests_.end();) {
+    const std::shared_ptr<Request> request = (next++)->second;
+    if (request->cancelled) finish(request, FinishReason::kCancelled);
   }
-  for (const auto& request : cancelled) finish(request, FinishReason::kCancelled);
 }
 
 // Those whose turn it is, while there are rows; those of sequences have theirs.
 void DecodeLoop::admit() {
   for (auto next = waiting_.begin(); next != waiting_.end();) {
     const std::shared_ptr<Request> request = *next;
-    if (!request->sequence->held) {
-      if (sequences_.size() + occupied_ >= config_.rows) {
-        ++next;
-        continue;
-      }
-      ++occupied_;
+    const bool takesRow = !request->sequence->held;
+    if (takesRow && sequences_.size() + occupied_ >= config_.rows) {
+      ++next;
+      continue;
     }
+    running_.push_back(request);
+    occupied_ += takesRow;
     next = waiting_.erase(next);
     request->begun = Clock::now();
-    running_.push_back(request);
   }
 }
 
@@ -679,7 +688,16 @@ SampledToken DecodeLoop::sample(Request& request, size_t row) {
   return request.sampler->sample(decoder_->logits(row), banned);
 }
 
+// Fails the request where there is no memory for its token.
 void DecodeLoop::accept(const std::shared_ptr<Request>& request, SampledToken sampled) {
+  try {
+    add(request, std::move(sampled));
+  } catch (...) {
+    finish(request, FinishReason::kFailed, std::current_exception());
+  }
+}
+
+void DecodeLoop::add(const std::shared_ptr<Request>& request, SampledToken sampled) {
   if (request->completionTokens == 0) request->firstToken = Clock::now();
   const auto& stopTokens = request->options.stopTokens;
   if (std::find(stopTokens.begin(), stopTokens.end(), sampled.token) != stopTokens.end()) {
@@ -705,18 +723,28 @@ void DecodeLoop::fail(std::span<const std::shared_ptr<Request>> requests, const 
   for (const auto& request : requests) finish(request, FinishReason::kFailed, error);
 }
 
+// After an exception that could be any request's.
+void DecodeLoop::failAll(const std::exception_ptr& error) {
+  while (!requests_.empty()) {
+    const std::shared_ptr<Request> request = requests_.begin()->second;
+    finish(request, FinishReason::kFailed, error);
+  }
+}
+
+// Where that throws, the request goes on.
 void DecodeLoop::finish(const std::shared_ptr<Request>& request, FinishReason reason,
                         std::exception_ptr error) {
   const auto now = Clock::now();
   const auto since = [&](Clock::time_point point) {
     return std::chrono::duration<double, std::milli>(point - request->arrived).count();
   };
-  const bool ran = std::erase(running_, request) > 0;
-  if (!ran) waiting_.remove(request);
+  const auto running = std::find(running_.begin(), running_.end(), request);
+  const bool ran = running != running_.end();
+  std::string rest = request->stopped ? "" : request->text.finish();
   events_.push_back(
       {request->id, std::move(request->untold),
        GenerationEnd{.reason = reason,
-                     .text = request->stopped ? "" : request->text.finish(),
+                     .text = std::move(rest),
                      .error = std::move(error),
                      .promptTokens = request->promptTokens,
                      .cachedTokens = request->cachedTokens,
@@ -724,6 +752,11 @@ void DecodeLoop::finish(const std::shared_ptr<Request>& request, FinishReason re
                      .queueMs = since(ran ? request->begun : now),
                      .firstTokenMs = since(request->completionTokens > 0 ? request->firstToken : now),
                      .totalMs = since(now)}});
+  if (ran) {
+    running_.erase(running);
+  } else {
+    waiting_.remove(request);
+  }
   const bool broke = reason == FinishReason::kFailed || reason == FinishReason::kCancelled;
   stats_.failed += reason == FinishReason::kFailed;
   stats_.cancelled += reason == FinishReason::kCancelled;
@@ -765,7 +798,7 @@ void DecodeLoop::rest(Lock& lock) {
     lock.unlock();
     try {
       cache.truncate(row, needed);
-    } catch (const Error&) {
+    } catch (...) {
       restLater();  // there is no memory to do it with
     }
     lock.lock();

@@ -97,7 +97,7 @@ struct DecodeLoopStats {
 
 // A sequence's tokens are those of its prompts and answers, without the stop tokens. The last one drawn is
 // not in the cache yet: the next step reads it. Any thread may call; the loop's own thread calls back, and
-// must not be thrown at.
+// must not be thrown at. An exception on it, std::bad_alloc too, is the error of the requests concerned.
 class DecodeLoop {
  public:
   using Completion = std::function<void(std::exception_ptr error)>;
@@ -170,7 +170,9 @@ class DecodeLoop {
   void arrange(Lock& lock);
   SampledToken sample(Request& request, size_t row);
   void accept(const std::shared_ptr<Request>& request, SampledToken sampled);
+  void add(const std::shared_ptr<Request>& request, SampledToken sampled);
   void fail(std::span<const std::shared_ptr<Request>> requests, const std::exception_ptr& error);
+  void failAll(const std::exception_ptr& error);
   void finish(const std::shared_ptr<Request>& request, FinishReason reason,
               std::exception_ptr error = nullptr);
 

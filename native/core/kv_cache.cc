@@ -54,8 +54,9 @@ class InPlaceCache final : public KvCache {
       std::byte* begin = at(buffers_[i], first * rowBytes(tensor));
       if (input.data.get() == begin && input.byteLength == pasts.size() * rowBytes(tensor))
         continue;  // as in the run before
-      input = make(tensor, pasts.size(), capacity_, std::shared_ptr<void>(buffers_[i], begin));
-      outputs[i] = input;
+      Tensor bound = make(tensor, pasts.size(), capacity_, std::shared_ptr<void>(buffers_[i], begin));
+      outputs[i] = bound;
+      input = std::move(bound);
     }
   }
 
@@ -175,7 +176,10 @@ class CopyingCache final : public KvCache {
     for (size_t i = 0; i < tensors_.size(); ++i) pasts_[row].tensors[i] = std::move(outputs[i]);
   }
 
-  void copy(size_t from, size_t to, size_t) override { pasts_[to] = pasts_[from]; }
+  void copy(size_t from, size_t to, size_t) override {
+    Past copied = pasts_[from];
+    pasts_[to] = std::move(copied);
+  }
   void exchange(size_t a, size_t, size_t b, size_t) override { std::swap(pasts_[a], pasts_[b]); }
   void truncate(size_t row, size_t length) override {
     if (pasts_[row].tensors.empty() || pasts_[row].length > length) {

@@ -4,18 +4,98 @@
 
 #include <gtest/gtest.h>
 
+#include <atomic>
 #include <cstdlib>
 #include <fstream>
 #include <future>
 #include <map>
+#include <new>
 #include <random>
 #include <sstream>
 
 #include "core/error.h"
 #include "runtime/onnxruntime/onnxruntime.h"
 
+namespace {
+
+// Of this thread: so many allocations later one fails, while that is wanted. Negative: none does.
+thread_local int untilFailure = -1;
+std::atomic<bool> failureWanted = false;
+
+}  // namespace
+
+// Compilers that see through them take each for the other's mismatch.
+[[gnu::noinline]] void* operator new(size_t bytes) {
+  if (untilFailure >= 0 && untilFailure-- == 0 && failureWanted.exchange(false)) throw std::bad_alloc();
+  void* block = std::malloc(bytes > 0 ? bytes : 1);
+  if (block == nullptr) throw std::bad_alloc();
+  return block;
+}
+[[gnu::noinline]] void operator delete(void* block) noexcept {
+  std::free(block);
+}
+[[gnu::noinline]] void operator delete(void* block, size_t) noexcept {
+  std::free(block);
+}
+
 namespace node_tensorrt {
 namespace {
+
+// No allocation fails meanwhile.
+class Spared {
+ public:
+  Spared() : left_(std::exchange(untilFailure, -1)) {}
+  ~Spared() { untilFailure = left_; }
+
+ private:
+  const int left_;
+};
+
+// A model that leaves after its next run so many allocations until one fails.
+std::atomic<int> afterNextRun = -1;
+
+class FailingContext final : public ExecutionContext {
+ public:
+  explicit FailingContext(std::unique_ptr<ExecutionContext> context) : context_(std::move(context)) {}
+  void execute(std::span<const Tensor> inputs, std::span<const size_t> outputIndices,
+               std::span<Tensor> outputs) override {
+    {
+      const Spared spared;
+      std::vector<Tensor> before(outputs.begin(), outputs.end());
+      context_->execute(inputs, outputIndices, outputs);
+      for (size_t i = 0; i < outputs.size(); ++i) {
+        if (before[i].data) continue;
+        // ONNX Runtime allocates to free an output, and does not survive if that fails.
+        void* data = outputs[i].data.get();
+        outputs[i].data = {data, [kept = outputs[i].data](void*) mutable {
+                             const Spared spared;
+                             kept.reset();
+                           }};
+      }
+    }
+    if (const int next = afterNextRun.exchange(-1); next >= 0) untilFailure = next;
+  }
+  void cancel() noexcept override { context_->cancel(); }
+  void reset() override { context_->reset(); }
+
+ private:
+  const std::unique_ptr<ExecutionContext> context_;
+};
+
+class FailingModel final : public Model {
+ public:
+  explicit FailingModel(std::unique_ptr<Model> model) : model_(std::move(model)) {}
+  const std::vector<TensorInfo>& inputs() const noexcept override { return model_->inputs(); }
+  const std::vector<TensorInfo>& outputs() const noexcept override { return model_->outputs(); }
+  std::unique_ptr<ExecutionContext> createContext() override {
+    return std::make_unique<FailingContext>(model_->createContext());
+  }
+  std::shared_ptr<MemoryPool> inputMemory() const override { return model_->inputMemory(); }
+  std::shared_ptr<TensorMemory> tensorMemory() const override { return model_->tensorMemory(); }
+
+ private:
+  const std::unique_ptr<Model> model_;
+};
 
 using Tokens = std::vector<int32_t>;
 
@@ -106,8 +186,8 @@ class Generator {
         std::string(NODE_TENSORRT_FIXTURES) + "/decoders/" + fixture.model + "/model.onnx";
     loop_->start(
         [model](std::stop_token stop) {
-          return ort::openRuntime(std::getenv("NODE_TENSORRT_ONNXRUNTIME"))
-              ->loadModel(model, {.threads = 1}, stop);
+          return std::make_unique<FailingModel>(ort::openRuntime(std::getenv("NODE_TENSORRT_ONNXRUNTIME"))
+                                                    ->loadModel(model, {.threads = 1}, stop));
         },
         [&](std::exception_ptr error) { error ? loaded.set_exception(error) : loaded.set_value(); });
     loaded.get_future().get();
@@ -176,6 +256,7 @@ class Generator {
   }
 
   void hear(std::vector<GenerationEvent> events) {
+    const Spared spared;
     std::lock_guard lock(mutex_);
     for (GenerationEvent& event : events) {
       const auto pending = pending_.find(event.id);
@@ -556,6 +637,43 @@ TEST_P(DecodeLoopTest, AnyOrderGivesTheAnswersOfRunningAlone) {
   const DecodeLoopStats stats = model->stats();
   EXPECT_EQ(stats.rowsUsed + stats.active + stats.waiting, 0u);
   EXPECT_EQ(stats.failed, 0u);
+}
+
+// Each of the loop's allocations fails in turn. Requests may fail with that; whatever comes later is as
+// before.
+TEST_P(DecodeLoopTest, WhereMemoryRunsOutRequestsFailAndNothingElse) {
+  Generator model(GetParam(), {.rows = 3});
+  int allocations = 0;
+  size_t failures = 0;
+  for (bool failed = true; failed; ++allocations) {
+    failureWanted = true;
+    afterNextRun = allocations;
+    const uint32_t sequence = model->createSequence();
+    std::vector<std::pair<const Case*, std::future<Answer>>> answers;
+    for (int i = 0; i < 3; ++i) {
+      GenerateOptions options = {.maxTokens = 3, .stop = {"no text"}, .stream = i > 0};
+      options.sampling.logprobs = 1;
+      answers.emplace_back(&cases_[i], model.start(cases_[i].prompt, options, i == 0 ? sequence : 0).second);
+    }
+    for (auto& [each, future] : answers) {
+      const Answer answer = future.get();
+      if (answer.end.reason == FinishReason::kFailed) {
+        ++failures;
+        EXPECT_THROW(std::rethrow_exception(answer.end.error), std::bad_alloc);
+      } else {
+        EXPECT_EQ(answer.tokens, Tokens(each->greedy.begin(), each->greedy.begin() + 3));
+      }
+    }
+    model->disposeSequence(sequence);
+    failed = !failureWanted.exchange(false);
+    EXPECT_EQ(model.generate(cases_[3].prompt, 2).tokens,
+              Tokens(cases_[3].greedy.begin(), cases_[3].greedy.begin() + 2))
+        << "after " << allocations << " allocations";
+    const DecodeLoopStats stats = model->stats();
+    EXPECT_EQ(stats.rowsUsed + stats.active + stats.waiting, 0u);
+  }
+  EXPECT_GT(allocations, 50);
+  EXPECT_GT(failures, 50u);
 }
 
 INSTANTIATE_TEST_SUITE_P(Modes, DecodeLoopTest, testing::Values(kInPlace, kCopying),
