@@ -650,10 +650,12 @@ TEST_P(DecodeLoopTest, WhereMemoryRunsOutRequestsFailAndNothingElse) {
     afterNextRun = allocations;
     const uint32_t sequence = model->createSequence();
     std::vector<std::pair<const Case*, std::future<Answer>>> answers;
-    for (int i = 0; i < 3; ++i) {
-      GenerateOptions options = {.maxTokens = 3, .stop = {"no text"}, .stream = i > 0};
+    // The last one's row is a copy of the sequence's.
+    for (const size_t i : {2, 1, 2}) {
+      GenerateOptions options = {.maxTokens = 3, .stop = {"no text"}, .stream = !answers.empty()};
       options.sampling.logprobs = 1;
-      answers.emplace_back(&cases_[i], model.start(cases_[i].prompt, options, i == 0 ? sequence : 0).second);
+      const uint32_t into = answers.empty() ? sequence : 0;
+      answers.emplace_back(&cases_[i], model.start(cases_[i].prompt, options, into).second);
     }
     for (auto& [each, future] : answers) {
       const Answer answer = future.get();
