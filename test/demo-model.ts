@@ -27,6 +27,8 @@ export const demoAnswers: {
   readonly sums: readonly Completion[];
   readonly sorting: readonly Completion[];
   readonly dialogues: readonly (readonly Turn[])[];
+  /** Each follows the file, up to an empty line. */
+  readonly code: { readonly file: string; readonly completions: readonly Completion[] };
 } = json(path.join(import.meta.dirname, 'fixtures/demo-model/expected.json'));
 
 /**

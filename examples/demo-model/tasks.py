@@ -1,16 +1,14 @@
 """The four tasks of the demo model: texts whose answers a program can check.
 
-A sample is a list of (text, learnt) parts in reading order; the model is trained on the parts that are learnt, and every
-other part is given. Code carries gaps too: by how many positions the next part lies further away than it seems.
+A sample is a list of (text, is_answer) parts in reading order; the model is trained on the answers, and every other part is
+given.
 """
 
 import random
 import re
 
-NAMES = (
-    "Ada Ben Carla Dan Eva Finn Greta Hugo Ida Jonas Karl Lena Mia Nils Olga Paul Rosa Sam Tara Uwe Vera Willi Yara Zoe"
-).split()
-SURNAMES = "Adler Becker Conti Dahl Ebert Falk Gruber Hansen Keller Lind Marek Novak Orth Pohl Rossi Sand".split()
+NAMES = "Ada Ben Carla Dan Eva Finn Ida Jonas Karl Lena Mia Nils Olga Paul Vera Zoe".split()
+SURNAMES = "Adler Becker Conti Dahl Falk Hansen Keller Lind Marek Novak Rossi Sand".split()
 SUBSTANCES = "penicillin latex nuts pollen aspirin iodine eggs soy wool nickel".split()
 MEDICINES = "metformin ibuprofen ramipril insulin codeine heparin lithium warfarin digoxin zinc".split()
 TIMES = "in the morning|at noon|in the evening|at night|twice a day|every six hours".split("|")
@@ -83,10 +81,10 @@ def dialogue_turns(rng, turns=None):
             [
                 ("What is my name?", f"Your name is {name}."),
                 ("What am I allergic to?", f"You are allergic to {allergy}."),
-                (f"Am I allergic to {allergy}?", f"Yes, you are allergic to {allergy}."),
-                (f"Am I allergic to {other}?", f"No, you are allergic to {allergy}."),
-                (f"How much {medicine} do I take?", f"You take {doses[which]} of {medicine}."),
-                (f"When do I take {medicine}?", f"You take {medicine} {times[which]}."),
+                (f"Am I allergic to {allergy}?", f"You are allergic to {allergy}, so yes."),
+                (f"Am I allergic to {other}?", f"You are allergic to {allergy}, so no."),
+                (f"How much {medicine} do I take?", f"You take {medicine}, {doses[which]}."),
+                (f"When do I take {medicine}?", f"You take {medicine}, {doses[which]}, {times[which]}."),
             ]
         )
 
@@ -128,21 +126,16 @@ def code_parts(functions):
     return [f"def {name}({arguments}):\n    return {body}\n\n" for name, arguments, body in functions]
 
 
-def code_question(rng, functions):
-    """A call, or a second definition, of a function that was defined above; its arguments, or those and its body, follow."""
-    name, arguments, body = rng.choice(functions)
-    if rng.random() < 0.5:
-        return f"result = {name}(", f"{arguments})"
-    return f"def {name}(", f"{arguments}):\n    return {body}"
-
-
-def code_sample(rng, functions, questions=1):
-    """A file: definitions, then questions, each with its answer; the last one ends the text."""
+def code_sample(rng, functions, questions, calls=0.5):
+    """A file: definitions, then questions, each about another one of them: a call, whose arguments follow (`calls`: how many of
+    them are), or a second definition, whose arguments and body follow."""
     defined = code_functions(rng, functions)
     parts = [(part, False) for part in code_parts(defined)]
-    for last in [False] * (questions - 1) + [True]:
-        question, answer = code_question(rng, defined)
-        parts += [(question, False), (answer + "</s>" * last, True)] + [("\n\n", False)] * (not last)
+    for name, arguments, body in rng.sample(defined, questions):
+        if rng.random() < calls:
+            parts += [(f"result = {name}(", False), (f"{arguments})\n\n", True)]
+        else:
+            parts += [(f"def {name}(", False), (f"{arguments}):\n    return {body}\n\n", True)]
     return parts
 
 
@@ -150,9 +143,9 @@ def code_sample(rng, functions, questions=1):
 
 
 def tokenizer_corpus():
-    """What byte-pair merges are learnt from. Digits stand alone here, so that none merge: every digit is a token."""
+    """What byte-pair merges are learnt from: every word of the texts, each as often as the others, so that each becomes a token.
+    No digits, so that none merge: every digit is a token."""
     rng = random.Random(0)
-    texts = ["".join(part for part, _ in dialogue_sample(rng) + code_sample(rng, 6)) for _ in range(1000)]
-    plain = [re.sub(r" ?\d+|<.*?>", "", text) for text in texts]
-    words = [f" {verb}" for verb in VERBS] + NOUNS + [f" {digit}" for digit in range(10)] + ["sort ="]
-    return plain + words * 2000
+    texts = ["".join(part for part, _ in dialogue_sample(rng) + code_sample(rng, 6, 3)) for _ in range(1000)]
+    words = re.findall(r" ?[A-Z]?[a-z]+| ?[^\w\s<>|]+", " ".join(texts))
+    return sorted({*words, *(f" {digit}" for digit in range(10)), "sort", "\n   "}) * 100

@@ -15,7 +15,7 @@ const turns = [
   ],
   ['What am I allergic to?', 'You are allergic to penicillin.'],
   ['I also take ramipril, 250 mg, in the morning.', 'I have noted ramipril, 250 mg.'],
-  ['Am I allergic to latex?', 'No, you are allergic to penicillin.'],
+  ['Am I allergic to latex?', 'You are allergic to penicillin, so no.'],
   ['What is my name?', 'Your name is Vera Keller.'],
 ];
 
