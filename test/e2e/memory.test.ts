@@ -118,8 +118,10 @@ test('a row of 32,768 tokens takes the memory that kvCache says, and gives it ba
         });
         const { kvCache } = model;
         // Without JavaScript's heap: V8 gives back what loading the model made of it when it likes.
-        const resident = () => {
+        const resident = async () => {
           gc();
+          // What was collected goes back to the system from another thread.
+          await setTimeout(100);
           return process.memoryUsage.rss() - getHeapStatistics().total_physical_size;
         };
         const release = async (sequence, left) => {
@@ -132,22 +134,22 @@ test('a row of 32,768 tokens takes the memory that kvCache says, and gives it ba
         const short = model.createSequence();
         await short.append(ids.slice(0, 1024));
         await release(short, 0);
-        const before = resident();
+        const before = await resident();
         const grown = [];
-        const measure = () => grown.push({ used: kvCache.bytesUsed, resident: resident() - before });
+        const measure = async () => grown.push({ used: kvCache.bytesUsed, resident: (await resident()) - before });
         const row = model.createSequence();
         await row.append(ids);
-        measure();
+        await measure();
         const { used } = grown[0];
         for (let i = 0; i < 4; i++) {
           const copy = await row.fork();
           while (kvCache.bytesUsed < 2 * used) await setTimeout(10);
-          measure();
+          await measure();
           await release(copy, used);
-          measure();
+          await measure();
         }
         await release(row, 0);
-        measure();
+        await measure();
         await model.dispose();
         console.log(JSON.stringify(grown));
       })();`),
