@@ -330,7 +330,7 @@ onStandIn('StandIn: a session on a GPU', () => {
         await gpu.dispose();
         return { order, counts };
       },
-      { STAND_IN_FAULTS: 'slow:50' },
+      { STAND_IN_FAULTS: 'slow:400' },
     );
     expect(found.order).toEqual(['1 true', '0 true']);
     expect(found.counts).toMatchObject({ completed: 1, cancelled: 2 });
