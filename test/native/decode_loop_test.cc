@@ -31,6 +31,9 @@ std::atomic<bool> failureWanted = false;
   if (block == nullptr) throw std::bad_alloc();
   return block;
 }
+[[gnu::noinline]] void* operator new(size_t bytes, const std::nothrow_t&) noexcept {
+  return std::malloc(bytes > 0 ? bytes : 1);
+}
 [[gnu::noinline]] void operator delete(void* block) noexcept {
   std::free(block);
 }

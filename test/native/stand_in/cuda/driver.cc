@@ -113,7 +113,7 @@ struct CUctx_st {
   const int device;
   int references = 0;
   std::atomic<int> broken{kSuccess};  // the status that every call gets once a kernel has failed
-  std::set<CUstream_st*> streams;
+  std::map<CUstream_st*, std::shared_ptr<CUstream_st>> streams;  // whoever waits for one holds it too
   size_t events = 0;
   size_t graphs = 0;
 };
@@ -371,12 +371,12 @@ int requireNoCapture(CUstream_st* stream) {
 }
 
 void drainContext(CUctx_st* context) {
-  std::vector<CUstream_st*> streams;
+  std::vector<std::shared_ptr<CUstream_st>> streams;
   {
     std::lock_guard lock(Driver::instance().mutex);
-    streams.assign(context->streams.begin(), context->streams.end());
+    for (const auto& [handle, stream] : context->streams) streams.push_back(stream);
   }
-  for (CUstream_st* stream : streams) stream->drain();
+  for (const auto& stream : streams) stream->drain();
 }
 
 size_t usedMemory(int device) {
@@ -903,10 +903,10 @@ STAND_IN_EXPORT int cuMemsetD8Async(CUdeviceptr to, unsigned char value, size_t 
 STAND_IN_EXPORT int cuStreamCreateWithPriority(CUstream* stream, unsigned, int) {
   CUcontext context = nullptr;
   if (const int status = begin(context)) return status;
-  auto made = std::make_unique<CUstream_st>(context);
+  auto made = std::make_shared<CUstream_st>(context);
   std::lock_guard lock(Driver::instance().mutex);
-  context->streams.insert(made.get());
-  *stream = made.release();
+  *stream = made.get();
+  context->streams.emplace(*stream, std::move(made));
   return kSuccess;
 }
 
@@ -917,17 +917,18 @@ STAND_IN_EXPORT int cuStreamCreate(CUstream* stream, unsigned flags) {
 STAND_IN_EXPORT int cuStreamDestroy_v2(CUstream stream) {
   if (onStreamThread) return kNotPermitted;
   Driver& driver = Driver::instance();
+  std::shared_ptr<CUstream_st> destroyed;
   {
     std::lock_guard lock(driver.mutex);
-    bool found = false;
-    for (const auto& [ordinal, context] : driver.contexts) found |= context->streams.erase(stream) > 0;
-    if (!found) misuse("cuStreamDestroy: the stream does not exist");
+    for (const auto& [ordinal, context] : driver.contexts) {
+      if (auto node = context->streams.extract(stream)) destroyed = std::move(node.mapped());
+    }
+    if (!destroyed) misuse("cuStreamDestroy: the stream does not exist");
     if (stream->capture) {
       stream->capture->streams.erase(stream);
       if (stream->capture->origin == stream) driver.captures.erase(stream->capture);
     }
   }
-  delete stream;
   return kSuccess;
 }
 
