@@ -3,12 +3,11 @@
 // `node bench/decoder-steps.mjs [--device auto|cpu|cuda] [--size small|large] [--rows 1,16] [--context 128,1024] [--rounds 3]
 //   [--results FILE]`: --results writes the table into a Markdown file, between its markers.
 import { execFileSync } from 'node:child_process';
-import { readFile, writeFile } from 'node:fs/promises';
-import os from 'node:os';
 import path from 'node:path';
 import { parseArgs } from 'node:util';
 import { inspectSystem, LanguageModel } from 'node-tensorrt';
 import { llamaDecoder } from './llama.mjs';
+import { describeMachine, writeResults } from './results.mjs';
 
 const root = path.resolve(import.meta.dirname, '..');
 const { values: options } = parseArgs({
@@ -24,7 +23,6 @@ const { values: options } = parseArgs({
 });
 const steps = 64;
 const median = (values) => values.toSorted((a, b) => a - b)[Math.floor(values.length / 2)];
-const all = (values, work) => Promise.all(values.map(work));
 
 /** This package's: what a caller waits for between the tokens of `rows` sequences. */
 async function measureOurs({ device, model, rows, context }) {
@@ -36,7 +34,7 @@ async function measureOurs({ device, model, rows, context }) {
   }
   const generate = async (maxTokens) => {
     const began = performance.now();
-    await all(sequences, (each) => each.generate({ maxTokens, temperature: 0, ignoreEos: true }));
+    await Promise.all(sequences.map((each) => each.generate({ maxTokens, temperature: 0, ignoreEos: true })));
     for (const each of sequences) each.truncate(context);
     return performance.now() - began;
   };
@@ -119,17 +117,10 @@ if (options.measure) {
     return `${ms.toPrecision(3)} ms (${rate.toPrecision(3)} GB/s${share}${ratio})`;
   };
   const title = ([id, { name, version, absent }]) => (absent ? id : `${name} ${version}`);
-  const machine = [
-    new Date().toISOString().slice(0, 10),
-    `${os.cpus()[0]?.model}, ${os.availableParallelism()} cores`,
-    ...system.gpus.map((gpu) => `${gpu.name} (compute capability ${gpu.computeCapability})`),
-    ...(system.driver ? [`driver ${system.driver}`] : []),
-    `Node.js ${process.version}`,
-  ];
   const columns = Object.entries(about);
   const absences = columns.flatMap(([id, { absent }]) => (absent ? `- ${id}: not here (${absent})` : []));
   const markdown = [
-    `${machine.join(', ')}. A Llama of ${Math.round((weights + hidden * vocabulary) / 1e6)} million parameters on ${device}, ` +
+    `${describeMachine(system).join(', ')}. A Llama of ${Math.round((weights + hidden * vocabulary) / 1e6)} million parameters on ${device}, ` +
       `${onGpu ? 'FP16' : 'FP32'}: time of a step, bytes of weights and cache that it reads a second, ` +
       `${bandwidth ? `their part of the ${(bandwidth / 1e9).toFixed(0)} GB/s that a copy moves, ` : ''}times node-tensorrt's.`,
     '',
@@ -141,14 +132,5 @@ if (options.measure) {
     ...(absences.length > 0 ? ['', ...absences] : []),
   ].join('\n');
   console.log(markdown);
-  if (options.results) {
-    const markers = /(<!-- bench:gpu steps -->\n)[\s\S]*?(<!-- end -->)/;
-    const text = await readFile(options.results, 'utf8');
-    if (!markers.test(text))
-      throw new Error(`${options.results} has no <!-- bench:gpu steps --> … <!-- end -->.`);
-    await writeFile(
-      options.results,
-      text.replace(markers, (_, begin, end) => `${begin}\n${markdown}\n\n${end}`),
-    );
-  }
+  if (options.results) await writeResults(options.results, 'bench:gpu steps', markdown);
 }

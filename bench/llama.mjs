@@ -86,13 +86,10 @@ function buildDecoder(type, { layers, hidden, heads, kvHeads, intermediate, voca
   let x = g.op('Gather', [weight('embedding', [vocabulary, hidden]), ids]);
   for (let layer = 0; layer < layers; layer++) {
     const name = (part) => `layers.${layer}.${part}`;
-    const cache = (time, part, length) => {
-      const value = `${time}.${layer}.${part}`;
-      const declare = time === 'present' ? 'output' : 'input';
-      g[declare](value, type, ['batch', kvHeads, length, headSize]);
-      return value;
-    };
-    const past = ['key', 'value'].map((part) => cache('past_key_values', part, 'past'));
+    const cached = (length) => ['batch', kvHeads, length, headSize];
+    const past = ['key', 'value'].map((part) =>
+      g.input(`past_key_values.${layer}.${part}`, type, cached('past')),
+    );
     const present = ['key', 'value'].map((part) => `present.${layer}.${part}`);
     const attended = norm(name('attention_norm'), x);
     const [q, k, v] = Object.entries({ q: heads, k: kvHeads, v: kvHeads }).map(([part, count]) =>
@@ -102,9 +99,9 @@ function buildDecoder(type, { layers, hidden, heads, kvHeads, intermediate, voca
       'GroupQueryAttention',
       [q, k, v, ...past, last, total, cos, sin],
       { num_heads: heads, kv_num_heads: kvHeads, do_rotary: 1 },
-      { domain: 'com.microsoft', name: name('attention'), outputs: [`${name('context')}`, ...present] },
+      { domain: 'com.microsoft', name: name('attention'), outputs: [name('context'), ...present] },
     );
-    for (const part of ['key', 'value']) cache('present', part, 'total');
+    for (const value of present) g.output(value, type, cached('total'));
     const residual = g.op('Add', [x, linear(name('o'), context, hidden, hidden)]);
     const fed = norm(name('feed_forward_norm'), residual);
     const gate = linear(name('gate'), fed, hidden, intermediate);

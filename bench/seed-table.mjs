@@ -7,8 +7,7 @@
 //   [--results FILE]`: --results writes the table into a Markdown file, between its markers.
 import { execFileSync, spawn } from 'node:child_process';
 import { existsSync } from 'node:fs';
-import { mkdir, readFile, rename, writeFile } from 'node:fs/promises';
-import os from 'node:os';
+import { mkdir, rename, writeFile } from 'node:fs/promises';
 import path from 'node:path';
 import { createInterface } from 'node:readline';
 import { parseArgs } from 'node:util';
@@ -16,6 +15,7 @@ import { inspectSystem } from 'node-tensorrt';
 import { buildBert, buildResnet, castToFloat16, measureRanges, writeModel } from 'node-tensorrt/onnx';
 import { latencyStatistics } from '../dist/benchmark/latency-statistics.js';
 import { bertBase } from '../scripts/bert-base.mjs';
+import { describeMachine, writeResults } from './results.mjs';
 
 const root = path.resolve(import.meta.dirname, '..');
 const folder = path.join(root, 'build/bench');
@@ -193,18 +193,7 @@ const headings = columns.map(({ id, about }) => {
   const here = about.find(({ absent }) => absent === undefined);
   return here ? `${here.name} ${here.version}` : id;
 });
-const machine = [
-  `${new Date().toISOString().slice(0, 10)}`,
-  os.cpus()[0]?.model ?? 'unknown CPU',
-  `${os.availableParallelism()} cores`,
-  ...system.gpus.map((gpu) => `${gpu.name} (compute capability ${gpu.computeCapability})`),
-  ...(system.driver ? [`driver ${system.driver}`] : []),
-  ...system.tensorrt
-    .filter(({ error }) => error === undefined)
-    .map((library) => `TensorRT ${library.flavour} ${library.version}`),
-  `Node.js ${process.version}`,
-  `node-tensorrt ${system.version}`,
-];
+const machine = describeMachine(system);
 const absences = columns.flatMap(({ id, about }) => {
   const reasons = new Set(about.flatMap(({ absent }) => absent ?? []));
   return [...reasons].map((reason) => `- ${id}: not here (${reason})`);
@@ -232,12 +221,4 @@ console.log(markdown);
 if (options.json) {
   await writeFile(options.json, `${JSON.stringify({ machine, device, precision, rows }, null, 2)}\n`);
 }
-if (options.results) {
-  const markers = /(<!-- bench:gpu -->\n)[\s\S]*?(<!-- end -->)/;
-  const text = await readFile(options.results, 'utf8');
-  if (!markers.test(text)) throw new Error(`${options.results} has no <!-- bench:gpu --> … <!-- end -->.`);
-  await writeFile(
-    options.results,
-    text.replace(markers, (_, begin, end) => `${begin}\n${markdown}\n\n${end}`),
-  );
-}
+if (options.results) await writeResults(options.results, 'bench:gpu', markdown);

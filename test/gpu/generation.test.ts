@@ -1,17 +1,17 @@
 import { readFile, writeFile } from 'node:fs/promises';
 import path from 'node:path';
-import { LanguageModel, type LanguageModelOptions } from 'node-tensorrt';
+import { LanguageModel } from 'node-tensorrt';
 import { afterAll, beforeAll, expect, test } from 'vitest';
 import { asked, decoderAnswers, decoderModel, expectGreedy, expectLogits } from '../decoder-fixture.js';
 import { describeOnGpu, temporaryFolder } from './gpu.js';
 
-const load = (fixture: string, options: LanguageModelOptions) =>
+const load = (fixture: string, precision: 'fp32' | 'fp16') =>
   LanguageModel.load(path.dirname(decoderModel(fixture)), {
     device: 'cuda',
+    precision,
     cache: false,
     chunkSize: 48,
-    ...options,
-    kvCache: { maxBatchSize: 4, maxLength: 250, ...options.kvCache },
+    kvCache: { maxBatchSize: 4, maxLength: 250 },
   });
 
 /** What logits of a standard deviation of 2 may differ by from PyTorch's on a CPU. FP32 may use TF32. */
@@ -32,7 +32,7 @@ describeOnGpu.each([
   const { suppressed, cases } = decoderAnswers(fixture);
   let model: LanguageModel;
   beforeAll(async () => {
-    model = await load(fixture, { precision });
+    model = await load(fixture, precision);
   });
   afterAll(() => model?.dispose());
 
@@ -83,7 +83,7 @@ describeOnGpu('generation on a GPU', () => {
   const options = { temperature: 0, maxTokens: 12, minTokens: 12, stopTokens: suppressed };
   let model: LanguageModel;
   beforeAll(async () => {
-    model = await load('llama/optimum', { precision: 'fp32' });
+    model = await load('llama/optimum', 'fp32');
   });
   afterAll(() => model?.dispose());
 
