@@ -453,10 +453,10 @@ export interface NativeBinding {
   probeCuda(): Promise<NativeCuda>;
   /**
    * Of a folder that does not exist yet: holds the lock `path.lock` until `disownDirectory(path)`. If the process exits
-   * or this worker ends before, the folder is removed.
-   * @throws TensorRTError ERR_IO, also where another holds the lock
+   * or this worker ends before, the folder is removed. False where another holds the lock.
+   * @throws TensorRTError ERR_IO
    */
-  ownDirectory(path: string): void;
+  ownDirectory(path: string): boolean;
   disownDirectory(path: string): void;
   FileLock: new (path: string) => NativeFileLock;
   downloadTensor(tensor: DeviceTensor): Promise<ArrayBuffer>;

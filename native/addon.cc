@@ -24,10 +24,11 @@ void stopAll(const Napi::CallbackInfo& info) {
 }
 
 // ownDirectory(path), disownDirectory(path): temporary folders.
-void ownDirectory(const Napi::CallbackInfo& info) {
-  node_tensorrt::guarded(info.Env(), [&] {
-    node_tensorrt::Environment::of(info.Env()).ownDirectory(info[0].As<Napi::String>());
-  });
+Napi::Value ownDirectory(const Napi::CallbackInfo& info) {
+  return Napi::Boolean::New(
+      info.Env(), node_tensorrt::guarded(info.Env(), [&] {
+        return node_tensorrt::Environment::of(info.Env()).ownDirectory(info[0].As<Napi::String>());
+      }));
 }
 void disownDirectory(const Napi::CallbackInfo& info) {
   node_tensorrt::Environment::of(info.Env()).disownDirectory(info[0].As<Napi::String>());

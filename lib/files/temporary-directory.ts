@@ -25,8 +25,10 @@ export async function temporaryDirectory(
 ): Promise<TemporaryDirectory> {
   await removeAbandoned(prefix);
   const { ownDirectory, disownDirectory } = native();
-  const directory = `${prefix}${randomBytes(8).toString('hex')}`;
-  ownDirectory(directory);
+  let directory: string;
+  // Another process may look at the lock of a name just made, to see whether it was abandoned, before we hold it.
+  do directory = `${prefix}${randomBytes(8).toString('hex')}`;
+  while (!ownDirectory(directory));
   try {
     mkdirSync(directory, { mode: 0o700 });
   } catch (error) {

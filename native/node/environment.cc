@@ -38,11 +38,9 @@ void Environment::end() {
   directories_.clear();
 }
 
-void Environment::ownDirectory(const std::string& path) {
-  const auto [entry, isNew] = directories_.try_emplace(path, path + ".lock");
-  if (isNew && entry->second.tryAcquire()) return;
-  if (isNew) directories_.erase(entry);
-  throw Error("ERR_IO", "The folder " + path + " is in use.");
+bool Environment::ownDirectory(const std::string& path) {
+  auto lock = std::make_unique<FileLock>(path + ".lock");
+  return lock->tryAcquire() && directories_.emplace(path, std::move(lock)).second;
 }
 
 void Environment::expect(Napi::Env env) {

@@ -54,8 +54,9 @@ class Environment {
   void remove(const std::shared_ptr<Stoppable>& stoppable) { stoppables_.erase(stoppable); }
 
   // JavaScript thread. A folder to remove, with what is in it, should the environment end before it is
-  // disowned. Until then its lock is held, so that others can tell that it is in use. Throws Error(ERR_IO).
-  void ownDirectory(const std::string& path);
+  // disowned. Until then its lock is held, so that others can tell that it is in use. False where another
+  // holds it. Throws Error(ERR_IO).
+  bool ownDirectory(const std::string& path);
   void disownDirectory(const std::string& path) { directories_.erase(path); }
 
   // JavaScript thread. Abandons all work, waits for its threads, and drops what they posted. May be called
@@ -85,7 +86,7 @@ class Environment {
   bool ended_ = false;
   size_t expected_ = 0;  // JavaScript thread only
   std::set<std::shared_ptr<Stoppable>> stoppables_;
-  std::map<std::string, FileLock> directories_;
+  std::map<std::string, std::unique_ptr<FileLock>> directories_;
   Napi::FunctionReference errorClass_;
 };
 

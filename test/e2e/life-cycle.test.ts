@@ -228,6 +228,21 @@ test('what a killed process leaves in the temporary folder is swept by the next 
   rmSync(temporary, { recursive: true });
 }, 120_000);
 
+test("processes that look for abandoned folders are in no one's way who makes one", async () => {
+  const prefix = path.join(mkdtempSync(path.join(os.tmpdir(), 'life-')), 'made-');
+  const body = `
+    const { temporaryDirectory } = require('./dist/files/temporary-directory.js');
+    (async () => {
+      for (let i = 0; i < 400; i++) await (await temporaryDirectory(process.argv[1])).remove();
+    })();`;
+  const makers = Array.from({ length: 4 }, () =>
+    once(spawn(process.execPath, ['-e', body, prefix], { cwd: root, stdio: 'inherit' }), 'close'),
+  );
+  expect((await Promise.all(makers)).map(([status]) => status)).toEqual([0, 0, 0, 0]);
+  expect(readdirSync(path.dirname(prefix))).toEqual([]);
+  rmSync(path.dirname(prefix), { recursive: true });
+});
+
 test('50 workers load, run and are terminated', async () => {
   const script = `${prelude}
     const { parentPort } = require('node:worker_threads');
