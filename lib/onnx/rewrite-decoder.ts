@@ -5,9 +5,13 @@ import type { Lift } from './lift.js';
 import { type LiftOptions, liftAttention } from './lift-attention.js';
 import { liftGroupQueryAttention } from './lift-group-query-attention.js';
 import { liftTensorScatter } from './lift-tensor-scatter.js';
+import { label } from './match-attention.js';
 import type { ModelProto } from './model.js';
 import { operatorName } from './operators.js';
 import { packQueries } from './pack-queries.js';
+
+/** What quantizes activations by the largest and the least of a whole tensor. */
+const scaledByAll = new Set(['DynamicQuantizeLinear', 'com.microsoft.DynamicQuantizeMatMul']);
 
 /**
  * Rewrites a decoder such that its caches are updated in place, by GroupQueryAttention, and that it computes the logits of
@@ -30,6 +34,12 @@ export async function rewriteDecoder(
 
 /** By what the exporter wrote the attention as. */
 async function lift(model: ModelProto, decoder: Decoder, options: LiftOptions): Promise<Lift> {
+  const dynamic = model.graph.node.find((node) => scaledByAll.has(operatorName(node)));
+  if (dynamic) {
+    return {
+      reason: `${label(dynamic)} takes its scale from all rows and positions of a step: together, rows would change each other's answers`,
+    };
+  }
   const operators = new Set(model.graph.node.map(operatorName));
   if (operators.has('com.microsoft.GroupQueryAttention')) return liftGroupQueryAttention(model, decoder);
   if (operators.has('TensorScatter')) return liftTensorScatter(model, decoder, options);

@@ -132,6 +132,12 @@ describe('what is not recognised', () => {
     );
   });
 
+  it('leaves rows alone whose activations would be quantized together', async () => {
+    expect((await changed('Softmax', 'DynamicQuantizeLinear')).reason).toMatch(
+      /^the DynamicQuantizeLinear ".*self_attn\/Softmax" takes its scale from all rows/,
+    );
+  });
+
   it('leaves outside what turns queries and keys in another way', async () => {
     const result = await changed('Neg', 'Abs');
     if (result.reason !== undefined) throw new Error(result.reason);
