@@ -7,6 +7,7 @@ import { cacheBytesPerToken, type Decoder, recogniseDecoder } from '../onnx/deco
 import { externalLocations } from '../onnx/initializer.js';
 import { rotaryPositions, withWholeCaches } from '../onnx/lift-group-query-attention.js';
 import { type ModelProto, readModel } from '../onnx/model.js';
+import { withNarrowCaches } from '../onnx/narrow-caches.js';
 import { intAttribute } from '../onnx/node-attribute.js';
 import { rewriteDecoder } from '../onnx/rewrite-decoder.js';
 import { writeBeside } from '../onnx/write-beside.js';
@@ -73,7 +74,7 @@ async function prepare(request: PrepareDecoderRequest): Promise<PreparedDecoder>
   const directory = path.dirname(path.resolve(file));
   const parsed = await readModel(file);
   try {
-    const model = withWholeCaches(parsed);
+    const model = withNarrowCaches(withWholeCaches(parsed));
     const decoder = recogniseDecoder(model);
     const facts = factsOf(decoder);
     const exported = model === parsed ? path.resolve(file) : await writeExported(model, target, directory);

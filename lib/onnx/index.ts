@@ -47,6 +47,7 @@ export { type LowerMatMulNBitsOptions, lowerMatMulNBits } from './lower-matmul-n
 export { lowerNormalization } from './lower-normalization.js';
 export { type Feeds, type MeasureOptions, measureRanges, type Range, type Ranges } from './measure-ranges.js';
 export * from './model.js';
+export { withNarrowCaches } from './narrow-caches.js';
 export { raiseOpset } from './raise-opset.js';
 export { type RandomInputsOptions, randomInputs } from './random-inputs.js';
 export { buildResnet, type ResnetOptions } from './resnet.js';
