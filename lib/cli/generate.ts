@@ -1,3 +1,4 @@
+import { readFileSync } from 'node:fs';
 import { text as readText } from 'node:stream/consumers';
 import type { Command } from 'commander';
 import type { GenerateOptions } from '../generate-options.js';
@@ -16,6 +17,7 @@ export interface GenerationFlags {
   seed?: string;
   logprobs?: string;
   stop: string[];
+  chatTemplate?: string;
   maxLength?: string;
   threads?: string;
   device: string;
@@ -36,6 +38,7 @@ export function addGenerationFlags(command: Command): Command {
       (value: string, all: string[]) => [...all, value],
       [],
     )
+    .option('--chat-template <file>', "a Jinja template for conversations; default: the model's")
     .option(
       '--max-length <count>',
       "tokens of prompt and answer together; default: the model's, 4096 at most",
@@ -45,7 +48,7 @@ export function addGenerationFlags(command: Command): Command {
     .option('--json', 'print one JSON document', false);
 }
 
-/** @throws UsageError for what is no number; its range is the library's to check */
+/** @throws UsageError for what is no number, whose range is the library's to check, and for a file that can't be read */
 export function readGenerationFlags(flags: GenerationFlags): {
   load: LanguageModelOptions;
   generate: GenerateOptions;
@@ -60,6 +63,7 @@ export function readGenerationFlags(flags: GenerationFlags): {
     load: {
       device: parseDevice(flags.device),
       threads: number('threads', flags.threads),
+      chatTemplate: flags.chatTemplate === undefined ? undefined : readTemplate(flags.chatTemplate),
       kvCache: { maxLength },
     },
     generate: {
@@ -73,6 +77,14 @@ export function readGenerationFlags(flags: GenerationFlags): {
       stop: flags.stop,
     },
   };
+}
+
+function readTemplate(file: string): string {
+  try {
+    return readFileSync(file, 'utf8');
+  } catch (error) {
+    throw new UsageError(`--chat-template can't be read: ${(error as Error).message}.`);
+  }
 }
 
 /** '12 + 64 tokens (8 from the cache), first after 40 ms, then 53.1 tokens/s' */

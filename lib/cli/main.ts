@@ -32,22 +32,26 @@ async function main(): Promise<void> {
   for (const command of program.commands) {
     for (const each of [command, ...command.commands]) each.exitOverride();
   }
+  let command = program;
+  program.hook('preAction', (_, action) => {
+    command = action;
+  });
   // Exiting, rather than being ended, removes what is temporary and stops what runs.
   process.once('SIGINT', () => process.exit(130));
   process.once('SIGTERM', () => process.exit(143));
   // A reader that has had enough (`… | head`) is no failure; a full disk is.
   process.stdout.on('error', (error: NodeJS.ErrnoException) => {
-    process.exit(error.code === 'EPIPE' ? 0 : report(Object.assign(error, { code: 'ERR_IO' })));
+    process.exit(error.code === 'EPIPE' ? 0 : report(Object.assign(error, { code: 'ERR_IO' }), command));
   });
   try {
     await program.parseAsync();
   } catch (error) {
-    process.exitCode = report(error);
+    process.exitCode = report(error, command);
   }
 }
 
-/** Says on stderr what went wrong; returns the exit code. */
-function report(error: unknown): number {
+/** Says on stderr what went wrong with a command; returns the exit code. */
+function report(error: unknown, command: Command): number {
   // Commander has printed its own message; help and version end here with 0.
   if (error instanceof CommanderError) return error.exitCode === 0 ? 0 : 2;
   const { code, message } = error as { code?: string; message: string };
@@ -55,8 +59,18 @@ function report(error: unknown): number {
     process.stderr.write(`error: ${message}\n`);
     return 2;
   }
-  process.stderr.write(`error: ${code ? `${code}: ` : ''}${message.replaceAll('\n', ' ')}\n`);
+  const line = withFlags(message, command).replaceAll('\n', ' ');
+  process.stderr.write(`error: ${code ? `${code}: ` : ''}${line}\n`);
   return 1;
+}
+
+/** The library names its own options; who calls a command knows its flags. */
+function withFlags(message: string, { options }: Command): string {
+  const flags = new Map(options.map((option) => [option.attributeName(), option.long]));
+  return message.replace(
+    /\boptions(?:\.\w+)*\.(\w+)(?: of [A-Z]\w+\.\w+)?/g,
+    (name, last: string) => flags.get(last) ?? name,
+  );
 }
 
 void main();

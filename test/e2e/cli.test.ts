@@ -10,6 +10,7 @@ import { python } from '../oracle/python.js';
 
 const cli = path.join(import.meta.dirname, '../../dist/cli/main.js');
 const addon = path.join(import.meta.dirname, '../../build/addon/Release/node_tensorrt.node');
+const demoModel = path.join(import.meta.dirname, '../../examples/demo-model');
 const fixture = (name: string) => path.join(import.meta.dirname, '../fixtures/session', name);
 
 let directory: string;
@@ -83,6 +84,19 @@ describe('exit codes', () => {
       /--max-tokens must be a number/,
     ],
     ['a seed that is none', ['chat', 'x', '--seed', ''], 2, /--seed must be a number/],
+    [
+      'tokens that are none',
+      ['generate', demoModel, '1+1', '--max-tokens', '0'],
+      1,
+      /^error: ERR_INVALID_ARG_VALUE: --max-tokens must be an integer/,
+    ],
+    [
+      'no room',
+      ['generate', demoModel, '1+1', '--max-length', '1'],
+      1,
+      /^error: ERR_SHAPE_MISMATCH: .*: see --max-length\.\n$/,
+    ],
+    ['no template', ['chat', 'x', '--chat-template', 'x.jinja'], 2, /--chat-template can't be read: ENOENT/],
     ['a missing folder', ['generate', 'x', 'y'], 1, /^error: ERR_MODEL_NOT_FOUND: .*\bx\b.*\n$/],
     ['a library that no one has', ['libs', 'install', 'trt9'], 2, /only 'rtx'/],
     [
@@ -92,7 +106,7 @@ describe('exit codes', () => {
       /^error: ERR_MODEL_NOT_FOUND: .*x\.onnx.*\n$/,
     ],
     ['timings without a file', ['build', 'x.onnx', '--timing-cache'], 2, /--timing-cache/],
-    ['no GPU', ['build', fixture('linear.onnx')], 1, /^error: ERR_NO_GPU: .*options.target.*\n$/],
+    ['no GPU', ['build', fixture('linear.onnx')], 1, /^error: ERR_NO_GPU: .*name it in --target.*\n$/],
     ['a missing engine', ['inspect', 'x.engine'], 1, /^error: ERR_MODEL_NOT_FOUND: .*\n$/],
   ])('%s', async (_, args, code, stderr) => {
     const result = await run(args);
@@ -504,6 +518,12 @@ describe('generate and chat', () => {
     const text = '<|im_start|>user\nHello<|im_end|>\n<|im_start|>assistant\n';
     expect(framed.tokens).toEqual((await json(['generate', decoder, text, ...args])).tokens);
     expect(framed.usage.promptTokens).toBeGreaterThan(5);
+    await writeFile(path.join(directory, 'bare.jinja'), '{{ messages[0].content }}');
+    const bare = await json([
+      ...['generate', decoder, 'Hello', '--chat', '--chat-template', 'bare.jinja'],
+      ...args,
+    ]);
+    expect(bare.tokens).toEqual((await json(['generate', decoder, 'Hello', ...args])).tokens);
   });
 
   test('read a prompt from standard input, without the newline that echo writes', async () => {
