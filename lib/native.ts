@@ -452,8 +452,8 @@ export interface NativeBinding {
   /** On a thread of its own: CUDA may take a while to begin. */
   probeCuda(): Promise<NativeCuda>;
   /**
-   * Of a folder that does not exist yet: holds the lock `path.lock` until `disownDirectory(path)`. If the process exits
-   * or this worker ends before, the folder is removed. False where another holds the lock.
+   * Of a folder that does not exist yet, or was abandoned: holds the lock `path.lock` until `disownDirectory(path)`. If
+   * the process exits or this worker ends before, the folder is removed. False where another holds the lock.
    * @throws TensorRTError ERR_IO
    */
   ownDirectory(path: string): boolean;

@@ -4,7 +4,6 @@ import { readdir, rm } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import path from 'node:path';
 import { native } from '../native.js';
-import { type FileLock, tryFileLock } from './file-lock.js';
 
 export interface TemporaryDirectory {
   readonly path: string;
@@ -46,19 +45,18 @@ export async function temporaryDirectory(
 
 /** Removes the folders whose lock nobody holds. Without the lock's file it is not known whose they are: they stay. */
 async function removeAbandoned(prefix: string): Promise<void> {
+  const { ownDirectory, disownDirectory } = native();
   const parent = path.dirname(prefix);
   const start = path.basename(prefix);
   for (const name of await readdir(parent).catch(() => [])) {
     if (!name.startsWith(start) || !lockSuffix.test(name.slice(start.length))) continue;
-    const file = path.join(parent, name);
-    let lock: FileLock | undefined;
+    const directory = path.join(parent, name.slice(0, -'.lock'.length));
     try {
-      lock = tryFileLock(file);
-      if (lock) await rm(file.slice(0, -'.lock'.length), { recursive: true, force: true });
+      if (!ownDirectory(directory)) continue;
+      await rm(directory, { recursive: true, force: true });
+      disownDirectory(directory);
     } catch {
-      // Another user's.
-    } finally {
-      lock?.release();
+      // Another user's, or still written to: then it stays ours, and is removed when this process or worker ends.
     }
   }
 }

@@ -57,6 +57,11 @@ void FileLock::release() noexcept {
   if (descriptor_ == -1) return;
   // While it is locked: then no one else can hold a lock on this name.
   unlink(path_.c_str());
+  abandon();
+}
+
+void FileLock::abandon() noexcept {
+  if (descriptor_ == -1) return;
   close(descriptor_);
   descriptor_ = -1;
 }

@@ -20,6 +20,9 @@ class FileLock {
   // Removes the file. Nothing where the lock is not held.
   void release() noexcept;
 
+  // Lets go of the lock, and leaves the file, which says that it was not released.
+  void abandon() noexcept;
+
  private:
   const std::string path_;
   int descriptor_ = -1;  // -1: not held

@@ -9,6 +9,13 @@
 
 namespace node_tensorrt {
 
+namespace {
+
+// Tries to remove a folder.
+constexpr int kRemovals = 10;
+
+}  // namespace
+
 void Environment::create(Napi::Env env) {
   env.SetInstanceData<Environment>(new Environment(env));
 }
@@ -32,8 +39,14 @@ void Environment::end() {
   stoppables_.clear();
   posted_.clear();
   for (const auto& [path, lock] : directories_) {
-    std::error_code ignored;  // there is nobody left to tell
-    std::filesystem::remove_all(path, ignored);
+    std::error_code error;
+    // Workers and child processes that go on may write into a folder while it is emptied.
+    for (int attempt = 0; attempt < kRemovals; ++attempt) {
+      std::filesystem::remove_all(path, error);
+      if (!error) break;
+    }
+    // By its lock's file, another process knows that it is to be removed.
+    if (error) lock->abandon();
   }
   directories_.clear();
 }

@@ -54,8 +54,8 @@ class Environment {
   void remove(const std::shared_ptr<Stoppable>& stoppable) { stoppables_.erase(stoppable); }
 
   // JavaScript thread. A folder to remove, with what is in it, should the environment end before it is
-  // disowned. Until then its lock is held, so that others can tell that it is in use. False where another
-  // holds it. Throws Error(ERR_IO).
+  // disowned: one to be made, or one that a process which was killed has left. Until then its lock is held,
+  // so that others can tell that it is in use. False where another holds it. Throws Error(ERR_IO).
   bool ownDirectory(const std::string& path);
   void disownDirectory(const std::string& path) { directories_.erase(path); }
 

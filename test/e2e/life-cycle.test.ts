@@ -228,20 +228,30 @@ test('what a killed process leaves in the temporary folder is swept by the next 
   rmSync(temporary, { recursive: true });
 }, 120_000);
 
-test("processes that look for abandoned folders are in no one's way who makes one", async () => {
+test("processes that look for abandoned folders are in no one's way who makes one, and leave nothing behind", async () => {
   const prefix = path.join(mkdtempSync(path.join(os.tmpdir(), 'life-')), 'made-');
   const body = `
     const { temporaryDirectory } = require('./dist/files/temporary-directory.js');
-    (async () => {
-      for (let i = 0; i < 400; i++) await (await temporaryDirectory(process.argv[1])).remove();
-    })();`;
-  const makers = Array.from({ length: 4 }, () =>
-    once(spawn(process.execPath, ['-e', body, prefix], { cwd: root, stdio: 'inherit' }), 'close'),
-  );
-  expect((await Promise.all(makers)).map(([status]) => status)).toEqual([0, 0, 0, 0]);
-  expect(readdirSync(path.dirname(prefix))).toEqual([]);
+    const [, prefix, times, exitAfter] = process.argv;
+    const make = async () => {
+      for (let i = 0; i < Number(times); i++) await (await temporaryDirectory(prefix)).remove();
+    };
+    if (exitAfter) setTimeout(() => process.exit(0), Number(exitAfter));
+    for (let i = 0; i < (exitAfter ? 4 : 1); i++) make();`;
+  const make = async (times: number, exitAfter?: number) => {
+    const args = ['-e', body, prefix, String(times), ...(exitAfter ? [String(exitAfter)] : [])];
+    const [status] = await once(spawn(process.execPath, args, { cwd: root, stdio: 'inherit' }), 'close');
+    return status;
+  };
+  expect(await Promise.all([1, 2, 3, 4].map(() => make(400)))).toEqual([0, 0, 0, 0]);
+  for (let round = 0; round < 12; round++) {
+    // While it looks, too.
+    const exits = [20, 25, 30, 35].map((exitAfter) => make(Infinity, exitAfter + (round % 5)));
+    expect(await Promise.all(exits)).toEqual([0, 0, 0, 0]);
+    expect(readdirSync(path.dirname(prefix))).toEqual([]);
+  }
   rmSync(path.dirname(prefix), { recursive: true });
-});
+}, 120_000);
 
 test('50 workers load, run and are terminated', async () => {
   const script = `${prelude}
