@@ -17,7 +17,8 @@ export async function writeAtomically(
   try {
     const existing = await stat(file).catch(() => undefined);
     if (existing && !existing.isFile()) return await write(file, 'w', pieces);
-    const target = existing ? await realpath(file) : file;
+    // Another process may have removed it meanwhile.
+    const target = await realpath(file).catch(() => file);
     temporary = join(dirname(target), `.${basename(target)}.${Math.random().toString(36).slice(2)}.tmp`);
     await write(temporary, 'wx', pieces);
     await rename(temporary, target);

@@ -86,6 +86,15 @@ sys.stdout.buffer.write(helper.make_model(graph).SerializeToString())`;
     const folder = path.join(directory, 'folder.onnx');
     await mkdir(folder);
     await expect(writeModel(model, folder)).rejects.toThrow(withCode('ERR_IO'));
+    // Another process may remove at any moment what is to be replaced.
+    const removed = path.join(directory, 'removed.onnx');
+    const remove = async () => {
+      for (let i = 0; i < 500; i++) await rm(removed, { force: true });
+    };
+    const write = async () => {
+      for (let i = 0; i < 200; i++) await writeModel(model, removed);
+    };
+    await Promise.all([write(), write(), remove(), remove()]);
     await expect(writeModel(model, path.join(directory, 'absent/x.onnx'))).rejects.toThrow(
       withCode('ERR_IO'),
     );
