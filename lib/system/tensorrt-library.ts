@@ -6,6 +6,7 @@ import path from 'node:path';
 import { pipeline } from 'node:stream/promises';
 import { TensorRTError } from '../errors.js';
 import { cacheDirectory } from '../files/cache-directory.js';
+import { type FileLock, fileLock } from '../files/file-lock.js';
 import { type TemporaryDirectory, temporaryDirectory } from '../files/temporary-directory.js';
 import { type NativeTensorRT, native, type TensorRTCapabilities } from '../native.js';
 import { kernelModuleVersion } from './nvidia-driver.js';
@@ -104,10 +105,10 @@ const systemDirectories = [
   '/opt/tensorrt-rtx/lib',
 ];
 
-/** Entries of the cache, without those that an installation is still writing. */
+/** Entries of the cache, without an installation's lock, and those that one is still writing. */
 async function installedNames(): Promise<string[]> {
   const names = await readdir(installedDirectory()).catch(() => [] as string[]);
-  return names.filter((name) => !name.includes('.partial-'));
+  return names.filter((name) => !name.includes('.partial-') && !name.endsWith('.lock'));
 }
 
 /** The library files that exist in a place; a place may be a file itself. */
@@ -302,7 +303,8 @@ export interface InstalledLibrary {
 
 /**
  * Installs the TensorRT-RTX libraries into the user cache, for the CUDA that the driver here runs (13 where there is
- * none): NVIDIA's wheel from PyPI, fetched by pip, checked against a SHA-256, unpacked. Safe to run twice at once, and to interrupt.
+ * none): NVIDIA's wheel from PyPI, fetched by pip, checked against a SHA-256, unpacked. Safe to interrupt, and to run
+ * twice at once: then one of them downloads, and the other waits for it.
  * @throws (rejects) TensorRTError ERR_DOWNLOAD_FAILED with pip's own words, ERR_IO; the signal's reason
  */
 export async function installTensorRTRtx(
@@ -319,11 +321,14 @@ export async function installTensorRTRtx(
     licence: path.join(target, await licenceFile(target)),
     installed,
   });
-  if (existsSync(path.join(directory, coreLibraries.rtx))) return done(false);
-
+  const isThere = () => existsSync(path.join(directory, coreLibraries.rtx));
+  let lock: FileLock | undefined;
   let directoryOfParts: TemporaryDirectory | undefined;
   try {
+    if (isThere()) return await done(false);
     await mkdir(installedDirectory(), { recursive: true });
+    lock = await fileLock(`${target}.lock`, signal, () => onProgress?.('Waiting for another installation'));
+    if (isThere()) return await done(false);
     directoryOfParts = await temporaryDirectory(`${target}.partial-`);
     const partial = directoryOfParts.path;
     onProgress?.(`Downloading ${requirement} (${megabytes} MB) with pip`);
@@ -343,12 +348,9 @@ export async function installTensorRTRtx(
     onProgress?.('Unpacking');
     const unpacked = path.join(partial, 'unpacked');
     await python(['-m', 'zipfile', '-e', path.join(partial, wheel), unpacked], signal);
-    // What is there and incomplete goes; what another process has completed meanwhile is as good.
-    if (!existsSync(path.join(directory, coreLibraries.rtx)))
-      await rm(target, { recursive: true, force: true });
-    await rename(unpacked, target).catch((error) => {
-      if (!existsSync(path.join(directory, coreLibraries.rtx))) throw error;
-    });
+    // What is there is incomplete.
+    await rm(target, { recursive: true, force: true });
+    await rename(unpacked, target);
     return await done(true);
   } catch (cause) {
     if (signal?.aborted) throw signal.reason;
@@ -360,7 +362,11 @@ export async function installTensorRTRtx(
       { cause },
     );
   } finally {
-    await directoryOfParts?.remove();
+    try {
+      await directoryOfParts?.remove();
+    } finally {
+      lock?.release();
+    }
   }
 }
 
@@ -420,7 +426,19 @@ export async function removeTensorRT(name: string): Promise<string[]> {
     );
   }
   try {
-    for (const entry of matches) await rm(path.join(installedDirectory(), entry), { recursive: true });
+    for (const entry of matches) {
+      const directory = path.join(installedDirectory(), entry);
+      const away = await temporaryDirectory(`${directory}.partial-`);
+      try {
+        // All of it at once: no other process finds a part.
+        await rename(directory, path.join(away.path, entry)).catch((error) => {
+          // Another was faster.
+          if (error.code !== 'ENOENT') throw error;
+        });
+      } finally {
+        await away.remove();
+      }
+    }
   } catch (cause) {
     throw new TensorRTError('ERR_IO', `Could not remove '${name}': ${(cause as Error).message}`, { cause });
   }
