@@ -1,8 +1,7 @@
 import { createHash } from 'node:crypto';
-import type { BigIntStats } from 'node:fs';
 import { stat } from 'node:fs/promises';
 import path from 'node:path';
-import { FileMemo } from '../files/file-memo.js';
+import { FileMemo, isUnchanged, statistics } from '../files/file-memo.js';
 import { readRange, readWhole } from '../onnx/file-range.js';
 import { externalLocations } from '../onnx/initializer.js';
 import { parseModel } from '../onnx/model.js';
@@ -84,10 +83,6 @@ async function recall(file: string, _: boolean, memo: HashMemo): Promise<FileHas
   return stats && memo.get(stats);
 }
 
-function statistics(file: string): Promise<BigIntStats | undefined> {
-  return stat(file, { bigint: true }).catch(() => undefined);
-}
-
 // ---- on the other thread --------------------------------------------------------------------------------------------
 
 async function digest({ model, memo: memoFile }: DigestRequest): Promise<ModelDigest> {
@@ -127,10 +122,6 @@ async function hashFile(file: string, isModel: boolean, memo: HashMemo): Promise
   const hash = isModel ? await hashModelFile(file) : { sha256: hashLargeFile(file) };
   if (before && isUnchanged(before, await statistics(file))) memo.set(before, began, hash);
   return hash;
-}
-
-function isUnchanged(before: BigIntStats, after: BigIntStats | undefined): boolean {
-  return (['dev', 'ino', 'size', 'mtimeNs', 'ctimeNs'] as const).every((key) => before[key] === after?.[key]);
 }
 
 async function hashModelFile(file: string): Promise<FileHash> {

@@ -1,7 +1,9 @@
-import { mkdir, stat } from 'node:fs/promises';
+import type { BigIntStats } from 'node:fs';
+import { mkdir } from 'node:fs/promises';
 import path from 'node:path';
+import { isDeepStrictEqual } from 'node:util';
 import { TensorRTError } from '../errors.js';
-import { FileMemo, stamp } from '../files/file-memo.js';
+import { FileMemo, isUnchanged, statistics } from '../files/file-memo.js';
 import type { DecoderGraph } from '../native.js';
 import { cacheBytesPerToken, type Decoder, recogniseDecoder } from '../onnx/decoder.js';
 import { externalLocations } from '../onnx/initializer.js';
@@ -72,7 +74,11 @@ async function prepare(request: PrepareDecoderRequest): Promise<PreparedDecoder>
   // The check's prompts and steps need room.
   const maxLength = Math.max(request.maxLength, shortestCheck + 3);
   const directory = path.dirname(path.resolve(file));
+  const began = Date.now();
+  const stats = await statistics(file);
   const parsed = await readModel(file);
+  const external = externalLocations(parsed).map((location) => path.join(directory, location));
+  const seen = { began, stats, external: await stamps(external) };
   try {
     const model = withNarrowCaches(withWholeCaches(parsed));
     const decoder = recogniseDecoder(model);
@@ -85,7 +91,7 @@ async function prepare(request: PrepareDecoderRequest): Promise<PreparedDecoder>
       file: await writeBeside(rewritten.model, target, { directory }),
       graph: rewritten.graph,
     };
-    const verdict = await remember(request, parsed, () =>
+    const verdict = await remember(request, seen, () =>
       checkDecoder({
         original: { file: exported, decoder },
         rewritten: inPlace,
@@ -135,27 +141,44 @@ function copies(reason: string): string {
 /** The verdict of an earlier load, where model, weights, package, ONNX Runtime and length are the same. */
 async function remember(
   { model, memo: file, maxLength }: PrepareDecoderRequest,
-  parsed: ModelProto,
+  { began, stats, external }: SeenFiles,
   check: () => Promise<CheckVerdict>,
 ): Promise<CheckVerdict> {
   const isVerdict = (value: unknown): value is Remembered =>
     typeof (value as Partial<Remembered> | null)?.agree === 'boolean';
+  // A file that was replaced since it was read is another's: of it, nothing is known.
+  const isCurrent = async () =>
+    isUnchanged(stats!, await statistics(model)) &&
+    isDeepStrictEqual(await stamps(external.map(([each]) => each)), external);
+  if (!stats || !(await isCurrent())) return check();
   const memo = await FileMemo.read(file, isVerdict);
-  const began = Date.now();
-  const external = externalLocations(parsed).map((location) => path.join(path.dirname(model), location));
-  const files = [findOnnxRuntime(), ...external];
-  const stats = await stat(model, { bigint: true });
-  const key = JSON.stringify([
-    version,
-    maxLength,
-    ...(await Promise.all(files.map(async (each) => [each, stamp(await stat(each, { bigint: true }))]))),
-  ]);
+  const key = JSON.stringify([version, maxLength, ...(await stamps([findOnnxRuntime()])), ...external]);
   const known = memo.get(stats);
   if (known?.key === key) return known;
   const verdict = await check();
-  memo.set(stats, began, { ...verdict, key });
+  if (await isCurrent()) memo.set(stats, began, { ...verdict, key });
   await memo.save();
   return verdict;
+}
+
+/** A model's files, as they were before they were read. */
+interface SeenFiles {
+  /** In milliseconds since 1970. */
+  readonly began: number;
+  readonly stats: BigIntStats | undefined;
+  readonly external: readonly FileStamp[];
+}
+
+type FileStamp = readonly [file: string, stamp: string | undefined];
+
+/** Without the time of change, which a hard link to the file sets too: {@link writeBeside} makes one. */
+function stamps(files: readonly string[]): Promise<FileStamp[]> {
+  return Promise.all(
+    files.map(async (file): Promise<FileStamp> => {
+      const stats = await statistics(file);
+      return [file, stats && `${stats.dev}:${stats.ino}:${stats.size}:${stats.mtimeNs}`];
+    }),
+  );
 }
 
 interface Remembered extends CheckVerdict {

@@ -1,5 +1,5 @@
 import type { BigIntStats } from 'node:fs';
-import { mkdir, readFile } from 'node:fs/promises';
+import { mkdir, readFile, stat } from 'node:fs/promises';
 import path from 'node:path';
 import { writeAtomically } from './atomic-file.js';
 
@@ -78,6 +78,16 @@ export class FileMemo<Value> {
       // Then it is found out again.
     }
   }
+}
+
+/** What {@link FileMemo} knows a file by; undefined where there is none. */
+export function statistics(file: string): Promise<BigIntStats | undefined> {
+  return stat(file, { bigint: true }).catch(() => undefined);
+}
+
+/** Whether they are of the same file, as it was. */
+export function isUnchanged(before: BigIntStats, after: BigIntStats | undefined): boolean {
+  return after !== undefined && fileKey(before) === fileKey(after) && stamp(before) === stamp(after);
 }
 
 function fileKey({ dev, ino }: BigIntStats): string {

@@ -1,5 +1,5 @@
-import { mkdtempSync, rmSync } from 'node:fs';
-import { readFile, writeFile } from 'node:fs/promises';
+import { mkdtempSync, renameSync, rmSync } from 'node:fs';
+import { copyFile, readFile, stat, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import path from 'node:path';
 import { afterAll, describe, expect, it } from 'vitest';
@@ -47,10 +47,33 @@ describe('prepareDecoder', () => {
       ),
     );
     await writeFile(memo, disagreeing);
-    const { file, graph, why } = await prepared(decoderModel('llama/optimum'));
-    expect(graph.mode).toBe('copying');
-    expect(file).toBe(decoderModel('llama/optimum'));
-    expect(why).toMatch(/copies its cache in each step: rewritten, it gives other logits.*7/);
+    // The second one's weights are beside it, and were linked to.
+    for (const fixture of ['llama/optimum', 'llama/genai']) {
+      const { file, graph, why } = await prepared(decoderModel(fixture));
+      expect(graph.mode).toBe('copying');
+      expect(file).toBe(decoderModel(fixture));
+      expect(why).toMatch(/copies its cache in each step: rewritten, it gives other logits.*7/);
+    }
+  });
+
+  it('remembers nothing of a file that took the place of the one that was checked', async () => {
+    for (let delay = 60; delay < 360; delay += 50) {
+      const replaced = mkdtempSync(path.join(folder, 'replaced-'));
+      const model = path.join(replaced, 'exported.onnx');
+      const other = path.join(replaced, 'other');
+      const memo = path.join(replaced, 'memo.json');
+      await copyFile(decoderModel('llama/optimum'), model);
+      await writeFile(other, 'no model');
+      const { dev, ino } = await stat(other);
+      const replacing = setTimeout(() => renameSync(other, model), delay);
+      await prepareDecoder({ model, directory: replaced, maxLength: 256, memo }).catch((error) => {
+        // It came before the model was read.
+        if (error.code !== 'ERR_MODEL_INVALID') throw error;
+      });
+      clearTimeout(replacing);
+      const remembered = JSON.parse(await readFile(memo, 'utf8').catch(() => '{}'));
+      expect(Object.keys(remembered)).not.toContain(`${dev}:${ino}`);
+    }
   });
 
   it('gives whole caches to layers whose export has some only as long as their window', async () => {
