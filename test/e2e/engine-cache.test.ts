@@ -1,4 +1,5 @@
 import { type ChildProcess, spawn } from 'node:child_process';
+import { once } from 'node:events';
 import { appendFileSync } from 'node:fs';
 import {
   copyFile,
@@ -72,14 +73,6 @@ async function output(
     spawned.on('close', (code, signal) => resolve(signal ?? code));
   });
   return { stdout: stdout.trim(), stderr, end };
-}
-
-/** Until `file` exists; the process that makes it must not end before. */
-async function appears(name: string, spawned: ChildProcess): Promise<void> {
-  while (!(await readdir(cache).catch(() => [] as string[])).some((entry) => entry.endsWith(name))) {
-    if (spawned.exitCode !== null) throw new Error(`The process ended before there was a ${name}.`);
-    await new Promise((resolve) => setTimeout(resolve, 2));
-  }
 }
 
 describe('what is kept', () => {
@@ -214,10 +207,10 @@ describe('several builders', () => {
   });
 
   test('who waits says so, and stops waiting when its signal says so', async () => {
-    // Started, then halted: it holds the key until it is killed.
-    const other = child();
-    await appears('.lock', other.process);
-    other.process.kill('SIGSTOP');
+    // It holds the key until it is killed.
+    const forever = 'Atomics.wait(new Int32Array(new SharedArrayBuffer(4)), 0, 0)';
+    const other = child('', `{ onProgress: () => { console.log('building'); ${forever}; } }`);
+    await once(other.process.stdout, 'data');
     const controller = new AbortController();
     const reason = new Error('enough');
     const phases: string[] = [];

@@ -7,6 +7,7 @@
 #include <atomic>
 #include <cstdlib>
 #include <fstream>
+#include <functional>
 #include <future>
 #include <map>
 #include <new>
@@ -198,6 +199,10 @@ class Generator {
 
   DecodeLoop* operator->() { return loop_.get(); }
 
+  // Called on the loop's thread with each step that has news: the loop waits for it. Set before the first
+  // start().
+  std::function<void()> onStep = [] {};
+
   // The answer's id and, later, the answer.
   std::pair<uint32_t, std::future<Answer>> start(const Tokens& tokens, GenerateOptions options,
                                                  uint32_t sequence = 0) {
@@ -260,6 +265,7 @@ class Generator {
 
   void hear(std::vector<GenerationEvent> events) {
     const Spared spared;
+    onStep();
     std::lock_guard lock(mutex_);
     for (GenerationEvent& event : events) {
       const auto pending = pending_.find(event.id);
@@ -723,17 +729,33 @@ TEST_F(DecodeLoopLifeTest, RefusesAGraphThatIsNotAsDescribed) {
 // A long prompt that comes while others are being answered does not stop them: between its chunks they go on.
 TEST_F(DecodeLoopLifeTest, LongPromptsEnterBetweenSteps) {
   const std::vector<Case> each = cases("llama");
+  size_t steps = 0;
+  std::promise<void> begun;
+  std::promise<void> joined;
+  std::promise<void> ended;
   Generator model(kInPlace, {.rows = 4, .chunkSize = 16});
+  // The steps take microseconds: while this thread waits for a core, the stream would come to its end.
+  model.onStep = [&] {
+    ++steps;
+    if (steps == 5) {
+      begun.set_value();
+      joined.get_future().wait();
+    }
+    if (steps == 300) ended.get_future().wait();
+  };
   auto [id, streaming] = model.start(each[0].prompt, {.maxTokens = 400, .stream = true});
-  while (model->stats().decodeSteps < 5) std::this_thread::yield();
+  begun.get_future().wait();
   const DecodeLoopStats before = model->stats();
-  const Answer answer = model.generate(each[4].prompt, 1);
+  std::future<Answer> joining = model.start(each[4].prompt, {.maxTokens = 1}).second;
+  joined.set_value();
+  const Answer answer = joining.get();
   const DecodeLoopStats after = model->stats();
   // In quarters of a chunk, as another answers.
   EXPECT_EQ(after.prefillSteps - before.prefillSteps, 200 / 4u);
   EXPECT_GE(after.decodeSteps - before.decodeSteps, 200 / 4u - 1);
   EXPECT_EQ(answer.tokens[0], each[4].greedy[0]);
   model->cancel(id);
+  ended.set_value();
   const Answer cancelled = streaming.get();
   EXPECT_EQ(cancelled.end.reason, FinishReason::kCancelled);
   EXPECT_EQ(cancelled.events, cancelled.tokens.size() + 1);
