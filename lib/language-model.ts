@@ -219,7 +219,12 @@ export class LanguageModel {
               cudaGraph: settings.cudaGraph,
               deviceOutputs: false,
             })
-          : model.load({ library: findOnnxRuntime(), model: prepared.file, threads }),
+          : model.load({
+              library: findOnnxRuntime(),
+              model: prepared.file,
+              weights: prepared.weights,
+              threads,
+            }),
       );
       return new LanguageModel({
         loop,

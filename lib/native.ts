@@ -73,6 +73,8 @@ export type NativeLoadRequest =
       /** ONNX Runtime's. */
       library: string;
       model: string | Uint8Array;
+      /** The folder that a file's external data is named relative to; undefined: its own. */
+      weights?: string | undefined;
       threads: number;
       device?: undefined;
     }

@@ -25,6 +25,7 @@ import {
   type NativeTensorInfo,
   native,
 } from './native.js';
+import { WrittenModel } from './onnx/written-model.js';
 import { checkOptions, checkSignal, enumOption, integerOption, onAbort, stringsOption } from './options.js';
 import {
   checkProfiles,
@@ -233,8 +234,16 @@ export class InferenceSession {
    */
   static async create(
     model: string | Uint8Array | Engine,
+    options?: SessionOptions,
+  ): Promise<InferenceSession>;
+  /** @internal What `writeBeside` wrote. */
+  static async create(model: WrittenModel, options?: SessionOptions): Promise<InferenceSession>;
+  static async create(
+    given: string | Uint8Array | Engine | WrittenModel,
     options: SessionOptions = {},
   ): Promise<InferenceSession> {
+    const written = given instanceof WrittenModel ? given : undefined;
+    const model = given instanceof WrittenModel ? given.file : given;
     if (typeof model !== 'string' && !(model instanceof Uint8Array) && !(model instanceof Engine)) {
       throw invalidArgType('model', 'a path, a Uint8Array or an Engine', model);
     }
@@ -269,9 +278,9 @@ export class InferenceSession {
     }
     const { threads } = settings;
     const { precision } = settings;
-    const load = (source: string | Uint8Array) =>
+    const load = (source: string | Uint8Array, weights = written?.weights) =>
       InferenceSession.#load(settings, place.why, 'cpu', (session) =>
-        session.load({ library: findOnnxRuntime(), model: source, threads }),
+        session.load({ library: findOnnxRuntime(), model: source, weights, threads }),
       );
     try {
       return precision === undefined ? await load(model) : await castForCpu(model, precision, options, load);
@@ -579,7 +588,7 @@ async function castForCpu(
   model: string | Uint8Array,
   precision: 'fp16' | 'bf16',
   options: SessionOptions,
-  load: (model: string) => Promise<InferenceSession>,
+  load: (model: string, weights?: string) => Promise<InferenceSession>,
 ): Promise<InferenceSession> {
   const keepFp32 = stringsOption(options.keepFp32, 'options.keepFp32');
   const calibration = readCalibration(options.calibration, 'options.calibration')?.samples;
@@ -587,8 +596,8 @@ async function castForCpu(
   const directory = await buildDirectory();
   const request = { model, precision, calibration, keepFp32, directory: directory.path, maxInlineBytes };
   try {
-    const { file } = await prepareModel({ ...request, runtime: 'onnxruntime' }, options.signal);
-    return await load(file).catch((error) => {
+    const { file, weights } = await prepareModel({ ...request, runtime: 'onnxruntime' }, options.signal);
+    return await load(file, weights).catch((error) => {
       if (precision !== 'bf16' || !(error instanceof TensorRTError) || options.signal?.aborted) throw error;
       throw new TensorRTError(
         'ERR_MODEL_UNSUPPORTED',

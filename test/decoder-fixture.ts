@@ -3,11 +3,13 @@ import path from 'node:path';
 import {
   type GenerateOptions,
   type Generation,
-  type InferenceSession,
+  InferenceSession,
   Tensor,
   type ValueMetadata,
 } from 'node-tensorrt';
+import type { ModelProto } from 'node-tensorrt/onnx';
 import { expect } from 'vitest';
+import { writeBeside } from '../dist/onnx/write-beside.js';
 
 const decoders = path.join(import.meta.dirname, 'fixtures/decoders');
 
@@ -35,6 +37,17 @@ export const decoderFixtures: readonly string[] = readdirSync(decoders)
       .filter((entry) => entry.isDirectory())
       .map((entry) => `${weights}/${entry.name}`),
   );
+
+/** On the CPU, a model that is written into `folder` and whose weights are in `where.directory`. */
+export async function sessionBeside(
+  model: ModelProto,
+  folder: string,
+  where: { directory?: string } = {},
+): Promise<InferenceSession> {
+  const written = await writeBeside(model, folder, where);
+  // An overload that is not public.
+  return InferenceSession.create(written as never, { device: 'cpu', threads: 1 });
+}
 
 /** `fixture` is WEIGHTS/EXPORT, such as 'llama/optimum'. */
 export function decoderModel(fixture: string): string {

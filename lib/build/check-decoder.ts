@@ -3,14 +3,15 @@ import type { DecoderGraph, DecoderInputRole } from '../native.js';
 import type { CacheTensor, Decoder } from '../onnx/decoder.js';
 import { numbers } from '../onnx/rotary.js';
 import { uniformNumbers } from '../onnx/weights.js';
+import type { WrittenModel } from '../onnx/written-model.js';
 import { InferenceSession } from '../session.js';
 import { Tensor } from '../tensor.js';
 
 export interface CheckRequest {
   /** The decoder as it was exported, run in 'copying' mode. */
-  readonly original: { readonly file: string; readonly decoder: Decoder };
+  readonly original: { readonly model: WrittenModel; readonly decoder: Decoder };
   /** What became of it, 'in-place'. */
-  readonly rewritten: { readonly file: string; readonly graph: DecoderGraph };
+  readonly rewritten: { readonly model: WrittenModel; readonly graph: DecoderGraph };
   /** Tokens that a row of the rewritten one holds at most. */
   readonly maxLength: number;
   /** Tokens of the longer prompt: more than a sliding window has, so that what slid out of it shows. Default 9. */
@@ -59,7 +60,7 @@ export async function checkDecoder({
   });
   // One after the other: the weights are in memory once.
   const expected: Float32Array[] = [];
-  await using exported = await InferenceSession.create(original.file, { device: 'cpu' });
+  await using exported = await InferenceSession.create(original.model, { device: 'cpu' });
   const capacity = Math.min(maxLength, longer + 2);
   for (const { chunks, steps } of rows) {
     const run =
@@ -90,12 +91,12 @@ const rewrittenErrors = new Set(['ERR_MODEL_INVALID', 'ERR_MODEL_UNSUPPORTED', '
 
 /** Of each row the logits after its chunks, then after its steps. */
 async function runRewritten(
-  { file, graph }: CheckRequest['rewritten'],
+  { model, graph }: CheckRequest['rewritten'],
   decoder: Decoder,
   rows: readonly { chunks: readonly number[][]; steps: readonly number[] }[],
   capacity: number,
 ): Promise<Float32Array[]> {
-  await using session = await InferenceSession.create(file, { device: 'cpu' });
+  await using session = await InferenceSession.create(model, { device: 'cpu' });
   // Rank 4, whatever it was.
   const caches = graph.caches.map(
     (cache, i): CacheTensor => ({ ...decoder.caches[i]!, ...cache, rank: 4, capacity: undefined }),

@@ -3,7 +3,7 @@ import { mkdir } from 'node:fs/promises';
 import path from 'node:path';
 import { isDeepStrictEqual } from 'node:util';
 import { TensorRTError } from '../errors.js';
-import { FileMemo, isUnchanged, statistics } from '../files/file-memo.js';
+import { FileMemo, isUnchanged, stamp, statistics } from '../files/file-memo.js';
 import type { DecoderGraph } from '../native.js';
 import { cacheBytesPerToken, type Decoder, recogniseDecoder } from '../onnx/decoder.js';
 import { externalLocations } from '../onnx/initializer.js';
@@ -13,6 +13,7 @@ import { withNarrowCaches } from '../onnx/narrow-caches.js';
 import { intAttribute } from '../onnx/node-attribute.js';
 import { rewriteDecoder } from '../onnx/rewrite-decoder.js';
 import { writeBeside } from '../onnx/write-beside.js';
+import { WrittenModel } from '../onnx/written-model.js';
 import { findOnnxRuntime } from '../system/onnxruntime-library.js';
 import { version } from '../version.js';
 import { type CheckVerdict, checkDecoder } from './check-decoder.js';
@@ -47,6 +48,8 @@ export interface DecoderFacts {
 export interface PreparedDecoder {
   /** The ONNX file to load: the one given, or one in the request's folder. */
   readonly file: string;
+  /** The folder in which ONNX Runtime finds its external data; undefined: the file's. */
+  readonly weights?: string | undefined;
   readonly graph: DecoderGraph;
   /** A sentence: why the cache is updated in place, or why it is not. */
   readonly why: string;
@@ -83,18 +86,18 @@ async function prepare(request: PrepareDecoderRequest): Promise<PreparedDecoder>
     const model = withNarrowCaches(withWholeCaches(parsed));
     const decoder = recogniseDecoder(model);
     const facts = factsOf(decoder);
-    const exported = model === parsed ? path.resolve(file) : await writeExported(model, target, directory);
-    const asExported = { file: exported, graph: decoder.graph, facts };
+    const exported =
+      model === parsed
+        ? new WrittenModel(path.resolve(file), undefined)
+        : await writeExported(model, target, directory);
+    const asExported = { ...exported, graph: decoder.graph, facts };
     const rewritten = await rewriteDecoder(model, decoder, { directory, maxLength });
     if (rewritten.reason !== undefined) return { ...asExported, why: copies(rewritten.reason) };
-    const inPlace = {
-      file: await writeBeside(rewritten.model, target, { directory }),
-      graph: rewritten.graph,
-    };
+    const written = await writeBeside(rewritten.model, target, { directory });
     const verdict = await remember(request, seen, () =>
       checkDecoder({
-        original: { file: exported, decoder },
-        rewritten: inPlace,
+        original: { model: exported, decoder },
+        rewritten: { model: written, graph: rewritten.graph },
         maxLength,
         promptLength: Math.max(shortestCheck, longestWindow(rewritten.model) + 3),
       }),
@@ -110,7 +113,7 @@ async function prepare(request: PrepareDecoderRequest): Promise<PreparedDecoder>
       'The cache is updated in place by GroupQueryAttention, which the attention was rewritten to; on a short prompt ' +
       `its logits differ from the exported graph's by ${verdict.difference.toExponential(1)} of the largest.`;
     const capacity = facts.capacity ?? rotaryPositions(rewritten.model);
-    return { ...inPlace, why, facts: { ...facts, capacity } };
+    return { ...written, graph: rewritten.graph, why, facts: { ...facts, capacity } };
   } catch (error) {
     if (error instanceof TensorRTError && error.code === 'ERR_MODEL_UNSUPPORTED') {
       throw new TensorRTError(error.code, `${file}: ${error.message}`, { cause: error });
@@ -119,7 +122,7 @@ async function prepare(request: PrepareDecoderRequest): Promise<PreparedDecoder>
   }
 }
 
-async function writeExported(model: ModelProto, target: string, directory: string): Promise<string> {
+async function writeExported(model: ModelProto, target: string, directory: string): Promise<WrittenModel> {
   const folder = path.join(target, 'exported');
   await mkdir(folder, { recursive: true });
   return writeBeside(model, folder, { directory });
@@ -156,7 +159,8 @@ async function remember(
   const known = memo.get(stats);
   if (known?.key === key) return known;
   const verdict = await check();
-  if (await isCurrent()) memo.set(stats, began, { ...verdict, key });
+  // Why a graph could not be run may be the machine's fault, and gone the next time.
+  if (verdict.error === undefined && (await isCurrent())) memo.set(stats, began, { ...verdict, key });
   await memo.save();
   return verdict;
 }
@@ -171,12 +175,11 @@ interface SeenFiles {
 
 type FileStamp = readonly [file: string, stamp: string | undefined];
 
-/** Without the time of change, which a hard link to the file sets too: {@link writeBeside} makes one. */
 function stamps(files: readonly string[]): Promise<FileStamp[]> {
   return Promise.all(
     files.map(async (file): Promise<FileStamp> => {
       const stats = await statistics(file);
-      return [file, stats && `${stats.dev}:${stats.ino}:${stats.size}:${stats.mtimeNs}`];
+      return [file, stats && `${stats.dev}:${stats.ino}:${stamp(stats)}`];
     }),
   );
 }

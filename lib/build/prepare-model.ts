@@ -23,7 +23,7 @@ import {
   type TensorProto,
 } from '../onnx/model.js';
 import { subgraphs } from '../onnx/traverse.js';
-import { linkOrCopy } from '../onnx/write-beside.js';
+import { writeBeside } from '../onnx/write-beside.js';
 import type { DeclaredInput } from '../shapes.js';
 import { readModelFile } from './model-digest.js';
 import { onModelThread, runOnModelThread } from './model-thread.js';
@@ -58,8 +58,10 @@ export type DecoderLowering = { readonly graph: DecoderGraph } & Pick<
 export interface PreparedModel {
   /** The ONNX file to parse. */
   readonly file: string;
-  /** The path relative to which its external data lies. */
+  /** The path relative to which TensorRT finds its external data. */
   readonly modelPath: string;
+  /** The folder in which ONNX Runtime does; undefined: the file's. */
+  readonly weights?: string | undefined;
   readonly inputs: readonly DeclaredInput[];
   /** Of the file given, in hexadecimal. */
   readonly sha256: string;
@@ -224,11 +226,15 @@ async function writeMixed(
   model: ModelProto,
   request: PrepareRequest,
   directory: string | undefined,
-): Promise<{ file: string; modelPath: string }> {
+): Promise<Pick<PreparedModel, 'file' | 'modelPath' | 'weights'>> {
   const file = path.join(request.directory, 'model.onnx');
+  const forOnnxRuntime = request.runtime === 'onnxruntime';
   const inline = model.graph.initializer.reduce((sum, tensor) => sum + (tensor.rawData?.length ?? 0), 0);
-  const needsAll = request.runtime === 'onnxruntime' && model.graph.initializer.some(isExternal);
-  if (inline <= request.maxInlineBytes && !needsAll) {
+  if (inline <= request.maxInlineBytes) {
+    if (forOnnxRuntime) {
+      const { weights } = await writeBeside(model, request.directory, directory ? { directory } : {});
+      return { file, modelPath: file, weights };
+    }
     await write(file, [serializeModel(model)]);
     const { model: source } = request;
     return { file, modelPath: typeof source === 'string' ? path.resolve(source) : file };
@@ -254,15 +260,18 @@ async function writeMixed(
   }
   for (const link of links) {
     const target = path.join(request.directory, link);
-    if (request.runtime === 'onnxruntime') {
-      await linkOrCopy(path.join(directory!, link), target);
-      continue;
-    }
     await mkdir(path.dirname(target), { recursive: true });
     await symlink(path.join(directory!, link), target);
   }
   await write(path.join(request.directory, weights), pieces);
-  await write(file, [serializeModel({ ...model, graph: { ...model.graph, initializer } })]);
+  const mixed = { ...model, graph: { ...model.graph, initializer } };
+  if (forOnnxRuntime) {
+    const folder = path.join(request.directory, 'for-onnxruntime');
+    await mkdir(folder);
+    const written = await writeBeside(mixed, folder, { directory: request.directory });
+    return { file: written.file, modelPath: written.file, weights: written.weights };
+  }
+  await write(file, [serializeModel(mixed)]);
   return { file, modelPath: file };
 }
 

@@ -53,8 +53,8 @@ export async function measureRanges(model: ModelProto, options: MeasureOptions =
   const { calibration, seed = 0 } = options;
   const temporary = await temporaryDirectory();
   try {
-    const file = await writeBeside(probed, temporary.path, options);
-    await using session = await Session.create(file, { device: 'cpu' });
+    const written = await writeBeside(probed, temporary.path, options);
+    await using session = await Session.create(written, { device: 'cpu' });
     const values = new Map<string, Range>();
     let samples = 0;
     const feeds = calibration ?? randomInputs(model, { ...options, seed, samples: randomSamples });

@@ -170,9 +170,11 @@ export class StepValues {
     const { InferenceSession } = await import('../session.js');
     const temporary = await temporaryDirectory();
     try {
-      const file = await writeBeside(model, temporary.path, this.#options);
+      const written = await writeBeside(model, temporary.path, this.#options);
       const session =
-        outputs.length > 0 ? await InferenceSession.create(file, { device: 'cpu', threads: 1 }) : undefined;
+        outputs.length > 0
+          ? await InferenceSession.create(written, { device: 'cpu', threads: 1 })
+          : undefined;
       return new StepPart(targets, session, (step) => this.#feeds(step, roles, shapeNodes));
     } finally {
       await temporary.remove();

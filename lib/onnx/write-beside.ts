@@ -1,53 +1,72 @@
-import { copyFile, link, mkdir, stat } from 'node:fs/promises';
+import { mkdir, realpath, symlink } from 'node:fs/promises';
 import path from 'node:path';
 import { TensorRTError } from '../errors.js';
 import { type ExternalDataOptions, externalData, isExternal } from './initializer.js';
-import { type ModelProto, writeModel } from './model.js';
+import { type ModelProto, type TensorProto, writeModel } from './model.js';
+import { WrittenModel } from './written-model.js';
 
 /**
- * Writes a model into a folder where its external data, which lies in another, is found too: ONNX Runtime follows no
- * symbolic link out of the model's folder, so that it is a hard link, or a copy where the folders are on different
- * file systems.
+ * Writes a model into a folder. Its external data is neither copied nor touched, wherever it lies.
  *
- * @returns the path of the `.onnx` file
+ * @param options.directory the folder that the model names its external data relative to; links are followed, as in a
+ *   hub's cache
  * @throws (rejects) TensorRTError ERR_MODEL_NOT_FOUND without its external data, ERR_IO, ERR_MODEL_INVALID
  */
 export async function writeBeside(
   model: ModelProto,
   folder: string,
-  { directory }: ExternalDataOptions,
-): Promise<string> {
-  const files = new Set<string>();
-  for (const tensor of model.graph.initializer) {
-    if (isExternal(tensor)) files.add(externalData(tensor, directory ?? '.')!.path);
-  }
-  for (const file of files) {
-    await linkOrCopy(file, path.join(folder, path.relative(directory ?? '.', file)));
-  }
+  { directory = '.' }: ExternalDataOptions,
+): Promise<WrittenModel> {
+  const { graph } = model;
   const file = path.join(folder, 'model.onnx');
-  await writeModel(model, file);
-  return file;
-}
-
-/** @throws (rejects) TensorRTError ERR_MODEL_NOT_FOUND where there is no such file, ERR_IO */
-export async function linkOrCopy(file: string, target: string): Promise<void> {
+  const files = new Map<string, string>();
+  for (const tensor of graph.initializer) {
+    if (!isExternal(tensor)) continue;
+    const named = externalData(tensor, directory)!.path;
+    if (!files.has(named)) files.set(named, await realFile(named));
+  }
+  if (files.size === 0) {
+    await writeModel(model, file);
+    return new WrittenModel(file, undefined);
+  }
+  let weights = await realFile(directory);
+  for (const real of files.values()) while (!isWithin(real, weights)) weights = path.dirname(weights);
+  const relocated = (tensor: TensorProto): TensorProto => {
+    if (!isExternal(tensor)) return tensor;
+    const value = path.relative(weights, files.get(externalData(tensor, directory)!.path)!);
+    const entries = tensor.externalData!.map((entry) =>
+      entry.key === 'location' ? { ...entry, value } : entry,
+    );
+    return { ...tensor, externalData: entries };
+  };
   try {
-    await mkdir(path.dirname(target), { recursive: true });
-    await link(file, target).catch(() => copyFile(file, target));
-  } catch (cause) {
-    if (await isMissing(file)) {
-      const problem = `There is no file ${file}: the model keeps its weights there, beside its .onnx file.`;
-      throw new TensorRTError('ERR_MODEL_NOT_FOUND', problem, { cause });
+    for (const real of new Set(files.values())) {
+      const link = path.join(folder, path.relative(weights, real));
+      await mkdir(path.dirname(link), { recursive: true });
+      await symlink(real, link);
     }
-    throw new TensorRTError('ERR_IO', `Could not copy ${file} to ${target}: ${(cause as Error).message}`, {
+  } catch (cause) {
+    throw new TensorRTError('ERR_IO', `Could not link to a model's weights: ${(cause as Error).message}`, {
       cause,
     });
   }
+  await writeModel({ ...model, graph: { ...graph, initializer: graph.initializer.map(relocated) } }, file);
+  return new WrittenModel(file, weights);
 }
 
-function isMissing(file: string): Promise<boolean> {
-  return stat(file).then(
-    () => false,
-    (error: NodeJS.ErrnoException) => error.code === 'ENOENT',
-  );
+function isWithin(file: string, folder: string): boolean {
+  return file.startsWith(folder.endsWith(path.sep) ? folder : folder + path.sep);
+}
+
+async function realFile(file: string): Promise<string> {
+  try {
+    return await realpath(file);
+  } catch (cause) {
+    const { code, message } = cause as NodeJS.ErrnoException;
+    const isMissing = code === 'ENOENT';
+    const problem = isMissing
+      ? `There is no file ${file}: the model keeps its weights there, beside its .onnx file.`
+      : `Could not find the model's weights: ${message}`;
+    throw new TensorRTError(isMissing ? 'ERR_MODEL_NOT_FOUND' : 'ERR_IO', problem, { cause });
+  }
 }

@@ -87,6 +87,9 @@ ModelLoad::ModelLoad(const Napi::Object& request) {
   }
   ModelOptions options;
   options.threads = request.Get("threads").As<Napi::Number>().Int32Value();
+  if (const Napi::Value weights = request.Get("weights"); weights.IsString()) {
+    options.weights = weights.As<Napi::String>();
+  }
   task_ = [runtime = runtime_, library, source = std::move(source), options](std::stop_token stop) {
     const std::shared_ptr<Runtime> onnxruntime = ort::openRuntime(library);
     runtime->name = onnxruntime->name();

@@ -145,7 +145,8 @@ using LoadModel = std::function<std::unique_ptr<Model>(std::stop_token)>;
 using ModelSource = std::variant<std::string, std::vector<uint8_t>>;
 
 struct ModelOptions {
-  int threads = 0;  // CPU threads one run may use; 0: the runtime's default (one per physical core)
+  int threads = 0;        // CPU threads one run may use; 0: the runtime's default (one per physical core)
+  std::string weights{};  // the folder that external data is named relative to; empty: the model file's
 };
 
 class Runtime {

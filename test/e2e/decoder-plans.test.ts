@@ -1,14 +1,12 @@
 import { mkdtempSync, readdirSync, rmSync } from 'node:fs';
 import os from 'node:os';
 import path from 'node:path';
-import { InferenceSession } from 'node-tensorrt';
 import { afterAll, describe, expect, test } from 'vitest';
 import { buildDecoder } from '../../dist/build/build-decoder.js';
 import { prepareDecoder } from '../../dist/build/prepare-decoder.js';
 import { lowerDecoder } from '../../lib/onnx/lower-decoder.js';
 import { readModel } from '../../lib/onnx/model.js';
-import { writeBeside } from '../../lib/onnx/write-beside.js';
-import { decoderAnswers, decoderModel } from '../decoder-fixture.js';
+import { decoderAnswers, decoderModel, sessionBeside } from '../decoder-fixture.js';
 import { expectAnswers } from '../in-place-decoder.js';
 
 // What TensorRT gets of a decoder: compiled by TensorRT-RTX for GPUs that are not here, and, in the form that ONNX
@@ -80,8 +78,7 @@ describe.each(fixtures)('%s', { timeout: 120_000 }, (fixture) => {
     const where = { directory: path.dirname(file) };
     const options = { ...where, attention: 'mask', capacity, precision, cache: 'auto' } as const;
     const lowered = await lowerDecoder(await readModel(file), graph, options);
-    const written = await writeBeside(lowered.model, directory(), where);
-    await using session = await InferenceSession.create(written, { threads: 1 });
+    await using session = await sessionBeside(lowered.model, directory(), where);
     await expectAnswers(session, lowered.graph, decoderAnswers(fixture), { empty: 0, tolerance, gap });
   });
 });

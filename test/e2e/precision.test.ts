@@ -1,5 +1,5 @@
 import { readFileSync } from 'node:fs';
-import { mkdtemp, rm } from 'node:fs/promises';
+import { mkdir, mkdtemp, rm, symlink } from 'node:fs/promises';
 import os from 'node:os';
 import path from 'node:path';
 import { buildEngine, InferenceSession, Tensor } from 'node-tensorrt';
@@ -115,8 +115,18 @@ test('on the CPU weights beside the model are found, in another folder too', asy
   const file = path.join(import.meta.dirname, '../fixtures/session/external.onnx');
   await using exact = await InferenceSession.create(file);
   const x = new Tensor('float32', new Float32Array(4).fill(1), [1, 4]);
-  for (const keepFp32 of [[], ['*']]) {
-    await using half = await InferenceSession.create(file, { device: 'cpu', precision: 'fp16', keepFp32 });
+  const linked = path.join(directory, 'linked');
+  await mkdir(linked);
+  for (const name of ['external.onnx', 'external.bin']) {
+    await symlink(path.join(path.dirname(file), name), path.join(linked, name));
+  }
+  for (const [model, keepFp32] of [
+    [file, []],
+    [file, ['*']],
+    [path.join(linked, 'external.onnx'), []],
+    [path.join(linked, 'external.onnx'), ['*']],
+  ] as const) {
+    await using half = await InferenceSession.create(model, { device: 'cpu', precision: 'fp16', keepFp32 });
     const [a, b] = await Promise.all(
       [exact, half].map(async (session) => (await session.run({ x })).y!.data),
     );

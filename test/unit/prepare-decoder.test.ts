@@ -1,5 +1,5 @@
 import { mkdtempSync, renameSync, rmSync } from 'node:fs';
-import { copyFile, readFile, stat, writeFile } from 'node:fs/promises';
+import { copyFile, mkdir, readFile, stat, symlink, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import path from 'node:path';
 import { afterAll, describe, expect, it } from 'vitest';
@@ -32,6 +32,28 @@ describe('prepareDecoder', () => {
         cacheBytesPerToken: 512,
       });
       expect(Number(/differ .* by (\S+) of the largest/.exec(why)![1])).toBeLessThan(1e-5);
+    },
+  );
+
+  it.each(['llama/genai', 'llama/dynamo-24'])(
+    "%s: finds weights behind the links of a hub's cache, and leaves them untouched",
+    async (fixture) => {
+      const exported = decoderModel(fixture);
+      const cache = mkdtempSync(path.join(folder, 'hub-'));
+      await mkdir(path.join(cache, 'blobs'));
+      await mkdir(path.join(cache, 'snapshots/main'), { recursive: true });
+      const link = async (name: string, blob: string) => {
+        await copyFile(path.join(path.dirname(exported), name), path.join(cache, 'blobs', blob));
+        await symlink(`../../blobs/${blob}`, path.join(cache, 'snapshots/main', name));
+      };
+      await link('model.onnx', '3f5a');
+      await link('model.onnx.data', 'c01d');
+      const weights = path.join(cache, 'blobs/c01d');
+      const before = await stat(weights, { bigint: true });
+      const { graph, why } = await prepared(path.join(cache, 'snapshots/main/model.onnx'));
+      expect(graph.mode, why).toBe('in-place');
+      const { ctimeNs, nlink } = await stat(weights, { bigint: true });
+      expect({ ctimeNs, nlink }).toEqual({ ctimeNs: before.ctimeNs, nlink: 1n });
     },
   );
 

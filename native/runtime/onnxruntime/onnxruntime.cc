@@ -11,6 +11,7 @@
 
 #include "core/error.h"
 #include "core/host_memory.h"
+#include "core/mapped_file.h"
 #include "runtime/onnxruntime/ort_api.h"
 #include "runtime/shared_library.h"
 
@@ -359,8 +360,12 @@ class OrtRuntime final : public Runtime {
     // Sessions copy the options, but share this flag with them. The call's only failure is a null argument.
     const std::stop_callback cancel(
         stop, [&] { api.call<SessionOptionsSetLoadCancellationFlag>(sessionOptions.get(), true); });
+    if (!options.weights.empty()) {
+      api.check<AddSessionConfigEntry>("ERR_EXECUTION_FAILED", sessionOptions.get(), kExternalDataFolder,
+                                       options.weights.c_str());
+    }
     try {
-      OrtSession* session = createSession(source, sessionOptions.get());
+      OrtSession* session = createSession(source, !options.weights.empty(), sessionOptions.get());
       return std::make_unique<OrtModelHandle>(std::make_shared<const OrtModel>(library_, session), library_);
     } catch (const Error&) {
       if (stop.stop_requested()) throw Cancelled();
@@ -369,7 +374,9 @@ class OrtRuntime final : public Runtime {
   }
 
  private:
-  OrtSession* createSession(const ModelSource& source, const OrtSessionOptions* options) const {
+  // `elsewhere`: a file's external data is not beside it.
+  OrtSession* createSession(const ModelSource& source, bool elsewhere,
+                            const OrtSessionOptions* options) const {
     const Api& api = library_.api;
     const auto* env = static_cast<const OrtEnv*>(library_.env);
     OrtSession* session = nullptr;
@@ -381,7 +388,13 @@ class OrtRuntime final : public Runtime {
       }
       if (!S_ISREG(status.st_mode)) throw Error("ERR_MODEL_NOT_FOUND", *path + " is not a file.");
       if (status.st_size == 0) throw Error("ERR_MODEL_INVALID", *path + " is empty.");
-      api.check<CreateSession>("ERR_MODEL_INVALID", env, path->c_str(), options, &session);
+      if (elsewhere) {
+        const MappedFile bytes(*path);
+        api.check<CreateSessionFromArray>("ERR_MODEL_INVALID", env, static_cast<const void*>(bytes.data()),
+                                          bytes.size(), options, &session);
+      } else {
+        api.check<CreateSession>("ERR_MODEL_INVALID", env, path->c_str(), options, &session);
+      }
     } else {
       const auto& bytes = std::get<std::vector<uint8_t>>(source);
       if (bytes.empty()) throw Error("ERR_MODEL_INVALID", "The model's bytes are empty.");

@@ -43,6 +43,9 @@ enum ErrorCode : int {
   kEpFail = 11,
 };
 
+// Of a model that is given as bytes (onnxruntime_session_options_config_keys.h).
+inline constexpr const char* kExternalDataFolder = "session.model_external_initializers_file_folder_path";
+
 inline constexpr int kOnnxTypeTensor = 1;
 inline constexpr int kLogFatal = 4;
 inline constexpr int kOrtArenaAllocator = 1;
@@ -110,6 +113,8 @@ using ReleaseRunOptions = Function<97, void(OrtRunOptions*)>;
 using ReleaseTypeInfo = Function<98, void(OrtTypeInfo*)>;
 using ReleaseTensorTypeAndShapeInfo = Function<99, void(OrtTensorTypeAndShapeInfo*)>;
 using ReleaseSessionOptions = Function<100, void(OrtSessionOptions*)>;
+using AddSessionConfigEntry =
+    Function<130, OrtStatus*(OrtSessionOptions*, const char* key, const char* value)>;
 using SessionOptionsSetLoadCancellationFlag = Function<293, OrtStatus*(OrtSessionOptions*, bool)>;
 
 }  // namespace node_tensorrt::ort

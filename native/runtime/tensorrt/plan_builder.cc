@@ -1,10 +1,6 @@
 // Compiling an ONNX model with one flavour of TensorRT. Compiled once per flavour, with NODE_TENSORRT_FLAVOUR
 // as its name: see flavour.h.
 #include <NvOnnxParser.h>
-#include <fcntl.h>
-#include <sys/mman.h>
-#include <sys/stat.h>
-#include <unistd.h>
 
 #include <algorithm>
 #include <array>
@@ -19,6 +15,7 @@
 #include <utility>
 
 #include "core/error.h"
+#include "core/mapped_file.h"
 #include "runtime/cuda/device.h"
 #include "runtime/cuda/driver.h"
 #include "runtime/tensorrt/api.h"
@@ -140,41 +137,6 @@ class ProgressMonitor final : public nvinfer1::IProgressMonitor {
 };
 
 // ---- the model ----
-
-// A file, mapped for reading.
-class MappedFile {
- public:
-  explicit MappedFile(const std::string& path) {
-    const int file = ::open(path.c_str(), O_RDONLY | O_CLOEXEC);
-    struct stat status = {};
-    if (file < 0 || ::fstat(file, &status) != 0 || !S_ISREG(status.st_mode)) {
-      const std::string reason = file < 0 ? std::strerror(errno) : "it is not a file";
-      if (file >= 0) ::close(file);
-      throw Error("ERR_MODEL_NOT_FOUND", "Could not read the model " + path + ": " + reason + ".");
-    }
-    size_ = static_cast<size_t>(status.st_size);
-    if (size_ > 0) {
-      data_ = ::mmap(nullptr, size_, PROT_READ, MAP_PRIVATE, file, 0);
-    }
-    const int error = errno;
-    ::close(file);
-    if (data_ == MAP_FAILED) {
-      throw Error("ERR_MODEL_NOT_FOUND",
-                  "Could not map the model " + path + " into memory: " + std::strerror(error) + ".");
-    }
-  }
-  MappedFile(const MappedFile&) = delete;
-  ~MappedFile() {
-    if (data_ != nullptr) ::munmap(data_, size_);
-  }
-
-  const void* data() const noexcept { return data_; }
-  size_t size() const noexcept { return size_; }
-
- private:
-  void* data_ = nullptr;
-  size_t size_ = 0;
-};
 
 TensorDescription describe(const nvinfer1::ITensor& tensor) {
   return {tensor.getName(), toDataType(tensor.getType()), toShape(tensor.getDimensions())};

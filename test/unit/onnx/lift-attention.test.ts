@@ -2,7 +2,6 @@ import { readdirSync } from 'node:fs';
 import { mkdtemp, readFile, rm } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import path from 'node:path';
-import { InferenceSession } from 'node-tensorrt';
 import { describe, expect, it } from 'vitest';
 import { recogniseDecoder } from '../../../lib/onnx/decoder.js';
 import { tensorElements } from '../../../lib/onnx/initializer.js';
@@ -10,8 +9,7 @@ import type { ModelProto, NodeProto } from '../../../lib/onnx/model.js';
 import { readModel } from '../../../lib/onnx/model.js';
 import { operatorName } from '../../../lib/onnx/operators.js';
 import { rewriteDecoder } from '../../../lib/onnx/rewrite-decoder.js';
-import { writeBeside } from '../../../lib/onnx/write-beside.js';
-import { decoderAnswers, decoderModel } from '../../decoder-fixture.js';
+import { decoderAnswers, decoderModel, sessionBeside } from '../../decoder-fixture.js';
 import { expectAnswers } from '../../in-place-decoder.js';
 
 const decoders = path.join(import.meta.dirname, '../../fixtures/decoders');
@@ -38,8 +36,7 @@ describe('liftAttention', () => {
     const { model, graph, directory } = await lifted(fixture);
     const folder = await mkdtemp(path.join(tmpdir(), 'lift-'));
     try {
-      const file = await writeBeside(model, folder, { directory });
-      await using session = await InferenceSession.create(file, { device: 'cpu', threads: 1 });
+      await using session = await sessionBeside(model, folder, { directory });
       const difference = await expectAnswers(session, graph, decoderAnswers(fixture));
       expect(difference).toBeGreaterThan(0);
     } finally {

@@ -1,7 +1,6 @@
 import { mkdtemp, rm } from 'node:fs/promises';
 import os from 'node:os';
 import path from 'node:path';
-import { InferenceSession } from 'node-tensorrt';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { recogniseDecoder } from '../../../lib/onnx/decoder.js';
 import { attributeProto } from '../../../lib/onnx/graph-builder.js';
@@ -13,8 +12,7 @@ import {
 } from '../../../lib/onnx/lift-group-query-attention.js';
 import { liftTensorScatter } from '../../../lib/onnx/lift-tensor-scatter.js';
 import { type ModelProto, readModel } from '../../../lib/onnx/model.js';
-import { writeBeside } from '../../../lib/onnx/write-beside.js';
-import { decoderAnswers, decoderModel } from '../../decoder-fixture.js';
+import { decoderAnswers, decoderModel, sessionBeside } from '../../decoder-fixture.js';
 import { expectAnswers } from '../../in-place-decoder.js';
 
 let directory: string;
@@ -30,8 +28,8 @@ async function expectLifted(fixture: string, lifted: Lift): Promise<void> {
   expect(graph.inputs).toEqual({ input_ids: 'input_ids', last_indices: 'last_indices', longest: 'longest' });
   expect(model.graph.node.filter(isGroupQueryAttention)).toHaveLength(2);
   const folder = await mkdtemp(path.join(directory, 'model-'));
-  const file = await writeBeside(model, folder, { directory: path.dirname(decoderModel(fixture)) });
-  await using session = await InferenceSession.create(file, { threads: 1 });
+  const where = { directory: path.dirname(decoderModel(fixture)) };
+  await using session = await sessionBeside(model, folder, where);
   await expectAnswers(session, graph, decoderAnswers(fixture));
 }
 
@@ -103,8 +101,7 @@ describe('liftTensorScatter', () => {
     if (lifted.reason !== undefined) throw new Error(lifted.reason);
     expect(lifted.graph.inputs).toMatchObject({ write_indices: 'past_lengths' });
     const folder = await mkdtemp(path.join(directory, 'model-'));
-    const file = await writeBeside(lifted.model, folder, {});
-    await using session = await InferenceSession.create(file, { threads: 1 });
+    await using session = await sessionBeside(lifted.model, folder);
     await expectAnswers(session, lifted.graph, decoderAnswers(fixture));
   });
 

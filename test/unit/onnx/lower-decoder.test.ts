@@ -19,8 +19,7 @@ import { type ModelProto, readModel, serializeModel } from '../../../lib/onnx/mo
 import { raiseOpset } from '../../../lib/onnx/raise-opset.js';
 import { addTopKHead } from '../../../lib/onnx/top-k-head.js';
 import { uniformNumbers } from '../../../lib/onnx/weights.js';
-import { writeBeside } from '../../../lib/onnx/write-beside.js';
-import { decoderAnswers, decoderModel } from '../../decoder-fixture.js';
+import { decoderAnswers, decoderModel, sessionBeside } from '../../decoder-fixture.js';
 import { expectAnswers } from '../../in-place-decoder.js';
 
 // In the form that has masks, which ONNX Runtime computes: what TensorRT computes is the same but for the masks.
@@ -44,7 +43,7 @@ async function lifted(fixture: string) {
 
 async function sessionOf(model: ModelProto, where: { directory?: string } = {}): Promise<InferenceSession> {
   const folder = await mkdtemp(path.join(directory, 'model-'));
-  return InferenceSession.create(await writeBeside(model, folder, where), { threads: 1 });
+  return sessionBeside(model, folder, where);
 }
 
 const options = { attention: 'mask', capacity: 256, precision: 'fp32', cache: 'auto' } as const;
