@@ -5,7 +5,7 @@ import os from 'node:os';
 /** Date, hardware and versions, for the line above a table. @param system what inspectSystem() found */
 export function describeMachine(system) {
   return [
-    `${new Date().toISOString().slice(0, 10)}`,
+    new Date().toISOString().slice(0, 10),
     os.cpus()[0]?.model ?? 'unknown CPU',
     `${os.availableParallelism()} cores`,
     ...system.gpus.map((gpu) => `${gpu.name} (compute capability ${gpu.computeCapability})`),

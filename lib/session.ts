@@ -242,8 +242,7 @@ export class InferenceSession {
     given: string | Uint8Array | Engine | WrittenModel,
     options: SessionOptions = {},
   ): Promise<InferenceSession> {
-    const written = given instanceof WrittenModel ? given : undefined;
-    const model = given instanceof WrittenModel ? given.file : given;
+    const [model, weights] = given instanceof WrittenModel ? [given.file, given.weights] : [given];
     if (typeof model !== 'string' && !(model instanceof Uint8Array) && !(model instanceof Engine)) {
       throw invalidArgType('model', 'a path, a Uint8Array or an Engine', model);
     }
@@ -278,12 +277,14 @@ export class InferenceSession {
     }
     const { threads } = settings;
     const { precision } = settings;
-    const load = (source: string | Uint8Array, weights = written?.weights) =>
+    const load = (source: string | Uint8Array, folder: string | undefined) =>
       InferenceSession.#load(settings, place.why, 'cpu', (session) =>
-        session.load({ library: findOnnxRuntime(), model: source, weights, threads }),
+        session.load({ library: findOnnxRuntime(), model: source, weights: folder, threads }),
       );
     try {
-      return precision === undefined ? await load(model) : await castForCpu(model, precision, options, load);
+      return precision === undefined
+        ? await load(model, weights)
+        : await castForCpu(model, precision, options, load);
     } catch (error) {
       if (!signal?.aborted && typeof model === 'string' && isEngineFile(model)) {
         throw new TensorRTError(
@@ -588,7 +589,7 @@ async function castForCpu(
   model: string | Uint8Array,
   precision: 'fp16' | 'bf16',
   options: SessionOptions,
-  load: (model: string, weights?: string) => Promise<InferenceSession>,
+  load: (model: string, weights: string | undefined) => Promise<InferenceSession>,
 ): Promise<InferenceSession> {
   const keepFp32 = stringsOption(options.keepFp32, 'options.keepFp32');
   const calibration = readCalibration(options.calibration, 'options.calibration')?.samples;

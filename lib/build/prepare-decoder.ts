@@ -3,7 +3,7 @@ import { mkdir } from 'node:fs/promises';
 import path from 'node:path';
 import { isDeepStrictEqual } from 'node:util';
 import { TensorRTError } from '../errors.js';
-import { FileMemo, isUnchanged, stamp, statistics } from '../files/file-memo.js';
+import { FileMemo, identity, isUnchanged, statistics } from '../files/file-memo.js';
 import type { DecoderGraph } from '../native.js';
 import { cacheBytesPerToken, type Decoder, recogniseDecoder } from '../onnx/decoder.js';
 import { externalLocations } from '../onnx/initializer.js';
@@ -149,11 +149,12 @@ async function remember(
 ): Promise<CheckVerdict> {
   const isVerdict = (value: unknown): value is Remembered =>
     typeof (value as Partial<Remembered> | null)?.agree === 'boolean';
+  if (!stats) return check();
   // A file that was replaced since it was read is another's: of it, nothing is known.
   const isCurrent = async () =>
-    isUnchanged(stats!, await statistics(model)) &&
+    isUnchanged(stats, await statistics(model)) &&
     isDeepStrictEqual(await stamps(external.map(([each]) => each)), external);
-  if (!stats || !(await isCurrent())) return check();
+  if (!(await isCurrent())) return check();
   const memo = await FileMemo.read(file, isVerdict);
   const key = JSON.stringify([version, maxLength, ...(await stamps([findOnnxRuntime()])), ...external]);
   const known = memo.get(stats);
@@ -179,7 +180,7 @@ function stamps(files: readonly string[]): Promise<FileStamp[]> {
   return Promise.all(
     files.map(async (file): Promise<FileStamp> => {
       const stats = await statistics(file);
-      return [file, stats && `${stats.dev}:${stats.ino}:${stamp(stats)}`];
+      return [file, stats && identity(stats)];
     }),
   );
 }

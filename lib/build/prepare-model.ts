@@ -227,19 +227,27 @@ async function writeMixed(
   request: PrepareRequest,
   directory: string | undefined,
 ): Promise<Pick<PreparedModel, 'file' | 'modelPath' | 'weights'>> {
-  const file = path.join(request.directory, 'model.onnx');
-  const forOnnxRuntime = request.runtime === 'onnxruntime';
+  const { directory: target, model: source } = request;
   const inline = model.graph.initializer.reduce((sum, tensor) => sum + (tensor.rawData?.length ?? 0), 0);
-  if (inline <= request.maxInlineBytes) {
-    if (forOnnxRuntime) {
-      const { weights } = await writeBeside(model, request.directory, directory ? { directory } : {});
-      return { file, modelPath: file, weights };
-    }
-    await write(file, [serializeModel(model)]);
-    const { model: source } = request;
-    return { file, modelPath: typeof source === 'string' ? path.resolve(source) : file };
+  const fits = inline <= request.maxInlineBytes;
+  const mixed = fits ? model : await moveWeights(model, target, directory);
+  if (request.runtime === 'onnxruntime') {
+    const folder = path.join(target, 'for-onnxruntime');
+    await mkdir(folder);
+    const { file, weights } = await writeBeside(mixed, folder, { directory: fits ? directory : target });
+    return { file, modelPath: file, weights };
   }
-  // One folder has to hold all external data: ours, and links to what was there.
+  const file = path.join(target, 'model.onnx');
+  await write(file, [serializeModel(mixed)]);
+  return { file, modelPath: fits && typeof source === 'string' ? path.resolve(source) : file };
+}
+
+/** The model with its weights in a file in `target`, which has to hold all external data: that, and links to what was there. */
+async function moveWeights(
+  model: ModelProto,
+  target: string,
+  directory: string | undefined,
+): Promise<ModelProto> {
   const weights = 'node-tensorrt-weights.bin';
   const pieces: Uint8Array[] = [];
   let offset = 0;
@@ -258,21 +266,13 @@ async function writeMixed(
     pieces.push(rawData);
     offset += rawData.length;
   }
-  for (const link of links) {
-    const target = path.join(request.directory, link);
-    await mkdir(path.dirname(target), { recursive: true });
-    await symlink(path.join(directory!, link), target);
+  for (const name of links) {
+    const link = path.join(target, name);
+    await mkdir(path.dirname(link), { recursive: true });
+    await symlink(path.join(directory!, name), link);
   }
-  await write(path.join(request.directory, weights), pieces);
-  const mixed = { ...model, graph: { ...model.graph, initializer } };
-  if (forOnnxRuntime) {
-    const folder = path.join(request.directory, 'for-onnxruntime');
-    await mkdir(folder);
-    const written = await writeBeside(mixed, folder, { directory: request.directory });
-    return { file: written.file, modelPath: written.file, weights: written.weights };
-  }
-  await write(file, [serializeModel(mixed)]);
-  return { file, modelPath: file };
+  await write(path.join(target, weights), pieces);
+  return { ...model, graph: { ...model.graph, initializer } };
 }
 
 async function write(file: string, pieces: readonly Uint8Array[]): Promise<void> {

@@ -87,7 +87,12 @@ export function statistics(file: string): Promise<BigIntStats | undefined> {
 
 /** Whether they are of the same file, as it was. */
 export function isUnchanged(before: BigIntStats, after: BigIntStats | undefined): boolean {
-  return after !== undefined && fileKey(before) === fileKey(after) && stamp(before) === stamp(after);
+  return after !== undefined && identity(before) === identity(after);
+}
+
+/** Which file it is, and what it was. */
+export function identity(stats: BigIntStats): string {
+  return `${fileKey(stats)}:${stamp(stats)}`;
 }
 
 function fileKey({ dev, ino }: BigIntStats): string {
