@@ -1,6 +1,6 @@
-import { readdir, readFile, stat } from 'node:fs/promises';
 import path from 'node:path';
 import { TensorRTError } from './errors.js';
+import { readdir, readFile, stat } from './files/promises.js';
 
 /** How to choose tokens where the caller does not say. */
 export interface SamplingDefaults {

@@ -1,9 +1,9 @@
 import { createHash } from 'node:crypto';
-import { mkdir } from 'node:fs/promises';
 import path from 'node:path';
 import { type Engine, flavourOfPlan, planOf } from './engine.js';
 import { TensorRTError } from './errors.js';
 import { cacheDirectory } from './files/cache-directory.js';
+import { mkdir } from './files/promises.js';
 import type { NativeLoadedModel, NativeSession, NativeTensorRT } from './native.js';
 import type { Gpu } from './system/gpu.js';
 import { productOf } from './system/nvidia-support.js';

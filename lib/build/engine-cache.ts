@@ -1,9 +1,9 @@
-import { mkdir, readdir, rm, stat, utimes } from 'node:fs/promises';
 import path from 'node:path';
 import { Engine } from '../engine.js';
 import type { TensorRTError } from '../errors.js';
 import { cacheDirectory } from '../files/cache-directory.js';
 import { type FileLock, fileLock, tryFileLock } from '../files/file-lock.js';
+import { mkdir, readdir, rm, stat, utimes } from '../files/promises.js';
 
 /** An entry: the key, in hexadecimal. */
 const entryName = /^([0-9a-f]{64})\.engine$/;

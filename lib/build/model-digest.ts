@@ -1,7 +1,7 @@
 import { createHash } from 'node:crypto';
-import { stat } from 'node:fs/promises';
 import path from 'node:path';
 import { FileMemo, isUnchanged, statistics } from '../files/file-memo.js';
+import { stat } from '../files/promises.js';
 import { readRange, readWhole } from '../onnx/file-range.js';
 import { externalLocations } from '../onnx/initializer.js';
 import { parseModel } from '../onnx/model.js';

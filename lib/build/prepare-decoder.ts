@@ -1,9 +1,9 @@
 import type { BigIntStats } from 'node:fs';
-import { mkdir } from 'node:fs/promises';
 import path from 'node:path';
 import { isDeepStrictEqual } from 'node:util';
 import { TensorRTError } from '../errors.js';
 import { FileMemo, identity, isUnchanged, statistics } from '../files/file-memo.js';
+import { mkdir } from '../files/promises.js';
 import type { DecoderGraph } from '../native.js';
 import { cacheBytesPerToken, type Decoder, recogniseDecoder } from '../onnx/decoder.js';
 import { externalLocations } from '../onnx/initializer.js';

@@ -1,8 +1,9 @@
 import { createHash } from 'node:crypto';
-import { mkdir, symlink, writeFile } from 'node:fs/promises';
 import path from 'node:path';
 import { declaredInputs } from '../benchmark/model-inputs.js';
 import { TensorRTError } from '../errors.js';
+import { writePieces } from '../files/atomic-file.js';
+import { mkdir, symlink } from '../files/promises.js';
 import type { DecoderGraph } from '../native.js';
 import {
   type CastBfloat16Report,
@@ -277,7 +278,7 @@ async function moveWeights(
 
 async function write(file: string, pieces: readonly Uint8Array[]): Promise<void> {
   try {
-    await writeFile(file, pieces, { flag: 'wx' });
+    await writePieces(file, 'wx', pieces);
   } catch (cause) {
     throw new TensorRTError(
       'ERR_IO',

@@ -1,6 +1,6 @@
-import { readFile } from 'node:fs/promises';
 import type { DataType } from '../data-type.js';
 import { invalidArgValue, TensorRTError } from '../errors.js';
+import { readFile } from '../files/promises.js';
 import type { SessionOptions, ValueMetadata } from '../session.js';
 import { Tensor } from '../tensor.js';
 import { parseNpy } from './npy.js';

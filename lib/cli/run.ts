@@ -1,8 +1,9 @@
-import { mkdir, writeFile } from 'node:fs/promises';
 import path from 'node:path';
 import type { Command } from 'commander';
 import { Engine, isEngineFile } from '../engine.js';
 import { TensorRTError } from '../errors.js';
+import { writeAtomically } from '../files/atomic-file.js';
+import { mkdir } from '../files/promises.js';
 import { InferenceSession } from '../session.js';
 import type { Tensor } from '../tensor.js';
 import { parseDevice, parseInputFlags, readInput, requireInputs } from './model-input.js';
@@ -104,7 +105,7 @@ function outputFiles(directory: string, names: readonly string[]): Map<string, s
 async function writeOutput(file: string, tensor: Tensor): Promise<void> {
   try {
     await mkdir(path.dirname(file), { recursive: true });
-    await writeFile(file, serializeNpy(tensor));
+    await writeAtomically(file, [serializeNpy(tensor)], 'output');
   } catch (cause) {
     if (cause instanceof TensorRTError) throw cause;
     throw new TensorRTError('ERR_IO', `Could not write ${file}: ${(cause as Error).message}`, { cause });

@@ -1,6 +1,6 @@
-import { open, realpath, rename, rm, stat } from 'node:fs/promises';
 import { basename, dirname, join } from 'node:path';
 import { TensorRTError } from '../errors.js';
+import { close, fsync, open, realpath, rename, rm, stat, write } from './promises.js';
 
 /**
  * Writes a file that appears whole or not at all: it is written beside its place, then renamed. What is no ordinary
@@ -16,11 +16,11 @@ export async function writeAtomically(
   let temporary: string | undefined;
   try {
     const existing = await stat(file).catch(() => undefined);
-    if (existing && !existing.isFile()) return await write(file, 'w', pieces);
+    if (existing && !existing.isFile()) return await writePieces(file, 'w', pieces);
     // Another process may have removed it meanwhile.
     const target = await realpath(file).catch(() => file);
     temporary = join(dirname(target), `.${basename(target)}.${Math.random().toString(36).slice(2)}.tmp`);
-    await write(temporary, 'wx', pieces);
+    await writePieces(temporary, 'wx', pieces, { sync: true });
     await rename(temporary, target);
   } catch (cause) {
     if (temporary) await rm(temporary, { force: true }).catch(() => undefined);
@@ -30,12 +30,31 @@ export async function writeAtomically(
   }
 }
 
-async function write(file: string, flags: 'w' | 'wx', pieces: readonly Uint8Array[]): Promise<void> {
-  const handle = await open(file, flags);
+/** One call of write moves less than 2 GiB. */
+const mostBytes = 2 ** 30;
+
+/**
+ * Writes a file, as it goes.
+ * @param flags 'wx': it must not exist
+ * @param options.sync whether it is on the disk at the end
+ * @throws (rejects) the file system's error
+ */
+export async function writePieces(
+  file: string,
+  flags: 'w' | 'wx',
+  pieces: readonly Uint8Array[],
+  { sync = false } = {},
+): Promise<void> {
+  const descriptor = await open(file, flags);
   try {
-    for (const piece of pieces) await handle.writeFile(piece);
-    if (flags === 'wx') await handle.sync();
+    for (const piece of pieces) {
+      for (let at = 0; at < piece.length; ) {
+        const part = Math.min(piece.length - at, mostBytes);
+        at += (await write(descriptor, piece, at, part)).bytesWritten;
+      }
+    }
+    if (sync) await fsync(descriptor);
   } finally {
-    await handle.close();
+    await close(descriptor);
   }
 }

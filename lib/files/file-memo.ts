@@ -1,7 +1,7 @@
 import type { BigIntStats } from 'node:fs';
-import { mkdir, readFile, stat } from 'node:fs/promises';
 import path from 'node:path';
 import { writeAtomically } from './atomic-file.js';
+import { mkdir, readFile, stat } from './promises.js';
 
 interface Entry<Value> {
   /** What the file was when the value was taken from it. */

@@ -1,9 +1,9 @@
 import { randomBytes } from 'node:crypto';
 import { mkdirSync } from 'node:fs';
-import { readdir, rm } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import path from 'node:path';
 import { native } from '../native.js';
+import { readdir, rm } from './promises.js';
 
 export interface TemporaryDirectory {
   readonly path: string;

@@ -1,6 +1,6 @@
 import { closeSync, constants, fstatSync, openSync, readSync } from 'node:fs';
-import { type FileHandle, open } from 'node:fs/promises';
 import { TensorRTError } from '../errors.js';
+import { close, fstat, open, read } from '../files/promises.js';
 
 /** One read call moves at most 2 GiB on Linux; pieces of this size stay below everyone's limit. */
 const pieceBytes = 2 ** 30;
@@ -19,17 +19,17 @@ export async function readWhole(
   what: string,
   use?: (piece: Uint8Array, at: number) => void,
 ): Promise<Uint8Array> {
-  let file: FileHandle | undefined;
+  let descriptor: number | undefined;
   try {
-    file = await open(path, constants.O_RDONLY | constants.O_NONBLOCK);
-    const stats = await file.stat();
+    descriptor = await open(path, constants.O_RDONLY | constants.O_NONBLOCK);
+    const stats = await fstat(descriptor);
     if (!stats.isFile()) throw Object.assign(new Error('it is not a file'), { code: 'EISDIR' });
     const bytes = new Uint8Array(stats.size);
     let used = 0;
     let at = 0;
     while (at < bytes.length) {
       const piece = Math.min(use ? streamedBytes : pieceBytes, bytes.length - at);
-      const reading = file.read(bytes, at, piece, at);
+      const reading = read(descriptor, bytes, at, piece, at);
       if (use && at > used) use(bytes.subarray(used, at), used);
       used = at;
       const { bytesRead } = await reading;
@@ -41,7 +41,7 @@ export async function readWhole(
   } catch (cause) {
     throw readError(path, what, cause);
   } finally {
-    await file?.close();
+    if (descriptor !== undefined) await close(descriptor);
   }
 }
 

@@ -1,6 +1,6 @@
-import { mkdir, realpath, symlink } from 'node:fs/promises';
 import path from 'node:path';
 import { TensorRTError } from '../errors.js';
+import { mkdir, realpath, symlink } from '../files/promises.js';
 import { type ExternalDataOptions, externalData, isExternal } from './initializer.js';
 import { type ModelProto, type TensorProto, writeModel } from './model.js';
 import { WrittenModel } from './written-model.js';

@@ -1,12 +1,12 @@
 import { spawn } from 'node:child_process';
 import { createHash } from 'node:crypto';
 import { createReadStream, existsSync, statSync } from 'node:fs';
-import { mkdir, readdir, rename, rm } from 'node:fs/promises';
 import path from 'node:path';
 import { pipeline } from 'node:stream/promises';
 import { TensorRTError } from '../errors.js';
 import { cacheDirectory } from '../files/cache-directory.js';
 import { type FileLock, fileLock } from '../files/file-lock.js';
+import { mkdir, readdir, rename, rm } from '../files/promises.js';
 import { type TemporaryDirectory, temporaryDirectory } from '../files/temporary-directory.js';
 import { type NativeTensorRT, native, type TensorRTCapabilities } from '../native.js';
 import { kernelModuleVersion } from './nvidia-driver.js';
@@ -371,7 +371,7 @@ export async function installTensorRTRtx(
 }
 
 async function licenceFile(target: string): Promise<string> {
-  const files = await readdir(target, { recursive: true });
+  const files = await readdir(target, { encoding: 'utf8', recursive: true });
   return files.find((file) => path.basename(file) === 'LICENSE.txt') ?? '';
 }
 

@@ -1,7 +1,11 @@
 #include "node/engine_builder.h"
 
+#include <unistd.h>
+
+#include <atomic>
 #include <chrono>
 #include <condition_variable>
+#include <cstdlib>
 #include <functional>
 #include <memory>
 #include <mutex>
@@ -160,6 +164,15 @@ BuildRequest readRequest(const Napi::Object& object) {
 // How long the end of an environment waits for a cancelled build, which TensorRT ends after its current step.
 constexpr std::chrono::seconds kGrace{2};
 
+// Threads that TensorRT holds beyond that.
+std::atomic<int> g_held{0};
+
+// An exit handler that comes before those of the libraries opened so far. What they destroy, a thread that is
+// still held works with: the process ends here, before that.
+void exitBesideHeldThreads(int status, void*) {
+  if (g_held > 0) _exit(status);
+}
+
 // What a job leaves for the JavaScript thread to make its result of.
 using Answer = std::function<Napi::Value(Napi::Env)>;
 
@@ -181,7 +194,11 @@ class Job final : public Stoppable, public tensorrt::BuildObserver, public std::
   Napi::Promise start(Napi::Env env, Work work) {
     environment_->add(shared_from_this());
     try {
-      thread_ = std::thread([self = shared_from_this(), work = std::move(work)] { self->run(work); });
+      thread_ = std::thread([self = shared_from_this(), work = std::move(work)]() mutable {
+        self->run(work);
+        work = nullptr;  // what it holds of TensorRT goes while the thread counts
+        if (self->held_) --g_held;
+      });
     } catch (const std::system_error& error) {
       environment_->remove(shared_from_this());
       onProgress_.Reset();
@@ -201,13 +218,17 @@ class Job final : public Stoppable, public tensorrt::BuildObserver, public std::
     cancel();
     std::unique_lock lock(mutex_);
     const bool ended = endedCondition_.wait_for(lock, kGrace, [this] { return ended_; });
-    // A thread that TensorRT holds longer ends by itself, unheard.
     environment_ = nullptr;
-    lock.unlock();
     if (!thread_.joinable()) return;
     if (ended) {
+      lock.unlock();
       thread_.join();
     } else {
+      // It ends by itself, unheard.
+      held_ = true;
+      ++g_held;
+      on_exit(exitBesideHeldThreads, nullptr);
+      lock.unlock();
       thread_.detach();
     }
     onProgress_.Reset();
@@ -319,6 +340,7 @@ class Job final : public Stoppable, public tensorrt::BuildObserver, public std::
   std::mutex mutex_;
   std::condition_variable endedCondition_;
   bool ended_ = false;
+  bool held_ = false;               // by TensorRT, when the environment ended
   std::vector<Progress> progress_;  // not yet reported
 };
 

@@ -130,6 +130,18 @@ onStandIn.each(versions)('StandIn %s %s: buildEngine', (flavour, version) => {
     };
     expect(await run(flavour, build, { ...played, ...env, OPTIONS: given })).toMatch(expected);
   });
+
+  test('a process exits as asked during a step that takes longer than it waits', async () => {
+    const scenario = async ({ trt, fixture }: Tools) => {
+      const onProgress = ({ phase }: { phase: string }) => {
+        if (phase !== 'Building engine') return;
+        console.log('"exits"');
+        process.exit(0);
+      };
+      await trt.buildEngine(fixture('linear.onnx'), { precision: 'fp32', cache: false, onProgress });
+    };
+    expect(await run(flavour, scenario, { ...played, STAND_IN_FAULTS: 'stuck:10000' })).toBe('exits');
+  });
 });
 
 onStandIn.each(['trt10', 'trt11', 'rtx'] as const)('StandIn %s: of two GPUs', (flavour) => {

@@ -15,8 +15,8 @@ struct Fault {
 };
 
 constexpr std::string_view kKinds[] = {
-    "uninitialized", "query",   "allocation",  "pinned",    "lost",    "slow",  "capture", "launch",
-    "kernel",        "enqueue", "deserialize", "truncated", "context", "build", "parse",   "read"};
+    "uninitialized", "query",       "allocation", "pinned",  "lost",  "slow",  "capture", "launch", "kernel",
+    "enqueue",       "deserialize", "truncated",  "context", "build", "stuck", "parse",   "read"};
 
 class Faults {
  public:

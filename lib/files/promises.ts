@@ -1,0 +1,22 @@
+import fs from 'node:fs';
+import { promisify } from 'node:util';
+
+// What this package uses of `node:fs/promises`, made of `node:fs`. Node (seen with 20.20) aborts the process where a
+// worker ends, with the process or terminated, while it enters a function of `node:fs/promises`: "Assertion failed:
+// (req_wrap_async) != nullptr". Files are descriptors here; Node closes those that a worker has open when it ends.
+
+export const close = promisify(fs.close);
+export const fstat = promisify(fs.fstat);
+export const fsync = promisify(fs.fsync);
+export const mkdir = promisify(fs.mkdir);
+export const open = promisify(fs.open);
+export const read = promisify(fs.read);
+export const readdir = promisify(fs.readdir);
+export const readFile = promisify(fs.readFile);
+export const realpath = promisify(fs.realpath.native);
+export const rename = promisify(fs.rename);
+export const rm = promisify(fs.rm);
+export const stat = promisify(fs.stat);
+export const symlink = promisify(fs.symlink);
+export const utimes = promisify(fs.utimes);
+export const write = promisify(fs.write);
