@@ -191,8 +191,16 @@ test('a process may exit at any moment of loads, runs and builds, and leaves not
   const exits = (delay: number) =>
     new Promise((resolve) => {
       const env = { ...process.env, TMPDIR: temporary };
-      const child = spawn(process.execPath, ['-e', body, String(delay)], { cwd: root, env, stdio: 'ignore' });
-      child.on('close', (status, signal) => resolve(signal ?? status));
+      const child = spawn(process.execPath, ['-e', body, String(delay)], {
+        cwd: root,
+        env,
+        stdio: ['ignore', 'ignore', 'pipe'],
+      });
+      let stderr = '';
+      child.stderr.on('data', (text) => {
+        stderr += text;
+      });
+      child.on('close', (status, signal) => resolve(signal ? `${signal}: ${stderr}` : status));
     });
   for (let delay = 0; delay < 400; delay += 40) {
     const ends = await Promise.all([0, 10, 20, 30].map((more) => exits(delay + more)));
