@@ -1,6 +1,6 @@
 import path from 'node:path';
 import { Engine, type EngineManifest, engineIdOf } from '../engine.js';
-import { close, open, read, readdir } from '../files/promises.js';
+import { read, readdir, withDescriptor } from '../files/promises.js';
 
 /** An engine that another one descends from. */
 export interface Ancestor {
@@ -65,15 +65,13 @@ async function engineFiles(directories: readonly string[]): Promise<Map<string, 
 }
 
 async function claimedId(file: string): Promise<string | undefined> {
-  let descriptor: number | undefined;
+  const head = Buffer.alloc(128);
   try {
-    descriptor = await open(file, 'r');
-    const head = Buffer.alloc(128);
-    const { bytesRead } = await read(descriptor, head, 0, head.length, 0);
+    const { bytesRead } = await withDescriptor(file, 'r', (descriptor) =>
+      read(descriptor, head, 0, head.length, 0),
+    );
     return engineIdOf(head.subarray(0, bytesRead));
   } catch {
     return undefined;
-  } finally {
-    if (descriptor !== undefined) await close(descriptor);
   }
 }

@@ -1,7 +1,6 @@
 import { createHash } from 'node:crypto';
 import path from 'node:path';
 import { FileMemo, isUnchanged, statistics } from '../files/file-memo.js';
-import { stat } from '../files/promises.js';
 import { readRange, readWhole } from '../onnx/file-range.js';
 import { externalLocations } from '../onnx/initializer.js';
 import { parseModel } from '../onnx/model.js';
@@ -67,11 +66,8 @@ async function digestFiles(model: string, memo: HashMemo, lookUp: Lookup): Promi
   const external: Record<string, string | null> = Object.create(null);
   for (const location of known.external ?? []) {
     const file = path.join(path.dirname(model), location);
-    const readable = await stat(file).then(
-      (stats) => stats.isFile(),
-      () => false,
-    );
-    const hash = readable ? await lookUp(file, false, memo) : { sha256: null };
+    const stats = await statistics(file);
+    const hash = stats?.isFile() ? await lookUp(file, false, memo) : { sha256: null };
     if (!hash) return undefined;
     external[location] = hash.sha256;
   }

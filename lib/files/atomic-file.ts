@@ -1,6 +1,6 @@
 import { basename, dirname, join } from 'node:path';
 import { TensorRTError } from '../errors.js';
-import { close, fsync, open, realpath, rename, rm, stat, write } from './promises.js';
+import { fsync, mostBytes, realpath, rename, rm, stat, withDescriptor, write } from './promises.js';
 
 /**
  * Writes a file that appears whole or not at all: it is written beside its place, then renamed. What is no ordinary
@@ -30,9 +30,6 @@ export async function writeAtomically(
   }
 }
 
-/** One call of write moves less than 2 GiB. */
-const mostBytes = 2 ** 30;
-
 /**
  * Writes a file, as it goes.
  * @param flags 'wx': it must not exist
@@ -45,8 +42,7 @@ export async function writePieces(
   pieces: readonly Uint8Array[],
   { sync = false } = {},
 ): Promise<void> {
-  const descriptor = await open(file, flags);
-  try {
+  await withDescriptor(file, flags, async (descriptor) => {
     for (const piece of pieces) {
       for (let at = 0; at < piece.length; ) {
         const part = Math.min(piece.length - at, mostBytes);
@@ -54,7 +50,5 @@ export async function writePieces(
       }
     }
     if (sync) await fsync(descriptor);
-  } finally {
-    await close(descriptor);
-  }
+  });
 }

@@ -1,9 +1,6 @@
 import { closeSync, constants, fstatSync, openSync, readSync } from 'node:fs';
 import { TensorRTError } from '../errors.js';
-import { close, fstat, open, read } from '../files/promises.js';
-
-/** One read call moves at most 2 GiB on Linux; pieces of this size stay below everyone's limit. */
-const pieceBytes = 2 ** 30;
+import { fstat, mostBytes, read, withDescriptor } from '../files/promises.js';
 
 /** Of a file that is used while it is read. */
 const streamedBytes = 2 ** 21;
@@ -19,29 +16,27 @@ export async function readWhole(
   what: string,
   use?: (piece: Uint8Array, at: number) => void,
 ): Promise<Uint8Array> {
-  let descriptor: number | undefined;
   try {
-    descriptor = await open(path, constants.O_RDONLY | constants.O_NONBLOCK);
-    const stats = await fstat(descriptor);
-    if (!stats.isFile()) throw Object.assign(new Error('it is not a file'), { code: 'EISDIR' });
-    const bytes = new Uint8Array(stats.size);
-    let used = 0;
-    let at = 0;
-    while (at < bytes.length) {
-      const piece = Math.min(use ? streamedBytes : pieceBytes, bytes.length - at);
-      const reading = read(descriptor, bytes, at, piece, at);
+    return await withDescriptor(path, constants.O_RDONLY | constants.O_NONBLOCK, async (descriptor) => {
+      const stats = await fstat(descriptor);
+      if (!stats.isFile()) throw Object.assign(new Error('it is not a file'), { code: 'EISDIR' });
+      const bytes = new Uint8Array(stats.size);
+      let used = 0;
+      let at = 0;
+      while (at < bytes.length) {
+        const piece = Math.min(use ? streamedBytes : mostBytes, bytes.length - at);
+        const reading = read(descriptor, bytes, at, piece, at);
+        if (use && at > used) use(bytes.subarray(used, at), used);
+        used = at;
+        const { bytesRead } = await reading;
+        if (bytesRead === 0) throw new Error('the file got shorter while it was read');
+        at += bytesRead;
+      }
       if (use && at > used) use(bytes.subarray(used, at), used);
-      used = at;
-      const { bytesRead } = await reading;
-      if (bytesRead === 0) throw new Error('the file got shorter while it was read');
-      at += bytesRead;
-    }
-    if (use && at > used) use(bytes.subarray(used, at), used);
-    return bytes;
+      return bytes;
+    });
   } catch (cause) {
     throw readError(path, what, cause);
-  } finally {
-    if (descriptor !== undefined) await close(descriptor);
   }
 }
 
@@ -125,7 +120,7 @@ function withFile<T>(path: string, what: string, use: (descriptor: number, size:
 function fill(descriptor: number, bytes: Uint8Array, position: number): void {
   let at = 0;
   while (at < bytes.length) {
-    const read = readSync(descriptor, bytes, at, Math.min(pieceBytes, bytes.length - at), position + at);
+    const read = readSync(descriptor, bytes, at, Math.min(mostBytes, bytes.length - at), position + at);
     if (read === 0) throw new Error('the file got shorter while it was read');
     at += read;
   }

@@ -380,6 +380,9 @@ class OrtRuntime final : public Runtime {
     const Api& api = library_.api;
     const auto* env = static_cast<const OrtEnv*>(library_.env);
     OrtSession* session = nullptr;
+    const auto fromBytes = [&](const void* bytes, size_t size) {
+      api.check<CreateSessionFromArray>("ERR_MODEL_INVALID", env, bytes, size, options, &session);
+    };
     if (const auto* path = std::get_if<std::string>(&source)) {
       struct stat status = {};
       if (stat(path->c_str(), &status) != 0) {
@@ -389,17 +392,15 @@ class OrtRuntime final : public Runtime {
       if (!S_ISREG(status.st_mode)) throw Error("ERR_MODEL_NOT_FOUND", *path + " is not a file.");
       if (status.st_size == 0) throw Error("ERR_MODEL_INVALID", *path + " is empty.");
       if (elsewhere) {
-        const MappedFile bytes(*path);
-        api.check<CreateSessionFromArray>("ERR_MODEL_INVALID", env, static_cast<const void*>(bytes.data()),
-                                          bytes.size(), options, &session);
+        const MappedFile file(*path);
+        fromBytes(file.data(), file.size());
       } else {
         api.check<CreateSession>("ERR_MODEL_INVALID", env, path->c_str(), options, &session);
       }
     } else {
       const auto& bytes = std::get<std::vector<uint8_t>>(source);
       if (bytes.empty()) throw Error("ERR_MODEL_INVALID", "The model's bytes are empty.");
-      api.check<CreateSessionFromArray>("ERR_MODEL_INVALID", env, static_cast<const void*>(bytes.data()),
-                                        bytes.size(), options, &session);
+      fromBytes(bytes.data(), bytes.size());
     }
     return session;
   }
