@@ -24,7 +24,7 @@ import { readWhole } from './onnx/file-range.js';
 import { checkOptions, checkPath, checkSignal, enumOption, integerOption, onAbort } from './options.js';
 import { type Prompt, promptTokens } from './prompt.js';
 import { Sequence, type SequenceContext } from './sequence.js';
-import type { SessionOptions } from './session.js';
+import type { SessionOptions, SessionStats } from './session.js';
 import { findOnnxRuntime } from './system/onnxruntime-library.js';
 import { checkTokenizer, readTokenizer, type Tokenizer, type TokenPieces, tokenPieces } from './tokenizer.js';
 
@@ -75,6 +75,13 @@ export interface LanguageModelStats {
     /** With one token for each request that answers. */
     readonly decode: number;
   };
+  /** What the model takes of a GPU, in bytes, without its cache; null on the CPU, and once it is disposed. */
+  readonly memory: SessionStats['memory'];
+  /**
+   * The CUDA graphs of its steps, likewise. A step's shape is captured when it comes for the second time, and replayed from
+   * then on. TensorRT-RTX captures its own, and does not count them.
+   */
+  readonly graphs: SessionStats['graphs'];
 }
 
 const optionNames = [
@@ -293,6 +300,7 @@ export class LanguageModel {
   /** May be called after {@link dispose}. */
   stats(): LanguageModelStats {
     const stats = this.#loop.native.stats();
+    const device = this.#loop.native.deviceStats();
     const { waiting, active, completed, failed, cancelled } = stats;
     return {
       requests: { waiting, active, completed, failed, cancelled },
@@ -302,6 +310,8 @@ export class LanguageModel {
         decoded: stats.decodedRows,
       },
       steps: { prefill: stats.prefillSteps, decode: stats.decodeSteps },
+      memory: device?.memory ?? null,
+      graphs: device?.graphs ?? null,
     };
   }
 

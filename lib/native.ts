@@ -46,8 +46,13 @@ export interface NativeSessionStats {
   executing: number;
   /** Milliseconds of the latest runs that completed, in no order. */
   latencies: number[];
-  /** Of a session on a GPU; bytes. See SessionStats in session.ts. */
-  memory?: {
+  /** Of a model on a GPU. */
+  device?: NativeDeviceStats;
+}
+
+/** What a model on a GPU takes, in bytes, and what became of its CUDA graphs. See SessionStats in session.ts. */
+export interface NativeDeviceStats {
+  memory: {
     weights: number;
     activations: number;
     io: number;
@@ -55,7 +60,7 @@ export interface NativeSessionStats {
     free: number;
     total: number;
   };
-  graphs?: { captured: number; replayed: number; refused: number };
+  graphs: { captured: number; replayed: number; refused: number };
 }
 
 export type NativeInput = ArrayBufferView | HostBuffer | DeviceTensor | readonly string[];
@@ -110,7 +115,9 @@ export type DecoderInputRole =
   /** `[rows]`: total - 1 (GroupQueryAttention's seqlens_k). */
   | 'last_indices'
   /** A scalar or `[1]`: the longest total (GroupQueryAttention's total_sequence_length). */
-  | 'longest';
+  | 'longest'
+  /** A scalar: which of the new tokens the logits are of, from 0. The tokens after it only fill the step up. */
+  | 'logits_index';
 
 /** How a decoder's graph is driven. */
 export interface DecoderGraph {
@@ -129,7 +136,10 @@ export interface DecoderGraph {
     readonly kvHeads: number;
     readonly headDim: number;
   }[];
-  /** The output with logits: `[rows, vocabulary]` of the last position, or `[rows, new, vocabulary]`. */
+  /**
+   * The output with logits: `[rows, vocabulary]` of the last position, or of the one that the input 'logits_index' says; or
+   * `[rows, new, vocabulary]`.
+   */
   readonly logits: string;
   /**
    * Outputs of a top-k head: `[rows, k]` best logits, in descending order, `[rows, k]` their tokens, and `[rows]` the log
@@ -431,6 +441,8 @@ export interface NativeLanguageModel {
   /** Forgets all prefixes. */
   clear(): void;
   stats(): NativeLanguageModelStats;
+  /** undefined on the CPU, and once it is closed. */
+  deviceStats(): NativeDeviceStats | undefined;
   /** Accepts nothing more, finishes what was accepted, frees the model. */
   close(): Promise<void>;
 }

@@ -390,7 +390,7 @@ export class InferenceSession {
 
   /** May be called after {@link dispose}. */
   stats(): SessionStats {
-    const { latencies, memory = null, graphs = null, ...runs } = this.#native.stats();
+    const { latencies, device, ...runs } = this.#native.stats();
     latencies.sort((a, b) => a - b);
     const count = latencies.length;
     // The nearest rank: the smallest latency that at least this share of the runs does not exceed.
@@ -407,8 +407,8 @@ export class InferenceSession {
               p99: percentile(0.99),
               max: percentile(1),
             },
-      memory,
-      graphs,
+      memory: device?.memory ?? null,
+      graphs: device?.graphs ?? null,
     };
   }
 

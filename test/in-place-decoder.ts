@@ -112,6 +112,7 @@ class InPlaceDecoder {
         total_lengths: [totals, [rows.length]],
         last_indices: [totals.map((total) => total - 1), [rows.length]],
         longest: [[Math.max(...totals)], []],
+        logits_index: [[count - 1], []],
       } as const;
       if (role === 'attention_mask') throw new Error('a graph in place has no attention mask');
       const [values, dims] = whole[role];

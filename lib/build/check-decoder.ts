@@ -154,6 +154,7 @@ function inputsOf(
     total_lengths: [totals, [rows]],
     last_indices: [totals.map((total) => total - 1), [rows]],
     longest: [[longest], []],
+    logits_index: [[count - 1], []],
   };
   return Object.fromEntries(
     Object.entries(graph.inputs).map(([name, role]) => {

@@ -1,9 +1,11 @@
 import type { DecoderGraph } from '../native.js';
 import { EditableGraph } from './editable-graph.js';
 import { inPlaceShapes, isSequence } from './in-place-shapes.js';
+import { type ExternalDataOptions, tensorElements } from './initializer.js';
 import type { ModelProto, NodeProto } from './model.js';
 import { intAttribute, intsAttribute } from './node-attribute.js';
 import { operatorName } from './operators.js';
+import { captured } from './traverse.js';
 
 /** Element by element, with numbers or weights that are the same for all positions. */
 const mappings = new Set([
@@ -85,10 +87,7 @@ export function keepLastPosition(model: ModelProto, decoder: DecoderGraph): Mode
       graph.setInput(node, i, gathered.get(value)!);
     });
   }
-  const output = graph.outputs.find(({ name }) => name === logits)!;
-  const { elemType, shape } = output.type!.tensorType!;
-  const type = { tensorType: { elemType: elemType!, shape: { dim: [shape!.dim[0]!, shape!.dim.at(-1)!] } } };
-  graph.outputs.splice(graph.outputs.indexOf(output), 1, { ...output, type });
+  dropPositions(graph, logits);
   const changed = graph.finish();
   // Types that the exporter noted are those of all positions.
   return { ...changed, graph: { ...changed.graph, valueInfo: [] } };
@@ -128,5 +127,67 @@ export function keepLastPosition(model: ModelProto, decoder: DecoderGraph): Mode
       return axes?.length === 1 && axes[0] === -1;
     }
     return false;
+  }
+}
+
+/** Declares that the output with logits has those of one position. */
+function dropPositions(graph: EditableGraph, logits: string): void {
+  const output = graph.outputs.find(({ name }) => name === logits)!;
+  const { elemType, shape } = output.type!.tensorType!;
+  const type = { tensorType: { elemType: elemType!, shape: { dim: [shape!.dim[0]!, shape!.dim.at(-1)!] } } };
+  graph.outputs.splice(graph.outputs.indexOf(output), 1, { ...output, type });
+}
+
+/**
+ * Gives a decoder an input that says which of the new tokens the logits are of, in place of the last one: other tokens may
+ * then follow it and fill a step up. Returns the decoder unchanged where it finds the last position in a way of its own.
+ */
+export function withLogitsIndex(
+  model: ModelProto,
+  decoder: DecoderGraph,
+  where: ExternalDataOptions = {},
+): { model: ModelProto; graph: DecoderGraph } {
+  const { logits } = decoder;
+  const graph = new EditableGraph(model);
+  const shapes = inPlaceShapes(model, decoder);
+  const index = graph.uniqueName('logits_index');
+  if (isSequence(shapes.shape(logits))) {
+    const all = graph.rename(logits);
+    graph.addNode('Gather', [all, index], { axis: 1 }, { name: 'logits/position', outputs: [logits] });
+    dropPositions(graph, logits);
+  } else {
+    const gathers = lastGathers();
+    if (gathers.length === 0) return { model, graph: decoder };
+    for (const node of gathers) graph.setInput(node, 1, index);
+  }
+  graph.declareInput(index, 'int32', []);
+  return {
+    model: graph.finish(),
+    graph: { ...decoder, inputs: { ...decoder.inputs, [index]: 'logits_index' } },
+  };
+
+  /** The nodes that take the last position, where the logits are computed from what these give alone; else none. */
+  function lastGathers(): readonly NodeProto[] {
+    const gathers = new Set<NodeProto>();
+    const seen = new Set<string>();
+    const values = [logits];
+    while (values.length > 0) {
+      const value = values.pop()!;
+      if (value === '' || seen.has(value)) continue;
+      seen.add(value);
+      const node = graph.producer(value);
+      if (!node && !graph.initializer(value)) return [];
+      if (!node) continue;
+      if (takesLast(node)) gathers.add(node);
+      else values.push(...node.input, ...captured(node));
+    }
+    return [...gathers];
+  }
+
+  function takesLast(node: NodeProto): boolean {
+    if (operatorName(node) !== 'Gather' || intAttribute(node, 'axis', 0) !== 1) return false;
+    const position = graph.constant(node.input[1]);
+    if (position?.dims.length !== 0 || !isSequence(shapes.shape(node.input[0]!))) return false;
+    return Number(tensorElements(position, where)[0]) === -1;
   }
 }

@@ -9,6 +9,7 @@ import {
 } from './cast-precision.js';
 import type { FloatType } from './float-tensor.js';
 import type { ExternalDataOptions } from './initializer.js';
+import { withLogitsIndex } from './last-position.js';
 import { cacheType, type LowerAttentionOptions, lowerAttention } from './lower-attention.js';
 import { isMatMulNBits, lowerMatMulNBits } from './lower-matmul-nbits.js';
 import { lowerNormalization } from './lower-normalization.js';
@@ -50,17 +51,18 @@ const sampleLengths = [8, 33];
 
 /**
  * Lowers a decoder whose attention is GroupQueryAttention, in place, and whose logits are the last position's, to what
- * TensorRT compiles: caches of fixed capacity that its KV-cache layers update, int4 weights, 16-bit precision, and the
- * best logits of each row as outputs.
+ * TensorRT compiles: caches of fixed capacity that its KV-cache layers update, int4 weights, 16-bit precision, an input
+ * that says whose logits are wanted, and the best logits of each row as outputs.
  *
  * @throws (rejects) TensorRTError ERR_MODEL_UNSUPPORTED names the node and the reason; what `measureRanges` rejects with
  */
 export async function lowerDecoder(
-  model: ModelProto,
-  graph: DecoderGraph,
+  lifted: ModelProto,
+  decoder: DecoderGraph,
   options: LowerDecoderOptions,
 ): Promise<LoweredDecoder> {
   const { precision, cache, capacity, length = capacity, attention, keepFp32 = [], ...where } = options;
+  const { model, graph } = withLogitsIndex(lifted, decoder, where);
   const own = cacheType(model, graph);
   const standard = lowerNormalization(raiseOpset(model, opset), own);
   const attend = (given: ModelProto, form: LowerAttentionOptions['attention'], type: FloatType) =>
@@ -146,6 +148,7 @@ function* samples({ graph: { input, output } }: ModelProto, graph: DecoderGraph)
       total_lengths: [length],
       last_indices: [length - 1],
       longest: [length],
+      logits_index: [length - 1],
       attention_mask: step.map(() => 1),
     };
     yield Object.fromEntries(

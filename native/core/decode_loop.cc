@@ -358,6 +358,12 @@ DecodeLoopStats DecodeLoop::stats() {
   return stats;
 }
 
+std::optional<DeviceStats> DecodeLoop::deviceStats() {
+  Lock lock(mutex_);
+  if (!decoder_) return std::nullopt;
+  return model().deviceStats();
+}
+
 void DecodeLoop::close(Completion closed) {
   {
     Lock lock(mutex_);
@@ -468,14 +474,23 @@ void DecodeLoop::admit() {
   }
 }
 
-// A row that nobody needs: a free one, else that of the prefix that was of no use for the longest time.
-size_t DecodeLoop::takeRow() {
+// A row that nobody needs: the preferred one, another free one, else that of the prefix that was of no use
+// for the longest time. Whoever lies in the preferred row will have to move into the row that this returns:
+// one at the end, where nothing disturbs it, unless it is about to decode.
+size_t DecodeLoop::takeRow(std::optional<size_t> preferred) {
+  if (preferred && !rows_[*preferred]) return *preferred;
+  const bool takesLast = preferred && rows_[*preferred]->request == nullptr;
+  std::optional<size_t> free;
   std::shared_ptr<Sequence> oldest;
   for (size_t row = 0; row < rows_.size(); ++row) {
     const std::shared_ptr<Sequence>& resident = rows_[row];
-    if (!resident) return row;
-    if (resident->isPrefix() && (!oldest || resident->used < oldest->used)) oldest = resident;
+    if (!resident) {
+      if (!free || takesLast) free = row;
+    } else if (resident->isPrefix() && (!oldest || resident->used < oldest->used)) {
+      oldest = resident;
+    }
   }
+  if (free) return *free;
   if (!oldest) throw Error("ERR_CACHE_FULL", "All rows of the KV cache are in use.");
   const size_t row = *oldest->row;
   release(*oldest);
@@ -521,7 +536,7 @@ void DecodeLoop::place(Request& request, Lock& lock) {
       // In place where nothing of it is lost.
       if (source->isPrefix() && source->cached == length) release(*source);
     }
-    const size_t row = source && !source->row ? *from : takeRow();
+    const size_t row = source && !source->row ? *from : takeRow(decoder_->promptRow());
     rows_[row] = request.sequence;
     sequence.row = row;
     if (from && *from != row) {
@@ -560,8 +575,9 @@ void DecodeLoop::prefill(Lock& lock) {
       const size_t count = std::min(rest, budget);
       if (count > 0) {
         const bool isLast = count == rest;
+        if (const auto row = decoder_->promptRow()) move(request->sequence, *row, lock);
         lock.unlock();
-        decoder_->step(*sequence.row, {&past, 1}, std::span(sequence.tokens).subspan(past, count));
+        decoder_->prefill(*sequence.row, std::span(sequence.tokens).first(past + count), past);
         if (isLast && request->generates) sampled = sample(*request, 0);
         lock.lock();
         sequence.cached += count;
@@ -584,6 +600,29 @@ void DecodeLoop::prefill(Lock& lock) {
   }
 }
 
+// Moves a sequence into another row. Whoever lies there moves into the row that it leaves.
+void DecodeLoop::move(const std::shared_ptr<Sequence>& sequence, size_t to, Lock& lock) {
+  const size_t from = *sequence->row;
+  if (from == to) return;
+  const std::shared_ptr<Sequence> resident = rows_[to];
+  const size_t length = sequence->cached;
+  const size_t residentLength = resident ? resident->cached : 0;
+  KvCache& cache = decoder_->cache();
+  lock.unlock();
+  if (residentLength == 0) {
+    cache.copy(from, to, length);
+  } else if (length == 0) {
+    cache.copy(to, from, residentLength);
+  } else {
+    cache.exchange(from, length, to, residentLength);
+  }
+  lock.lock();
+  rows_[to] = sequence;
+  sequence->row = to;
+  rows_[from] = resident;
+  if (resident) resident->row = from;
+}
+
 // Moves the sequences that decode into the first rows, and lists them in batch_.
 void DecodeLoop::arrange(Lock& lock) {
   batch_.clear();
@@ -593,7 +632,6 @@ void DecodeLoop::arrange(Lock& lock) {
   if (!decoder_->batches()) return;
   const auto rowOf = [](const std::shared_ptr<Request>& request) { return *request->sequence->row; };
   std::sort(batch_.begin(), batch_.end(), [&](const auto& a, const auto& b) { return rowOf(a) < rowOf(b); });
-  KvCache& cache = decoder_->cache();
   // Those that are in place already stay; holes among them take the shortest from behind.
   const auto behind = std::find_if(batch_.begin(), batch_.end(),
                                    [&](const auto& request) { return rowOf(request) >= batch_.size(); });
@@ -603,21 +641,7 @@ void DecodeLoop::arrange(Lock& lock) {
   for (auto request = batch_.begin(); request != behind; ++request) taken[rowOf(*request)] = true;
   for (size_t hole = 0; hole < taken.size(); ++hole) {
     if (taken[hole]) continue;
-    const std::shared_ptr<Sequence> moving = batch_.back()->sequence;
-    const std::shared_ptr<Sequence> resident = rows_[hole];
-    const size_t from = *moving->row;
-    const size_t length = resident ? resident->cached : 0;
-    lock.unlock();
-    if (length > 0) {
-      cache.exchange(from, moving->cached, hole, length);
-    } else {
-      cache.copy(from, hole, moving->cached);
-    }
-    lock.lock();
-    rows_[hole] = moving;
-    moving->row = hole;
-    rows_[from] = resident;
-    if (resident) resident->row = from;
+    move(batch_.back()->sequence, hole, lock);
     std::rotate(batch_.begin() + hole, batch_.end() - 1, batch_.end());
   }
 }
@@ -645,10 +669,17 @@ void DecodeLoop::decodeRows(std::span<const std::shared_ptr<Request>> requests, 
     pasts_.push_back(request->sequence->cached);
     tokens_.push_back(request->sequence->tokens.back());
   }
+  // The rows that fill the step up read their last token once more. Its keys and values go behind what the
+  // row holds, where nobody looks; in a full row they take their own place, with the same numbers.
+  for (size_t row = requests.size(); row < decoder_->decodeRows(requests.size()); ++row) {
+    const size_t cached = rows_[row] ? rows_[row]->cached : 0;
+    pasts_.push_back(std::min(cached, config_.maxLength - 1));
+    tokens_.push_back(cached > 0 ? rows_[row]->tokens[cached - 1] : tokens_[0]);
+  }
   drawn_.assign(requests.size(), {});
   lock.unlock();
   try {
-    decoder_->step(*requests[0]->sequence->row, pasts_, tokens_);
+    decoder_->decode(*requests[0]->sequence->row, pasts_, tokens_, requests.size());
   } catch (...) {
     lock.lock();
     if (!stopping_) fail(requests, std::current_exception());

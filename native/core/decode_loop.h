@@ -139,6 +139,8 @@ class DecodeLoop {
   // Forgets all prefixes that no sequence or request holds.
   void clear();
   DecodeLoopStats stats();
+  // Of the model, while it is loaded; nothing for one in host memory.
+  std::optional<DeviceStats> deviceStats();
 
   // Nothing more is accepted; what was is finished, then the model is freed and `closed` called.
   void close(Completion closed);
@@ -165,8 +167,9 @@ class DecodeLoop {
   void restLater();
 
   void place(Request& request, Lock& lock);
-  size_t takeRow();
+  size_t takeRow(std::optional<size_t> preferred = std::nullopt);
   void release(Sequence& sequence);
+  void move(const std::shared_ptr<Sequence>& sequence, size_t to, Lock& lock);
   void arrange(Lock& lock);
   SampledToken sample(Request& request, size_t row);
   void accept(const std::shared_ptr<Request>& request, SampledToken sampled);

@@ -69,6 +69,13 @@ std::optional<size_t> fixedLength(const TensorInfo& cache, size_t least) {
   return static_cast<size_t>(length);
 }
 
+// Rounds the length of a prompt up to a multiple of 64; beyond 512, to one of an eighth of the next power of
+// two, so that large chunks have few lengths too.
+size_t roundUp(size_t length) {
+  const size_t step = std::max<size_t>(64, std::bit_ceil(length) / 8);
+  return (length + step - 1) / step * step;
+}
+
 // `value`, or null with the sentence that says what is missing.
 template <class T>
 T require(T value, const char* problem) {
@@ -84,6 +91,9 @@ Decoder::Decoder(std::unique_ptr<Model> model, const DecoderGraph& graph, size_t
       context_(model_->createContext()),
       memory_(require(model_->tensorMemory(), "its runtime has no memory for a KV cache.")),
       batches_(graph.inPlace),
+      hasFewShapes_(graph.inPlace && model_->preparesShapes()),
+      capacity_(capacity),
+      longestPrompt_(std::min(chunkSize, capacity)),
       inputs_(model_->inputs().size()) {
   const auto& inputs = model_->inputs();
   const auto& outputs = model_->outputs();
@@ -119,6 +129,7 @@ Decoder::Decoder(std::unique_ptr<Model> model, const DecoderGraph& graph, size_t
     feeds_.push_back(
         {input, each.role, info.shape.size(), pool ? pool->acquire(bytes) : allocateHostMemory(bytes)});
     fed[input] = true;
+    padsPrompts_ |= hasFewShapes_ && each.role == DecoderInputRole::kLogitsIndex;
   }
   for (size_t i = 0; i < inputs.size(); ++i) {
     if (!fed[i]) unsupported("nothing is known to feed its input '" + inputs[i].name + "' with.");
@@ -136,9 +147,53 @@ Decoder::Decoder(std::unique_ptr<Model> model, const DecoderGraph& graph, size_t
     }
   }
   outputs_.resize(outputIndices_.size());
+  if (hasFewShapes_) expectShapes();
 }
 
-void Decoder::step(size_t first, std::span<const size_t> pasts, std::span<const int32_t> tokens) {
+void Decoder::expectShapes() {
+  size_t shapes = 0;
+  for (size_t count = 1; count <= cache_->rows(); count = decodeRows(count) + 1) ++shapes;
+  if (padsPrompts_) {
+    for (size_t length = 1; length <= longestPrompt_; length = promptLength(length) + 1) ++shapes;
+  }
+  context_->expectShapes(shapes);
+}
+
+size_t Decoder::decodeRows(size_t rows) const noexcept {
+  return hasFewShapes_ ? std::min(std::bit_ceil(rows), cache_->rows()) : rows;
+}
+
+// The last one: rows decode at the beginning.
+std::optional<size_t> Decoder::promptRow() const noexcept {
+  if (!hasFewShapes_) return std::nullopt;
+  return cache_->rows() - 1;
+}
+
+size_t Decoder::promptLength(size_t length) const noexcept {
+  return padsPrompts_ ? std::min(roundUp(length), longestPrompt_) : length;
+}
+
+void Decoder::decode(size_t first, std::span<const size_t> pasts, std::span<const int32_t> tokens,
+                     size_t rows) {
+  run(first, pasts, tokens, 0);
+  for (size_t i = 0; i < rows; ++i) {
+    cache_->commit(first + i, pasts[i] + 1, std::span(outputs_).first(logits_));
+  }
+}
+
+void Decoder::prefill(size_t row, std::span<const int32_t> tokens, size_t past) {
+  const size_t length = promptLength(tokens.size() - past);
+  // Where too little of the row is left for that length, the step begins earlier and reads tokens again.
+  const size_t start = std::min(past, capacity_ - length);
+  prompt_.assign(tokens.begin() + static_cast<ptrdiff_t>(start), tokens.end());
+  prompt_.resize(length, tokens.back());
+  run(row, {&start, 1}, prompt_, tokens.size() - start - 1);
+  cache_->commit(row, tokens.size(), std::span(outputs_).first(logits_));
+}
+
+void Decoder::run(size_t first, std::span<const size_t> pasts, std::span<const int32_t> tokens,
+                  size_t logitsIndex) {
+  logitsIndex_ = logitsIndex;
   cache_->bind(first, pasts, inputs_, outputs_);
   for (const Feed& feed : feeds_) fill(feed, pasts, tokens);
   for (size_t i = logits_; i < outputs_.size(); ++i) outputs_[i] = {};
@@ -148,10 +203,6 @@ void Decoder::step(size_t first, std::span<const size_t> pasts, std::span<const 
     outputs_[logits_].device = memory_->device();
   }
   context_->execute(inputs_, outputIndices_, outputs_);
-  const size_t fresh = tokens.size() / pasts.size();
-  for (size_t i = 0; i < pasts.size(); ++i) {
-    cache_->commit(first + i, pasts[i] + fresh, std::span(outputs_).first(logits_));
-  }
 }
 
 void Decoder::fill(const Feed& feed, std::span<const size_t> pasts, std::span<const int32_t> tokens) {
@@ -175,6 +226,7 @@ void Decoder::fill(const Feed& feed, std::span<const size_t> pasts, std::span<co
       tensor.shape.assign({rows});
       break;
     case DecoderInputRole::kLongest:
+    case DecoderInputRole::kLogitsIndex:
       tensor.shape.assign(feed.rank, 1);
       break;
   }
@@ -201,6 +253,10 @@ void Decoder::fill(const Feed& feed, std::span<const size_t> pasts, std::span<co
     *to = static_cast<Integer>(longest);
     return;
   }
+  if (feed.role == DecoderInputRole::kLogitsIndex) {
+    *to = static_cast<Integer>(logitsIndex_);
+    return;
+  }
   for (const size_t past : pasts) {
     const size_t total = past + fresh;
     switch (feed.role) {
@@ -222,6 +278,7 @@ void Decoder::fill(const Feed& feed, std::span<const size_t> pasts, std::span<co
         break;
       case DecoderInputRole::kInputIds:
       case DecoderInputRole::kLongest:
+      case DecoderInputRole::kLogitsIndex:
         break;
     }
   }

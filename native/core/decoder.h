@@ -24,6 +24,7 @@ enum class DecoderInputRole : uint8_t {
   kTotalLengths,
   kLastIndices,
   kLongest,
+  kLogitsIndex,
 };
 
 struct DecoderGraph {
@@ -51,6 +52,10 @@ struct DecoderGraph {
 };
 
 // One thread at a time, except for cancel().
+//
+// Where a model prepares work for shapes and addresses (Model::preparesShapes), its steps have few of them:
+// all prompts are read in one row, and both their lengths and the number of rows that decode are rounded up.
+// Tokens that were read before fill such a step up; what they write lies beyond the rows' lengths.
 class Decoder {
  public:
   // `rows` of at most `capacity` tokens, of which a step reads at most `chunkSize`. Throws
@@ -65,9 +70,17 @@ class Decoder {
   // How many tokens there are, where the model says it. Any thread.
   std::optional<size_t> vocabulary() const noexcept { return vocabulary_; }
 
-  // Reads `tokens`, as many for each row, into the rows from `first` on, which have `pasts` tokens. Throws
-  // Error, or Cancelled after cancel(); no row is longer then.
-  void step(size_t first, std::span<const size_t> pasts, std::span<const int32_t> tokens);
+  // The row that prompts must be read in; nothing where they may be read in any.
+  std::optional<size_t> promptRow() const noexcept;
+  // How many rows a step must have to decode so many.
+  size_t decodeRows(size_t rows) const noexcept;
+
+  // Reads one token for each of the rows from `first` on, which have `pasts` tokens. The first `rows` of them
+  // are one token longer then; the others only fill the step up. Throws Error, or Cancelled after cancel();
+  // no row is longer then.
+  void decode(size_t first, std::span<const size_t> pasts, std::span<const int32_t> tokens, size_t rows);
+  // Reads `tokens` into a row, which has the first `past` of them. Throws likewise.
+  void prefill(size_t row, std::span<const int32_t> tokens, size_t past);
 
   // After the last token of the i-th row of the last step; valid until the next call. `top` is nothing where
   // the graph has no top-k head.
@@ -89,6 +102,9 @@ class Decoder {
     std::shared_ptr<void> memory;
   };
 
+  void expectShapes();
+  size_t promptLength(size_t length) const noexcept;
+  void run(size_t first, std::span<const size_t> pasts, std::span<const int32_t> tokens, size_t logitsIndex);
   void fill(const Feed& feed, std::span<const size_t> pasts, std::span<const int32_t> tokens);
   template <class Integer>
   void fill(const Feed& feed, std::span<const size_t> pasts, std::span<const int32_t> tokens, Integer* to);
@@ -97,12 +113,18 @@ class Decoder {
   const std::unique_ptr<ExecutionContext> context_;
   const std::shared_ptr<TensorMemory> memory_;
   const bool batches_;
+  const bool hasFewShapes_;
+  const size_t capacity_;
+  const size_t longestPrompt_;  // of a step
   std::unique_ptr<KvCache> cache_;
   std::vector<Feed> feeds_;
   std::vector<Tensor> inputs_;         // the model's
   std::vector<size_t> outputIndices_;  // the caches', the logits', a top-k head's
   std::vector<Tensor> outputs_;
-  size_t logits_ = 0;  // among outputs_
+  size_t logits_ = 0;         // among outputs_
+  bool padsPrompts_ = false;  // the graph has an input that says where a prompt ends
+  size_t logitsIndex_ = 0;    // which of this step's new tokens the logits are of
+  std::vector<int32_t> prompt_;
   bool hasTop_ = false;
   std::optional<size_t> vocabulary_;
   std::vector<float> row_;          // logits that are not floats in host memory

@@ -75,12 +75,12 @@ class InPlaceCache final : public KvCache {
   }
 
   void exchange(size_t a, size_t lengthA, size_t b, size_t lengthB) override {
+    // Before anything is moved: without memory all stays where it is.
+    size_t largest = 0;
+    for (const CacheTensor& tensor : tensors_) largest = std::max(largest, rowBytes(tensor));
+    if (!spare_) spare_ = memory_->reserve(largest);
     for (size_t i = 0; i < tensors_.size(); ++i) {
       const CacheTensor& tensor = tensors_[i];
-      if (spareBytes_ < rowBytes(tensor)) {
-        spare_ = memory_->reserve(rowBytes(tensor));
-        spareBytes_ = rowBytes(tensor);
-      }
       std::byte* rowA = at(buffers_[i], a * rowBytes(tensor));
       std::byte* rowB = at(buffers_[i], b * rowBytes(tensor));
       memory_->copy(blocks(tensor, at(spare_, 0), rowA, lengthA));
@@ -149,8 +149,7 @@ class InPlaceCache final : public KvCache {
   const size_t capacity_;
   std::vector<std::shared_ptr<void>> buffers_;  // as tensors_
   std::vector<size_t> held_;                    // by row
-  std::shared_ptr<void> spare_;                 // a row, on its way
-  size_t spareBytes_ = 0;
+  std::shared_ptr<void> spare_;                 // a row of the largest tensor, on its way
 };
 
 class CopyingCache final : public KvCache {

@@ -266,25 +266,7 @@ Napi::Value InferenceSession::stats(const Napi::CallbackInfo& info) {
   set("cancelled", static_cast<double>(stats.cancelled));
   set("queued", static_cast<double>(stats.queued));
   set("executing", static_cast<double>(stats.executing));
-  if (stats.device) {
-    const DeviceStats& device = *stats.device;
-    const auto toJs = [&](std::initializer_list<std::pair<const char*, uint64_t>> values) {
-      Napi::Object object = Napi::Object::New(env);
-      for (const auto& [name, value] : values) {
-        object[name] = Napi::Number::New(env, static_cast<double>(value));
-      }
-      return object;
-    };
-    result["memory"] = toJs({{"weights", device.weights},
-                             {"activations", device.activations},
-                             {"io", device.io},
-                             {"pinned", device.pinned},
-                             {"free", device.free},
-                             {"total", device.total}});
-    result["graphs"] = toJs({{"captured", device.graphsCaptured},
-                             {"replayed", device.graphsReplayed},
-                             {"refused", device.graphsRefused}});
-  }
+  if (stats.device) result["device"] = deviceStatsToJs(env, *stats.device);
   Napi::Array latencies = Napi::Array::New(env, stats.latencies.size());
   for (size_t i = 0; i < stats.latencies.size(); ++i) {
     latencies[i] = Napi::Number::New(env, stats.latencies[i]);

@@ -6,6 +6,7 @@
 
 #include "core/error.h"
 #include "node/host_buffer.h"
+#include "node/model_load.h"
 
 namespace node_tensorrt {
 namespace {
@@ -33,6 +34,7 @@ DecoderInputRole toRole(const std::string& name) {
   if (name == "total_lengths") return DecoderInputRole::kTotalLengths;
   if (name == "last_indices") return DecoderInputRole::kLastIndices;
   if (name == "longest") return DecoderInputRole::kLongest;
+  if (name == "logits_index") return DecoderInputRole::kLogitsIndex;
   throw Error("ERR_INVALID_ARG_VALUE", "There is no role '" + name + "' of a decoder's input.");
 }
 
@@ -155,6 +157,7 @@ Napi::Function LanguageModel::define(Napi::Env env) {
        InstanceMethod<&LanguageModel::restoreSequence>("restoreSequence"),
        InstanceMethod<&LanguageModel::disposeSequence>("disposeSequence"),
        InstanceMethod<&LanguageModel::clear>("clear"), InstanceMethod<&LanguageModel::stats>("stats"),
+       InstanceMethod<&LanguageModel::deviceStats>("deviceStats"),
        InstanceMethod<&LanguageModel::close>("close")});
 }
 
@@ -365,6 +368,14 @@ Napi::Value LanguageModel::stats(const Napi::CallbackInfo& info) {
   set("prefillSteps", stats.prefillSteps);
   set("prefilledTokens", stats.prefilledTokens);
   return result;
+}
+
+Napi::Value LanguageModel::deviceStats(const Napi::CallbackInfo& info) {
+  Napi::Env env = info.Env();
+  return guarded(env, [&]() -> Napi::Value {
+    const std::optional<DeviceStats> stats = thread_->core().deviceStats();
+    return stats ? deviceStatsToJs(env, *stats) : env.Undefined();
+  });
 }
 
 Napi::Value LanguageModel::close(const Napi::CallbackInfo& info) {

@@ -41,6 +41,7 @@ class LanguageModel : public Napi::ObjectWrap<LanguageModel> {
   void disposeSequence(const Napi::CallbackInfo& info);
   void clear(const Napi::CallbackInfo& info);
   Napi::Value stats(const Napi::CallbackInfo& info);
+  Napi::Value deviceStats(const Napi::CallbackInfo& info);
   Napi::Value close(const Napi::CallbackInfo& info);
 
   // The loop's thread. Wakes JavaScript, where it has not been woken for earlier events already.

@@ -17,6 +17,27 @@ Napi::Array shapeToJs(Napi::Env env, const Shape& shape) {
   return result;
 }
 
+Napi::Object deviceStatsToJs(Napi::Env env, const DeviceStats& stats) {
+  const auto toJs = [&](std::initializer_list<std::pair<const char*, uint64_t>> values) {
+    Napi::Object object = Napi::Object::New(env);
+    for (const auto& [name, value] : values) {
+      object[name] = Napi::Number::New(env, static_cast<double>(value));
+    }
+    return object;
+  };
+  Napi::Object result = Napi::Object::New(env);
+  result["memory"] = toJs({{"weights", stats.weights},
+                           {"activations", stats.activations},
+                           {"io", stats.io},
+                           {"pinned", stats.pinned},
+                           {"free", stats.free},
+                           {"total", stats.total}});
+  result["graphs"] = toJs({{"captured", stats.graphsCaptured},
+                           {"replayed", stats.graphsReplayed},
+                           {"refused", stats.graphsRefused}});
+  return result;
+}
+
 namespace {
 
 Napi::Array toJs(Napi::Env env, const std::vector<TensorInfo>& infos) {

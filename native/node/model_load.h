@@ -12,6 +12,8 @@
 namespace node_tensorrt {
 
 Napi::Array shapeToJs(Napi::Env env, const Shape& shape);
+// lib/native.ts' NativeDeviceStats.
+Napi::Object deviceStatsToJs(Napi::Env env, const DeviceStats& stats);
 
 // JavaScript thread, but for what task() gives.
 class ModelLoad {

@@ -60,6 +60,11 @@ class ExecutionContext {
   virtual void execute(std::span<const Tensor> inputs, std::span<const size_t> outputIndices,
                        std::span<Tensor> outputs) = 0;
 
+  // Says that runs will have so many different shapes, again and again. The context then keeps what it
+  // prepares for each, and takes at once the memory for the largest shapes that the model accepts. To be
+  // called before the first run. Throws Error.
+  virtual void expectShapes(size_t) {}
+
   // Of the last execute(); nothing where the calling thread did all the work itself.
   virtual std::optional<DeviceTiming> timing() const { return std::nullopt; }
 
@@ -128,6 +133,8 @@ class Model {
 
   // Some profile must accept a run's inputs, where there are any.
   virtual std::vector<Profile> profiles() const { return {}; }
+  // Is work prepared for the shapes and addresses of a run's tensors, so that new ones take longer?
+  virtual bool preparesShapes() const { return false; }
   // Where inputs are best copied to before a run; null: any host memory.
   virtual std::shared_ptr<MemoryPool> inputMemory() const { return nullptr; }
   // Where a KV cache of the model is kept; null: nowhere.

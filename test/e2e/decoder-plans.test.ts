@@ -53,6 +53,7 @@ describe.each(fixtures)('%s', { timeout: 120_000 }, (fixture) => {
         });
       }
       expect(engine.manifest.decoder).toEqual(graph);
+      expect(graph.inputs).toMatchObject({ logits_index: 'logits_index' });
       const shapes = engine.manifest.profiles.map(({ input_ids: tokens }) => tokens);
       expect(shapes).toEqual([
         { min: [1, 1], opt: [16, 1], max: [16, 1] },

@@ -336,6 +336,7 @@ describe('streams', () => {
       if (++seen === 3) break;
     }
     expect(llama.stats().requests).toMatchObject({ active: 0, waiting: 0, cancelled: cancelled + 1 });
+    expect(llama.stats()).toMatchObject({ memory: null, graphs: null });
     expect(llama.kvCache.used).toBe(0);
   });
 

@@ -32,7 +32,7 @@ constexpr size_t kSmallestBuffer = 256;
 constexpr size_t kIdleDeviceBytes = size_t{256} << 20;
 constexpr size_t kIdlePinnedBytes = size_t{64} << 20;
 
-// Shapes of which one thread keeps a context, and with it a graph.
+// Shapes of which one thread keeps a context, and with it a graph, beside those that it is told to expect.
 constexpr size_t kMaxShapes = 8;
 
 constexpr size_t kNone = SIZE_MAX;
@@ -449,6 +449,7 @@ class EngineContext final : public ExecutionContext {
 
   void execute(std::span<const Tensor> inputs, std::span<const size_t> outputIndices,
                std::span<Tensor> outputs) override;
+  void expectShapes(size_t count) override;
   std::optional<DeviceTiming> timing() const override { return timing_; }
   void cancel() noexcept override { cancelled_ = true; }
   void reset() override { cancelled_ = false; }
@@ -477,6 +478,7 @@ class EngineContext final : public ExecutionContext {
   ShapeContext& contextFor(const Key& key);
   void setShapes(ShapeContext& context, std::span<const Tensor> inputs);
   void bind(ShapeContext& context, std::span<const Tensor> inputs);
+  void provideAll(const ShapeContext& context, std::span<const Tensor> inputs);
   void provide(Buffer& buffer, size_t bytes, MemoryPool& pool);
   void copyIn(const ShapeContext& context, std::span<const Tensor> inputs);
   void copyOut(const ShapeContext& context, std::span<const Tensor> inputs,
@@ -490,6 +492,7 @@ class EngineContext final : public ExecutionContext {
   std::vector<bool> aliased_;  // inputs whose memory an output shares
   uint64_t addresses_ = 0;     // counts changes of the buffers' addresses
   uint64_t runs_ = 0;
+  size_t expectedShapes_ = 0;
   DeviceTiming timing_;
   std::atomic<bool> cancelled_ = false;
 };
@@ -527,6 +530,32 @@ void EngineContext::execute(std::span<const Tensor> inputs, std::span<const size
   }
   // Nothing can stop what a GPU has begun.
   if (cancelled_) throw Cancelled();
+}
+
+// A buffer that grows moves, and no graph outlives that: so all are made for the largest shapes. Shapes that
+// follow from the values of shape tensors are not known beforehand; there, buffers grow as they are needed.
+void EngineContext::expectShapes(size_t count) {
+  expectedShapes_ = count;
+  const std::vector<Binding>& bindings = engine_->inputs;
+  if (std::any_of(bindings.begin(), bindings.end(), [](const Binding& each) { return each.onHost; })) return;
+  const cuda::Current current(engine_->device);
+  for (size_t p = 0; p < engine_->profileCount(); ++p) {
+    std::vector<Tensor> largest(bindings.size());
+    for (size_t i = 0; i < bindings.size(); ++i) {
+      Tensor& input = largest[i];
+      input.shape = engine_->limits(p, i).max;
+      input.byteLength = elementCount(input.shape) * byteSize(bindings[i].type);
+      input.location = aliased_[i] ? Location::kDevice : Location::kHost;
+      input.device = engine_->device.ordinal();
+    }
+    Key key;
+    key.profile = static_cast<int>(p);
+    ShapeContext& context = contextFor(key);
+    context.key = std::move(key);
+    setShapes(context, largest);
+    provideAll(context, largest);
+    context.key = {};  // free for the first run
+  }
 }
 
 void EngineContext::run(std::span<const Tensor> inputs, std::span<const size_t> outputIndices,
@@ -590,7 +619,10 @@ ShapeContext& EngineContext::contextFor(const Key& key) {
     return perShape ? context.key == key : context.key.profile == key.profile;
   });
   if (found != contexts.end()) return *found;
-  const size_t most = perShape ? kMaxShapes : engine_->profileCount();
+  const auto idle = std::find_if(contexts.begin(), contexts.end(),
+                                 [](const ShapeContext& context) { return context.key.profile < 0; });
+  if (idle != contexts.end()) return *idle;
+  const size_t most = perShape ? expectedShapes_ + kMaxShapes : engine_->profileCount();
   if (contexts.size() < most) {
     ShapeContext fresh;
     fresh.context = engine_->createContext();
@@ -669,9 +701,8 @@ void EngineContext::provide(Buffer& buffer, size_t bytes, MemoryPool& pool) {
   buffer.capacity = bytes;
 }
 
-// Gives TensorRT the addresses of everything, where they have changed.
-void EngineContext::bind(ShapeContext& context, std::span<const Tensor> inputs) {
-  if (addresses_ == 0) addresses_ = 1;
+// Memory for everything that a run with these shapes reads and writes.
+void EngineContext::provideAll(const ShapeContext& context, std::span<const Tensor> inputs) {
   for (size_t i = 0; i < inputs.size(); ++i) {
     if (engine_->inputs[i].onHost || isBoundInPlace(inputs[i], i)) continue;
     provide(gpu_->inputs[i], inputs[i].byteLength, engine_->memory);
@@ -682,6 +713,12 @@ void EngineContext::bind(ShapeContext& context, std::span<const Tensor> inputs) 
     provide(gpu_->outputs[i], elementCount(context.outputShapes[i]) * byteSize(binding.type),
             engine_->memory);
   }
+}
+
+// Gives TensorRT the addresses of everything, where they have changed.
+void EngineContext::bind(ShapeContext& context, std::span<const Tensor> inputs) {
+  if (addresses_ == 0) addresses_ = 1;
+  provideAll(context, inputs);
   if (context.addresses == addresses_) return;
   context.graph.reset();
   context.warm = false;
@@ -807,6 +844,9 @@ class EngineModel final : public Model {
     }
     return profiles;
   }
+  // A graph is captured for shapes and addresses. Without graphs TensorRT still sets itself up anew whenever
+  // shapes change, and TensorRT-RTX compiles kernels for new ones.
+  bool preparesShapes() const override { return true; }
   std::shared_ptr<MemoryPool> inputMemory() const override { return engine_->pinned; }
   std::shared_ptr<TensorMemory> tensorMemory() const override {
     return cuda::deviceTensorMemory(engine_->device);

@@ -66,6 +66,7 @@ describe('lowerDecoder', () => {
     expect(cacheType).toBe('float32');
     expect(graph.inputs).toEqual({
       input_ids: 'input_ids',
+      logits_index: 'logits_index',
       past_lengths: 'past_lengths',
       position_ids: 'position_ids',
     });

@@ -2,6 +2,7 @@
 #include <algorithm>
 #include <cstdio>
 #include <cstring>
+#include <set>
 
 #include "engine.h"
 
@@ -102,6 +103,7 @@ class Context : public IExecutionContext, public Slots<apiv::VExecutionContext> 
     if (config != nullptr) {
 #if NV_TENSORRT_MAJOR == 1
       cache_ = config->cache;
+      capturesGraphs_ = config->graphs == CudaGraphStrategy::kWHOLE_GRAPH_CAPTURE;
 #endif
     }
     ++engine_.contexts;
@@ -295,6 +297,9 @@ class Context : public IExecutionContext, public Slots<apiv::VExecutionContext> 
       for (const auto& [name, shape] : allShapes()) kernel += name + describe(shape);
       cache_->add(kernel);
     }
+    if (capturesGraphs_ && !isCaptured(*run) && standInFaultHolds("recapture")) {
+      return fail("enqueueV3: an injected failure: yet another graph", 1);
+    }
 #endif
     const auto execute = [](void* data) { return static_cast<const Run*>(data)->execute(); };
     const auto destroy = [](void* data) { delete static_cast<const Run*>(data); };
@@ -332,6 +337,19 @@ class Context : public IExecutionContext, public Slots<apiv::VExecutionContext> 
     return std::any_of(engine_.ports.begin(), engine_.ports.end(),
                        [](const Port& port) { return port.isDataDependent; });
   }
+
+#if NV_TENSORRT_MAJOR == 1
+  // A graph is of shapes and addresses.
+  bool isCaptured(const Run& run) {
+    std::string key = std::to_string(profile_);
+    for (const auto& buffers : {run.inputs, run.outputs}) {
+      for (const Run::Buffer& each : buffers) {
+        key += ' ' + describe(each.shape) + std::to_string(reinterpret_cast<uintptr_t>(each.address));
+      }
+    }
+    return !captured_.insert(std::move(key)).second;
+  }
+#endif
 
   Shapes allShapes() const {
     Shapes shapes = shapes_;
@@ -463,6 +481,8 @@ class Context : public IExecutionContext, public Slots<apiv::VExecutionContext> 
   const ExecutionContextAllocationStrategy strategy_;
 #if NV_TENSORRT_MAJOR == 1
   RuntimeCache* cache_ = nullptr;
+  bool capturesGraphs_ = false;
+  std::set<std::string> captured_;
 #endif
   std::string name_;
   bool emitsProfile_ = true;
