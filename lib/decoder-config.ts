@@ -2,15 +2,35 @@ import path from 'node:path';
 import { TensorRTError } from './errors.js';
 import { readdir, readFile, stat } from './files/promises.js';
 
+/** A value of a configuration that can't be used. It is an error only where it would be. */
+export class UnusableValue {
+  constructor(
+    /** A sentence that names the file, the field and its value. */
+    readonly problem: string,
+  ) {}
+}
+
+/**
+ * A configuration's value where it is about to be used.
+ * @param instead the options that take its place, for the error's text
+ * @throws TensorRTError ERR_MODEL_INVALID where it can't be used
+ */
+export function usable<Value>(value: Value | UnusableValue, instead?: string): Value {
+  if (!(value instanceof UnusableValue)) return value;
+  const remedy = instead === undefined ? 'Correct it.' : `Correct it, or give ${instead}.`;
+  throw new TensorRTError('ERR_MODEL_INVALID', `${value.problem} ${remedy}`);
+}
+
 /** How to choose tokens where the caller does not say. */
 export interface SamplingDefaults {
   /** 0: greedy. */
-  readonly temperature: number;
+  readonly temperature: number | UnusableValue;
   /** 0: all. */
-  readonly topK: number;
-  readonly topP: number;
-  readonly minP: number;
-  readonly repetitionPenalty: number;
+  readonly topK: number | UnusableValue;
+  /** 0: the likeliest alone. */
+  readonly topP: number | UnusableValue;
+  readonly minP: number | UnusableValue;
+  readonly repetitionPenalty: number | UnusableValue;
 }
 
 /** A decoder's files, and what its configuration says of it; undefined where it says nothing. */
@@ -20,14 +40,14 @@ export interface DecoderConfig {
   /** Where the tokenizer's files would be. */
   readonly directory: string;
   /** Tokens that end an answer. */
-  readonly eosTokens: readonly number[];
-  readonly vocabulary: number | undefined;
+  readonly eosTokens: readonly number[] | UnusableValue;
+  readonly vocabulary: number | undefined | UnusableValue;
   /** Tokens that the model has positions for. */
-  readonly maxLength: number | undefined;
+  readonly maxLength: number | undefined | UnusableValue;
   readonly sampling: SamplingDefaults;
 }
 
-const greedy: SamplingDefaults = { temperature: 0, topK: 0, topP: 1, minP: 0, repetitionPenalty: 1 };
+const greedy = { temperature: 0, topK: 0, topP: 1, minP: 0, repetitionPenalty: 1 };
 
 /** GenerationConfig's own, in transformers, where a file asks for sampling and does not say. */
 const transformersTopK = 50;
@@ -93,16 +113,30 @@ function readTransformers(config: Json, generation: Json, directory: string): Re
   };
 }
 
+/**
+ * As transformers' GenerationMixin takes them: a top_p of 1 or more keeps all tokens, one of 0 the likeliest. A top_k of
+ * -1 keeps all, as in vLLM, and a temperature of 0 is greedy.
+ */
 function readSampling(search: Section, sampledTopK: number): SamplingDefaults {
-  const samples = search.values.do_sample === true;
+  const samples = search.boolean('do_sample') ?? false;
+  const number = (name: string, fallback: number, isUsable: (value: number) => boolean) => {
+    const value = search.number(name, isUsable);
+    return value ?? fallback;
+  };
+  const isTopK = (value: number) => Number.isInteger(value) && value >= -1;
+  const topK = number('top_k', samples === true ? sampledTopK : greedy.topK, isTopK);
+  const topP = number('top_p', greedy.topP, (value) => value >= 0);
   return {
-    temperature: samples ? (search.number('temperature', 0) ?? 1) : 0,
-    topK: search.integer('top_k') ?? (samples ? sampledTopK : greedy.topK),
-    topP: search.number('top_p', Number.MIN_VALUE, 1) ?? greedy.topP,
-    minP: search.number('min_p', 0, 1) ?? greedy.minP,
-    repetitionPenalty: search.number('repetition_penalty', Number.MIN_VALUE) ?? greedy.repetitionPenalty,
+    temperature:
+      samples === true ? number('temperature', 1, (value) => value >= 0) : samples || greedy.temperature,
+    topK: typeof topK === 'number' ? Math.min(Math.max(topK, 0), int32) : topK,
+    topP: typeof topP === 'number' ? Math.min(topP, 1) : topP,
+    minP: number('min_p', greedy.minP, (value) => value >= 0 && value <= 1),
+    repetitionPenalty: number('repetition_penalty', greedy.repetitionPenalty, (value) => value > 0),
   };
 }
+
+const int32 = 2 ** 31 - 1;
 
 /** Values of a configuration by their names there; null counts as absent. */
 class Section {
@@ -111,44 +145,44 @@ class Section {
     readonly label: string,
   ) {}
 
-  number(name: string, min = Number.NEGATIVE_INFINITY, max = Number.POSITIVE_INFINITY): number | undefined {
+  number(name: string, isUsable: (value: number) => boolean): number | undefined | UnusableValue {
     const value = this.values[name] ?? undefined;
     if (value === undefined) return undefined;
-    if (typeof value === 'number' && value >= min && value <= max) return value;
-    throw this.#invalid(name);
+    return typeof value === 'number' && isUsable(value) && value < Number.POSITIVE_INFINITY
+      ? value
+      : this.#unusable(name);
   }
 
-  integer(name: string): number | undefined {
-    const value = this.number(name, 0, 2 ** 31 - 1);
-    if (value === undefined || Number.isInteger(value)) return value;
-    throw this.#invalid(name);
+  boolean(name: string): boolean | undefined | UnusableValue {
+    const value = this.values[name] ?? undefined;
+    return value === undefined || typeof value === 'boolean' ? value : this.#unusable(name);
   }
 
-  /** At least 1. */
-  count(name: string): number | undefined {
-    const value = this.integer(name);
-    if (value === 0) throw this.#invalid(name);
-    return value;
+  /** At least 1; what is beyond a 32-bit integer's range stands for no limit. */
+  count(name: string): number | undefined | UnusableValue {
+    const value = this.number(name, (count) => Number.isInteger(count) && count > 0);
+    return typeof value === 'number' ? Math.min(value, int32) : value;
   }
 
+  /** @throws TensorRTError ERR_MODEL_INVALID */
   string(name: string): string | undefined {
     const value = this.values[name] ?? undefined;
     if (value === undefined || typeof value === 'string') return value;
-    throw this.#invalid(name);
+    throw new TensorRTError('ERR_MODEL_INVALID', this.#unusable(name).problem);
   }
 
-  /** One token or a list. */
-  tokens(name: string): number[] | undefined {
+  /** One token or a list; an empty list names none. */
+  tokens(name: string): readonly number[] | undefined | UnusableValue {
     const value = this.values[name] ?? undefined;
     if (value === undefined) return undefined;
-    const all: unknown[] = Array.isArray(value) ? value : [value];
-    if (all.every((token) => Number.isInteger(token) && (token as number) >= 0)) return all as number[];
-    throw this.#invalid(name);
+    const all: unknown[] = Array.isArray(value) ? value.flat(Number.POSITIVE_INFINITY) : [value];
+    if (all.length === 0) return undefined;
+    return all.every((token) => Number.isInteger(token)) ? (all as number[]) : this.#unusable(name);
   }
 
-  #invalid(name: string): TensorRTError {
+  #unusable(name: string): UnusableValue {
     const text = JSON.stringify(this.values[name])?.slice(0, 40);
-    return new TensorRTError('ERR_MODEL_INVALID', `${this.label}: ${name} can't be ${text}.`);
+    return new UnusableValue(`${this.label}: ${name} can't be ${text}.`);
   }
 }
 
@@ -214,7 +248,7 @@ export async function readJson(file: string): Promise<Json | undefined> {
   const text = await readText(file);
   if (text === undefined) return undefined;
   try {
-    const values = section(JSON.parse(text));
+    const values = section(parseJson(text));
     if (values) return values;
   } catch (cause) {
     throw new TensorRTError('ERR_MODEL_INVALID', `${file} is no JSON: ${(cause as Error).message}.`, {
@@ -222,4 +256,16 @@ export async function readJson(file: string): Promise<Json | undefined> {
     });
   }
   throw new TensorRTError('ERR_MODEL_INVALID', `${file} is no JSON object.`);
+}
+
+/** JSON as Python writes it, with Infinity, -Infinity and NaN, which is the string 'NaN' here. */
+function parseJson(text: string): unknown {
+  try {
+    return JSON.parse(text);
+  } catch (error) {
+    const numbers: Record<string, string> = { Infinity: '1e999', '-Infinity': '-1e999', NaN: '"NaN"' };
+    const readable = text.replace(/"(?:[^"\\]|\\.)*"|-?Infinity|NaN/g, (found) => numbers[found] ?? found);
+    if (readable === text) throw error;
+    return JSON.parse(readable);
+  }
 }

@@ -1,5 +1,5 @@
 import { randomBytes } from 'node:crypto';
-import type { SamplingDefaults } from './decoder-config.js';
+import { type SamplingDefaults, type UnusableValue, usable } from './decoder-config.js';
 import { describe, invalidArgType, invalidArgValue } from './errors.js';
 import type { NativeGenerateOptions } from './native.js';
 import { checkOptions, checkSignal, integerOption, numberOption, stringsOption } from './options.js';
@@ -98,7 +98,8 @@ const refused: Readonly<Record<string, string>> = Object.assign(Object.create(nu
 /** What options are checked against. */
 export interface GenerateContext {
   readonly vocabulary: number;
-  readonly eosTokens: readonly number[];
+  /** Those outside the vocabulary are another model's, or a padded vocabulary's: the model never chooses them. */
+  readonly eosTokens: readonly number[] | UnusableValue;
   readonly sampling: SamplingDefaults;
   /** Without one, answers have no text. */
   readonly tokenizer: Tokenizer | undefined;
@@ -108,6 +109,8 @@ function camelCase(name: string): string {
   return name.replace(/_([a-z])/g, (_, letter: string) => letter.toUpperCase());
 }
 
+const noFilters = { topK: 0, topP: 1, minP: 0 };
+const leastTemperature = 2 ** -126;
 const int32 = 2 ** 31 - 1;
 const largestFloat32 = 3.4028234663852886e38;
 
@@ -131,15 +134,22 @@ export function readGenerateOptions(
   checkSignal(signal, 'options.signal');
   if (typeof ignoreEos !== 'boolean') throw invalidArgType('options.ignoreEos', 'a boolean', ignoreEos);
   if (typeof cacheSalt !== 'string') throw invalidArgType('options.cacheSalt', 'a string', cacheSalt);
-  const real = (name: keyof GenerateOptions, fallback: number, min: number, max: number) =>
-    numberOption(options[name], `options.${name}`, fallback, min, max);
-  const whole = (name: keyof GenerateOptions, fallback: number, min: number, max: number) =>
-    integerOption(options[name], `options.${name}`, fallback, min, max);
+  const real = (name: keyof GenerateOptions, fallback: number | UnusableValue, min: number, max: number) =>
+    options[name] === undefined
+      ? usable(fallback, `options.${name}`)
+      : numberOption(options[name], `options.${name}`, 0, min, max);
+  const whole = (name: keyof GenerateOptions, fallback: number | UnusableValue, min: number, max: number) =>
+    options[name] === undefined
+      ? usable(fallback, `options.${name}`)
+      : integerOption(options[name], `options.${name}`, 0, min, max);
 
   const maxTokens = whole('maxTokens', 256, 1, int32);
   const minTokens = whole('minTokens', 0, 0, maxTokens);
-  const topP = real('topP', sampling.topP, 0, 1);
-  if (topP === 0) throw invalidArgValue('options.topP', 'must be more than 0.');
+  const temperature = real('temperature', sampling.temperature, 0, 100);
+  // Nothing is drawn where the likeliest token is taken: then the model's filters are not used.
+  const filters = temperature === 0 ? noFilters : sampling;
+  const topP = real('topP', filters.topP, 0, 1);
+  if (options.topP === 0) throw invalidArgValue('options.topP', 'must be more than 0.');
   const repetitionPenalty = real('repetitionPenalty', sampling.repetitionPenalty, 0, 100);
   if (repetitionPenalty === 0) throw invalidArgValue('options.repetitionPenalty', 'must be more than 0.');
   const stopTokens = options.stopTokens ?? [];
@@ -149,14 +159,19 @@ export function readGenerateOptions(
     const problem = 'needs text, and the model was loaded without a tokenizer: use options.stopTokens.';
     throw invalidArgValue('options.stop', problem);
   }
+  const eos = () =>
+    usable(eosTokens, 'options.ignoreEos with options.stopTokens').filter(
+      (token) => token >= 0 && token < vocabulary,
+    );
   const [biasTokens, biases] = readBias(options.logitBias, vocabulary);
   return {
     maxTokens,
     minTokens,
-    temperature: real('temperature', sampling.temperature, 0, 100),
-    topK: whole('topK', sampling.topK, 0, int32),
+    // Of a smaller one the reciprocal, which native multiplies by, is no float32.
+    temperature: temperature < leastTemperature ? 0 : temperature,
+    topK: whole('topK', filters.topK, 0, int32),
     topP,
-    minP: real('minP', sampling.minP, 0, 1),
+    minP: real('minP', filters.minP, 0, 1),
     repetitionPenalty,
     presencePenalty: real('presencePenalty', 0, -100, 100),
     frequencyPenalty: real('frequencyPenalty', 0, -100, 100),
@@ -165,7 +180,7 @@ export function readGenerateOptions(
         ? randomBytes(8).readBigUInt64LE()
         : BigInt(whole('seed', 0, 0, Number.MAX_SAFE_INTEGER)),
     stop,
-    stopTokens: Int32Array.from(new Set(ignoreEos ? stopTokens : [...eosTokens, ...stopTokens])),
+    stopTokens: Int32Array.from(new Set([...(ignoreEos ? [] : eos()), ...stopTokens])),
     biasTokens,
     biases,
     logprobs: options.logprobs === undefined ? -1 : whole('logprobs', 0, 0, vocabulary),

@@ -11,7 +11,7 @@ import {
 } from './build-engine.js';
 import { ChatTemplate } from './chat-template.js';
 import { DecodeLoop } from './decode-loop.js';
-import { type DecoderConfig, readDecoderConfig } from './decoder-config.js';
+import { type DecoderConfig, readDecoderConfig, UnusableValue, usable } from './decoder-config.js';
 import { type DeviceChoice, deviceOption, placeOnGpu } from './device.js';
 import type { Engine } from './engine.js';
 import { invalidArgType, invalidArgValue, TensorRTError } from './errors.js';
@@ -182,7 +182,7 @@ export class LanguageModel {
         prepareDecoder({ ...request, memo: cache.memo('decoders') }, signal),
         digestModel(config.model, cache.memo('models'), signal),
       ]);
-      const vocabulary = prepared.facts.vocabulary ?? config.vocabulary;
+      const vocabulary = prepared.facts.vocabulary ?? usable(config.vocabulary);
       if (vocabulary === undefined) {
         throw new TensorRTError(
           'ERR_MODEL_UNSUPPORTED',
@@ -240,8 +240,7 @@ export class LanguageModel {
           chatTemplate,
           vocabulary,
           maxLength: capacity,
-          // A padded vocabulary's, or another model's: never drawn.
-          eosTokens: config.eosTokens.filter((token) => token < vocabulary),
+          eosTokens: config.eosTokens,
           sampling: config.sampling,
         },
         kvCache: new KvCache(loop.native, graph.mode, whyMode(prepared, place.made?.engine), capacity),
@@ -379,8 +378,11 @@ function readOptions(options: LanguageModelOptions): Settings {
 
 /** Tokens a row, as far as the model has positions. */
 function rowLength({ maxLength }: KvCacheSettings, { maxLength: positions }: DecoderConfig): number {
-  if (maxLength === undefined) return Math.min(positions ?? defaultMaxLength, defaultMaxLength);
-  if (positions === undefined || maxLength <= positions) return maxLength;
+  if (maxLength === undefined) {
+    return Math.min(usable(positions, 'options.kvCache.maxLength') ?? defaultMaxLength, defaultMaxLength);
+  }
+  if (positions === undefined || positions instanceof UnusableValue || maxLength <= positions)
+    return maxLength;
   throw invalidArgValue(
     'options.kvCache.maxLength',
     `must be at most ${positions}, the positions that the model has, not ${maxLength}.`,

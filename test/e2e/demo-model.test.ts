@@ -1,5 +1,5 @@
 import { spawnSync } from 'node:child_process';
-import { mkdtemp, rm, stat } from 'node:fs/promises';
+import { cp, mkdtemp, rm, stat, writeFile } from 'node:fs/promises';
 import os from 'node:os';
 import path from 'node:path';
 import { type ChatMessage, InferenceSession, LanguageModel } from 'node-tensorrt';
@@ -76,6 +76,29 @@ test("functions far above are completed with PyTorch's answers, and the file is 
   expect(answers.map(({ text }) => text)).toEqual(code.completions.map(({ answer }) => answer));
   for (const { usage } of answers) expect(usage.cachedTokens).toBeGreaterThanOrEqual(file);
 });
+
+test.each([
+  [{ do_sample: true, top_p: 0, temperature: 0.7 }, {}],
+  [{ top_k: -1 }, {}],
+  [{ do_sample: true, top_k: -1, temperature: 0.01 }, {}],
+  [{ do_sample: true, temperature: 0 }, {}],
+  [{ top_p: 'most', min_p: -1, temperature: 'warm' }, {}],
+  [
+    { do_sample: true, top_p: 'most', temperature: 'warm' },
+    { temperature: 1, topP: 1e-9 },
+  ],
+])(
+  "with %j in its generation_config.json, and options %j, it gives PyTorch's answer",
+  async (values, options) => {
+    const folder = path.join(directory, 'other-config');
+    await cp(demoModel, folder, { recursive: true });
+    const config = JSON.stringify({ eos_token_id: [4, 2], ...values });
+    await writeFile(path.join(folder, 'generation_config.json'), config);
+    await using model = await LanguageModel.load(folder, { device: 'cpu' });
+    const { prompt, answer } = sums[0]!;
+    expect((await model.generate(prompt, options)).text).toBe(answer);
+  },
+);
 
 // The margin that is stated for FP16: 1 answer in 100.
 test('in FP16 it answers hardly less right', async () => {

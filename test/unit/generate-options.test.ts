@@ -1,5 +1,6 @@
 import type { GenerateOptions } from 'node-tensorrt';
 import { describe, expect, test } from 'vitest';
+import { UnusableValue } from '../../dist/decoder-config.js';
 import { readGenerateOptions } from '../../dist/generate-options.js';
 
 const sampling = { temperature: 0.6, topK: 50, topP: 0.9, minP: 0.1, repetitionPenalty: 1.1 };
@@ -53,6 +54,51 @@ test('what the caller gives goes to native', () => {
   expect(biases).toEqual(Float32Array.of(-1.5, Number.NEGATIVE_INFINITY));
   expect(options).toMatchObject(rest);
   expect(read({ ignoreEos: true, stopTokens: [5] }).stopTokens).toEqual(Int32Array.of(5));
+});
+
+describe("a value of the model's that can't be used", () => {
+  const unusable = new UnusableValue("generation_config.json: x can't be 2.");
+  const cases = [
+    ['temperature', 0.5],
+    ['topK', 3],
+    ['topP', 0.5],
+    ['minP', 0.5],
+    ['repetitionPenalty', 2],
+  ] as const;
+  const readOver = (name: string, options: GenerateOptions) =>
+    readGenerateOptions(options, { ...context, sampling: { ...sampling, [name]: unusable } });
+
+  test.each(cases)(
+    '%s: is an error where it would be used, and the option takes its place',
+    (name, value) => {
+      const message = `generation_config.json: x can't be 2. Correct it, or give options.${name}.`;
+      expect(() => readOver(name, {})).toThrow(
+        expect.objectContaining({ name: 'TensorRTError', code: 'ERR_MODEL_INVALID', message }),
+      );
+      expect(readOver(name, { [name]: value })[name]).toBe(value);
+    },
+  );
+
+  test.each(['topK', 'topP', 'minP'])('%s does not matter to a greedy answer', (name) => {
+    expect(readOver(name, { temperature: 0 })).toMatchObject({ temperature: 0, topK: 0, topP: 1, minP: 0 });
+  });
+
+  test('tokens that end an answer: only where the model is to end it', () => {
+    const odd = { ...context, eosTokens: unusable };
+    expect(() => readGenerateOptions({}, odd)).toThrow(
+      /x can't be 2\. Correct it, or give options\.ignoreEos/,
+    );
+    expect(readGenerateOptions({ ignoreEos: true, stopTokens: [5] }, odd).stopTokens).toEqual(
+      Int32Array.of(5),
+    );
+    const outside = { ...context, eosTokens: [-1, 2, 320] };
+    expect(readGenerateOptions({}, outside).stopTokens).toEqual(Int32Array.of(2));
+  });
+});
+
+test('a temperature whose reciprocal is no float32 is greedy', () => {
+  expect(read({ temperature: 1e-39 }).temperature).toBe(0);
+  expect(read({ temperature: 1e-37 }).temperature).toBe(1e-37);
 });
 
 test('a stop string needs a tokenizer', () => {
