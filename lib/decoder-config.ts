@@ -1,5 +1,6 @@
 import path from 'node:path';
 import { TensorRTError } from './errors.js';
+import { isLfsPointer, otherFormat } from './files/file-format.js';
 import { readdir, readFile, stat } from './files/promises.js';
 
 /** A value of a configuration that can't be used. It is an error only where it would be. */
@@ -233,27 +234,39 @@ async function statOf(source: string) {
   }
 }
 
-/** @internal undefined where there is no such file. @throws (rejects) TensorRTError ERR_IO */
-export async function readText(file: string): Promise<string | undefined> {
+/** @throws (rejects) as {@link readText} */
+async function readBytes(file: string): Promise<Buffer | undefined> {
+  let bytes: Buffer;
   try {
-    return await readFile(file, 'utf8');
+    bytes = await readFile(file);
   } catch (cause) {
     if ((cause as NodeJS.ErrnoException).code === 'ENOENT') return undefined;
     throw new TensorRTError('ERR_IO', `Can't read ${file}: ${(cause as Error).message}.`, { cause });
   }
+  if (isLfsPointer(bytes)) throw new TensorRTError('ERR_MODEL_INVALID', `${file} is ${otherFormat(bytes)}`);
+  return bytes;
+}
+
+/**
+ * @internal undefined where there is no such file.
+ * @throws (rejects) TensorRTError ERR_MODEL_INVALID where it is Git LFS's pointer to the file, ERR_IO
+ */
+export async function readText(file: string): Promise<string | undefined> {
+  return (await readBytes(file))?.toString('utf8');
 }
 
 /** @internal As {@link readText}. @throws (rejects) TensorRTError ERR_MODEL_INVALID where it holds no object, ERR_IO */
 export async function readJson(file: string): Promise<Json | undefined> {
-  const text = await readText(file);
-  if (text === undefined) return undefined;
+  const bytes = await readBytes(file);
+  if (bytes === undefined) return undefined;
   try {
-    const values = section(parseJson(text));
+    const values = section(parseJson(bytes.toString('utf8')));
     if (values) return values;
   } catch (cause) {
-    throw new TensorRTError('ERR_MODEL_INVALID', `${file} is no JSON: ${(cause as Error).message}.`, {
-      cause,
-    });
+    const other = otherFormat(bytes);
+    const reason =
+      bytes.length === 0 ? 'it is empty.' : other ? `it is ${other}` : `${(cause as Error).message}.`;
+    throw new TensorRTError('ERR_MODEL_INVALID', `${file} is no JSON: ${reason}`, { cause });
   }
   throw new TensorRTError('ERR_MODEL_INVALID', `${file} is no JSON object.`);
 }

@@ -5,6 +5,7 @@ import { isDeepStrictEqual } from 'node:util';
 import { type DataType, dataTypeFromOnnx, dataTypes } from './data-type.js';
 import { invalidArgType, TensorRTError } from './errors.js';
 import { writeAtomically } from './files/atomic-file.js';
+import { engineMagic as magic, otherThanBinary, planMagics } from './files/file-format.js';
 import type { DecoderGraph } from './native.js';
 import type { CastBfloat16Report, CastFloat16Report } from './onnx/cast-precision.js';
 import { readWhole } from './onnx/file-range.js';
@@ -78,7 +79,7 @@ export interface EngineManifest {
 
 // An engine file: the header, then the manifest and the layers (JSON), then the plan, to the end of the file.
 //
-//   0  magic: 0x89 'N' 'T' 'R' 'T' CR LF 0x1a. As PNG's: no text file has it, and a transfer as text breaks it
+//   0  magic: 0x89 'N' 'T' 'R' 'T' CR LF 0x1a
 //   8  format version, uint32 (all numbers are little-endian)
 //  12  zero, uint32
 //  16  bytes of the manifest, uint64
@@ -86,13 +87,9 @@ export interface EngineManifest {
 //  32  bytes of the plan, uint64
 //  40  SHA-256 of bytes 0 to 39 and of all that follows this field
 //  72  manifest
-const magic = Buffer.from([0x89, 0x4e, 0x54, 0x52, 0x54, 0x0d, 0x0a, 0x1a]);
 const formatVersion = 1;
 const hashOffset = 40;
 const headerBytes = 72;
-
-/** What the plans of TensorRT and of TensorRT-RTX begin with. */
-const planMagics = ['ptrt', 'vtrt'];
 
 /** Hashing in pieces of this size, the event loop is held up 2 ms at most. */
 const pieceBytes = 2 ** 20;
@@ -467,7 +464,12 @@ function parseContainer(
   const corrupt = (problem: string, cause?: unknown) =>
     new TensorRTError('ERR_ENGINE_CORRUPT', `${label} ${problem}. Build it again.`, { cause });
   if (bytes.length === 0) throw corrupt('is empty');
-  if (!magic.equals(bytes.subarray(0, magic.length))) throw corrupt('is not an engine file of node-tensorrt');
+  if (!magic.equals(bytes.subarray(0, magic.length))) {
+    const other = otherThanBinary(bytes);
+    const problem = 'is not an engine file of node-tensorrt';
+    if (!other) throw corrupt(problem);
+    throw new TensorRTError('ERR_ENGINE_CORRUPT', `${label} ${problem}. It is ${other}`);
+  }
   if (bytes.length < headerBytes) throw corrupt(`ends within its header, after ${bytes.length} bytes`);
   const view = new DataView(bytes.buffer, bytes.byteOffset);
   const version = view.getUint32(magic.length, true);

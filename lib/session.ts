@@ -1,3 +1,4 @@
+import { statSync } from 'node:fs';
 import { availableParallelism } from 'node:os';
 import { readCalibration } from './build/calibration.js';
 import {
@@ -12,7 +13,7 @@ import {
 } from './build-engine.js';
 import { type DataType, dataTypeFromOnnx, dataTypes } from './data-type.js';
 import { type DeviceChoice, deviceOption, placeOnGpu } from './device.js';
-import { Engine, isEngineFile } from './engine.js';
+import { Engine } from './engine.js';
 import { invalidArgType, invalidArgValue, shapeMismatch, TensorRTError } from './errors.js';
 import { loadEngine } from './load-engine.js';
 import {
@@ -282,16 +283,18 @@ export class InferenceSession {
         session.load({ library: findOnnxRuntime(), model: source, weights: folder, threads }),
       );
     try {
+      if (typeof model === 'string' && weights === undefined && isTiny(model)) {
+        const { refusePointers } = await import('./build/check-model.js');
+        refusePointers(model);
+      }
       return precision === undefined
         ? await load(model, weights)
         : await castForCpu(model, precision, options, load);
     } catch (error) {
-      if (!signal?.aborted && typeof model === 'string' && isEngineFile(model)) {
-        throw new TensorRTError(
-          'ERR_MODEL_INVALID',
-          `${model} is an engine, not an ONNX model: give InferenceSession.create what Engine.load(path) returns.`,
-        );
-      }
+      const isInvalid = error instanceof TensorRTError && error.code === 'ERR_MODEL_INVALID';
+      if (!isInvalid || signal?.aborted || weights !== undefined) throw error;
+      const { checkModel } = await import('./build/check-model.js');
+      await checkModel(model, signal);
       throw error;
     }
   }
@@ -531,6 +534,15 @@ export class InferenceSession {
       results: (outputs: NativeOutput[]) =>
         Object.fromEntries(outputs.map((output, i) => [names[i]!, toTensor(output, targets[i] ?? null)])),
     };
+  }
+}
+
+/** Whether a model's weights, in other files, could be as few as fit into Git LFS's pointer to them. */
+function isTiny(file: string): boolean {
+  try {
+    return statSync(file).size < 2 ** 14;
+  } catch {
+    return false;
   }
 }
 

@@ -122,12 +122,12 @@ async function hashFile(file: string, isModel: boolean, memo: HashMemo): Promise
 
 async function hashModelFile(file: string): Promise<FileHash> {
   const { bytes, sha256 } = await readModelFile(file);
-  return { sha256, external: locations(bytes) };
+  return { sha256, external: locations(bytes, path.dirname(file)) };
 }
 
-function locations(bytes: Uint8Array): string[] {
+function locations(bytes: Uint8Array, directory: string): string[] {
   try {
-    return externalLocations(parseModel(bytes));
+    return externalLocations(parseModel(bytes), directory);
   } catch {
     return [];
   }

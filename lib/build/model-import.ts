@@ -3,12 +3,13 @@ import { numberOf, withTypeName } from '../build-engine.js';
 import type { LayerInfo, TensorInfo } from '../engine.js';
 import { temporaryDirectory } from '../files/temporary-directory.js';
 import { type NativeParseResult, native } from '../native.js';
+import { checkExternalData } from '../onnx/initializer.js';
 import { type GraphProto, type ModelProto, type NodeProto, readModel, writeModel } from '../onnx/model.js';
 import { captured, subgraphs } from '../onnx/traverse.js';
 import { findGpu } from '../system/gpu.js';
 import type { Flavour } from '../system/nvidia-support.js';
 import { findTensorRT } from '../system/tensorrt-library.js';
-import { misreadNodes, misreadReason } from './prepare-model.js';
+import { adaptToParser, misreadNodes, misreadReason } from './prepare-model.js';
 
 /** A node that TensorRT can't import. */
 export interface ImportFailure {
@@ -69,8 +70,13 @@ export async function importModel(
     return parsed;
   };
   const { flavour, version } = library;
-  const { errors, layers, inputs, outputs } = await parse(modelPath);
   const model = await readModel(file);
+  const folder = path.dirname(modelPath);
+  checkExternalData(model, { directory: folder });
+  const isAdapted = adaptToParser(model, folder);
+  const { errors, layers, inputs, outputs } = isAdapted
+    ? await parseWritten(model, parse)
+    : await parse(modelPath);
   const misread = misreadNodes(model.graph);
   if (errors.length > 0 || misread.length > 0) {
     const { failures, unchecked } = await findFailures(model, errors, parse);
@@ -89,6 +95,21 @@ export async function importModel(
   return { library: { flavour, version }, network, failures: [], unchecked: [] };
 }
 
+/** Parses a model that is in no file. */
+async function parseWritten(
+  model: ModelProto,
+  parse: (file: string) => Promise<NativeParseResult>,
+): Promise<NativeParseResult> {
+  const directory = await temporaryDirectory();
+  try {
+    const file = path.join(directory.path, 'model.onnx');
+    await writeModel(model, file);
+    return await parse(file);
+  } finally {
+    await directory.remove();
+  }
+}
+
 /** What else fails, beside the nodes that the parser named first. */
 async function findFailures(
   model: ModelProto,
@@ -98,27 +119,20 @@ async function findFailures(
   const failed = new Map<NodeProto, ImportFailure>();
   const others: ImportFailure[] = [];
   let graph = model.graph;
-  const directory = await temporaryDirectory();
-  try {
-    for (let found = errors; found.length > 0; ) {
-      const before = failed.size;
-      for (const error of found) {
-        const node = failingNode(graph, error);
-        const domain = node?.opType === error.op && node.domain ? `${node.domain}.` : '';
-        const failure = { node: error.name, operator: domain + error.op, reason: error.reason };
-        if (!node) others.push(failure);
-        else if (!failed.has(node)) failed.set(node, failure);
-      }
-      // Of no node that could be left out: there is no further to go.
-      if (failed.size === before) break;
-      graph = withoutNodes(model.graph, failed);
-      if (graph.node.length === 0) break;
-      const reduced = path.join(directory.path, `${failed.size}.onnx`);
-      await writeModel({ ...model, graph }, reduced);
-      found = (await parse(reduced)).errors;
+  for (let found = errors; found.length > 0; ) {
+    const before = failed.size;
+    for (const error of found) {
+      const node = failingNode(graph, error);
+      const domain = node?.opType === error.op && node.domain ? `${node.domain}.` : '';
+      const failure = { node: error.name, operator: domain + error.op, reason: error.reason };
+      if (!node) others.push(failure);
+      else if (!failed.has(node)) failed.set(node, failure);
     }
-  } finally {
-    await directory.remove();
+    // Of no node that could be left out: there is no further to go.
+    if (failed.size === before) break;
+    graph = withoutNodes(model.graph, failed);
+    if (graph.node.length === 0) break;
+    found = (await parseWritten({ ...model, graph }, parse)).errors;
   }
   const checked = new Set(graph.node);
   return {

@@ -6,7 +6,7 @@ import { FileMemo, identity, isUnchanged, statistics } from '../files/file-memo.
 import { mkdir } from '../files/promises.js';
 import type { DecoderGraph } from '../native.js';
 import { cacheBytesPerToken, type Decoder, recogniseDecoder } from '../onnx/decoder.js';
-import { externalLocations } from '../onnx/initializer.js';
+import { checkExternalData, externalLocations } from '../onnx/initializer.js';
 import { rotaryPositions, withWholeCaches } from '../onnx/lift-group-query-attention.js';
 import { type ModelProto, readModel } from '../onnx/model.js';
 import { withNarrowCaches } from '../onnx/narrow-caches.js';
@@ -80,7 +80,8 @@ async function prepare(request: PrepareDecoderRequest): Promise<PreparedDecoder>
   const began = Date.now();
   const stats = await statistics(file);
   const parsed = await readModel(file);
-  const external = externalLocations(parsed).map((location) => path.join(directory, location));
+  checkExternalData(parsed, { directory });
+  const external = externalLocations(parsed, directory).map((location) => path.join(directory, location));
   const seen = { began, stats, external: await stamps(external) };
   try {
     const model = withNarrowCaches(withWholeCaches(parsed));

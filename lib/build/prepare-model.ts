@@ -12,7 +12,7 @@ import {
   castToFloat16,
 } from '../onnx/cast-precision.js';
 import { hashWeights } from '../onnx/hash-weights.js';
-import { externalData, isExternal } from '../onnx/initializer.js';
+import { checkExternalData, externalData, isExternal, straightenLocations } from '../onnx/initializer.js';
 import { type LowerDecoderOptions, lowerDecoder } from '../onnx/lower-decoder.js';
 import { type Feeds, measureRanges, type Ranges } from '../onnx/measure-ranges.js';
 import {
@@ -105,6 +105,8 @@ async function prepare(request: PrepareRequest): Promise<PreparedModel> {
     const model = parseModel(bytes);
     refuseWhatTensorRTCannotName(model.graph);
     requireOutputs(model.graph);
+    checkExternalData(model, where);
+    const isAdapted = adaptToParser(model, directory);
     const weightsSha256 = hashWeights(model.graph, where);
     const common = {
       inputs: declaredInputs(model),
@@ -126,10 +128,11 @@ async function prepare(request: PrepareRequest): Promise<PreparedModel> {
     }
     refuseMisread(model.graph, request);
     if (request.precision === undefined) {
-      if (isFile) return { ...common, file: path.resolve(source), modelPath: path.resolve(source) };
+      if (isFile && !isAdapted)
+        return { ...common, file: path.resolve(source), modelPath: path.resolve(source) };
       const file = path.join(request.directory, 'model.onnx');
-      await write(file, [bytes]);
-      return { ...common, file, modelPath: file };
+      await write(file, [isAdapted ? serializeModel(model) : bytes]);
+      return { ...common, file, modelPath: isFile ? path.resolve(source) : file };
     }
     const options = { ...where, keepFp32: request.keepFp32 };
     const { model: mixed, report } =
@@ -143,6 +146,15 @@ async function prepare(request: PrepareRequest): Promise<PreparedModel> {
     }
     throw error;
   }
+}
+
+/**
+ * Writes what TensorRT's parser takes otherwise than the standard has it in a way that it takes, in place. Returns whether
+ * there was any.
+ * @param directory the folder of its external data
+ */
+export function adaptToParser(model: ModelProto, directory: string | undefined): boolean {
+  return directory !== undefined && straightenLocations(model, directory);
 }
 
 /** What the CPU says of the model's values; where it can't run the model, why. */
@@ -255,7 +267,7 @@ async function moveWeights(
   const initializer: TensorProto[] = [];
   const links = new Set<string>();
   for (const tensor of model.graph.initializer) {
-    if (isExternal(tensor)) links.add(path.relative(directory!, externalData(tensor, directory!)!.path));
+    if (isExternal(tensor)) links.add(externalData(tensor, directory!)!.location);
     const { rawData, ...rest } = tensor;
     if (!rawData || rawData.length < 1024) {
       initializer.push(tensor);

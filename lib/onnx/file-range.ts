@@ -1,5 +1,6 @@
 import { closeSync, constants, fstatSync, openSync, readSync } from 'node:fs';
 import { TensorRTError } from '../errors.js';
+import { isLfsPointer, mostPointerBytes } from '../files/file-format.js';
 import { fstat, mostBytes, read, withDescriptor } from '../files/promises.js';
 
 /** Of a file that is used while it is read. */
@@ -87,7 +88,30 @@ export function readRangeWhole(
   });
 }
 
-function rangeLength(
+/**
+ * The size of a file of weights, which is opened to see that it can be read.
+ *
+ * @throws TensorRTError ERR_MODEL_NOT_FOUND, ERR_IO; ERR_MODEL_INVALID for Git LFS's pointer to the file.
+ */
+export function sizeOfWeights(path: string, what: string): number {
+  try {
+    return withFile(path, what, (_, size) => size);
+  } catch (error) {
+    if (!(error instanceof TensorRTError) || error.code !== 'ERR_MODEL_NOT_FOUND') throw error;
+    throw new TensorRTError(
+      'ERR_MODEL_NOT_FOUND',
+      `There is no file ${path}: the model keeps its weights there, beside its .onnx file (${what}).`,
+      { cause: error },
+    );
+  }
+}
+
+/**
+ * How many bytes a range has.
+ *
+ * @throws TensorRTError ERR_MODEL_INVALID when it ends after the file's `size`.
+ */
+export function rangeLength(
   path: string,
   what: string,
   range: { readonly offset: number; readonly length: number | undefined },
@@ -109,6 +133,14 @@ function withFile<T>(path: string, what: string, use: (descriptor: number, size:
     descriptor = openSync(path, constants.O_RDONLY | constants.O_NONBLOCK);
     const stats = fstatSync(descriptor);
     if (!stats.isFile()) throw Object.assign(new Error('it is not a file'), { code: 'EISDIR' });
+    if (stats.size <= mostPointerBytes) {
+      const start = new Uint8Array(Math.min(stats.size, 64));
+      fill(descriptor, start, 0);
+      if (isLfsPointer(start)) {
+        const problem = `${path} (${what}) is Git LFS's pointer to the file, not the file: \`git lfs pull\` fetches it.`;
+        throw new TensorRTError('ERR_MODEL_INVALID', problem);
+      }
+    }
     return use(descriptor, stats.size);
   } catch (cause) {
     throw readError(path, what, cause);

@@ -1,7 +1,7 @@
-import { isAbsolute, join, normalize, sep } from 'node:path';
+import { isAbsolute, join, normalize } from 'node:path';
 import { type DataType, dataTypeFromOnnx, dataTypes } from '../data-type.js';
 import { invalidArgValue, TensorRTError } from '../errors.js';
-import { readRangeWhole } from './file-range.js';
+import { rangeLength, readRangeWhole, sizeOfWeights } from './file-range.js';
 import type { GraphProto, ModelProto, NodeProto, SparseTensorProto, TensorProto } from './model.js';
 
 /** Elements of a tensor; float16 and bfloat16 are bit patterns in a Uint16Array, bool is 0 or 1 in a Uint8Array. */
@@ -41,7 +41,9 @@ export interface ExternalDataOptions {
 
 /** Where the elements of a tensor lie in another file. */
 export interface ExternalData {
-  /** Joined with the model's folder. */
+  /** Relative to the model's folder, without detours. */
+  readonly location: string;
+  /** That, joined with the model's folder. */
   readonly path: string;
   /** In bytes. */
   readonly offset: number;
@@ -98,7 +100,8 @@ export function isExternal(tensor: TensorProto): boolean {
 /**
  * Where a tensor's elements lie outside the model, or undefined if they are inside.
  *
- * The location comes with the model, which may be anyone's: it must stay in the model's folder.
+ * The location comes with the model, which may be anyone's: it must stay in the model's folder, as ONNX Runtime wants it
+ * too. `sub/../weights.bin` does.
  *
  * @throws TensorRTError ERR_MODEL_INVALID for a location that is absolute, leaves the folder or is missing, and for
  * an offset or length that isn't a number of bytes.
@@ -109,42 +112,40 @@ export function externalData(tensor: TensorProto, directory: string): ExternalDa
   const location = entries.get('location');
   if (!location)
     throw new TensorRTError('ERR_MODEL_INVALID', `${label(tensor)} has external data without a location.`);
-  const normal = normalize(location);
-  if (
-    isAbsolute(location) ||
-    /^[\\/]|^[A-Za-z]:/.test(location) ||
-    location.includes('\0') ||
-    location.split(/[\\/]/).includes('..') ||
-    normal === '.' ||
-    normal.startsWith(`..${sep}`)
-  ) {
+  const within = locationWithin(directory, location);
+  if (within === undefined) {
     throw new TensorRTError(
       'ERR_MODEL_INVALID',
       `${label(tensor)} has external data at ${JSON.stringify(location)}, outside the model's folder.`,
     );
   }
   return {
-    path: join(directory, normal),
+    location: within,
+    path: join(directory, within),
     offset: byteCount(tensor, 'offset', entries.get('offset')) ?? 0,
     length: byteCount(tensor, 'length', entries.get('length')),
   };
 }
 
-/**
- * The locations of all external data of a model, wherever its tensors are, in the order of names; without those that
- * {@link externalData} refuses.
- */
-export function externalLocations({ graph, functions = [] }: ModelProto): string[] {
-  const locations = new Set<string>();
+/** Absolute, here or on Windows, or with Windows' way up. */
+const rooted = /^[\\/]|^[A-Za-z]:|(?:^|[\\/])\.\.\\|\\\.\.(?:[\\/]|$)/;
+
+/** A location without detours, if it stays in the model's folder. */
+function locationWithin(directory: string, location: string): string | undefined {
+  if (location.includes('\0') || isAbsolute(location) || rooted.test(location)) return undefined;
+  // The folder may be relative, to a working directory that need not exist.
+  const folder = normalize(`${directory || '.'}/`);
+  const file = join(directory, location);
+  if (folder !== './' && !file.startsWith(folder)) return undefined;
+  const within = folder === './' ? file : file.slice(folder.length);
+  return /^(?:\.?\/?|\.\.(?:\/.*)?)$/s.test(within) ? undefined : within;
+}
+
+/** All tensors of a model that lie in other files, wherever it has them. */
+function externalTensors({ graph, functions = [] }: ModelProto): TensorProto[] {
+  const found: TensorProto[] = [];
   const addTensors = (tensors: readonly (TensorProto | undefined)[]) => {
-    for (const tensor of tensors) {
-      if (!tensor || !isExternal(tensor)) continue;
-      try {
-        locations.add(externalData(tensor, '')!.path);
-      } catch {
-        // Who reads the tensor says what is wrong with it.
-      }
-    }
+    for (const tensor of tensors) if (tensor && isExternal(tensor)) found.push(tensor);
   };
   const addSparse = (tensors: readonly SparseTensorProto[] = []) => {
     for (const { values, indices } of tensors) addTensors([values, indices]);
@@ -165,7 +166,63 @@ export function externalLocations({ graph, functions = [] }: ModelProto): string
   };
   addGraph(graph);
   for (const { node } of functions) addNodes(node);
+  return found;
+}
+
+/**
+ * The locations of all external data of a model in `directory`, relative to it and without detours, in the order of
+ * names; without those that {@link externalData} refuses.
+ */
+export function externalLocations(model: ModelProto, directory: string): string[] {
+  const locations = new Set<string>();
+  for (const tensor of externalTensors(model)) {
+    try {
+      locations.add(externalData(tensor, directory)!.location);
+    } catch {
+      // Who reads the tensor says what is wrong with it.
+    }
+  }
   return [...locations].sort();
+}
+
+/**
+ * Takes the detours out of the locations of a model's external data, in place, whose paths TensorRT's parser neither takes
+ * nor walks as others do. Returns whether there were any.
+ *
+ * @throws what {@link externalData} throws
+ */
+export function straightenLocations(model: ModelProto, directory: string): boolean {
+  let isChanged = false;
+  for (const tensor of externalTensors(model)) {
+    const { location } = externalData(tensor, directory)!;
+    tensor.externalData = tensor.externalData!.map((entry) => {
+      if (entry.key !== 'location' || entry.value === location) return entry;
+      isChanged = true;
+      return { ...entry, value: location };
+    });
+  }
+  return isChanged;
+}
+
+/**
+ * Checks, without reading it, that the external data of a model is there and whole.
+ *
+ * @throws TensorRTError ERR_MODEL_NOT_FOUND when a file is missing; ERR_MODEL_INVALID for one that is too short or Git
+ * LFS's pointer, without a folder, and for what {@link externalData} refuses; ERR_IO.
+ */
+export function checkExternalData(model: ModelProto, { directory }: ExternalDataOptions): void {
+  const sizes = new Map<string, number>();
+  for (const tensor of externalTensors(model)) {
+    const { path, offset, length } = externalData(tensor, directory ?? '')!;
+    if (directory === undefined) throw withoutFolder(tensor, path);
+    const size = sizes.get(path) ?? sizeOfWeights(path, label(tensor));
+    sizes.set(path, size);
+    const type = dataTypeFromOnnx(tensor.dataType);
+    const needed =
+      type === undefined || type === 'string' ? length : tensorSize(tensor) * dataTypes[type].byteSize;
+    if (length !== undefined && length !== needed) throw wrongLength(tensor, length, needed!);
+    rangeLength(path, label(tensor), { offset, length: needed }, size);
+  }
 }
 
 function byteCount(tensor: TensorProto, key: string, value: string | undefined): number | undefined {
@@ -185,7 +242,7 @@ function byteCount(tensor: TensorProto, key: string, value: string | undefined):
  * a view; typed fields and external data (read now, blocking) are copied.
  *
  * @throws TensorRTError ERR_MODEL_INVALID when the elements are missing, too few or too many, or their file is not
- * where it may be; ERR_MODEL_NOT_FOUND when that file is missing; ERR_MODEL_UNSUPPORTED for strings and for types
+ * where it may be, or the folder isn't known; ERR_MODEL_NOT_FOUND when that file is missing; ERR_MODEL_UNSUPPORTED for strings and for types
  * this package doesn't handle.
  */
 export function tensorBytes(tensor: TensorProto, options: ExternalDataOptions = {}): Uint8Array {
@@ -200,13 +257,8 @@ export function tensorBytes(tensor: TensorProto, options: ExternalDataOptions = 
   const byteLength = size * dataTypes[type].byteSize;
   let bytes: Uint8Array;
   if (isExternal(tensor)) {
-    const where = externalData(tensor, options.directory ?? '.')!;
-    if (options.directory === undefined) {
-      throw new TensorRTError(
-        'ERR_MODEL_INVALID',
-        `${label(tensor)} has external data at ${where.path}, but the model's folder isn't known.`,
-      );
-    }
+    const where = externalData(tensor, options.directory ?? '')!;
+    if (options.directory === undefined) throw withoutFolder(tensor, where.path);
     if (where.length !== undefined && where.length !== byteLength)
       throw wrongLength(tensor, where.length, byteLength);
     bytes = readRangeWhole(where.path, label(tensor), { offset: where.offset, length: byteLength });
@@ -215,6 +267,13 @@ export function tensorBytes(tensor: TensorProto, options: ExternalDataOptions = 
   }
   if (bytes.length !== byteLength) throw wrongLength(tensor, bytes.length, byteLength);
   return bytes;
+}
+
+function withoutFolder(tensor: TensorProto, location: string): TensorRTError {
+  return new TensorRTError(
+    'ERR_MODEL_INVALID',
+    `${label(tensor)} lies in the file ${location} beside the model, whose folder isn't known: give the model's path, not its bytes.`,
+  );
 }
 
 function wrongLength(tensor: TensorProto, actual: number, expected: number): TensorRTError {

@@ -1,5 +1,6 @@
 import { TensorRTError } from '../errors.js';
 import { writeAtomically } from '../files/atomic-file.js';
+import { otherThanBinary } from '../files/file-format.js';
 import { readWhole } from './file-range.js';
 import { decodeMessage, encodeMessage, type Field, type MessageType, messageType } from './protobuf.js';
 
@@ -405,20 +406,19 @@ const model = messageType('ModelProto', [
 export function parseModel(bytes: Uint8Array): ModelProto {
   if (bytes.length === 0)
     throw new TensorRTError('ERR_MODEL_INVALID', 'This is no ONNX model: it has no bytes.');
-  if (startsWith(bytes, 'version https://git-lfs')) {
-    const problem = "This is Git LFS's pointer to a model, not the model: `git lfs pull` fetches it.";
-    throw new TensorRTError('ERR_MODEL_INVALID', problem);
+  try {
+    const parsed = decodeMessage(model, bytes) as Partial<ModelProto>;
+    if (parsed.irVersion === undefined || parsed.irVersion < 1) throw noModel('no ir_version');
+    if (parsed.graph === undefined) throw noModel('no graph');
+    // Before format version 3 models didn't say which operator set they use: it is version 1.
+    if (!parsed.opsetImport?.length && parsed.irVersion >= 3) throw noModel('no opset_import');
+    return parsed as ModelProto;
+  } catch (error) {
+    const isInvalid = error instanceof TensorRTError && error.code === 'ERR_MODEL_INVALID';
+    const other = isInvalid ? otherThanBinary(bytes) : undefined;
+    if (!other) throw error;
+    throw new TensorRTError('ERR_MODEL_INVALID', `This is ${other}`, { cause: error });
   }
-  const parsed = decodeMessage(model, bytes) as Partial<ModelProto>;
-  if (parsed.irVersion === undefined || parsed.irVersion < 1) throw noModel('no ir_version');
-  if (parsed.graph === undefined) throw noModel('no graph');
-  // Before format version 3 models didn't say which operator set they use: it is version 1.
-  if (!parsed.opsetImport?.length && parsed.irVersion >= 3) throw noModel('no opset_import');
-  return parsed as ModelProto;
-}
-
-function startsWith(bytes: Uint8Array, text: string): boolean {
-  return Buffer.from(bytes.subarray(0, text.length)).toString('latin1') === text;
 }
 
 function noModel(lack: string): TensorRTError {

@@ -3,8 +3,9 @@ import { copyFile, mkdir, mkdtemp, readdir, readFile, rm, writeFile } from 'node
 import os from 'node:os';
 import path from 'node:path';
 import { type BuildProgress, buildEngine, type Engine, Tensor } from 'node-tensorrt';
-import { GraphBuilder, serializeModel } from 'node-tensorrt/onnx';
+import { GraphBuilder, readModel, serializeModel, writeModel } from 'node-tensorrt/onnx';
 import { afterAll, afterEach, beforeAll, describe, expect, test, vi } from 'vitest';
+import { importModel } from '../../dist/build/model-import.js';
 import { decoderModel } from '../decoder-fixture.js';
 
 const fixture = (name: string) => path.join(import.meta.dirname, '../fixtures/session', name);
@@ -137,6 +138,27 @@ describe('what is built', () => {
       const engine = await buildEngine(fixture('external.onnx'), { target, precision });
       expect(engine.byteLength).toBeGreaterThan(0);
     }
+  });
+
+  test('from external data in the folder, by whatever path; its weights decide the hash', async () => {
+    const folder = path.join(directory, 'detour');
+    await mkdir(path.join(folder, 'sub'), { recursive: true });
+    await copyFile(fixture('external.bin'), path.join(folder, 'external.bin'));
+    const file = path.join(folder, 'model.onnx');
+    const hashes = new Set<string>();
+    for (const location of ['external.bin', 'sub/../external.bin', '../detour//external.bin']) {
+      const model = await readModel(fixture('external.onnx'));
+      for (const { externalData = [] } of model.graph.initializer) {
+        for (const entry of externalData) if (entry.key === 'location') entry.value = location;
+      }
+      await writeModel(model, file);
+      for (const precision of ['fp16', 'fp32'] as const) {
+        const engine = await buildEngine(file, { target, precision });
+        hashes.add(engine.manifest.model.weightsSha256);
+      }
+      expect((await importModel(file)).failures).toEqual([]);
+    }
+    expect(hashes.size).toBe(1);
   });
 
   test('with options for the compiler, recorded', async () => {

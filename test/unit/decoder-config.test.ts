@@ -225,6 +225,19 @@ describe('refused', () => {
       'ERR_MODEL_INVALID',
       /config\.json is no JSON:/,
     ],
+    [
+      "Git LFS's pointer",
+      { 'config.json': 'version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 1\n' },
+      'ERR_MODEL_INVALID',
+      /config\.json is Git LFS's pointer .*git lfs pull/,
+    ],
+    [
+      'a web page',
+      { 'generation_config.json': '<html><body>404</body></html>' },
+      'ERR_MODEL_INVALID',
+      /generation_config\.json is no JSON: it is a web page/,
+    ],
+    ['nothing', { 'config.json': '' }, 'ERR_MODEL_INVALID', /config\.json is no JSON: it is empty/],
     ['no object', { 'config.json': '[]', 'model.onnx': '' }, 'ERR_MODEL_INVALID', /is no JSON object/],
     [
       'an encoder with a decoder',

@@ -205,7 +205,7 @@ describe('bad input is refused with a code and leaves the session working', () =
       [path.join(folder, 'truncated.onnx'), 'ERR_MODEL_INVALID'],
       [new Uint8Array(0), 'ERR_MODEL_INVALID'],
       [Uint8Array.from({ length: 5000 }, (_, i) => (i * 7919) % 251), 'ERR_MODEL_INVALID'],
-      [fixture('external-absent.onnx'), 'ERR_MODEL_INVALID'],
+      [fixture('external-absent.onnx'), 'ERR_MODEL_NOT_FOUND'],
       [path.join(folder, 'inside/escape.onnx'), 'ERR_MODEL_INVALID'],
       [fixture('sequence.onnx'), 'ERR_MODEL_UNSUPPORTED'],
       [42 as never, 'ERR_INVALID_ARG_TYPE'],
@@ -216,6 +216,127 @@ describe('bad input is refused with a code and leaves the session working', () =
       );
     }
     await rm(folder, { recursive: true });
+  });
+});
+
+describe('what ONNX Runtime says little of', () => {
+  let folder: string;
+  beforeAll(async () => {
+    folder = await mkdtemp(path.join(os.tmpdir(), 'session-'));
+  });
+  afterAll(() => rm(folder, { recursive: true }));
+  const pointer = `version https://git-lfs.github.com/spec/v1\noid sha256:${'0'.repeat(64)}\nsize 12345\n`;
+  const latin1 = (text: string) => Buffer.from(text, 'latin1');
+  const zip = (name: string) => latin1(`PK\x03\x04${'\0'.repeat(26)}${name}`);
+
+  test.each<[string, Uint8Array, RegExp]>([
+    ["Git LFS's pointer", latin1(pointer), /: This is Git LFS's pointer .*`git lfs pull` fetches it/],
+    ['a web page', latin1('\n<!DOCTYPE html>\n<html>'), /: This is a web page, not the file: download/],
+    ["a server's answer", latin1('<?xml version="1.0"?><Error><Code>AccessDenied</Code>'), /: This is XML/],
+    ['JSON', latin1('{"error": "Entry not found"}'), /: This is text, which begins with "\{\\"error\\"/],
+    ['safetensors', latin1('\x20\0\0\0\0\0\0\0{"w":{"dtype":"F32"}}'), /: This is a safetensors file/],
+    ['GGUF', latin1('GGUF\x03\0\0\0'), /: This is a GGUF file/],
+    ['PyTorch', zip('archive/data.pkl'), /: This is a PyTorch file/],
+    ['an old PyTorch', latin1('\x80\x02\x8a\x0al\xfc\x9cF\xf9'), /: This is a Python pickle/],
+    ['TFLite', latin1('\x1c\0\0\0TFL3'), /: This is a TensorFlow Lite model/],
+    ['HDF5', latin1('\x89HDF\r\n\x1a\n'), /: This is an HDF5 file/],
+    ['NumPy', latin1('\x93NUMPY\x01\0'), /: This is a NumPy array/],
+    ['zip', zip('model.onnx'), /: This is a zip archive: unpack it/],
+    ['gzip', latin1('\x1f\x8b\x08'), /: This is a gzip archive/],
+    ['a plan', latin1('ptrt\0\0\0\0'), /: This is a TensorRT plan: Engine\.load/],
+    ['zeros', new Uint8Array(4096), /: This is a file of zero bytes/],
+  ])('%s is called what it is, from a path and from bytes', async (name, bytes, message) => {
+    const file = path.join(folder, `${name}.onnx`);
+    await writeFile(file, bytes);
+    for (const precision of ['as-exported', 'fp16'] as const) {
+      const loading = InferenceSession.create(file, { device: 'cpu', precision });
+      await expect(loading).rejects.toThrow(
+        expect.objectContaining({ code: 'ERR_MODEL_INVALID', message: expect.stringMatching(message) }),
+      );
+    }
+    const withoutPath = new RegExp(message.source.replace(/^: /, '^'));
+    await expect(InferenceSession.create(bytes, { device: 'cpu' })).rejects.toThrow(
+      expect.objectContaining({ code: 'ERR_MODEL_INVALID', message: expect.stringMatching(withoutPath) }),
+    );
+  });
+
+  test('a file cut short is said to be, where it is', async () => {
+    const whole = readFileSync(fixture('linear.onnx'));
+    const file = path.join(folder, 'cut.onnx');
+    for (let length = 1; length < whole.length; length += 61) {
+      await writeFile(file, whole.subarray(0, length));
+      const error = await InferenceSession.create(file, { device: 'cpu' }).catch((reason) => reason);
+      expect(error).toMatchObject({ name: 'TensorRTError', code: 'ERR_MODEL_INVALID' });
+      expect(error.message).toMatch(
+        /cut\.onnx: This (isn't a valid ONNX file: at byte \d+|is no ONNX model)/,
+      );
+    }
+  });
+
+  describe('external data', () => {
+    /** A model with its weights, 64 bytes, at `location`. */
+    async function modelWith(location: string, name: string): Promise<string> {
+      const g = new GraphBuilder('external');
+      const w = g.initializer('w', 'float32', [4, 4], new Float32Array(16));
+      g.op('MatMul', [g.input('x', 'float32', ['n', 4]), w], {}, { outputs: ['y'] });
+      g.output('y', 'float32', ['n', 4]);
+      const file = path.join(folder, name, 'model.onnx');
+      await mkdir(path.join(folder, name, 'sub'), { recursive: true });
+      const model = g.finish();
+      const { rawData, ...tensor } = model.graph.initializer[0]!;
+      const externalData = [{ key: 'location', value: location }];
+      model.graph.initializer = [{ ...tensor, dataLocation: 1, externalData }];
+      await writeFile(file, serializeModel(model));
+      return file;
+    }
+    const load = (model: string | Uint8Array) => InferenceSession.create(model, { device: 'cpu' });
+    const identity = Float32Array.from({ length: 16 }, (_, i) => (i % 5 === 0 ? 2 : 0));
+
+    test('that is missing is missed by name', async () => {
+      for (const location of ['w.bin', 'sub/w.bin', 'w.bin/inside']) {
+        const file = await modelWith(location, 'missing');
+        await expect(load(file)).rejects.toThrow(
+          expect.objectContaining({
+            code: 'ERR_MODEL_NOT_FOUND',
+            message: expect.stringContaining(`There is no file ${path.join(path.dirname(file), location)}`),
+          }),
+        );
+      }
+    });
+
+    test('that is a pointer, too short, a folder or refused is said to be', async () => {
+      const file = await modelWith('w.bin', 'odd');
+      const weights = path.join(folder, 'odd/w.bin');
+      await writeFile(weights, pointer);
+      await expect(load(file)).rejects.toThrow(/odd\/w\.bin .* is Git LFS's pointer/);
+      await writeFile(weights, identity.subarray(0, 15));
+      await expect(load(file)).rejects.toThrow(
+        /model\.onnx: Tensor "w" should be bytes 0 to 64 of .*odd\/w\.bin, which has 60/,
+      );
+      await expect(load(await modelWith('sub', 'odd'))).rejects.toThrow(withCode('ERR_IO'));
+      await expect(load(await modelWith('../outside.bin', 'odd'))).rejects.toThrow(
+        /model\.onnx: Tensor "w" has external data at "\.\.\/outside\.bin", outside the model's folder/,
+      );
+    });
+
+    test('of a model given as bytes has no folder', async () => {
+      const bytes = new Uint8Array(readFileSync(await modelWith('nowhere.bin', 'bytes')));
+      await expect(load(bytes)).rejects.toThrow(
+        /^Tensor "w" lies in the file nowhere\.bin .* give the model's path/,
+      );
+    });
+
+    test('in the folder, by whatever path, is found', async () => {
+      for (const location of ['w.bin', './w.bin', 'sub/../w.bin', 'sub//..//w.bin', '../within/w.bin']) {
+        const file = await modelWith(location, 'within');
+        await writeFile(path.join(folder, 'within/w.bin'), identity);
+        for (const precision of ['as-exported', 'fp16'] as const) {
+          await using session = await InferenceSession.create(file, { device: 'cpu', precision });
+          const { y } = await session.run({ x: new Tensor('float32', [1, 2, 3, 4], [1, 4]) });
+          expect(Array.from(y!.data as Float32Array), location).toEqual([2, 4, 6, 8]);
+        }
+      }
+    });
   });
 });
 

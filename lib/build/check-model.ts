@@ -1,0 +1,54 @@
+import { readFileSync } from 'node:fs';
+import path from 'node:path';
+import { TensorRTError } from '../errors.js';
+import { sizeOfWeights } from '../onnx/file-range.js';
+import { checkExternalData, externalLocations } from '../onnx/initializer.js';
+import { parseModel, readModel } from '../onnx/model.js';
+import { onModelThread, runOnModelThread } from './model-thread.js';
+
+/**
+ * Looks for what is wrong with a model that ONNX Runtime could not load: it says little of a damaged file, and calls
+ * missing weights an invalid model. Resolves where it finds nothing.
+ * @throws (rejects) TensorRTError ERR_MODEL_INVALID, ERR_MODEL_NOT_FOUND, ERR_IO, ERR_OUT_OF_MEMORY; the signal's reason
+ */
+export async function checkModel(model: string | Uint8Array, signal: AbortSignal | undefined): Promise<void> {
+  if (typeof model === 'string') return runOnModelThread(__filename, { model }, [], signal);
+  // A copy: the caller's bytes stay the caller's.
+  const bytes = new Uint8Array(model);
+  return runOnModelThread(__filename, { model: bytes }, [bytes.buffer], signal);
+}
+
+/**
+ * Refuses external data that is Git LFS's pointer: where the weights are few enough, ONNX Runtime takes its text for them.
+ * What else is wrong with the model is for {@link checkModel}.
+ * @throws TensorRTError ERR_MODEL_INVALID
+ */
+export function refusePointers(file: string): void {
+  const directory = path.dirname(file);
+  let locations: string[];
+  try {
+    locations = externalLocations(parseModel(readFileSync(file)), directory);
+  } catch {
+    return;
+  }
+  for (const location of locations) {
+    try {
+      sizeOfWeights(path.join(directory, location), 'weights');
+    } catch (error) {
+      if ((error as TensorRTError).code === 'ERR_MODEL_INVALID') throw error;
+    }
+  }
+}
+
+async function check({ model }: { model: string | Uint8Array }): Promise<void> {
+  if (typeof model !== 'string') return checkExternalData(parseModel(model), {});
+  const parsed = await readModel(model);
+  try {
+    checkExternalData(parsed, { directory: path.dirname(model) });
+  } catch (error) {
+    if (!(error instanceof TensorRTError) || error.code !== 'ERR_MODEL_INVALID') throw error;
+    throw new TensorRTError('ERR_MODEL_INVALID', `${model}: ${error.message}`);
+  }
+}
+
+onModelThread(module, check);
