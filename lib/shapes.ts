@@ -28,6 +28,8 @@ export interface DeclaredInput {
   readonly name: string;
   readonly type: DataType | undefined;
   readonly shape: readonly (number | string)[];
+  /** Of an input that counts the turns of a loop: how many there are. A profile has its values then, not its shape. */
+  readonly turns?: SizeRange;
 }
 
 const sides = ['min', 'opt', 'max'] as const;
@@ -179,9 +181,14 @@ export function completeProfiles(profiles: readonly Profile[], inputs: readonly 
 function completeProfile(profile: Profile, inputs: readonly DeclaredInput[], path: string): Profile {
   const sizes = new ProfileSizes(profile, inputs, path);
   const complete: Record<string, ShapeRange> = Object.create(null);
-  for (const { name, shape } of inputs) {
+  for (const { name, shape, turns } of inputs) {
     const given = rangeOf(profile, name);
     if (given) complete[name] = given;
+    else if (turns) {
+      const [min, opt, max] = turns.map((turn) => Object.freeze([turn]));
+      complete[name] = { min: min!, opt: opt!, max: max! };
+      continue;
+    }
     if (given || shape.every((size) => typeof size === 'number' && size >= 0)) continue;
     const ranges = shape.map((size, i): SizeRange => {
       if (typeof size === 'number' && size >= 0) return [size, size, size];

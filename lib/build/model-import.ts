@@ -73,7 +73,7 @@ export async function importModel(
   const model = await readModel(file);
   const folder = path.dirname(modelPath);
   checkExternalData(model, { directory: folder });
-  const isAdapted = adaptToParser(model, folder);
+  const { isAdapted } = adaptToParser(model, folder);
   const { errors, layers, inputs, outputs } = isAdapted
     ? await parseWritten(model, parse)
     : await parse(modelPath);

@@ -11,6 +11,7 @@ import {
   castToBfloat16,
   castToFloat16,
 } from '../onnx/cast-precision.js';
+import { completeLoops, tripCounts } from '../onnx/complete-loops.js';
 import { hashWeights } from '../onnx/hash-weights.js';
 import { checkExternalData, externalData, isExternal, straightenLocations } from '../onnx/initializer.js';
 import { type LowerDecoderOptions, lowerDecoder } from '../onnx/lower-decoder.js';
@@ -106,10 +107,10 @@ async function prepare(request: PrepareRequest): Promise<PreparedModel> {
     refuseWhatTensorRTCannotName(model.graph);
     requireOutputs(model.graph);
     checkExternalData(model, where);
-    const isAdapted = adaptToParser(model, directory);
     const weightsSha256 = hashWeights(model.graph, where);
+    const { isAdapted, isUnbounded } = adaptToParser(model, directory);
     const common = {
-      inputs: declaredInputs(model),
+      inputs: withTurns(declaredInputs(model), model.graph),
       sha256,
       weightsSha256,
       producer: [model.producerName, model.producerVersion].filter(Boolean).join(' '),
@@ -138,7 +139,7 @@ async function prepare(request: PrepareRequest): Promise<PreparedModel> {
     const { model: mixed, report } =
       request.precision === 'bf16'
         ? castToBfloat16(model, options)
-        : castToFloat16(model, { ...options, ranges: await ranges(model, request, where) });
+        : castToFloat16(model, { ...options, ranges: await ranges(model, request, where, isUnbounded) });
     return { ...common, ...(await writeMixed(mixed, request, directory)), cast: report };
   } catch (error) {
     if (error instanceof TensorRTError && error.code === 'ERR_MODEL_INVALID') {
@@ -148,13 +149,27 @@ async function prepare(request: PrepareRequest): Promise<PreparedModel> {
   }
 }
 
+/** What a loop's trip count may be where nothing is said: as much as a sequence's length. */
+const turns = [0, 128, 512] as const;
+
+function withTurns(inputs: readonly DeclaredInput[], graph: GraphProto): DeclaredInput[] {
+  const counts = tripCounts(graph);
+  return inputs.map((input) => (counts.has(input.name) ? { ...input, turns } : input));
+}
+
 /**
- * Writes what TensorRT's parser takes otherwise than the standard has it in a way that it takes, in place. Returns whether
- * there was any.
+ * Writes in a way that TensorRT's parser takes, in place, what it takes otherwise than the standard has it.
  * @param directory the folder of its external data
+ * @returns whether there was any, and whether a loop has no trip count
+ * @throws TensorRTError ERR_MODEL_UNSUPPORTED, ERR_MODEL_INVALID
  */
-export function adaptToParser(model: ModelProto, directory: string | undefined): boolean {
-  return directory !== undefined && straightenLocations(model, directory);
+export function adaptToParser(
+  model: ModelProto,
+  directory: string | undefined,
+): { isAdapted: boolean; isUnbounded: boolean } {
+  const isStraightened = directory !== undefined && straightenLocations(model, directory);
+  const { isChanged, isUnbounded } = completeLoops(model);
+  return { isAdapted: isStraightened || isChanged, isUnbounded };
 }
 
 /** What the CPU says of the model's values; where it can't run the model, why. */
@@ -162,7 +177,12 @@ async function ranges(
   model: ModelProto,
   { calibration }: PrepareRequest,
   where: { directory?: string },
+  isUnbounded: boolean,
 ): Promise<Ranges> {
+  if (isUnbounded && !calibration) {
+    const reason = 'a loop without a trip count might never end on random inputs: give options.calibration';
+    return { report: { source: 'none', reason }, values: new Map() };
+  }
   try {
     return await measureRanges(model, { ...where, ...(calibration ? { calibration } : {}) });
   } catch (error) {
