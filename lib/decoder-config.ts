@@ -2,6 +2,7 @@ import path from 'node:path';
 import { TensorRTError } from './errors.js';
 import { isLfsPointer, otherFormat } from './files/file-format.js';
 import { readdir, readFile, stat } from './files/promises.js';
+import { absolutePath } from './files/working-directory.js';
 
 /** A value of a configuration that can't be used. It is an error only where it would be. */
 export class UnusableValue {
@@ -200,7 +201,7 @@ function unsupported(file: string, problem: string): TensorRTError {
 
 /** The folder of an ONNX file, or the one above where a hub has its `onnx` folder. */
 async function configDirectory(model: string): Promise<string> {
-  const own = path.dirname(path.resolve(model));
+  const own = path.dirname(absolutePath(model));
   if (path.basename(own) !== 'onnx') return own;
   const names = await readdir(own);
   return names.some((name) => /^(genai_)?config\.json$/.test(name)) ? own : path.dirname(own);

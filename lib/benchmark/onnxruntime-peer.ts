@@ -1,7 +1,6 @@
-import { createRequire } from 'node:module';
-import path from 'node:path';
 import type { DataType } from '../data-type.js';
 import { TensorRTError } from '../errors.js';
+import { requireFromWorkingDirectory } from '../files/working-directory.js';
 import type { TensorLike } from '../tensor.js';
 import type { BenchmarkTarget } from './benchmark.js';
 
@@ -29,9 +28,9 @@ export class OnnxRuntimePeer {
 
   /** Found from this package, then from the working directory. @throws TensorRTError ERR_LIBRARY_NOT_FOUND */
   constructor() {
-    const fromWorkingDirectory = createRequire(path.join(process.cwd(), 'package.json'));
     let cause: unknown;
-    for (const load of [require, fromWorkingDirectory]) {
+    for (const load of [require, requireFromWorkingDirectory()]) {
+      if (!load) continue;
       try {
         this.#module = load('onnxruntime-node');
         this.version = this.#module.env.versions.node ?? 'unknown';

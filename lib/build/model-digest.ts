@@ -1,6 +1,7 @@
 import { createHash } from 'node:crypto';
 import path from 'node:path';
 import { FileMemo, isUnchanged, statistics } from '../files/file-memo.js';
+import { absolutePath } from '../files/working-directory.js';
 import { readRange, readWhole } from '../onnx/file-range.js';
 import { externalLocations } from '../onnx/initializer.js';
 import { parseModel } from '../onnx/model.js';
@@ -48,9 +49,9 @@ export async function digestModel(
   signal?: AbortSignal,
 ): Promise<ModelDigest> {
   if (typeof model === 'string') {
-    const remembered = await digestFiles(path.resolve(model), await readMemo(memo), recall);
+    const remembered = await digestFiles(absolutePath(model), await readMemo(memo), recall);
     if (remembered) return remembered;
-    return runOnModelThread(__filename, { model: path.resolve(model), memo }, [], signal);
+    return runOnModelThread(__filename, { model: absolutePath(model), memo }, [], signal);
   }
   // A copy: the caller's bytes stay the caller's.
   const bytes = new Uint8Array(model);

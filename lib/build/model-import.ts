@@ -2,6 +2,7 @@ import path from 'node:path';
 import { numberOf, withTypeName } from '../build-engine.js';
 import type { LayerInfo, TensorInfo } from '../engine.js';
 import { temporaryDirectory } from '../files/temporary-directory.js';
+import { absolutePath } from '../files/working-directory.js';
 import { type NativeParseResult, native } from '../native.js';
 import { checkExternalData } from '../onnx/initializer.js';
 import { type GraphProto, type ModelProto, type NodeProto, readModel, writeModel } from '../onnx/model.js';
@@ -61,7 +62,7 @@ export async function importModel(
   const targets = gpu === undefined ? [] : [gpu];
   const open = native().openTensorRT;
   const library = await findTensorRT({ libraryPath, runtime, targets, gpu, open });
-  const modelPath = path.resolve(file);
+  const modelPath = absolutePath(file);
   const on = device === undefined || library.capabilities.aheadOfTime ? {} : { device };
   const parse = async (model: string): Promise<NativeParseResult> => {
     signal?.throwIfAborted();

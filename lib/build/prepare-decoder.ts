@@ -4,6 +4,7 @@ import { isDeepStrictEqual } from 'node:util';
 import { TensorRTError } from '../errors.js';
 import { FileMemo, identity, isUnchanged, statistics } from '../files/file-memo.js';
 import { mkdir } from '../files/promises.js';
+import { absolutePath } from '../files/working-directory.js';
 import type { DecoderGraph } from '../native.js';
 import { cacheBytesPerToken, type Decoder, recogniseDecoder } from '../onnx/decoder.js';
 import { checkExternalData, externalLocations } from '../onnx/initializer.js';
@@ -76,7 +77,7 @@ async function prepare(request: PrepareDecoderRequest): Promise<PreparedDecoder>
   const { model: file, directory: target } = request;
   // The check's prompts and steps need room.
   const maxLength = Math.max(request.maxLength, shortestCheck + 3);
-  const directory = path.dirname(path.resolve(file));
+  const directory = path.dirname(absolutePath(file));
   const began = Date.now();
   const stats = await statistics(file);
   const parsed = await readModel(file);
@@ -89,7 +90,7 @@ async function prepare(request: PrepareDecoderRequest): Promise<PreparedDecoder>
     const facts = factsOf(decoder);
     const exported =
       model === parsed
-        ? new WrittenModel(path.resolve(file), undefined)
+        ? new WrittenModel(absolutePath(file), undefined)
         : await writeExported(model, target, directory);
     const asExported = { ...exported, graph: decoder.graph, facts };
     const rewritten = await rewriteDecoder(model, decoder, { directory, maxLength });

@@ -4,6 +4,7 @@ import { declaredInputs } from '../benchmark/model-inputs.js';
 import { TensorRTError } from '../errors.js';
 import { writePieces } from '../files/atomic-file.js';
 import { mkdir, symlink } from '../files/promises.js';
+import { absolutePath } from '../files/working-directory.js';
 import type { DecoderGraph } from '../native.js';
 import {
   type CastBfloat16Report,
@@ -99,7 +100,7 @@ async function prepare(request: PrepareRequest): Promise<PreparedModel> {
   const { bytes, sha256 } = isFile
     ? await readModelFile(source, request.memo)
     : { bytes: source, sha256: createHash('sha256').update(source).digest('hex') };
-  const directory = isFile ? path.dirname(path.resolve(source)) : undefined;
+  const directory = isFile ? path.dirname(absolutePath(source)) : undefined;
   const label = isFile ? source : 'The model';
   const where = directory === undefined ? {} : { directory };
   try {
@@ -130,10 +131,10 @@ async function prepare(request: PrepareRequest): Promise<PreparedModel> {
     refuseMisread(model.graph, request);
     if (request.precision === undefined) {
       if (isFile && !isAdapted)
-        return { ...common, file: path.resolve(source), modelPath: path.resolve(source) };
+        return { ...common, file: absolutePath(source), modelPath: absolutePath(source) };
       const file = path.join(request.directory, 'model.onnx');
       await write(file, [isAdapted ? serializeModel(model) : bytes]);
-      return { ...common, file, modelPath: isFile ? path.resolve(source) : file };
+      return { ...common, file, modelPath: isFile ? absolutePath(source) : file };
     }
     const options = { ...where, keepFp32: request.keepFp32 };
     const { model: mixed, report } =
@@ -272,7 +273,7 @@ async function writeMixed(
   }
   const file = path.join(target, 'model.onnx');
   await write(file, [serializeModel(mixed)]);
-  return { file, modelPath: fits && typeof source === 'string' ? path.resolve(source) : file };
+  return { file, modelPath: fits && typeof source === 'string' ? absolutePath(source) : file };
 }
 
 /** The model with its weights in a file in `target`, which has to hold all external data: that, and links to what was there. */

@@ -1,5 +1,6 @@
 import os from 'node:os';
 import path from 'node:path';
+import { absolutePath } from './working-directory.js';
 
 /**
  * Where what was downloaded is kept: `NODE_TENSORRT_CACHE`, else `$XDG_CACHE_HOME/node-tensorrt`, else
@@ -7,6 +8,6 @@ import path from 'node:path';
  */
 export function cacheDirectory(): string {
   const { NODE_TENSORRT_CACHE, XDG_CACHE_HOME } = process.env;
-  if (NODE_TENSORRT_CACHE) return path.resolve(NODE_TENSORRT_CACHE);
+  if (NODE_TENSORRT_CACHE) return absolutePath(NODE_TENSORRT_CACHE, 'ERR_IO');
   return path.join(XDG_CACHE_HOME || path.join(os.homedir(), '.cache'), 'node-tensorrt');
 }

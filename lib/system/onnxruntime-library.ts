@@ -1,7 +1,7 @@
 import { existsSync } from 'node:fs';
-import { createRequire } from 'node:module';
 import path from 'node:path';
 import { TensorRTError } from '../errors.js';
+import { requireFromWorkingDirectory } from '../files/working-directory.js';
 
 /** Whether {@link findOnnxRuntime} finds it. */
 export function hasOnnxRuntime(): boolean {
@@ -27,14 +27,14 @@ export function findOnnxRuntime(): string {
       `NODE_TENSORRT_ONNXRUNTIME names ${named}, which does not exist.`,
     );
   }
-  const fromWorkingDirectory = createRequire(path.join(process.cwd(), 'package.json'));
-  for (const resolve of [require.resolve, fromWorkingDirectory.resolve]) {
-    let manifest: string;
+  for (const load of [require, requireFromWorkingDirectory()]) {
+    let manifest: string | undefined;
     try {
-      manifest = resolve('onnxruntime-node/package.json');
+      manifest = load?.resolve('onnxruntime-node/package.json');
     } catch {
       continue;
     }
+    if (manifest === undefined) continue;
     const library = path.join(
       path.dirname(manifest),
       `bin/napi-v6/${process.platform}/${process.arch}/libonnxruntime.so.1`,

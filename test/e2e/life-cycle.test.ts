@@ -1,10 +1,10 @@
 import { spawn, spawnSync } from 'node:child_process';
 import { once } from 'node:events';
-import { mkdtempSync, readdirSync, rmSync } from 'node:fs';
+import { mkdirSync, mkdtempSync, readdirSync, rmSync } from 'node:fs';
 import os from 'node:os';
 import path from 'node:path';
 import { Worker } from 'node:worker_threads';
-import { expect, test } from 'vitest';
+import { describe, expect, test } from 'vitest';
 
 // What only a process of its own can show: how it ends at each step of a session's life.
 const root = path.join(import.meta.dirname, '../..');
@@ -301,4 +301,53 @@ test('importing opens no library', () => {
     `console.log(/\\.node|libonnxruntime|libcuda|nvinfer|tensorrt_rtx/.test(require('node:fs').readFileSync('/proc/self/maps', 'utf8')));`,
   );
   expect(child.stdout).toBe('false');
+});
+
+describe('without a working directory, which was removed', () => {
+  const gone = (remember: boolean) => `
+    const fs = require('node:fs');
+    const folder = fs.mkdtempSync(require('node:path').join(require('node:os').tmpdir(), 'gone-'));
+    process.chdir(folder);
+    ${remember ? 'process.cwd();' : ''}
+    fs.rmdirSync(folder);`;
+
+  test.each([true, false])('what has absolute paths works; was it known before: %s', (remember) => {
+    const { stdout, stderr, status } = run(`${gone(remember)}
+      const s = await InferenceSession.create(model, { device: 'cpu' });
+      console.log((await s.run({ x: square(8), v0: square(8) })).v64.dims.join());
+      const fp16 = await InferenceSession.create(model, { device: 'cpu', precision: 'fp16' });
+      console.log(fp16.outputNames.join());
+      console.log((await buildEngine(model, { target: 'sm_89', shapes })).manifest.targets.join());
+      const m = await loadDecoder();
+      console.log((await m.generate([5, 6, 7], { maxTokens: 3, ignoreEos: true })).tokens.length);
+      const of = (promise) => promise.catch(({ name, code }) => console.log(name, code));
+      await of(InferenceSession.create('slow.onnx', { device: 'cpu' }));
+      await of(buildEngine('slow.onnx', { target: 'sm_89' }));
+      await of(LanguageModel.load('llama'));
+      await Promise.all([s, fp16, m].map((each) => each.dispose()));`);
+    expect(stderr).toBe('');
+    const missing = 'TensorRTError ERR_MODEL_NOT_FOUND';
+    expect(stdout.split('\n')).toEqual(['8,8', 'v64', 'sm_89', '3', missing, missing, missing]);
+    expect(status).toBe(0);
+  });
+
+  test('commands work', () => {
+    const folder = mkdtempSync(path.join(os.tmpdir(), 'gone-'));
+    const linear = path.join(root, 'test/fixtures/session/linear.onnx');
+    const main = path.join(root, 'dist/cli/main.js');
+    const command = `rmdir "$PWD"; exec node ${main}`;
+    const inGone = (args: string) =>
+      spawnSync('sh', ['-c', `${command} ${args}`], { cwd: folder, encoding: 'utf8' });
+    for (const args of ['doctor', `inspect ${linear}`, `run ${linear} --input x=random:2x4 --device cpu`]) {
+      mkdirSync(folder, { recursive: true });
+      const { status, stderr } = inGone(args);
+      expect(stderr).toBe('');
+      expect(status).toBe(0);
+    }
+    mkdirSync(folder, { recursive: true });
+    expect(inGone('run linear.onnx')).toMatchObject({
+      status: 1,
+      stderr: expect.stringMatching(/^error: ERR_MODEL_NOT_FOUND: .*linear\.onnx/),
+    });
+  });
 });
