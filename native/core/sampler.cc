@@ -106,9 +106,10 @@ Candidate lastOfNucleus(std::span<Candidate> candidates, double weight, WeightOf
 }
 
 [[noreturn]] void throwNotFinite() {
-  throw Error("ERR_EXECUTION_FAILED",
-              "The model's logits are not finite numbers: it may have overflowed in its precision, or its "
-              "weights are damaged");
+  throw Error(
+      "ERR_EXECUTION_FAILED",
+      "The model's logits are not finite numbers: it has overflowed in its precision (on a GPU, 'fp32' "
+      "and 'bf16' have a wider range than 'fp16'), or its weights are damaged");
 }
 
 [[noreturn]] void throwNoneLeft() {
@@ -175,17 +176,32 @@ SampledToken Sampler::sample(std::span<const float> logits, std::span<const int3
 
 std::optional<SampledToken> Sampler::sample(const TopLogits& top, std::span<const int32_t> banned) {
   if (penalizes() || !options_.logitBias.empty() || top.logits.empty()) return std::nullopt;
+  float lowest = INFINITY;
+  size_t excluded = 0;
   ranked_.clear();
   for (size_t i = 0; i < top.logits.size(); ++i) {
     if (!(top.logits[i] <= FLT_MAX)) throwNotFinite();
-    if (std::find(banned.begin(), banned.end(), top.tokens[i]) != banned.end()) continue;
-    ranked_.push_back({top.logits[i], top.tokens[i]});
+    lowest = std::min(lowest, top.logits[i]);
+    if (std::find(banned.begin(), banned.end(), top.tokens[i]) != banned.end()) {
+      ++excluded;
+    } else {
+      ranked_.push_back({top.logits[i], top.tokens[i]});
+    }
   }
-  Source source{{}, vocabulary_ - (top.logits.size() - ranked_.size()), std::nullopt};
+  // NaN where some logit is, or where none is finite.
+  if (!std::isfinite(top.logSumExp)) throwNotFinite();
+  // Which ones of equal logits are in the head, and in which order, is up to the device.
+  if (top.logits.size() < vocabulary_) {
+    std::erase_if(ranked_, [&](const Candidate& candidate) { return candidate.logit == lowest; });
+  }
+  const auto better = [](const Candidate& a, const Candidate& b) { return a.betterThan(b); };
+  if (!std::is_sorted(ranked_.begin(), ranked_.end(), better)) {
+    std::sort(ranked_.begin(), ranked_.end(), better);
+  }
+  Source source{{}, vocabulary_ - excluded, std::nullopt};
   if (banned.empty()) source.logSumExp = top.logSumExp;
   if (ranked_.empty() && source.size > 0) return std::nullopt;
   if (ranked_.empty() || ranked_.front().logit < -FLT_MAX) throwNoneLeft();
-  if (source.logSumExp && !std::isfinite(*source.logSumExp)) throwNotFinite();
   const auto sampled = choose(source);
   if (sampled) ++drawn_;
   return sampled;

@@ -40,8 +40,8 @@ struct SampledToken {
   std::vector<TokenLogprob> top;  // best first
 };
 
-// What a top-k head leaves of a row: its best logits in descending order (of equal ones the lower token
-// first), their tokens, and the logarithm of the sum of the exponentials of all.
+// What a top-k head leaves of a row: its best logits in any order, their tokens, and the logarithm of the sum
+// of the exponentials of all. Of logits that equal the lowest of these, any are among them.
 struct TopLogits {
   std::span<const float> logits;
   std::span<const int32_t> tokens;

@@ -114,10 +114,11 @@ bool fits(const std::vector<double>& probability, const std::vector<uint32_t>& c
   return bins < 2 || statistic < freedom * cube * cube * cube;
 }
 
+// What a device leaves of a row: of equal logits any, in any order; here the last ones, the last one first.
 TopLogits headOf(const std::vector<float>& row, size_t size, std::vector<float>& logits,
                  std::vector<int32_t>& tokens) {
   tokens.resize(row.size());
-  std::iota(tokens.begin(), tokens.end(), 0);
+  std::iota(tokens.rbegin(), tokens.rend(), 0);
   std::stable_sort(tokens.begin(), tokens.end(), [&](int32_t a, int32_t b) {
     return row[static_cast<size_t>(a)] > row[static_cast<size_t>(b)];
   });
@@ -238,8 +239,10 @@ TEST(Sampler, AHeadGivesTheTokenOfTheWholeRow) {
   const auto oneOf = [&](std::vector<float> values) { return values[generator() % values.size()]; };
   size_t enough = 0, notEnough = 0;
   for (int round = 0; round < 1000; ++round) {
-    const auto row =
-        randomRow(round % 3 == 0 ? 200 : 2000, oneOf({0.2f, 1, 3, 6}), static_cast<uint32_t>(round));
+    auto row = randomRow(round % 3 == 0 ? 200 : 2000, oneOf({0.2f, 1, 3, 6}), static_cast<uint32_t>(round));
+    // In coarse steps logits are equal: among the best ones, or around the last of the head.
+    const float step = oneOf({0, 0, 0.01f, 0.25f, 2});
+    for (float& logit : row) logit = step > 0 ? std::round(logit / step) * step : logit;
     SamplingOptions options;
     options.temperature = oneOf({0, 0.6f, 1, 1, 1.5f});
     options.topK = static_cast<int32_t>(oneOf({0, 0, 1, 40, 300}));
@@ -270,6 +273,21 @@ TEST(Sampler, AHeadGivesTheTokenOfTheWholeRow) {
   }
   EXPECT_GT(enough, 1500u);
   EXPECT_GT(notEnough, 200u);
+}
+
+TEST(Sampler, WhereEqualLogitsReachTheEndOfAHeadTheWholeRowTells) {
+  std::vector<float> logits;
+  std::vector<int32_t> tokens;
+  const auto greedy = [&](const std::vector<float>& row, size_t size) -> std::optional<int32_t> {
+    const auto sampled = Sampler({}, row.size()).sample(headOf(row, size, logits, tokens), {});
+    return sampled ? std::optional(sampled->token) : std::nullopt;
+  };
+  std::vector<float> row(1000, 1.5f);
+  EXPECT_EQ(greedy(row, 256), std::nullopt);
+  row[700] = row[900] = 2;
+  EXPECT_EQ(greedy(row, 256), 700) << "though the head has the other one first";
+  EXPECT_EQ(greedy(row, 2), std::nullopt) << "there may be more of them";
+  EXPECT_EQ(greedy({1, 1, 1}, 3), 0) << "the head is the whole row";
 }
 
 TEST(Sampler, PenaltiesAndBiasNeedTheWholeRow) {
@@ -345,8 +363,13 @@ TEST(Sampler, LogitsThatAreNotFiniteAreAnError) {
       logits[0] = std::nanf("");
       EXPECT_EQ(codeOf([&] { Sampler(options, size).sample(top, {}); }), "ERR_EXECUTION_FAILED");
       logits[0] = 1;
-      top.logSumExp = kInfinity;
-      EXPECT_EQ(codeOf([&] { Sampler(options, size).sample(top, {}); }), "ERR_EXECUTION_FAILED");
+      // Of a logit that is not in the head, the sum tells.
+      for (const float sum : {kInfinity, std::nanf("")}) {
+        top.logSumExp = sum;
+        EXPECT_EQ(codeOf([&] { Sampler(options, size).sample(top, {}); }), "ERR_EXECUTION_FAILED");
+        EXPECT_EQ(codeOf([&] { Sampler(options, size).sample(top, std::vector{0}); }),
+                  "ERR_EXECUTION_FAILED");
+      }
     }
   }
 }

@@ -33,6 +33,7 @@ enum : uint32_t {
   kAttributeFloat = 2,
   kAttributeInteger = 3,
   kAttributeText = 4,
+  kAttributeIntegers = 8,
   kAttributeType = 20,
   kValueName = 1,
   kValueType = 2,
@@ -149,6 +150,35 @@ void translateAttention(const Node& node, std::vector<Message>& nodes) {
   nodes.push_back(std::move(attention));
 }
 
+// TensorRT promises no order of equal values, of which ONNX Runtime's TopK gives the first ones, the first
+// one first. Here it is the last ones, the last one first: of the operand read backwards, the indices counted
+// backwards.
+void translateTopK(const Node& node, std::vector<Message>& nodes) {
+  constexpr uint64_t kTypeIntegers = 7;
+  const std::string& indices = node.outputs.at(1);
+  const auto name = [&](const char* part) { return indices + "/" + part; };
+  const auto constant = [&](const char* part, int64_t number) {
+    Message attribute;
+    attribute.add(kAttributeName, "value_ints");
+    attribute.add(kAttributeIntegers, static_cast<uint64_t>(number));
+    attribute.add(kAttributeType, kTypeIntegers);
+    nodes.push_back(makeNode("Constant", {}, {name(part)}));
+    nodes.back().add(kNodeAttribute, attribute.write());
+    return name(part);
+  };
+  const std::string axis = constant("axis", node.integer("axis", -1));
+  const std::string minusOne = constant("step", -1);
+  nodes.push_back(makeNode("Slice", {node.inputs[0], minusOne, constant("end", INT64_MIN), axis, minusOne},
+                           {name("backwards")}));
+  Message best = makeNode("TopK", {name("backwards"), node.inputs[1]}, {node.outputs[0], name("found")});
+  for (const auto& [_, attribute] : node.attributes) best.add(kNodeAttribute, attribute.write());
+  nodes.push_back(std::move(best));
+  nodes.push_back(makeNode("Shape", {node.inputs[0]}, {name("dims")}));
+  nodes.push_back(makeNode("Gather", {name("dims"), axis}, {name("size")}));
+  nodes.push_back(makeNode("Add", {name("size"), minusOne}, {name("last")}));
+  nodes.push_back(makeNode("Sub", {name("last"), name("found")}, {indices}));
+}
+
 bool isOneOf(const std::string& op, std::initializer_list<const char*> ops) {
   return std::any_of(ops.begin(), ops.end(), [&op](const char* each) { return op == each; });
 }
@@ -196,7 +226,7 @@ std::string OnnxModel::translate(bool withAllOutputs) const {
   constexpr uint64_t kFirstOpset = 24;
   Message graph;
   size_t next = 0;
-  bool isTranslated = false;
+  bool needsOpset = false;
   for (const Field& field : graph_.fields) {
     if (field.number != kGraphNode) {
       graph.fields.push_back(field);
@@ -210,6 +240,8 @@ std::string OnnxModel::translate(bool withAllOutputs) const {
       nodes.push_back(makeNode("TensorScatter", inputs, node.outputs));
     } else if (node.op == "TRT_Attention") {
       translateAttention(node, nodes);
+    } else if (node.op == "TopK" && node.outputs.size() == 2 && !node.outputs[1].empty()) {
+      translateTopK(node, nodes);
     } else if (node.op == "Attention" && node.domain.empty() && node.hasInput(6)) {
       // The parser does not look at nonpad_kv_seqlen.
       Message attention(field.bytes);
@@ -220,7 +252,7 @@ std::string OnnxModel::translate(bool withAllOutputs) const {
       graph.fields.push_back(field);
     }
     for (const Message& each : nodes) graph.add(kGraphNode, each.write());
-    isTranslated = isTranslated || !nodes.empty();
+    needsOpset = needsOpset || (!nodes.empty() && node.op != "TopK");
   }
   std::set<std::string> outputs;
   for (const ValueInfo& output : outputs_) outputs.insert(output.name);
@@ -237,7 +269,7 @@ std::string OnnxModel::translate(bool withAllOutputs) const {
     if (field.number == kModelGraph) continue;
     const Message opset(field.number == kModelOpset ? field.bytes : "");
     const bool isOnnx = opset.text(kOpsetDomain).empty() || opset.text(kOpsetDomain) == "ai.onnx";
-    if (opset.has(kOpsetVersion) && isOnnx && isTranslated && opset.value(kOpsetVersion) < kFirstOpset) {
+    if (opset.has(kOpsetVersion) && isOnnx && needsOpset && opset.value(kOpsetVersion) < kFirstOpset) {
       Message raised;
       raised.add(kOpsetVersion, kFirstOpset);
       model.add(kModelOpset, raised.write());
