@@ -108,6 +108,12 @@ std::shared_ptr<DecodeLoop::Sequence> DecodeLoop::find(uint32_t sequence) const 
   return entry->second;
 }
 
+// Of a sequence's first tokens, which were cached when a command came, those that are when it runs: a step
+// that failed meanwhile may have taken some, or all with the row.
+size_t DecodeLoop::stillCached(const Sequence& sequence, size_t length) const {
+  return sequence.row ? std::min(length, decoder_->cache().trusted(*sequence.row)) : 0;
+}
+
 void DecodeLoop::enqueue(Command command) {
   commands_.push_back(std::move(command));
   wake_.notify_one();
@@ -206,14 +212,15 @@ uint32_t DecodeLoop::fork(uint32_t sequence, Completion done) {
   enqueue([this, id, source, copy, length = source->cached, done = std::move(done)](Lock& lock) {
     std::exception_ptr error;
     try {
-      if (length > 0) {
+      const size_t kept = stillCached(*source, length);
+      if (kept > 0) {
         const size_t row = takeRow();
         rows_[row] = copy;
         copy->row = row;
         lock.unlock();
-        decoder_->cache().copy(*source->row, row, length);
+        decoder_->cache().copy(*source->row, row, kept);
         lock.lock();
-        copy->cached = length;
+        copy->cached = kept;
       }
     } catch (...) {
       error = std::current_exception();
@@ -262,22 +269,23 @@ void DecodeLoop::save(uint32_t sequence, Saved saved) {
   Lock lock(mutex_);
   requireOpen();
   const std::shared_ptr<Sequence> source = find(sequence);
-  enqueue([this, source, tokens = source->tokens, length = source->cached,
-           saved = std::move(saved)](Lock& lock) {
-    lock.unlock();
-    EncodedState state;
-    std::exception_ptr error;
-    try {
-      KvCache& cache = decoder_->cache();
-      state = encodeState({config_.fingerprint, cache.bytesPerToken()}, tokens, length, [&](std::byte* to) {
-        if (length > 0) cache.read(*source->row, length, to);
+  enqueue(
+      [this, source, tokens = source->tokens, length = source->cached, saved = std::move(saved)](Lock& lock) {
+        const size_t kept = stillCached(*source, length);
+        lock.unlock();
+        EncodedState state;
+        std::exception_ptr error;
+        try {
+          KvCache& cache = decoder_->cache();
+          state = encodeState({config_.fingerprint, cache.bytesPerToken()}, tokens, kept, [&](std::byte* to) {
+            if (kept > 0) cache.read(*source->row, kept, to);
+          });
+        } catch (...) {
+          error = std::current_exception();
+        }
+        saved(std::move(state), error);
+        lock.lock();
       });
-    } catch (...) {
-      error = std::current_exception();
-    }
-    saved(std::move(state), error);
-    lock.lock();
-  });
 }
 
 uint32_t DecodeLoop::restore(std::vector<std::byte> state, Completion done) {
@@ -294,7 +302,16 @@ uint32_t DecodeLoop::restore(std::vector<std::byte> state, Completion done) {
     std::exception_ptr error;
     try {
       KvCache& cache = decoder_->cache();
-      DecodedState decoded = decodeState({config_.fingerprint, cache.bytesPerToken()}, state);
+      lock.unlock();
+      DecodedState decoded =
+          decodeState({config_.fingerprint, cache.bytesPerToken(), decoder_->vocabulary()}, state);
+      if (!cache.isFinite(decoded.cached, decoded.cache)) {
+        throw Error(
+            "ERR_STATE_MISMATCH",
+            "The saved sequence can't be restored: some of its keys and values are not finite numbers. "
+            "Give its tokens to a new sequence.");
+      }
+      lock.lock();
       if (decoded.tokens.size() > config_.maxLength) {
         throw Error("ERR_STATE_MISMATCH", "The saved sequence has " + std::to_string(decoded.tokens.size()) +
                                               " tokens, and a row of the KV cache takes " +
@@ -578,7 +595,13 @@ void DecodeLoop::prefill(Lock& lock) {
         if (const auto row = decoder_->promptRow()) move(request->sequence, *row, lock);
         lock.unlock();
         decoder_->prefill(*sequence.row, std::span(sequence.tokens).first(past + count), past);
-        if (isLast && request->generates) sampled = sample(*request, 0);
+        if (isLast && request->generates) {
+          sampled = sample(*request, 0);
+        } else if (isLast) {
+          // What it draws is of no use, but that it can: a prompt that gives no logits is no beginning.
+          Sampler greedy({}, decoder_->width());
+          draw(greedy, 0, sequence, {});
+        }
         lock.lock();
         sequence.cached += count;
         ++stats_.prefillSteps;
@@ -705,18 +728,26 @@ void DecodeLoop::decodeRows(std::span<const std::shared_ptr<Request>> requests, 
   }
 }
 
-// The next token of the request in the `row`-th row of the last step.
-SampledToken DecodeLoop::sample(Request& request, size_t row) {
+// The next token of the request in the i-th row of the last step.
+SampledToken DecodeLoop::sample(Request& request, size_t i) {
   if (!request.sampler) {
     request.sampler.emplace(request.options.sampling, decoder_->width());
     request.sampler->observe(request.sequence->tokens);
   }
   std::span<const int32_t> banned;
   if (request.completionTokens < request.options.minTokens) banned = request.options.stopTokens;
-  if (const auto top = decoder_->top(row)) {
-    if (auto sampled = request.sampler->sample(*top, banned)) return std::move(*sampled);
-  }
-  return request.sampler->sample(decoder_->logits(row), banned);
+  return draw(*request.sampler, i, *request.sequence, banned);
+}
+
+// A token from the logits of the i-th row of the last step, which has read all tokens of that sequence. They
+// are finite where one can be drawn, and so is all that they follow from.
+SampledToken DecodeLoop::draw(Sampler& sampler, size_t i, const Sequence& sequence,
+                              std::span<const int32_t> banned) {
+  std::optional<SampledToken> drawn;
+  if (const auto top = decoder_->top(i)) drawn = sampler.sample(*top, banned);
+  if (!drawn) drawn = sampler.sample(decoder_->logits(i), banned);
+  decoder_->cache().trust(*sequence.row, sequence.tokens.size());
+  return std::move(*drawn);
 }
 
 // Fails the request where there is no memory for its token.
@@ -795,19 +826,32 @@ void DecodeLoop::finish(const std::shared_ptr<Request>& request, FinishReason re
 
   Sequence& sequence = *request->sequence;
   sequence.request = nullptr;
+  const bool failed = reason == FinishReason::kFailed;
+  if (failed) forgetDoubtful(sequence);
   if (sequence.held) {
     // Nothing came of it: as if it had not been.
-    if (broke && request->completionTokens == 0) sequence.tokens.resize(request->before);
+    if (failed || (broke && request->completionTokens == 0)) sequence.tokens.resize(request->before);
     sequence.cached = std::min(sequence.cached, sequence.tokens.size());
     if (sequence.cached == 0) release(sequence);
   } else {
     occupied_ -= ran;
     sequence.tokens.resize(sequence.cached);
     sequence.used = ++uses_;
-    if (!config_.prefixReuse || reason == FinishReason::kFailed || sequence.cached == 0) release(sequence);
+    if (!config_.prefixReuse || failed || sequence.cached == 0) release(sequence);
   }
   restLater();
   requests_.erase(request->id);
+}
+
+// Of the sequence whose request failed, and of prefixes, which it may have begun with: keys and values that
+// no logits vouch for would fail others too.
+void DecodeLoop::forgetDoubtful(Sequence& failed) {
+  for (size_t row = 0; row < rows_.size(); ++row) {
+    const std::shared_ptr<Sequence> resident = rows_[row];
+    if (!resident || (resident.get() != &failed && !resident->isPrefix())) continue;
+    resident->cached = std::min(resident->cached, decoder_->cache().trusted(row));
+    if (resident->isPrefix() && resident->cached == 0) release(*resident);
+  }
 }
 
 void DecodeLoop::publish(Lock& lock) {

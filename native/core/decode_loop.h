@@ -171,17 +171,20 @@ class DecodeLoop {
   void release(Sequence& sequence);
   void move(const std::shared_ptr<Sequence>& sequence, size_t to, Lock& lock);
   void arrange(Lock& lock);
-  SampledToken sample(Request& request, size_t row);
+  SampledToken sample(Request& request, size_t i);
+  SampledToken draw(Sampler& sampler, size_t i, const Sequence& sequence, std::span<const int32_t> banned);
   void accept(const std::shared_ptr<Request>& request, SampledToken sampled);
   void add(const std::shared_ptr<Request>& request, SampledToken sampled);
   void fail(std::span<const std::shared_ptr<Request>> requests, const std::exception_ptr& error);
   void failAll(const std::exception_ptr& error);
   void finish(const std::shared_ptr<Request>& request, FinishReason reason,
               std::exception_ptr error = nullptr);
+  void forgetDoubtful(Sequence& failed);
 
   void requireOpen() const;
   void requireRow() const;
   std::shared_ptr<Sequence> find(uint32_t sequence) const;
+  size_t stillCached(const Sequence& sequence, size_t length) const;
   void enqueue(Command command);
 
   const DecodeLoopConfig config_;

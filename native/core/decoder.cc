@@ -108,6 +108,12 @@ Decoder::Decoder(std::unique_ptr<Model> model, const DecoderGraph& graph, size_t
     tensors.push_back({input, info.type, info.shape.size(), cache.kvHeads, cache.headDim});
     if (graph.inPlace) rowLength = fixedLength(info, capacity).value_or(rowLength);
     outputIndices_.push_back(find(outputs, cache.output, "output"));
+    if (graph.inPlace && !model_->writesOver(outputIndices_.back(), input)) {
+      unsupported(
+          "its output '" + cache.output + "' does not share the memory of its input '" + cache.input +
+          "', so that steps would read an old cache. TensorRT has KV caches in place from 10.15 on, 11 "
+          "and TensorRT-RTX: choose another version with options.libraryPath, or device: 'cpu'.");
+    }
     fed[input] = true;
   }
   cache_ = graph.inPlace ? inPlaceCache(std::move(tensors), rows, rowLength, memory_)
@@ -194,7 +200,7 @@ void Decoder::prefill(size_t row, std::span<const int32_t> tokens, size_t past) 
 void Decoder::run(size_t first, std::span<const size_t> pasts, std::span<const int32_t> tokens,
                   size_t logitsIndex) {
   logitsIndex_ = logitsIndex;
-  cache_->bind(first, pasts, inputs_, outputs_);
+  cache_->bind(first, pasts, tokens.size() / pasts.size(), inputs_, outputs_);
   for (const Feed& feed : feeds_) fill(feed, pasts, tokens);
   for (size_t i = logits_; i < outputs_.size(); ++i) outputs_[i] = {};
   if (hasTop_) {

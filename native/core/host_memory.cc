@@ -55,6 +55,9 @@ class HostTensorMemory final : public TensorMemory {
   }
   void toHost(const BlockCopy& blocks) override { copy(blocks); }
   void fromHost(const BlockCopy& blocks) override { copy(blocks); }
+  void clear(void* blocks, size_t stride, size_t bytes, size_t count) override {
+    for (size_t i = 0; i < count; ++i) std::memset(static_cast<std::byte*>(blocks) + i * stride, 0, bytes);
+  }
   void finish() override {}
 
   void giveBack(void* from, size_t bytes) override {

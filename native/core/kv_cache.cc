@@ -1,12 +1,33 @@
 #include "core/kv_cache.h"
 
 #include <algorithm>
+#include <cstring>
 #include <utility>
 
 namespace node_tensorrt {
+namespace {
+
+// Is an exponent, under `mask`, all ones? That is infinity's and NaN's.
+template <class Bits>
+bool anyNotFinite(const std::byte* values, size_t bytes, Bits mask) noexcept {
+  bool found = false;
+  for (size_t at = 0; at < bytes; at += sizeof(Bits)) {
+    Bits bits;
+    std::memcpy(&bits, values + at, sizeof bits);
+    found |= (bits & mask) == mask;
+  }
+  return found;
+}
+
+bool anyNotFinite(DataType type, const std::byte* values, size_t bytes) noexcept {
+  if (type == DataType::kFloat32) return anyNotFinite<uint32_t>(values, bytes, 0x7f800000);
+  return anyNotFinite<uint16_t>(values, bytes, type == DataType::kFloat16 ? 0x7c00 : 0x7f80);
+}
+
+}  // namespace
 
 KvCache::KvCache(std::vector<CacheTensor> tensors, size_t rows, std::shared_ptr<TensorMemory> memory)
-    : tensors_(std::move(tensors)), rows_(rows), memory_(std::move(memory)) {
+    : tensors_(std::move(tensors)), rows_(rows), memory_(std::move(memory)), doubts_(rows) {
   for (const CacheTensor& tensor : tensors_) bytesPerToken_ += tensor.kvHeads * headBytes(tensor, 1);
 }
 
@@ -14,6 +35,15 @@ size_t KvCache::bytesUsed() const noexcept {
   size_t tokens = 0;
   for (size_t row = 0; row < rows_; ++row) tokens += held(row);
   return tokens * bytesPerToken_;
+}
+
+bool KvCache::isFinite(size_t length, const std::byte* from) const noexcept {
+  for (const CacheTensor& tensor : tensors_) {
+    const size_t bytes = tensor.kvHeads * headBytes(tensor, length);
+    if (anyNotFinite(tensor.type, from, bytes)) return false;
+    from += bytes;
+  }
+  return true;
 }
 
 Tensor KvCache::make(const CacheTensor& tensor, size_t rows, size_t length,
@@ -46,8 +76,14 @@ class InPlaceCache final : public KvCache {
     }
   }
 
-  void bind(size_t first, std::span<const size_t> pasts, std::span<Tensor> inputs,
+  void bind(size_t first, std::span<const size_t> pasts, size_t fresh, std::span<Tensor> inputs,
             std::span<Tensor> outputs) override {
+    for (size_t i = 0; i < pasts.size(); ++i) {
+      const size_t length = pasts[i] + fresh;
+      // What the run itself overwrites need not be.
+      clearDoubts(first + i, length);
+      doubts_[first + i] = doubts_[first + i].with({pasts[i], length});
+    }
     for (size_t i = 0; i < tensors_.size(); ++i) {
       const CacheTensor& tensor = tensors_[i];
       Tensor& input = inputs[tensor.input];
@@ -65,12 +101,15 @@ class InPlaceCache final : public KvCache {
   }
 
   void copy(size_t from, size_t to, size_t length) override {
+    const Doubt copied = doubts_[from].before(length);
+    doubts_[to] = doubts_[to].with(copied);
     for (size_t i = 0; i < tensors_.size(); ++i) {
       const CacheTensor& tensor = tensors_[i];
       memory_->copy(blocks(tensor, at(buffers_[i], to * rowBytes(tensor)),
                            at(buffers_[i], from * rowBytes(tensor)), length));
     }
     memory_->finish();
+    doubts_[to] = doubts_[to].after(length).with(copied);
     held_[to] = std::max(held_[to], length);
   }
 
@@ -79,6 +118,9 @@ class InPlaceCache final : public KvCache {
     size_t largest = 0;
     for (const CacheTensor& tensor : tensors_) largest = std::max(largest, rowBytes(tensor));
     if (!spare_) spare_ = memory_->reserve(largest);
+    const Doubt ofA = doubts_[a];
+    const Doubt ofB = doubts_[b];
+    doubts_[a] = doubts_[b] = ofA.with(ofB);  // until all is done
     for (size_t i = 0; i < tensors_.size(); ++i) {
       const CacheTensor& tensor = tensors_[i];
       std::byte* rowA = at(buffers_[i], a * rowBytes(tensor));
@@ -88,11 +130,14 @@ class InPlaceCache final : public KvCache {
       memory_->copy(blocks(tensor, rowB, at(spare_, 0), lengthA));
     }
     memory_->finish();
+    doubts_[a] = ofA.after(lengthB).with(ofB.before(lengthB));
+    doubts_[b] = ofB.after(lengthA).with(ofA.before(lengthA));
     held_[a] = std::max(held_[a], lengthB);
     held_[b] = std::max(held_[b], lengthA);
   }
 
   void truncate(size_t row, size_t length) override {
+    clearDoubts(row, length);
     if (held_[row] <= length) return;
     for (size_t i = 0; i < tensors_.size(); ++i) {
       const CacheTensor& tensor = tensors_[i];
@@ -127,12 +172,27 @@ class InPlaceCache final : public KvCache {
       from += tensor.kvHeads * rows.bytes;
     }
     memory_->finish();
+    doubts_[row] = doubts_[row].after(length);
     held_[row] = std::max(held_[row], length);
   }
 
   size_t bytesReserved() const noexcept override { return rows_ * capacity_ * bytesPerToken_; }
 
  private:
+  // Zeros what is in doubt beyond a length.
+  void clearDoubts(size_t row, size_t length) {
+    const Doubt beyond = doubts_[row].after(length);
+    if (beyond.isEmpty()) return;
+    for (size_t i = 0; i < tensors_.size(); ++i) {
+      const CacheTensor& tensor = tensors_[i];
+      memory_->clear(at(buffers_[i], row * rowBytes(tensor) + headBytes(tensor, beyond.from)),
+                     headBytes(tensor, capacity_), headBytes(tensor, beyond.to - beyond.from),
+                     tensor.kvHeads);
+    }
+    memory_->finish();
+    doubts_[row] = doubts_[row].before(length);
+  }
+
   size_t rowBytes(const CacheTensor& tensor) const { return tensor.kvHeads * headBytes(tensor, capacity_); }
 
   // The first tokens of each head, from one row to another.
@@ -159,8 +219,9 @@ class CopyingCache final : public KvCache {
     for (size_t row = 0; row < rows_; ++row) truncate(row, 0);
   }
 
-  void bind(size_t first, std::span<const size_t> pasts, std::span<Tensor> inputs,
+  void bind(size_t first, std::span<const size_t> pasts, size_t fresh, std::span<Tensor> inputs,
             std::span<Tensor> outputs) override {
+    doubts_[first] = doubts_[first].before(pasts[0]).with({pasts[0], pasts[0] + fresh});
     if (pasts_[first].length != pasts[0]) pasts_[first] = shortened(pasts_[first], pasts[0]);
     for (size_t i = 0; i < tensors_.size(); ++i) {
       inputs[tensors_[i].input] = pasts_[first].tensors[i];
@@ -178,8 +239,12 @@ class CopyingCache final : public KvCache {
   void copy(size_t from, size_t to, size_t) override {
     Past copied = pasts_[from];
     pasts_[to] = std::move(copied);
+    doubts_[to] = doubts_[from];
   }
-  void exchange(size_t a, size_t, size_t b, size_t) override { std::swap(pasts_[a], pasts_[b]); }
+  void exchange(size_t a, size_t, size_t b, size_t) override {
+    std::swap(pasts_[a], pasts_[b]);
+    std::swap(doubts_[a], doubts_[b]);
+  }
   void truncate(size_t row, size_t length) override {
     if (pasts_[row].tensors.empty() || pasts_[row].length > length) {
       pasts_[row] = shortened(pasts_[row], length);
@@ -216,6 +281,7 @@ class CopyingCache final : public KvCache {
     }
     memory_->finish();
     pasts_[row] = std::move(past);
+    doubts_[row] = {};
   }
 
   size_t bytesReserved() const noexcept override { return bytesUsed(); }

@@ -2,7 +2,9 @@
 // is a row.
 #pragma once
 
+#include <algorithm>
 #include <cstddef>
+#include <cstdint>
 #include <memory>
 #include <span>
 #include <vector>
@@ -21,8 +23,13 @@ struct CacheTensor {
   size_t headDim;
 };
 
-// One thread at a time. Lengths are in tokens; what a row holds beyond the length that is asked for does not
-// matter. Memory comes with use: see TensorMemory. Functions throw Error(ERR_OUT_OF_MEMORY).
+// One thread at a time. Lengths are in tokens. Memory comes with use: see TensorMemory. Functions throw
+// Error(ERR_OUT_OF_MEMORY).
+//
+// What a row holds beyond the length that is asked for is of no use, but it must be finite: a GPU's attention
+// reads whole rows and gives what is masked a weight of 0, and 0 times NaN is NaN. So what a run writes is in
+// doubt until trust() says otherwise, which it never does of what only fills a step up; and what is in doubt
+// is zeroed before a run would find it beyond a row's length.
 class KvCache {
  public:
   virtual ~KvCache() = default;
@@ -31,11 +38,17 @@ class KvCache {
   size_t bytesPerToken() const noexcept { return bytesPerToken_; }
 
   // What a run is to be fed and to fetch, for the rows from `first` on, which have `pasts` tokens: fills in
-  // inputs[tensor.input] of each tensor, and outputs[i] of the i-th.
-  virtual void bind(size_t first, std::span<const size_t> pasts, std::span<Tensor> inputs,
+  // inputs[tensor.input] of each tensor, and outputs[i] of the i-th. The run writes `fresh` tokens behind
+  // each past.
+  virtual void bind(size_t first, std::span<const size_t> pasts, size_t fresh, std::span<Tensor> inputs,
                     std::span<Tensor> outputs) = 0;
   // After such a run: that row now has `length` tokens.
   virtual void commit(size_t row, size_t length, std::span<Tensor> outputs) = 0;
+
+  // The row's first `length` tokens are finite: the logits of its last run, which follow from them, are.
+  void trust(size_t row, size_t length) noexcept { doubts_[row] = doubts_[row].after(length); }
+  // How many of the row's first tokens are finite for sure: SIZE_MAX where none is in doubt.
+  size_t trusted(size_t row) const noexcept { return doubts_[row].isEmpty() ? SIZE_MAX : doubts_[row].from; }
 
   // The first `length` tokens of one row become another's.
   virtual void copy(size_t from, size_t to, size_t length) = 0;
@@ -47,12 +60,31 @@ class KvCache {
 
   // `length` x bytesPerToken() bytes in host memory: tensor by tensor, head by head.
   virtual void read(size_t row, size_t length, std::byte* to) = 0;
+  // Finite ones: see isFinite().
   virtual void write(size_t row, size_t length, const std::byte* from) = 0;
+  // Are the keys and values of so many tokens, as read() gives them, all finite?
+  bool isFinite(size_t length, const std::byte* from) const noexcept;
 
   virtual size_t bytesReserved() const noexcept = 0;
   size_t bytesUsed() const noexcept;
 
  protected:
+  // Tokens from one on and before another, which may not be finite.
+  struct Doubt {
+    size_t from = 0;
+    size_t to = 0;
+
+    bool isEmpty() const noexcept { return from >= to; }
+    Doubt before(size_t length) const noexcept { return {from, std::min(to, length)}; }
+    Doubt after(size_t length) const noexcept { return {std::max(from, length), to}; }
+    // Both, and what lies between them.
+    Doubt with(Doubt other) const noexcept {
+      if (isEmpty()) return other;
+      if (other.isEmpty()) return *this;
+      return {std::min(from, other.from), std::max(to, other.to)};
+    }
+  };
+
   KvCache(std::vector<CacheTensor> tensors, size_t rows, std::shared_ptr<TensorMemory> memory);
 
   // Bytes of `length` tokens in one head.
@@ -66,6 +98,7 @@ class KvCache {
   const size_t rows_;
   const std::shared_ptr<TensorMemory> memory_;
   size_t bytesPerToken_ = 0;
+  std::vector<Doubt> doubts_;  // by row
 };
 
 // One buffer per tensor, [rows, kvHeads, capacity, headDim], which runs read and write: neighbouring rows run

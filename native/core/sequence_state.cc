@@ -101,6 +101,11 @@ DecodedState decodeState(const StateFormat& format, std::span<const std::byte> b
   if (header.cached > header.tokens) mismatch("it has more in the cache than it has tokens.");
   DecodedState state = {std::vector<int32_t>(header.tokens), header.cached, cache.data()};
   if (!tokens.empty()) std::memcpy(state.tokens.data(), tokens.data(), tokens.size());
+  for (const int32_t token : state.tokens) {
+    if (token < 0 || (format.vocabulary && static_cast<size_t>(token) >= *format.vocabulary)) {
+      mismatch("it has the token " + std::to_string(token) + ", which the model lacks.");
+    }
+  }
   return state;
 }
 

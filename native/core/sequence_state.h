@@ -5,6 +5,7 @@
 #include <cstdint>
 #include <functional>
 #include <memory>
+#include <optional>
 #include <span>
 #include <string>
 #include <vector>
@@ -13,8 +14,9 @@ namespace node_tensorrt {
 
 // What a state belongs to: one that was saved elsewhere is refused.
 struct StateFormat {
-  std::string fingerprint;  // of model, precision and layout
-  size_t bytesPerToken;     // KvCache::bytesPerToken()
+  std::string fingerprint;                          // of model, precision and layout
+  size_t bytesPerToken;                             // KvCache::bytesPerToken()
+  std::optional<size_t> vocabulary = std::nullopt;  // tokens of the model, where it says how many
 };
 
 struct EncodedState {

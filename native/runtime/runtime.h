@@ -102,7 +102,9 @@ class TensorMemory {
   virtual void copy(const BlockCopy& blocks) = 0;
   virtual void toHost(const BlockCopy& blocks) = 0;
   virtual void fromHost(const BlockCopy& blocks) = 0;
-  // Waits for the copies. To be called before a run, or the host, uses them.
+  // Zeros `count` blocks of `bytes` each, whose beginnings lie a stride apart; that too may still go on.
+  virtual void clear(void* blocks, size_t stride, size_t bytes, size_t count) = 0;
+  // Waits for all of these. To be called before a run, or the host, uses them.
   virtual void finish() = 0;
 
   // What lies here is not needed any more; gives back to the system what it was kept in, where that can be
@@ -139,6 +141,9 @@ class Model {
   virtual std::shared_ptr<MemoryPool> inputMemory() const { return nullptr; }
   // Where a KV cache of the model is kept; null: nowhere.
   virtual std::shared_ptr<TensorMemory> tensorMemory() const { return nullptr; }
+  // Does a run write that output over that input, where both are given the same memory? An output that comes
+  // with memory is written there: yes, unless a runtime says otherwise.
+  virtual bool writesOver(size_t /*output*/, size_t /*input*/) const { return true; }
   // Nothing for a model in host memory.
   virtual std::optional<DeviceStats> deviceStats() const { return std::nullopt; }
   // Keeps what runs have taught, where there is a place for it, so that the next load need not learn it.

@@ -1,8 +1,9 @@
 // Language models on GPUs that fail, or meet one shape after the other, which the stand-in libraries play
 // (test/native/stand_in). What they answer on any GPU is in test/gpu/generation.test.ts.
-import { mkdtemp, rm } from 'node:fs/promises';
+import { cp, mkdtemp, rm } from 'node:fs/promises';
 import os from 'node:os';
 import path from 'node:path';
+import { makeTensor, readModel, tensorElements, writeModel } from 'node-tensorrt/onnx';
 import { afterAll, beforeAll, expect, test } from 'vitest';
 import { flavours, onStandIn, run, type Tools } from '../stand-in.js';
 
@@ -12,6 +13,28 @@ beforeAll(async () => {
   process.env.NODE_TENSORRT_CACHE = folder;
 });
 afterAll(() => rm(folder, { recursive: true }));
+
+/** A copy of the fixture llama/optimum, one of whose weights `change` has changed. */
+async function changedLlama(
+  name: string,
+  isChanged: (weight: { name: string; dims: readonly number[] }) => boolean,
+  change: (weights: Float32Array) => void,
+): Promise<string> {
+  const directory = path.join(folder, name);
+  await cp('test/fixtures/decoders/llama/optimum', directory, { recursive: true });
+  const file = path.join(directory, 'model.onnx');
+  const model = await readModel(file);
+  const index = model.graph.initializer.findIndex(isChanged);
+  const weight = model.graph.initializer[index]!;
+  const weights = Float32Array.from(tensorElements(weight) as Float32Array);
+  change(weights);
+  const initializer = model.graph.initializer.with(
+    index,
+    makeTensor(weight.name, 'float32', weight.dims, weights),
+  );
+  await writeModel({ ...model, graph: { ...model.graph, initializer } }, file);
+  return directory;
+}
 
 onStandIn.each(flavours)('StandIn %s: a GPU that fails a language model', (flavour) => {
   const scenario = async ({ trt, failure }: Tools) => {
@@ -179,5 +202,174 @@ onStandIn.each(flavours)('StandIn %s: random traffic', (flavour) => {
     expect(found.graphs).toMatchObject({ captured: expect.any(Number), refused: 0 });
     expect(found.graphs!.captured).toBeLessThanOrEqual(50);
     expect(found.graphs!.replayed).toBeGreaterThanOrEqual(found.steps - 50);
+  });
+});
+
+onStandIn.each(flavours)('StandIn %s: a token whose embedding is not a number', (flavour) => {
+  let model: string;
+  beforeAll(async () => {
+    model = await changedLlama(
+      `NaN-${flavour}`,
+      ({ name }) => name === 'model.embed_tokens.weight',
+      (weights) => weights.fill(Number.NaN, 319 * 64, 320 * 64),
+    );
+  });
+
+  // Attention reads whole rows, and gives what is behind a row's tokens a weight of 0: of NaN, 0 times it is NaN.
+  test('fails the requests that read it, and no other, in any row', async () => {
+    const found = await run(
+      flavour,
+      async ({ trt, failure }) => {
+        const model = await trt.LanguageModel.load(process.env.MODEL!, {
+          device: 'cuda',
+          precision: 'fp32',
+          chunkSize: 16,
+          kvCache: { maxBatchSize: 2, maxLength: 64 },
+        });
+        const greedy = { temperature: 0, maxTokens: 4, minTokens: 4, ignoreEos: true };
+        const shorts = [
+          [5, 6, 8],
+          [9, 3],
+        ];
+        const answers = () =>
+          Promise.all(
+            shorts.map((prompt) => model.generate(prompt, greedy).then(({ tokens }) => tokens.join())),
+          );
+        const alone = await answers();
+        const long = Array.from({ length: 40 }, (_, i) => 10 + i);
+        const bad = 319;
+        const found: Record<string, [string, boolean]> = {};
+        /** What fails, twice at once, in both rows; are the next ones answered as before, with and without prefixes? */
+        const check = async (name: string, fail: () => Promise<unknown>) => {
+          const [one, other] = await Promise.all([failure(fail()), failure(fail())]);
+          const rest = [await answers()];
+          model.kvCache.clear();
+          rest.push(await answers());
+          const isUnharmed = rest.every((tokens) => tokens.join('/') === alone.join('/'));
+          found[name] = [one === other ? one : `${one}, ${other}`, isUnharmed];
+        };
+        await check('at the end', () => model.generate([...long.slice(0, 12), bad], greedy));
+        await check('in the first of three chunks', () => model.generate([9, bad, ...long], greedy));
+        await check('drawn', () =>
+          model.generate(long, { ...greedy, maxTokens: 8, logitBias: { [bad]: 1000 } }),
+        );
+        await check('appended', async () => {
+          const sequence = model.createSequence();
+          const reason = await failure(sequence.append([...long.slice(0, 12), bad]));
+          const kept = sequence.length;
+          sequence.dispose();
+          if (kept > 0) throw new Error(`${kept} tokens of what failed were kept`);
+          throw Object.assign(new Error('appended'), { code: reason.split(':')[0] });
+        });
+        await check('left in the middle', async () => {
+          const aborted = new AbortController();
+          const failing = model.generate([9, bad, ...long], { ...greedy, signal: aborted.signal });
+          const { prefilled } = model.stats().tokens;
+          while (model.stats().tokens.prefilled === prefilled) await new Promise(setImmediate);
+          aborted.abort(Object.assign(new Error('or left'), { code: 'ERR_EXECUTION_FAILED' }));
+          await failing;
+        });
+
+        // What comes before stays of use; a fork does not feel what its sibling read.
+        const prompt = long.slice(0, 12);
+        const expected = await model.generate(prompt, greedy);
+        const failed = await failure(model.generate([...prompt, bad], greedy));
+        const again = await model.generate(prompt, greedy);
+        model.kvCache.clear();
+        const sequence = model.createSequence();
+        await sequence.append(prompt);
+        const fork = await sequence.fork();
+        const forkFailed = await failure(fork.append([1, 2, 3, bad]));
+        const lengths = [sequence.length, fork.length];
+        const [one, other] = await Promise.all([sequence.generate(greedy), fork.generate(greedy)]);
+        await model.dispose();
+        const same = [again, one, other].map(({ tokens }) => tokens.join() === expected.tokens.join());
+        return { found, failed, cached: again.usage.cachedTokens, forkFailed, lengths, same };
+      },
+      { MODEL: model, STAND_IN_FAULTS: 'slow:1' },
+    );
+    const failure = expect.stringMatching(/^ERR_EXECUTION_FAILED: /);
+    expect(found).toEqual({
+      found: {
+        'at the end': [failure, true],
+        'in the first of three chunks': [failure, true],
+        drawn: [failure, true],
+        appended: [failure, true],
+        'left in the middle': [failure, true],
+      },
+      failed: failure,
+      cached: 11,
+      forkFailed: failure,
+      lengths: [12, 12],
+      same: [true, true, true],
+    });
+  });
+});
+
+onStandIn.each(flavours)('StandIn %s: a plan that does not update its caches in place', (flavour) => {
+  const scenario = ({ trt, failure }: Tools) =>
+    failure(
+      trt.LanguageModel.load('test/fixtures/decoders/llama/optimum', {
+        device: 'cuda',
+        precision: 'fp32',
+        kvCache: { maxBatchSize: 2, maxLength: 64 },
+      }),
+    );
+
+  test.each(['unaliased:1', 'unaliased:4', 'misaliased:2'])('%s: is refused', async (fault) => {
+    expect(await run(flavour, scenario, { STAND_IN_FAULTS: fault })).toMatch(
+      /^ERR_MODEL_UNSUPPORTED: .*does not share the memory of its input .*device: 'cpu'/,
+    );
+  });
+});
+
+onStandIn.each(flavours)('StandIn %s: tokens whose logits are equal', (flavour) => {
+  const twins = (weights: Float32Array) => {
+    for (let i = 1; i < weights.length; i += 2) weights[i] = weights[i - 1]!;
+  };
+  const none = (weights: Float32Array) => weights.fill(0);
+
+  // On a GPU nothing says which of them comes first.
+  test.each([
+    ['in pairs', twins],
+    ['all of them', none],
+  ])("%s: are the CPU's", async (name, change) => {
+    const model = await changedLlama(
+      `${name}-${flavour}`,
+      ({ dims: [hidden, vocabulary] }) => hidden === 64 && vocabulary === 320,
+      change,
+    );
+    const found = await run(
+      flavour,
+      async ({ trt }) => {
+        const answers = [];
+        for (const device of ['cpu', 'cuda'] as const) {
+          const precision = device === 'cpu' ? 'as-exported' : 'fp32';
+          const kvCache = { maxBatchSize: 2, maxLength: 64 };
+          const model = await trt.LanguageModel.load(process.env.MODEL!, { device, precision, kvCache });
+          const tokens = [];
+          const limits = { maxTokens: 8, minTokens: 8, ignoreEos: true };
+          tokens.push((await model.generate([5, 6, 8], { ...limits, temperature: 0 })).tokens);
+          for (let seed = 1; seed < 9; seed++) {
+            const drawn = {
+              ...limits,
+              temperature: 1,
+              seed,
+              topK: seed % 2 ? 0 : 40,
+              topP: seed % 3 ? 1 : 0.9,
+            };
+            tokens.push((await model.generate([5, 6, 8], drawn)).tokens);
+          }
+          answers.push(tokens);
+          await model.dispose();
+        }
+        return answers;
+      },
+      { MODEL: model },
+    );
+    const [cpu, gpu] = found;
+    expect(gpu).toEqual(cpu);
+    expect(cpu![0]!.every((token) => (change === none ? token === 0 : token % 2 === 0))).toBe(true);
+    expect(new Set(cpu!.map(String)).size).toBe(9);
   });
 });

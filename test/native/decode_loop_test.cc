@@ -5,7 +5,9 @@
 #include <gtest/gtest.h>
 
 #include <atomic>
+#include <cmath>
 #include <cstdlib>
+#include <cstring>
 #include <fstream>
 #include <functional>
 #include <future>
@@ -58,6 +60,12 @@ class Spared {
 // A model that leaves after its next run so many allocations until one fails.
 std::atomic<int> afterNextRun = -1;
 
+// A model of whose next run the logits are not numbers, and the one after so many others.
+std::atomic<int> untilNaN = -1;
+
+// Called once, while that run goes on.
+std::function<void()> meanwhile;
+
 class FailingContext final : public ExecutionContext {
  public:
   explicit FailingContext(std::unique_ptr<ExecutionContext> context) : context_(std::move(context)) {}
@@ -67,6 +75,12 @@ class FailingContext final : public ExecutionContext {
       const Spared spared;
       std::vector<Tensor> before(outputs.begin(), outputs.end());
       context_->execute(inputs, outputIndices, outputs);
+      if (untilNaN >= 0 && untilNaN-- == 0) {
+        if (meanwhile) std::exchange(meanwhile, nullptr)();
+        // The last one: those before are of the cache.
+        std::fill_n(static_cast<float*>(outputs.back().data.get()), outputs.back().byteLength / sizeof(float),
+                    NAN);
+      }
       for (size_t i = 0; i < outputs.size(); ++i) {
         if (before[i].data) continue;
         // ONNX Runtime allocates to free an output, and does not survive if that fails.
@@ -434,6 +448,99 @@ TEST_P(DecodeLoopTest, AFullSequenceLastsWhileOthersAreAnswered) {
   const uint32_t restored = longer.restore(model.save(sequence));
   const Tokens next(whole.begin() + 61, whole.end());
   EXPECT_EQ(longer.generate({whole[60]}, next.size(), restored).tokens, next);
+}
+
+TEST_P(DecodeLoopTest, RefusesToRestoreWhatNoModelHasComputed) {
+  Generator model(GetParam(), {.rows = 2});
+  const Case& each = cases_[1];
+  const uint32_t sequence = model->createSequence();
+  model.generate(each.prompt, 0, sequence);
+  const std::vector<std::byte> state = model.save(sequence);
+  // A token takes 2 layers x 2 x 2 heads x 16 floats.
+  const StateFormat format = {"llama", 512};
+  const DecodedState decoded = decodeState(format, state);
+  const auto refusalOf = [&](const Tokens& tokens, size_t number, float value) {
+    const EncodedState changed = encodeState(format, tokens, decoded.cached, [&](std::byte* to) {
+      std::memcpy(to, decoded.cache, decoded.cached * format.bytesPerToken);
+      std::memcpy(to + number * sizeof value, &value, sizeof value);
+    });
+    const auto* begin = static_cast<const std::byte*>(changed.data.get());
+    return refusal([&] { model->disposeSequence(model.restore({begin, begin + changed.byteLength})); });
+  };
+  const size_t last = decoded.cached * format.bytesPerToken / sizeof(float) - 1;
+  EXPECT_EQ(refusalOf(decoded.tokens, last, 0.5f), "");
+  for (const float value : {NAN, INFINITY, -INFINITY}) {
+    EXPECT_EQ(refusalOf(decoded.tokens, 0, value), "ERR_STATE_MISMATCH");
+    EXPECT_EQ(refusalOf(decoded.tokens, last, value), "ERR_STATE_MISMATCH");
+  }
+  for (const int32_t token : {-1, 320, INT32_MAX}) {
+    Tokens tokens = decoded.tokens;
+    tokens[0] = token;
+    EXPECT_EQ(refusalOf(tokens, last, 0.5f), "ERR_STATE_MISMATCH");
+  }
+  EXPECT_EQ(model->stats().rowsUsed, 1u);
+  EXPECT_EQ(model.generate({}, 40, sequence).tokens, each.greedy);
+}
+
+TEST_P(DecodeLoopTest, LogitsThatAreNoNumbersFailTheirRequestAndNothingElse) {
+  Generator model(GetParam(), {.rows = 3});
+  const Case& each = cases_[2];
+  const auto failureOf = [&](int runs, const Tokens& tokens, size_t maxTokens, uint32_t sequence = 0) {
+    untilNaN = runs;
+    const Answer answer = model.generate(tokens, maxTokens, sequence);
+    EXPECT_EQ(untilNaN, -1);
+    EXPECT_EQ(answer.end.reason, FinishReason::kFailed);
+    return refusal([&] { std::rethrow_exception(answer.end.error); });
+  };
+  EXPECT_EQ(failureOf(0, each.prompt, 40), "ERR_EXECUTION_FAILED");
+  EXPECT_EQ(failureOf(3, each.prompt, 40), "ERR_EXECUTION_FAILED");
+  const Answer next = model.generate(each.prompt, 40);
+  EXPECT_EQ(next.tokens, each.greedy);
+  EXPECT_EQ(next.end.cachedTokens, 0u) << "of those that failed nothing is left";
+
+  // A sequence is as it was before what failed: an append, the first token, a later one.
+  const uint32_t sequence = model->createSequence();
+  EXPECT_EQ(failureOf(0, each.prompt, 0, sequence), "ERR_EXECUTION_FAILED");
+  EXPECT_EQ(model->sequenceTokens(sequence), Tokens());
+  EXPECT_EQ(model.generate(each.prompt, 0, sequence).end.reason, FinishReason::kLength);
+  EXPECT_EQ(failureOf(0, cases_[1].prompt, 0, sequence), "ERR_EXECUTION_FAILED");
+  EXPECT_EQ(failureOf(0, {}, 40, sequence), "ERR_EXECUTION_FAILED");
+  EXPECT_EQ(failureOf(5, {}, 40, sequence), "ERR_EXECUTION_FAILED");
+  EXPECT_EQ(model->sequenceTokens(sequence), each.prompt);
+  const Answer whole = model.generate({}, 40, sequence);
+  EXPECT_EQ(whole.tokens, each.greedy);
+  EXPECT_EQ(whole.end.cachedTokens, each.prompt.size() - 1) << "what it had is not computed again";
+}
+
+// What is asked for while a step runs is done after it: of the row that the step's failure took nothing is
+// used.
+TEST_P(DecodeLoopTest, WhatFailsIsNeitherForkedNorSaved) {
+  Generator model(GetParam(), {.rows = 3, .chunkSize = 16, .prefixReuse = false});
+  const Case& each = cases_[2];
+  const uint32_t sequence = model->createSequence();
+  std::promise<void> forked;
+  std::promise<std::vector<std::byte>> saved;
+  uint32_t fork = 0;
+  meanwhile = [&] {
+    fork = model->fork(sequence, [&](std::exception_ptr error) {
+      forked.set_value();
+      EXPECT_FALSE(error);
+    });
+    model->save(sequence, [&](EncodedState state, std::exception_ptr) {
+      const auto* begin = static_cast<const std::byte*>(state.data.get());
+      saved.set_value({begin, begin + state.byteLength});
+    });
+  };
+  untilNaN = 2;  // the third of three chunks
+  EXPECT_EQ(model.generate(each.prompt, 0, sequence).end.reason, FinishReason::kFailed);
+  forked.get_future().get();
+  const uint32_t restored = model.restore(saved.get_future().get());
+  EXPECT_EQ(model->sequenceTokens(sequence), Tokens());
+  for (const uint32_t copy : {fork, restored}) {
+    const Answer answer = model.generate({}, 40, copy);
+    EXPECT_EQ(answer.end.cachedTokens, 0u);
+    EXPECT_EQ(answer.tokens, each.greedy);
+  }
 }
 
 TEST_P(DecodeLoopTest, EndsAtStopTokensStopStringsAndLimits) {

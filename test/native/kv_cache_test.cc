@@ -4,7 +4,9 @@
 
 #include <cstring>
 #include <fstream>
+#include <set>
 #include <string>
+#include <tuple>
 
 #include "core/host_memory.h"
 
@@ -84,7 +86,7 @@ TEST_P(KvCacheTest, FeedsARunAndTakesItsResult) {
   std::vector<Tensor> inputs(2);
   std::vector<Tensor> outputs(2);
   const size_t past = 3;
-  cache_->bind(1, {&past, 1}, inputs, outputs);
+  cache_->bind(1, {&past, 1}, 1, inputs, outputs);
   const int64_t length = GetParam() ? kCapacity : 3;
   EXPECT_EQ(inputs[1].shape, (Shape{1, 2, length, 3}));
   EXPECT_EQ(inputs[0].shape, (Shape{1, length, 5}));
@@ -105,8 +107,146 @@ TEST_P(KvCacheTest, FeedsARunAndTakesItsResult) {
   }
 }
 
+// What a run wrote is trusted when its logits were finite; copies and moves take with them what is not.
+TEST_P(KvCacheTest, KnowsWhatIsInDoubt) {
+  std::vector<Tensor> inputs(2);
+  std::vector<Tensor> outputs(2);
+  const auto bind = [&](size_t row, size_t past, size_t fresh) {
+    cache_->bind(row, {&past, 1}, fresh, inputs, outputs);
+  };
+  write(0, 6, 1);
+  write(1, 4, 2);
+  EXPECT_EQ(cache_->trusted(0), SIZE_MAX);
+  bind(0, 3, 2);
+  EXPECT_EQ(cache_->trusted(0), 3u);
+  bind(0, 3, 1);
+  EXPECT_EQ(cache_->trusted(0), 3u);
+  cache_->copy(0, 2, 3);
+  EXPECT_GE(cache_->trusted(2), 3u) << "of the three, none is in doubt";
+  cache_->exchange(0, 4, 1, 4);
+  EXPECT_EQ(cache_->trusted(1), 3u);
+  EXPECT_GE(cache_->trusted(0), 4u);
+  cache_->trust(1, 6);
+  EXPECT_EQ(cache_->trusted(1), SIZE_MAX);
+  bind(1, 1, 1);
+  EXPECT_EQ(cache_->trusted(1), 1u);
+  write(1, 4, 2);
+  EXPECT_EQ(cache_->trusted(1), SIZE_MAX);
+}
+
+TEST_P(KvCacheTest, TellsWhatIsFinite) {
+  std::vector<std::byte> bytes(4 * kBytesPerToken);
+  EXPECT_TRUE(cache_->isFinite(4, bytes.data()));
+  const auto holds = [&](size_t at, std::initializer_list<int> value) {
+    std::vector<std::byte> changed = bytes;
+    for (const int byte : value) changed[at++] = static_cast<std::byte>(byte);
+    return cache_->isFinite(4, changed.data());
+  };
+  // Little-endian, of the first and the last number of each tensor: NaN, either infinity, the largest number.
+  const size_t halves = 4 * 2 * 3 * 4;
+  for (const size_t at : {size_t{0}, halves - 4}) {
+    EXPECT_FALSE(holds(at, {0, 0, 0xc0, 0x7f}));
+    EXPECT_FALSE(holds(at, {0, 0, 0x80, 0x7f}));
+    EXPECT_FALSE(holds(at, {0, 0, 0x80, 0xff}));
+    EXPECT_TRUE(holds(at, {0xff, 0xff, 0x7f, 0x7f}));
+  }
+  for (const size_t at : {halves, bytes.size() - 2}) {
+    EXPECT_FALSE(holds(at, {0, 0x7e}));
+    EXPECT_FALSE(holds(at, {0, 0x7c}));
+    EXPECT_FALSE(holds(at, {0, 0xfc}));
+    EXPECT_TRUE(holds(at, {0xff, 0x7b}));
+  }
+  const auto bfloat16 =
+      inPlaceCache({{.input = 0, .type = DataType::kBfloat16, .rank = 4, .kvHeads = 1, .headDim = 1}}, 1, 1,
+                   hostTensorMemory());
+  for (const auto& [high, low, finite] :
+       {std::tuple{0x7f, 0x80, false}, {0xff, 0x80, false}, {0x7f, 0xc0, false}, {0x7f, 0x7f, true}}) {
+    const std::byte number[] = {static_cast<std::byte>(low), static_cast<std::byte>(high)};
+    EXPECT_EQ(bfloat16->isFinite(1, number), finite);
+  }
+}
+
 INSTANTIATE_TEST_SUITE_P(Both, KvCacheTest, testing::Bool(),
                          [](const auto& info) { return info.param ? "InPlace" : "Copying"; });
+
+// A run reads whole rows: it must find nothing beyond its tokens that an earlier one left in doubt.
+class InPlaceDoubtTest : public testing::Test {
+ protected:
+  const std::unique_ptr<KvCache> cache_ = inPlaceCache(kTensors, kRows, kCapacity, hostTensorMemory());
+  std::vector<Tensor> inputs_{2};
+  std::vector<Tensor> outputs_{2};
+
+  // A run that leaves `mark` in all that it writes.
+  void run(size_t row, size_t past, size_t fresh, int mark) {
+    cache_->bind(row, {&past, 1}, fresh, inputs_, outputs_);
+    for (const CacheTensor& tensor : kTensors) {
+      const size_t token = tensor.headDim * byteSize(tensor.type);
+      for (size_t head = 0; head < tensor.kvHeads; ++head) {
+        auto* const begin = static_cast<std::byte*>(inputs_[tensor.input].data.get());
+        std::memset(begin + (head * kCapacity + past) * token, mark, fresh * token);
+      }
+    }
+    cache_->commit(row, past + fresh, outputs_);
+  }
+
+  // A byte for each token of the row, as the next run behind `past` finds it; heads and tensors agree.
+  std::vector<int> marks(size_t row, size_t past, size_t fresh) {
+    cache_->bind(row, {&past, 1}, fresh, inputs_, outputs_);
+    std::vector<int> marks;
+    for (size_t at = 0; at < kCapacity; ++at) {
+      std::set<int> found;
+      for (const CacheTensor& tensor : kTensors) {
+        const size_t token = tensor.headDim * byteSize(tensor.type);
+        for (size_t head = 0; head < tensor.kvHeads; ++head) {
+          const auto* const begin = static_cast<const std::byte*>(inputs_[tensor.input].data.get());
+          for (size_t i = 0; i < token; ++i)
+            found.insert(static_cast<int>(begin[(head * kCapacity + at) * token + i]));
+        }
+      }
+      EXPECT_EQ(found.size(), 1u);
+      marks.push_back(*found.begin());
+    }
+    return marks;
+  }
+};
+
+TEST_F(InPlaceDoubtTest, IsZeroedBeyondARowsTokens) {
+  run(1, 0, 6, 7);
+  EXPECT_EQ(marks(1, 2, 1), (std::vector<int>{7, 7, 7, 0, 0, 0, 0, 0}))
+      << "the run overwrites the third itself";
+  run(1, 0, 6, 7);
+  run(1, 6, 2, 8);
+  EXPECT_EQ(marks(1, 0, 1), (std::vector<int>{7, 0, 0, 0, 0, 0, 0, 0}));
+}
+
+TEST_F(InPlaceDoubtTest, WhatLogitsVouchForStays) {
+  run(1, 0, 6, 7);
+  cache_->trust(1, 6);
+  EXPECT_EQ(marks(1, 2, 1), (std::vector<int>{7, 7, 7, 7, 7, 7, 0, 0}));
+  cache_->trust(1, 3);
+  run(1, 3, 2, 8);
+  EXPECT_EQ(marks(1, 0, 1), (std::vector<int>{7, 7, 7, 0, 0, 7, 0, 0}));
+}
+
+TEST_F(InPlaceDoubtTest, WhatFillsAStepUpStaysInDoubt) {
+  run(1, 0, 6, 7);
+  cache_->trust(1, 3);
+  EXPECT_EQ(cache_->trusted(1), 3u);
+  EXPECT_EQ(marks(1, 3, 1), (std::vector<int>{7, 7, 7, 7, 0, 0, 0, 0}));
+}
+
+TEST_F(InPlaceDoubtTest, GoesWithRowsThatMove) {
+  run(0, 0, 6, 7);  // in doubt
+  run(1, 0, 3, 8);
+  cache_->trust(1, 3);
+  cache_->exchange(0, 6, 1, 3);
+  EXPECT_EQ(marks(0, 3, 1), (std::vector<int>{8, 8, 8, 7, 0, 0, 0, 0})) << "what the other one left behind";
+  cache_->copy(1, 2, 4);
+  EXPECT_EQ(marks(2, 1, 1), (std::vector<int>{7, 7, 0, 0, 0, 0, 0, 0}));
+  EXPECT_EQ(marks(1, 5, 1), (std::vector<int>{7, 7, 7, 7, 7, 7, 0, 0}));
+  cache_->truncate(1, 2);
+  EXPECT_EQ(marks(1, 7, 1), (std::vector<int>{7, 7, 0, 0, 0, 0, 0, 0}));
+}
 
 size_t residentBytes() {
   std::ifstream statm("/proc/self/statm");

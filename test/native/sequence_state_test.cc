@@ -52,6 +52,23 @@ TEST(SequenceStateTest, RefusesWhatIsOfAnotherModel) {
   EXPECT_STREQ(refusal(bytes, {"llama, float32", 12}), "ERR_STATE_MISMATCH");
 }
 
+// A checksum vouches for nothing: whoever makes states can make it too.
+TEST(SequenceStateTest, RefusesTokensThatTheModelLacks) {
+  const auto refusalOf = [](const std::vector<int32_t>& tokens, std::optional<size_t> vocabulary) {
+    const StateFormat format = {"llama, float32", 24, vocabulary};
+    const EncodedState state = encodeState(format, tokens, 0, [](std::byte*) {});
+    return refusal({static_cast<const std::byte*>(state.data.get()), state.byteLength}, format);
+  };
+  EXPECT_EQ(refusalOf({0, 17, 0}, 18), nullptr);
+  EXPECT_EQ(refusalOf({0, INT32_MAX}, std::nullopt), nullptr);
+  EXPECT_STREQ(refusalOf({0, 18, 0}, 18), "ERR_STATE_MISMATCH");
+  EXPECT_STREQ(refusalOf({0, INT32_MAX}, 18), "ERR_STATE_MISMATCH");
+  for (const std::optional<size_t> vocabulary : {std::optional<size_t>(18), std::optional<size_t>()}) {
+    EXPECT_STREQ(refusalOf({5, -1}, vocabulary), "ERR_STATE_MISMATCH");
+    EXPECT_STREQ(refusalOf({INT32_MIN, 5}, vocabulary), "ERR_STATE_MISMATCH");
+  }
+}
+
 TEST(SequenceStateTest, RefusesEveryDamage) {
   const std::vector<std::byte> bytes = saved(kFormat, 4);
   for (size_t length = 0; length < bytes.size(); ++length) {

@@ -754,6 +754,78 @@ TEST_P(StandInEngineTest, AttentionOverACacheInPlaceIsGroupQueryAttention) {
   EXPECT_EQ(elements<float>(values), elements<float>(peerValues));
 }
 
+// 0 times NaN: what is masked must be numbers too, as in the kernels that TensorRT fuses.
+TEST_P(StandInEngineTest, WhatIsMaskedIsComputedWithAllTheSame) {
+  const bool isTen = std::string_view(GetParam().flavour) == "trt10";
+  ShapeRange more = {"total_lengths", {1}, {1}, {2}};
+  if (isTen) more = {"mask", {1, 1, 1, kCapacity}, {1, 1, 1, kCapacity}, {2, 1, 8, kCapacity}};
+  const std::string graph = isTen ? maskedAttention() : boundedAttention();
+  const std::unique_ptr<Model> loaded = load(build(graph, attentionProfiles({more})));
+  const std::unique_ptr<ExecutionContext> context = loaded->createContext();
+  const auto answer = [&](float beyond) {
+    const auto filled = [](int64_t heads) {
+      return tensor<float>(DataType::kFloat32, {1, heads, 1, kHeadDim},
+                           std::vector<float>(static_cast<size_t>(heads * kHeadDim), 0.5f));
+    };
+    std::vector<float> values(kKvHeads * kCapacity * kHeadDim);
+    values.back() = beyond;
+    const Shape cache = {1, kKvHeads, kCapacity, kHeadDim};
+    std::vector<Tensor> inputs = {filled(kHeads),
+                                  filled(kKvHeads),
+                                  filled(kKvHeads),
+                                  tensor<float>(DataType::kFloat32, cache, std::vector<float>(values.size())),
+                                  tensor<float>(DataType::kFloat32, cache, values),
+                                  tensor<int32_t>(DataType::kInt32, {1}, {0})};
+    std::vector<uint8_t> mask(kCapacity);
+    mask[0] = 1;
+    inputs.push_back(isTen ? tensor<uint8_t>(DataType::kBool, {1, 1, 1, kCapacity}, mask)
+                           : tensor<int32_t>(DataType::kInt32, {1}, {1}));
+    return elements<float>(execute(*context, inputs, 1)[0]);
+  };
+  EXPECT_EQ(answer(1000), std::vector<float>(kHeads * kHeadDim, 0.5f));
+  EXPECT_TRUE(std::isnan(answer(NAN).back()));
+}
+
+TEST_P(StandInEngineTest, OfEqualValuesTheLastOnesAreTheBest) {
+  const std::string bytes =
+      model({node("TopK", {"x", "k"}, {"best", "at"}, {attribute("axis", uint64_t{1})})},
+            {value("x", kFloat, {"1", "6"}), value("k", kInt64Type, {"1"})},
+            {value("best", kFloat, {"1", "4"}), value("at", kInt64Type, {"1", "4"})});
+  const std::unique_ptr<Model> loaded = load(build(bytes, {{{"k", {4}, {4}, {4}}}}));
+  const std::vector<Tensor> outputs = execute(*loaded->createContext(),
+                                              {tensor<float>(DataType::kFloat32, {1, 6}, {1, 3, 1, 3, 2, 1}),
+                                               tensor<int64_t>(DataType::kInt64, {1}, {4})},
+                                              2);
+  EXPECT_EQ(elements<float>(outputs[0]), (std::vector<float>{3, 3, 2, 1}));
+  EXPECT_EQ(elements<int64_t>(outputs[1]), (std::vector<int64_t>{3, 1, 4, 5}));
+}
+
+TEST_P(StandInEngineTest, KnowsWhichOutputsAreWrittenOverAnInput) {
+  ShapeRange more = {"total_lengths", {1}, {1}, {2}};
+  std::string graph = boundedAttention();
+  if (std::string_view(GetParam().flavour) == "trt10") {
+    more = {"mask", {1, 1, 1, kCapacity}, {1, 1, 1, kCapacity}, {2, 1, 8, kCapacity}};
+    graph = maskedAttention();
+  }
+  const std::vector<uint8_t> plan = build(graph, attentionProfiles({more}));
+  // y, key and value; over past_key and past_value.
+  using Pairs = std::set<std::pair<size_t, size_t>>;
+  const auto pairs = [&](const char* faults) {
+    standInSetFaults(faults);
+    const std::unique_ptr<Model> loaded = load(plan);
+    Pairs found;
+    for (size_t output = 0; output < loaded->outputs().size(); ++output) {
+      for (size_t input = 0; input < loaded->inputs().size(); ++input) {
+        if (loaded->writesOver(output, input)) found.emplace(output, input);
+      }
+    }
+    return found;
+  };
+  EXPECT_EQ(pairs(nullptr), (Pairs{{1, 3}, {2, 4}}));
+  EXPECT_EQ(pairs("unaliased:2"), (Pairs{{1, 3}}));
+  EXPECT_EQ(pairs("misaliased:2"), (Pairs{{1, 3}, {2, 3}}));
+}
+
 TEST_P(StandInEngineTest, MemoryOfACacheIsCopiedInBlocks) {
   const std::unique_ptr<Model> loaded = load(build(linear()));
   const std::shared_ptr<TensorMemory> memory = loaded->tensorMemory();
@@ -787,6 +859,13 @@ TEST_P(StandInEngineTest, MemoryOfACacheIsCopiedInBlocks) {
   memory->copy({first, kHead, first + kRow, kHead, 0, 3});
   memory->finish();
   EXPECT_EQ(contents(first, kRow), row);
+  memory->clear(first + kRow + 1, kHead, 3, 3);
+  memory->clear(first, kHead, 0, 3);
+  memory->clear(first + 5, 0, 1, 1);
+  memory->finish();
+  const std::string zeros(3, '\0');
+  EXPECT_EQ(contents(first, 2 * kRow),
+            row + "a" + zeros + "e" + gap + "f" + zeros + "j" + gap + "k" + zeros + "o" + gap);
 
   const StandInLive before = standInLive();
   standInSetFaults("allocation:1");
@@ -813,6 +892,7 @@ TEST_P(StandInEngineTest, MemoryOfALostDeviceIsAnErrorAtEveryCall) {
             memory->fromHost({first, 4, host.data(), 2, 2, 2});
             memory->copy({first + 2, 4, first, 4, 2, 2});
             memory->toHost({host.data(), 2, first + 2, 4, 2, 2});
+            memory->clear(first, 4, 2, 2);
             memory->finish();
             loaded->tensorMemory();
           });

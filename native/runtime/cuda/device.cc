@@ -142,6 +142,12 @@ void Stream::clear(void* memory, size_t bytes) const {
   if (bytes > 0) driver_.call(driver_.memsetD8Async, toDevicePointer(memory), '\0', bytes, stream_);
 }
 
+void Stream::clearRows(void* rows, size_t pitch, size_t bytes, size_t count) const {
+  if (bytes == 0 || count == 0) return;
+  driver_.call(driver_.memsetD2D8Async, toDevicePointer(rows), std::max(pitch, bytes), '\0', bytes, count,
+               stream_);
+}
+
 void download(const Device& device, void* to, const void* from, size_t bytes) {
   const Current current(device);
   const Stream stream(device);

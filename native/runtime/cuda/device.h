@@ -77,6 +77,8 @@ class Stream {
   // Copies `bytes` of each of `count` blocks.
   void copyRows(const Rows& to, const Rows& from, size_t bytes, size_t count) const;
   void clear(void* memory, size_t bytes) const;
+  // Zeros `bytes` of each of `count` blocks, whose beginnings lie `pitch` bytes apart.
+  void clearRows(void* rows, size_t pitch, size_t bytes, size_t count) const;
 
  private:
   const Driver& driver_;

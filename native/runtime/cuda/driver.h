@@ -144,6 +144,8 @@ class Driver {
   const Function<const PitchedCopy*, CUstream_st*> memcpy2DAsync{library_, "cuMemcpy2DAsync_v2"};
   const Function<DevicePointer, unsigned char, size_t, CUstream_st*> memsetD8Async{library_,
                                                                                    "cuMemsetD8Async"};
+  const Function<DevicePointer, size_t, unsigned char, size_t, size_t, CUstream_st*> memsetD2D8Async{
+      library_, "cuMemsetD2D8Async"};
 
   const Function<CUstream_st**, unsigned> streamCreate{library_, "cuStreamCreate"};
   const Function<CUstream_st*> streamDestroy{library_, "cuStreamDestroy_v2"};

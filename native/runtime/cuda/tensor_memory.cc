@@ -27,8 +27,7 @@ class DeviceTensorMemory final : public TensorMemory {
   Location location() const noexcept override { return Location::kDevice; }
   int device() const noexcept override { return device_.ordinal(); }
 
-  // Zeros: attention gives a weight of 0 to keys and values beyond a row's length, and 0 times what lies in
-  // fresh memory may be no number.
+  // Zeros: see KvCache.
   std::shared_ptr<void> reserve(size_t bytes) override {
     const Current current(device_);
     bytes = std::max<size_t>(bytes, 1);
@@ -41,6 +40,11 @@ class DeviceTensorMemory final : public TensorMemory {
   void copy(const BlockCopy& blocks) override { copy(blocks, MemoryKind::kDevice, MemoryKind::kDevice); }
   void toHost(const BlockCopy& blocks) override { copy(blocks, MemoryKind::kHost, MemoryKind::kDevice); }
   void fromHost(const BlockCopy& blocks) override { copy(blocks, MemoryKind::kDevice, MemoryKind::kHost); }
+
+  void clear(void* blocks, size_t stride, size_t bytes, size_t count) override {
+    const Current current(device_);
+    stream_->clearRows(blocks, stride, bytes, count);
+  }
 
   void finish() override {
     const Current current(device_);

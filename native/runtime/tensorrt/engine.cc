@@ -851,6 +851,10 @@ class EngineModel final : public Model {
   std::shared_ptr<TensorMemory> tensorMemory() const override {
     return cuda::deviceTensorMemory(engine_->device);
   }
+  // The plan says which memory an output shares: any other output has memory of its own.
+  bool writesOver(size_t output, size_t input) const override {
+    return engine_->outputs[output].alias == input;
+  }
   std::optional<DeviceStats> deviceStats() const override { return engine_->stats(); }
   void persist() override {
     const cuda::Current current(engine_->device);

@@ -898,6 +898,22 @@ STAND_IN_EXPORT int cuMemsetD8Async(CUdeviceptr to, unsigned char value, size_t 
   });
 }
 
+STAND_IN_EXPORT int cuMemsetD2D8Async(CUdeviceptr to, size_t pitch, unsigned char value, size_t width,
+                                      size_t height, CUstream stream) {
+  CUcontext context = nullptr;
+  if (const int status = begin("cuMemsetD2D8Async", stream, context)) return status;
+  if (width == 0 || height == 0) return kSuccess;
+  if (pitch < width) return kInvalidValue;
+  const size_t bytes = (height - 1) * pitch + width;
+  requireDevice("cuMemsetD2D8Async", to, bytes, true);
+  return launch(stream, [=] {
+    STAND_IN_SKIP_IF_BROKEN(context);
+    requireDevice("cuMemsetD2D8Async", to, bytes, false);
+    for (size_t i = 0; i < height; ++i) std::memset(reinterpret_cast<char*>(to) + i * pitch, value, width);
+    return 0;
+  });
+}
+
 // ---- streams ----
 
 STAND_IN_EXPORT int cuStreamCreateWithPriority(CUstream* stream, unsigned, int) {

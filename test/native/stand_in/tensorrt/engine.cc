@@ -76,9 +76,12 @@ Engine::Engine(Plan loaded, ILogger& log, std::shared_ptr<std::atomic<int>> runt
   };
   for (const ValueInfo& input : made.session.inputs()) add(input, true);
   for (const ValueInfo& output : made.session.outputs()) add(output, false);
-  for (const auto& [output, input] : made.onnx.aliases()) {
+  const std::vector<std::pair<std::string, std::string>> aliases = made.onnx.aliases();
+  for (const auto& [output, input] : aliases) {
+    if (standInFaultOccurs("unaliased")) continue;
+    const std::string& named = standInFaultOccurs("misaliased") ? aliases.front().second : input;
     for (Port& port : ports) {
-      if (!port.isInput && port.info.name == output) port.alias = input;
+      if (!port.isInput && port.info.name == output) port.alias = named;
     }
   }
   if (!weights_.allocate(made.onnx.weightBytes(), logger)) throw std::runtime_error("");
