@@ -1,4 +1,4 @@
-// Seeded mutations of ONNX, safetensors and engine files: each case follows from a seed and its number alone.
+// Seeded mutations of ONNX, safetensors and engine files, and of saved sequences: each case follows from a seed and its number alone.
 import { createHash } from 'node:crypto';
 
 /** Numbers at which parsers go wrong: around powers of two, int32, int53 and int64. */
@@ -369,4 +369,88 @@ export function withShortPlan(bytes) {
 export function mutateEngine(corpus, random) {
   const bytes = mutateWith(engineMutations, corpus, random);
   return bytes.length < headerBytes || random.integer(3) === 0 ? bytes : sealed(bytes);
+}
+
+// ---- saved sequences: see the layout in native/core/sequence_state.cc ----
+
+const stateHeaderBytes = 48;
+const sumAt = 40;
+
+/** Where the tokens begin and end, and the whole ends, by the header; undefined where it says more than there is. */
+function stateParts(bytes) {
+  if (bytes.length < stateHeaderBytes) return undefined;
+  const [count, cached, perToken] = [16, 24, 32].map((at) => Number(bytes.readBigUInt64LE(at)));
+  const tokens = stateHeaderBytes + bytes.readUInt32LE(12);
+  const cache = tokens + 4 * count;
+  return cache + cached * perToken === bytes.length ? { tokens, cache, count, cached, perToken } : undefined;
+}
+
+const oddTokens = [-1, -(2 ** 31), 0, 1, 317, 318, 319, 320, 321, 2 ** 31 - 1];
+/** NaN, infinities, the largest numbers, the least ones, in float32. */
+const oddFloats = [0x7fc00000, 0xffffffff, 0x7f800000, 0xff800000, 0x7f7fffff, 0xff7fffff, 1, 0x80000000];
+
+const stateMutations = [
+  ...anyFile,
+  (bytes, random) => withNumber64(bytes, random.one([8, 16, 24, 32, sumAt]), random.one(oddNumbers)),
+  // Numbers that agree with one another.
+  ...Array.from({ length: 4 }, () => (bytes, random) => {
+    const parts = stateParts(bytes);
+    if (!parts) return bytes;
+    const count = random.one([
+      0,
+      1,
+      Math.max(parts.count - 1, 0),
+      parts.count,
+      parts.count + 1,
+      64,
+      65,
+      1000,
+    ]);
+    const cached = random.one([0, 1, parts.cached, parts.count, Math.max(count - 1, 0), count, count + 1]);
+    const resized = (from, to, size) => Buffer.concat([bytes.subarray(from, to)], size);
+    const parted = Buffer.concat([
+      bytes.subarray(0, parts.tokens),
+      resized(parts.tokens, parts.cache, 4 * count),
+      resized(parts.cache, bytes.length, Math.min(cached * parts.perToken, 2 ** 20)),
+    ]);
+    return withNumber64(withNumber64(parted, 16, BigInt(count)), 24, BigInt(cached));
+  }),
+  ...Array.from({ length: 4 }, () => (bytes, random) => {
+    const parts = stateParts(bytes);
+    if (!parts?.count) return bytes;
+    bytes.writeInt32LE(random.one(oddTokens), parts.tokens + 4 * random.integer(parts.count));
+    return bytes;
+  }),
+  ...Array.from({ length: 4 }, () => (bytes, random) => {
+    const parts = stateParts(bytes);
+    const floats = parts ? Math.floor((bytes.length - parts.cache) / 4) : 0;
+    if (floats === 0) return bytes;
+    for (let n = random.one([1, 1, 10]); n > 0; n--) {
+      bytes.writeUInt32LE(random.one(oddFloats), parts.cache + 4 * random.integer(floats));
+    }
+    return bytes;
+  }),
+];
+
+/** A saved sequence with the checksum made right. */
+function sealedState(bytes) {
+  const copy = Buffer.from(bytes);
+  const sum = (from, start) => {
+    const padded = Buffer.concat([from], Math.ceil(from.length / 8) * 8);
+    let result = start;
+    for (let at = 0; at < padded.length; at += 8) {
+      result = BigInt.asUintN(64, (result ^ padded.readBigUInt64LE(at)) * 0x9e3779b97f4a7c15n);
+      result ^= result >> 29n;
+    }
+    return result;
+  };
+  const rest = copy.subarray(stateHeaderBytes);
+  withNumber64(copy, sumAt, BigInt(rest.length));
+  return withNumber64(copy, sumAt, sum(rest, sum(copy.subarray(0, stateHeaderBytes), 0n)));
+}
+
+/** Four in five get past the checksum. */
+export function mutateState(corpus, random) {
+  const bytes = mutateWith(stateMutations, corpus, random);
+  return bytes.length < stateHeaderBytes || random.integer(5) === 0 ? bytes : sealedState(bytes);
 }

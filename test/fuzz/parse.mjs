@@ -3,7 +3,7 @@
 // this process, is the one in progress.txt of the working directory.
 import { openSync, readdirSync, readFileSync, writeSync } from 'node:fs';
 import path from 'node:path';
-import { Engine } from '../../dist/index.mjs';
+import { Engine, LanguageModel } from '../../dist/index.mjs';
 import {
   externalData,
   isExternal,
@@ -13,7 +13,7 @@ import {
   tensorDataType,
   tensorElements,
 } from '../../dist/onnx/index.mjs';
-import { generator, mutateEngine, mutateOnnx, mutateSafetensors } from './mutate.mjs';
+import { generator, mutateEngine, mutateOnnx, mutateSafetensors, mutateState } from './mutate.mjs';
 
 const [format, seed, from, count, folder] = process.argv.slice(2);
 const corpus = readdirSync(folder)
@@ -61,7 +61,39 @@ const formats = {
       engine.dispose();
     },
   },
+  sequence: {
+    mutate: mutateState,
+    async load() {
+      const llama = path.join(import.meta.dirname, '../fixtures/decoders/llama/optimum');
+      return LanguageModel.load(llama, {
+        device: 'cpu',
+        threads: 1,
+        kvCache: { maxBatchSize: 1, maxLength: 64 },
+      });
+    },
+    async parse(bytes, model) {
+      const sequence = await model.restoreSequence(bytes);
+      try {
+        const { tokens } = sequence;
+        if (tokens.length > 64 || tokens.some(isNoToken))
+          throw new Error(`the tokens ${tokens} were restored`);
+        if (tokens.length === 0 || tokens.length === 64) return;
+        // Of large numbers the logits may not be finite.
+        const answer = await sequence
+          .generate({ maxTokens: 2, temperature: 1, seed: 1, ignoreEos: true })
+          .catch((error) => {
+            if (error.code !== 'ERR_EXECUTION_FAILED') throw new Error(`generate() failed: ${error}`);
+          });
+        if (answer?.tokens.some(isNoToken)) throw new Error(`the answer is ${answer.tokens}`);
+      } finally {
+        sequence.dispose();
+      }
+    },
+    refuses: ({ code }) => code === 'ERR_STATE_MISMATCH',
+  },
 };
+
+const isNoToken = (token) => !Number.isInteger(token) || token < 0 || token >= 320;
 
 /** The errors that this package throws on purpose. */
 function isTyped(error) {
@@ -77,7 +109,8 @@ function typed(action) {
   }
 }
 
-const { mutate, parse } = formats[format];
+const { mutate, load, parse, refuses = isTyped } = formats[format];
+const loaded = await load?.();
 const progress = openSync('progress.txt', 'w');
 const findings = [];
 let parsed = 0;
@@ -87,10 +120,10 @@ for (let i = Number(from); i < Number(from) + Number(count); i++) {
   const bytes = mutate(corpus, generator(seed, i));
   const before = process.cpuUsage();
   try {
-    await parse(new Uint8Array(bytes));
+    await parse(new Uint8Array(bytes), loaded);
     parsed++;
   } catch (error) {
-    if (!isTyped(error)) findings.push({ case: i, problem: String(error?.stack ?? error).slice(0, 600) });
+    if (!refuses(error)) findings.push({ case: i, problem: String(error?.stack ?? error).slice(0, 600) });
   }
   const { user, system } = process.cpuUsage(before);
   const ms = (user + system) / 1000;
@@ -98,4 +131,5 @@ for (let i = Number(from); i < Number(from) + Number(count); i++) {
   if (ms > maxMs) findings.push({ case: i, problem: `took ${ms} ms` });
   if (findings.length >= 20) break;
 }
+await loaded?.dispose();
 process.stdout.write(JSON.stringify({ cases: Number(count), parsed, slowestMs, findings }));

@@ -2,7 +2,7 @@ import { spawn } from 'node:child_process';
 import { copyFile, mkdir, mkdtemp, readdir, readFile, rm, stat, writeFile } from 'node:fs/promises';
 import os from 'node:os';
 import path from 'node:path';
-import { buildEngine } from 'node-tensorrt';
+import { buildEngine, LanguageModel } from 'node-tensorrt';
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
 import { pythonOracle } from '../../scripts/python-oracle.mjs';
 import { withShortPlan } from './mutate.mjs';
@@ -27,9 +27,11 @@ const parse = path.join(import.meta.dirname, 'parse.mjs');
 let directory: string;
 beforeAll(async () => {
   directory = await mkdtemp(path.join(os.tmpdir(), 'fuzz-'));
-  for (const format of ['onnx', 'safetensors', 'engine']) await mkdir(path.join(directory, format));
+  for (const format of ['onnx', 'safetensors', 'engine', 'sequence'])
+    await mkdir(path.join(directory, format));
   await writeOnnxCorpus();
   await writeSafetensorsCorpus();
+  await writeSequenceCorpus();
   const engine = await buildEngine(path.join(import.meta.dirname, '../fixtures/session/linear.onnx'), {
     target: 'sm_89',
   });
@@ -73,6 +75,31 @@ async function writeSafetensorsCorpus() {
   await write('empty', { x: scalar, y: { dtype: 'U8', shape: [0, 7], data_offsets: [4, 4] } }, 4);
 }
 
+/** Of a row of 64 tokens: an empty one, one that was only read, one that has answered, a full one. */
+async function writeSequenceCorpus() {
+  const model = await LanguageModel.load(
+    path.join(import.meta.dirname, '../fixtures/decoders/llama/optimum'),
+    {
+      device: 'cpu',
+      threads: 1,
+      kvCache: { maxBatchSize: 1, maxLength: 64 },
+    },
+  );
+  for (const [name, prompt, maxTokens] of [
+    ['empty', [], 0],
+    ['read', [5, 6, 7, 8, 9], 0],
+    ['answered', [300, 20], 6],
+    ['full', [1, 2, 3], 61],
+  ] as const) {
+    const sequence = model.createSequence();
+    await sequence.append(prompt);
+    if (maxTokens > 0) await sequence.generate({ maxTokens, ignoreEos: true, temperature: 0 });
+    await sequence.save(path.join(directory, 'sequence', name));
+    sequence.dispose();
+  }
+  await model.dispose();
+}
+
 interface Report {
   cases: number;
   parsed: number;
@@ -104,7 +131,7 @@ async function parseCases(format: string, from: number, count: number): Promise<
   return { cases: at - from, parsed: 0, slowestMs: 0, findings: [{ case: at, problem }] };
 }
 
-describe.each(['onnx', 'safetensors', 'engine'])('%s files', (format) => {
+describe.each(['onnx', 'safetensors', 'engine', 'sequence'])('%s files', (format) => {
   test(`${cases} mutated`, { timeout: 6 * 3_600_000 }, async () => {
     const starts = Array.from({ length: cases / casesPerProcess }, (_, i) => i * casesPerProcess);
     const reports: Report[] = [];
