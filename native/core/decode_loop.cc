@@ -846,6 +846,7 @@ void DecodeLoop::finish(const std::shared_ptr<Request>& request, FinishReason re
 // Of the sequence whose request failed, and of prefixes, which it may have begun with: keys and values that
 // no logits vouch for would fail others too.
 void DecodeLoop::forgetDoubtful(Sequence& failed) {
+  if (failed.row) decoder_->cache().distrust(*failed.row);
   for (size_t row = 0; row < rows_.size(); ++row) {
     const std::shared_ptr<Sequence> resident = rows_[row];
     if (!resident || (resident.get() != &failed && !resident->isPrefix())) continue;

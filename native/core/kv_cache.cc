@@ -70,7 +70,10 @@ class InPlaceCache final : public KvCache {
  public:
   InPlaceCache(std::vector<CacheTensor> tensors, size_t rows, size_t capacity,
                std::shared_ptr<TensorMemory> memory)
-      : KvCache(std::move(tensors), rows, std::move(memory)), capacity_(capacity), held_(rows) {
+      : KvCache(std::move(tensors), rows, std::move(memory)),
+        capacity_(capacity),
+        held_(rows),
+        written_(rows) {
     for (const CacheTensor& tensor : tensors_) {
       buffers_.push_back(memory_->reserve(rows_ * rowBytes(tensor)));
     }
@@ -83,6 +86,7 @@ class InPlaceCache final : public KvCache {
       // What the run itself overwrites need not be.
       clearDoubts(first + i, length);
       doubts_[first + i] = doubts_[first + i].with({pasts[i], length});
+      written_[first + i] = std::max(written_[first + i], length);
     }
     for (size_t i = 0; i < tensors_.size(); ++i) {
       const CacheTensor& tensor = tensors_[i];
@@ -100,9 +104,14 @@ class InPlaceCache final : public KvCache {
     held_[row] = std::max(held_[row], length);
   }
 
+  void distrust(size_t row) noexcept override {
+    if (!doubts_[row].isEmpty()) doubts_[row].to = std::max(doubts_[row].to, written_[row]);
+  }
+
   void copy(size_t from, size_t to, size_t length) override {
     const Doubt copied = doubts_[from].before(length);
     doubts_[to] = doubts_[to].with(copied);
+    written_[to] = std::max(written_[to], length);
     for (size_t i = 0; i < tensors_.size(); ++i) {
       const CacheTensor& tensor = tensors_[i];
       memory_->copy(blocks(tensor, at(buffers_[i], to * rowBytes(tensor)),
@@ -121,6 +130,7 @@ class InPlaceCache final : public KvCache {
     const Doubt ofA = doubts_[a];
     const Doubt ofB = doubts_[b];
     doubts_[a] = doubts_[b] = ofA.with(ofB);  // until all is done
+    written_[a] = written_[b] = std::max(written_[a], written_[b]);
     for (size_t i = 0; i < tensors_.size(); ++i) {
       const CacheTensor& tensor = tensors_[i];
       std::byte* rowA = at(buffers_[i], a * rowBytes(tensor));
@@ -137,17 +147,18 @@ class InPlaceCache final : public KvCache {
   }
 
   void truncate(size_t row, size_t length) override {
+    const size_t end = std::max(held_[row], doubts_[row].to);
+    if (end <= length) return;
     clearDoubts(row, length);
-    if (held_[row] <= length) return;
     for (size_t i = 0; i < tensors_.size(); ++i) {
       const CacheTensor& tensor = tensors_[i];
       for (size_t head = 0; head < tensor.kvHeads; ++head) {
         const size_t begin = row * rowBytes(tensor) + head * headBytes(tensor, capacity_);
         memory_->giveBack(at(buffers_[i], begin + headBytes(tensor, length)),
-                          headBytes(tensor, held_[row] - length));
+                          headBytes(tensor, end - length));
       }
     }
-    held_[row] = length;
+    held_[row] = std::min(held_[row], length);
   }
 
   size_t held(size_t row) const noexcept override { return held_[row]; }
@@ -174,6 +185,7 @@ class InPlaceCache final : public KvCache {
     memory_->finish();
     doubts_[row] = doubts_[row].after(length);
     held_[row] = std::max(held_[row], length);
+    written_[row] = std::max(written_[row], length);
   }
 
   size_t bytesReserved() const noexcept override { return rows_ * capacity_ * bytesPerToken_; }
@@ -209,6 +221,7 @@ class InPlaceCache final : public KvCache {
   const size_t capacity_;
   std::vector<std::shared_ptr<void>> buffers_;  // as tensors_
   std::vector<size_t> held_;                    // by row
+  std::vector<size_t> written_;                 // by row: beyond it are zeros
   std::shared_ptr<void> spare_;                 // a row of the largest tensor, on its way
 };
 

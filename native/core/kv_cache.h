@@ -47,6 +47,9 @@ class KvCache {
 
   // The row's first `length` tokens are finite: the logits of its last run, which follow from them, are.
   void trust(size_t row, size_t length) noexcept { doubts_[row] = doubts_[row].after(length); }
+  // The logits are not. What is in doubt may not be all that is to blame: whatever was ever written behind it
+  // is too.
+  virtual void distrust(size_t /*row*/) noexcept {}
   // How many of the row's first tokens are finite for sure: SIZE_MAX where none is in doubt.
   size_t trusted(size_t row) const noexcept { return doubts_[row].isEmpty() ? SIZE_MAX : doubts_[row].from; }
 

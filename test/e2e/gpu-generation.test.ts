@@ -17,7 +17,7 @@ afterAll(() => rm(folder, { recursive: true }));
 /** A copy of the fixture llama/optimum, one of whose weights `change` has changed. */
 async function changedLlama(
   name: string,
-  isChanged: (weight: { name: string; dims: readonly number[] }) => boolean,
+  isChanged: (weight: { name?: string; dims: readonly number[] }) => boolean,
   change: (weights: Float32Array) => void,
 ): Promise<string> {
   const directory = path.join(folder, name);
@@ -30,7 +30,7 @@ async function changedLlama(
   change(weights);
   const initializer = model.graph.initializer.with(
     index,
-    makeTensor(weight.name, 'float32', weight.dims, weights),
+    makeTensor(weight.name!, 'float32', weight.dims, weights),
   );
   await writeModel({ ...model, graph: { ...model.graph, initializer } }, file);
   return directory;

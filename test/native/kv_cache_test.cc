@@ -235,6 +235,22 @@ TEST_F(InPlaceDoubtTest, WhatFillsAStepUpStaysInDoubt) {
   EXPECT_EQ(marks(1, 3, 1), (std::vector<int>{7, 7, 7, 7, 0, 0, 0, 0}));
 }
 
+// Should something else have left there what is not finite, the row must not fail for good.
+TEST_F(InPlaceDoubtTest, OfARowThatFailedIsAllThatWasWrittenBehind) {
+  run(1, 0, 6, 7);
+  cache_->trust(1, 6);
+  cache_->truncate(1, 0);
+  run(1, 0, 7, 8);
+  cache_->trust(1, 7);
+  run(1, 2, 1, 9);
+  cache_->distrust(1);
+  EXPECT_EQ(cache_->trusted(1), 2u);
+  EXPECT_EQ(marks(1, 3, 1), (std::vector<int>{8, 8, 9, 8, 0, 0, 0, 0}));
+  cache_->trust(1, 4);
+  cache_->distrust(1);
+  EXPECT_EQ(marks(1, 0, 1), (std::vector<int>{8, 8, 9, 8, 0, 0, 0, 0})) << "nothing is in doubt";
+}
+
 TEST_F(InPlaceDoubtTest, GoesWithRowsThatMove) {
   run(0, 0, 6, 7);  // in doubt
   run(1, 0, 3, 8);
