@@ -452,8 +452,11 @@ export interface NativeBinding {
   initialize(errorClass: typeof TensorRTError): void;
   /** Abandons all work and waits for the threads of this environment. */
   stopAll(): void;
-  /** Opens the library and checks its version. Throws ERR_LIBRARY_NOT_FOUND, ERR_LIBRARY_UNSUPPORTED. */
-  openTensorRT(library: string): NativeTensorRT;
+  /**
+   * Opens the library and checks its version, on a thread of its own. Rejects with ERR_LIBRARY_NOT_FOUND,
+   * ERR_LIBRARY_UNSUPPORTED.
+   */
+  openTensorRT(library: string): Promise<NativeTensorRT>;
   /** Parses and compiles on a thread of its own. */
   buildPlan(
     request: NativeBuildRequest,

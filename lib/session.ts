@@ -152,8 +152,9 @@ export interface SessionStats {
     readonly io: number;
     /** Host memory that the GPU copies from and to, likewise. */
     readonly pinned: number;
-    /** Of the GPU, whoever uses it. */
+    /** What of the GPU nobody used when this process last allocated or freed memory there. */
     readonly free: number;
+    /** Of the GPU. */
     readonly total: number;
   } | null;
   /**
@@ -359,7 +360,7 @@ export class InferenceSession {
     }
   }
 
-  /** As {@link run}, on the calling thread: the event loop waits. */
+  /** As {@link run}, on the calling thread: the event loop waits, for a GPU too. */
   runSync(feeds: Feeds, fetches?: Fetches): Record<string, Tensor> {
     const request = this.#request(feeds, fetches);
     return request.results(this.#native.runSync(0, ...request.native));
@@ -415,7 +416,10 @@ export class InferenceSession {
     };
   }
 
-  /** Refuses further runs, lets those accepted finish, then frees the model. May be called again. */
+  /**
+   * Refuses further runs, lets those accepted finish, then frees the model. When it resolves, the model's memory is free
+   * for another, but for that of outputs still in use. May be called again.
+   */
   dispose(): Promise<void> {
     this.#disposed ??= this.#native.close();
     return this.#disposed;

@@ -24,7 +24,8 @@ export interface Tools {
 }
 
 /**
- * Runs `scenario` on a stand-in and gives what it returned, through JSON. It must end by itself.
+ * Runs `scenario` on a stand-in and gives what it returned, through JSON. It must end by itself, and its thread must not
+ * call the driver.
  * @param env with the variables that the stand-ins' README.md names
  */
 export async function run<T>(
@@ -49,6 +50,7 @@ export async function run<T>(
       ...process.env,
       LD_LIBRARY_PATH: path.join(standIn, 'cuda'),
       NODE_TENSORRT_TENSORRT_PATH: path.join(standIn, flavour),
+      STAND_IN_JAVASCRIPT: 'main',
       ...env,
     },
   });

@@ -26,8 +26,8 @@ export class LibraryMemo {
     return new LibraryMemo(await FileMemo.read(file, isKnown), addon);
   }
 
-  /** @throws what native's `openTensorRT` throws */
-  readonly open = (file: string): NativeTensorRT => {
+  /** @throws (rejects) what native's `openTensorRT` rejects with */
+  readonly open = async (file: string): Promise<NativeTensorRT> => {
     const began = Date.now();
     // Of a missing file, native says what is wrong.
     const stats = statSync(file, { bigint: true, throwIfNoEntry: false });
@@ -36,7 +36,7 @@ export class LibraryMemo {
       const { addon: _, ...answer } = known;
       return { ...answer, path: file };
     }
-    const { path, ...answer } = native().openTensorRT(file);
+    const { path, ...answer } = await native().openTensorRT(file);
     if (stats) this.#memo.set(stats, began, { ...answer, addon: this.#addon });
     return { ...answer, path };
   };

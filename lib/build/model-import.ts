@@ -60,8 +60,7 @@ export async function importModel(
   const here = (await native().probeCuda()).gpus[device ?? 0];
   const gpu = here && numberOf(here);
   const targets = gpu === undefined ? [] : [gpu];
-  const open = native().openTensorRT;
-  const library = await findTensorRT({ libraryPath, runtime, targets, gpu, open });
+  const library = await findTensorRT({ libraryPath, runtime, targets, gpu });
   const modelPath = absolutePath(file);
   const on = device === undefined || library.capabilities.aheadOfTime ? {} : { device };
   const parse = async (model: string): Promise<NativeParseResult> => {

@@ -138,15 +138,15 @@ export async function listTensorRT(): Promise<TensorRTLibrary[]> {
     for (const file of filesIn(place)) {
       if (found.some((other) => other.path === file)) continue;
       const { source, name } = place;
-      found.push({ ...inspectLibrary(file), path: file, source, ...(name ? { name } : {}) });
+      found.push({ ...(await inspectLibrary(file)), path: file, source, ...(name ? { name } : {}) });
     }
   }
   return found;
 }
 
-function inspectLibrary(file: string): Omit<TensorRTLibrary, 'path' | 'source' | 'name'> {
+async function inspectLibrary(file: string): Promise<Omit<TensorRTLibrary, 'path' | 'source' | 'name'>> {
   try {
-    const { flavour, version, capabilities } = native().openTensorRT(file);
+    const { flavour, version, capabilities } = await native().openTensorRT(file);
     return { flavour, version, capabilities };
   } catch (error) {
     return { flavour: flavourOfName(file) ?? 'rtx', error: (error as Error).message };
@@ -167,7 +167,7 @@ export interface LibraryRequest {
   /** This machine's; undefined where it has none. */
   readonly gpu: number | undefined;
   /** Native's `openTensorRT`, the default, or what remembers its answers. */
-  readonly open?: (file: string) => NativeTensorRT;
+  readonly open?: (file: string) => Promise<NativeTensorRT>;
 }
 
 /**
@@ -206,7 +206,7 @@ export async function findRuntime(wanted: readonly Flavour[], libraryPath?: stri
     tried.push(place.directory);
     for (const file of filesIn(place)) {
       try {
-        const library = native().openTensorRT(file);
+        const library = await native().openTensorRT(file);
         if (wanted.includes(library.flavour)) return library;
         others.push(`${productOf(library.flavour)} ${library.version} (${file})`);
       } catch (error) {
@@ -242,11 +242,11 @@ export async function findTensorRT(request: LibraryRequest): Promise<NativeTenso
   const accepted = named && request.runtime === 'auto' ? new Set([...preferred, ...flavours]) : preferred;
   const [first, ...others] = accepted;
   let failure: unknown;
-  const open = (file: string, flavour: Flavour | undefined): NativeTensorRT | undefined => {
+  const open = async (file: string, flavour: Flavour | undefined): Promise<NativeTensorRT | undefined> => {
     // A file with a name of its own is what it says when it is open.
     if ((flavourOfName(file) ?? flavour) !== flavour) return undefined;
     try {
-      const library = (request.open ?? native().openTensorRT)(file);
+      const library = await (request.open ?? native().openTensorRT)(file);
       return library.flavour === flavour ? library : undefined;
     } catch (error) {
       // The next may do; of several failures the first is the one to mend.
@@ -260,13 +260,13 @@ export async function findTensorRT(request: LibraryRequest): Promise<NativeTenso
     tried.push(place.directory);
     for (const file of filesIn(place)) {
       files.push(file);
-      const library = open(file, first);
+      const library = await open(file, first);
       if (library) return library;
     }
   }
   for (const flavour of others) {
     for (const file of files) {
-      const library = open(file, flavour);
+      const library = await open(file, flavour);
       if (library) return library;
     }
   }

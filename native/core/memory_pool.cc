@@ -25,17 +25,56 @@ size_t blockSize(size_t bytes) {
 
 }  // namespace
 
+// The source is called without the lock, which threads take that must not wait for it.
 struct MemoryPool::State {
   State(size_t limit, MemorySource memory) : maxIdleBytes(limit), source(std::move(memory)) {}
-  ~State() { releaseIdle(); }
 
-  void releaseIdle() {
-    for (auto& [size, blocks] : idle) {
+  void* allocate(size_t size) {
+    void* block = source.allocate(size);
+    std::lock_guard lock(mutex);
+    reservedBytes += size;
+    return block;
+  }
+
+  // What the pool would not keep is not rounded up.
+  size_t sizeOf(size_t bytes) const { return bytes > maxIdleBytes ? bytes : blockSize(bytes); }
+
+  void* takeIdle(size_t size) {
+    std::lock_guard lock(mutex);
+    const auto entry = idle.find(size);
+    if (entry == idle.end() || entry->second.empty()) return nullptr;
+    void* block = entry->second.back();
+    entry->second.pop_back();
+    idleBytes -= size;
+    return block;
+  }
+
+  // False where nothing was idle.
+  bool releaseIdle() {
+    std::map<size_t, std::vector<void*>> released;
+    {
+      std::lock_guard lock(mutex);
+      released.swap(idle);
+      reservedBytes -= idleBytes;
+      if (std::exchange(idleBytes, 0) == 0) return false;
+    }
+    for (const auto& [size, blocks] : released) {
       for (void* block : blocks) source.release(block);
     }
-    idle.clear();
-    reservedBytes -= idleBytes;
-    idleBytes = 0;
+    return true;
+  }
+
+  void giveBack(void* block, size_t size) {
+    {
+      std::lock_guard lock(mutex);
+      if (!gone && idleBytes + size <= maxIdleBytes) {
+        idle[size].push_back(block);
+        idleBytes += size;
+        return;
+      }
+      reservedBytes -= size;
+    }
+    source.release(block);
   }
 
   const size_t maxIdleBytes;
@@ -44,47 +83,51 @@ struct MemoryPool::State {
   std::map<size_t, std::vector<void*>> idle;  // by block size
   size_t idleBytes = 0;
   size_t reservedBytes = 0;
+  bool gone = false;  // the pool is
 };
 
 MemoryPool::MemoryPool(size_t maxIdleBytes, MemorySource source)
     : state_(std::make_shared<State>(maxIdleBytes, std::move(source))) {}
 
-std::shared_ptr<void> MemoryPool::acquire(size_t bytes) {
-  // What the pool would not keep is not rounded up.
-  const size_t size = bytes > state_->maxIdleBytes ? bytes : blockSize(bytes);
-  void* block = nullptr;
+MemoryPool::~MemoryPool() {
   {
     std::lock_guard lock(state_->mutex);
-    if (const auto entry = state_->idle.find(size); entry != state_->idle.end() && !entry->second.empty()) {
-      block = entry->second.back();
-      entry->second.pop_back();
-      state_->idleBytes -= size;
-    }
+    state_->gone = true;
   }
-  if (block == nullptr) {
-    try {
-      block = state_->source.allocate(size);
-    } catch (const Error&) {
-      {
-        std::lock_guard lock(state_->mutex);
-        if (state_->idleBytes == 0) throw;
-        state_->releaseIdle();
+  state_->releaseIdle();
+}
+
+std::shared_ptr<void> MemoryPool::acquire(size_t bytes) {
+  const size_t size = state_->sizeOf(bytes);
+  void* block = state_->takeIdle(size);
+  if (block != nullptr) return own(block, size);
+  try {
+    block = state_->allocate(size);
+  } catch (const Error&) {
+    if (!state_->releaseIdle()) throw;
+    block = state_->allocate(size);
+  }
+  return own(block, size);
+}
+
+std::shared_ptr<void> MemoryPool::acquireIdle(size_t bytes) {
+  const size_t size = state_->sizeOf(bytes);
+  if (void* block = state_->takeIdle(size)) return own(block, size);
+  if (state_->source.later && size <= state_->maxIdleBytes) {
+    state_->source.later([state = state_, size] {
+      try {
+        state->giveBack(state->allocate(size), size);
+      } catch (const Error&) {
+        // There is none for now.
       }
-      block = state_->source.allocate(size);
-    }
-    std::lock_guard lock(state_->mutex);
-    state_->reservedBytes += size;
+    });
   }
-  return std::shared_ptr<void>(block, [state = state_, size](void* released) {
-    std::lock_guard lock(state->mutex);
-    if (state->idleBytes + size > state->maxIdleBytes) {
-      state->source.release(released);
-      state->reservedBytes -= size;
-    } else {
-      state->idle[size].push_back(released);
-      state->idleBytes += size;
-    }
-  });
+  return nullptr;
+}
+
+std::shared_ptr<void> MemoryPool::own(void* block, size_t size) {
+  return std::shared_ptr<void>(block,
+                               [state = state_, size](void* released) { state->giveBack(released, size); });
 }
 
 size_t MemoryPool::idleBytes() const {

@@ -157,11 +157,22 @@ void Session::serve(size_t index) {
   for (;;) {
     wake_.wait(lock, [this] { return loaded_ && (closing_ || !queue_.empty()); });
     if (queue_.empty()) break;
+    std::exception_ptr error;
+    if (!context) {
+      // Without the lock: this may wait for a device, and those who ask for runs must not.
+      lock.unlock();
+      try {
+        context = model_->createContext();
+      } catch (...) {
+        error = std::current_exception();
+      }
+      lock.lock();
+      if (queue_.empty()) continue;  // others were faster
+    }
     const std::shared_ptr<Run> run = std::move(queue_.front());
     queue_.pop_front();
-    std::exception_ptr error;
     try {
-      if (!context) context = model_->createContext();
+      if (error) std::rethrow_exception(error);
       context->reset();
       executing_[index] = {run, context.get()};
       lock.unlock();
@@ -180,12 +191,15 @@ void Session::serve(size_t index) {
     lock.lock();
   }
 
+  // Nobody's context is left when the last thread frees the model, nor when this one is joined.
+  lock.unlock();
+  context.reset();
+  lock.lock();
   if (--running_ > 0) return;
   std::unique_ptr<Model> model = std::move(model_);
   std::unique_ptr<ExecutionContext> syncContext = std::move(syncContext_);
   Listener closed = std::move(closed_);
   lock.unlock();
-  context.reset();
   syncContext.reset();
   model.reset();
   // A model's many small blocks lie between others, in the heap of whichever thread loaded it.

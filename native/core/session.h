@@ -85,7 +85,8 @@ class Session {
   // Executes on the calling thread, beside the session's own threads. One caller at a time.
   void runSync(Run& run);
 
-  // No further run is accepted, those accepted are executed, then the model is freed and `closed` called.
+  // No further run is accepted, those accepted are executed, then contexts and model are freed and `closed`
+  // called.
   void close(Listener closed);
 
   // Cancels everything, frees the model and joins the threads. Idempotent. Blocks for at most about one

@@ -216,6 +216,8 @@ class Job final : public Stoppable, public tensorrt::BuildObserver, public std::
   // JavaScript thread: the environment ends.
   void stop() override {
     cancel();
+    // A process that exits must not find a library half open: its exit handlers would run beside its opening.
+    tensorrt::Library::awaitOpening();
     std::unique_lock lock(mutex_);
     const bool ended = endedCondition_.wait_for(lock, kGrace, [this] { return ended_; });
     environment_ = nullptr;
@@ -357,24 +359,23 @@ Napi::Object toJs(Napi::Env env, const tensorrt::Capabilities& capabilities) {
   return result;
 }
 
-// openTensorRT(library): { flavour, version, path, capabilities }
+// openTensorRT(library): Promise<{ flavour, version, path, capabilities }>
 Napi::Value openTensorRT(const Napi::CallbackInfo& info) {
   Napi::Env env = info.Env();
   return guarded(env, [&]() -> Napi::Value {
-    const auto library = tensorrt::Library::open(info[0].As<Napi::String>());
-    Napi::Object result = Napi::Object::New(env);
-    result["flavour"] = Napi::String::New(env, toString(library->flavour()));
-    result["version"] = Napi::String::New(env, library->version());
-    result["path"] = Napi::String::New(env, library->path());
-    result["capabilities"] = toJs(env, library->capabilities());
-    return result;
+    const std::string path = info[0].As<Napi::String>();
+    return std::make_shared<Job>(env)->start(env, [path](const std::stop_token& stop, Job& job) {
+      const auto library = tensorrt::Library::open(path, stop);
+      job.deliver([library](Napi::Env env) {
+        Napi::Object result = Napi::Object::New(env);
+        result["flavour"] = Napi::String::New(env, toString(library->flavour()));
+        result["version"] = Napi::String::New(env, library->version());
+        result["path"] = Napi::String::New(env, library->path());
+        result["capabilities"] = toJs(env, library->capabilities());
+        return result;
+      });
+    });
   });
-}
-
-// The library that a request names. Opened here rather than on a job's thread: it must not be half open when
-// this thread exits the process.
-std::shared_ptr<const tensorrt::Library> openLibrary(const Napi::Object& request) {
-  return tensorrt::Library::open(request.Get("library").As<Napi::String>());
 }
 
 // buildPlan(request, onProgress?): { result: Promise<NativeBuildResult | undefined>, cancel() }
@@ -382,13 +383,13 @@ Napi::Value buildPlan(const Napi::CallbackInfo& info) {
   Napi::Env env = info.Env();
   return guarded(env, [&]() -> Napi::Value {
     const Napi::Object object = info[0].As<Napi::Object>();
-    const auto library = openLibrary(object);
+    const std::string library = object.Get("library").As<Napi::String>();
     auto job = std::make_shared<Job>(env, info[1]);
     Napi::Object result = Napi::Object::New(env);
     result["cancel"] = Napi::Function::New(env, [job](const Napi::CallbackInfo&) { job->cancel(); });
     result["result"] =
         job->start(env, [library, request = readRequest(object)](std::stop_token stop, Job& build) {
-          library->buildPlan(request, std::move(stop), build);
+          tensorrt::Library::open(library, stop)->buildPlan(request, stop, build);
         });
     return result;
   });
@@ -399,13 +400,14 @@ Napi::Value parseModel(const Napi::CallbackInfo& info) {
   Napi::Env env = info.Env();
   return guarded(env, [&]() -> Napi::Value {
     const Napi::Object object = info[0].As<Napi::Object>();
+    const std::string library = object.Get("library").As<Napi::String>();
     const std::string model = object.Get("model").As<Napi::String>();
     const std::string modelPath = object.Get("modelPath").As<Napi::String>();
     const std::optional<int> device = readDevice(object);
-    const auto library = openLibrary(object);
     return std::make_shared<Job>(env)->start(
-        env, [library, model, modelPath, device](const std::stop_token&, Job& job) {
-          auto parsed = std::make_shared<ParseResult>(library->parseModel(model, modelPath, device));
+        env, [library, model, modelPath, device](const std::stop_token& stop, Job& job) {
+          auto parsed = std::make_shared<ParseResult>(
+              tensorrt::Library::open(library, stop)->parseModel(model, modelPath, device));
           job.deliver([parsed](Napi::Env env) { return toJs(env, *parsed); });
         });
   });

@@ -88,7 +88,7 @@ Napi::Function InferenceSession::define(Napi::Env env) {
 }
 
 InferenceSession::InferenceSession(const Napi::CallbackInfo& info)
-    : ObjectWrap(info), pool_(std::make_shared<MemoryPool>(kIdlePoolBytes, hostMemory())) {
+    : ObjectWrap(info), pool_(kIdlePoolBytes, hostMemory()) {
   const Napi::Object config = info[0].As<Napi::Object>();
   SessionConfig sessionConfig;
   sessionConfig.concurrency = config.Get("concurrency").As<Napi::Number>().Uint32Value();
@@ -104,9 +104,7 @@ Napi::Value InferenceSession::load(const Napi::CallbackInfo& info) {
   return guarded(info.Env(), [&] {
     auto load = std::make_unique<ModelLoad>(info[0].As<Napi::Object>());
     outputs_ = load->outputs();
-    return threads_->load(info.Env(), *this, std::move(load), [this] {
-      if (auto pool = threads_->core().model().inputMemory()) pool_ = std::move(pool);
-    });
+    return threads_->load(info.Env(), *this, std::move(load));
   });
 }
 
@@ -168,7 +166,10 @@ Tensor InferenceSession::readTensor(Napi::Env env, Napi::Value data, Napi::Value
                                              std::to_string(tensor.byteLength) + ".");
   }
   if (!tensor.data) {
-    tensor.data = pool_->acquire(tensor.byteLength);
+    if (const auto pool = threads_->core().model().inputMemory()) {
+      tensor.data = pool->acquireIdle(tensor.byteLength);
+    }
+    if (!tensor.data) tensor.data = pool_.acquire(tensor.byteLength);
     if (byteLength > 0) std::memcpy(tensor.data.get(), source, byteLength);
   }
   return tensor;

@@ -43,7 +43,7 @@ class InferenceSession : public Napi::ObjectWrap<InferenceSession> {
   Tensor readTensor(Napi::Env env, Napi::Value data, Napi::Value shape, DataType type);
 
   std::shared_ptr<ModelThreads<Session>> threads_;
-  std::shared_ptr<MemoryPool> pool_;  // for inputs
+  MemoryPool pool_;  // for inputs, where the model has no memory for them at once
   Location outputs_ = Location::kHost;
   std::unordered_map<uint32_t, std::shared_ptr<Run>> pending_;  // JavaScript thread only
 };

@@ -180,7 +180,7 @@ void LanguageModel::Finalize(Napi::BasicEnv) {
 Napi::Value LanguageModel::load(const Napi::CallbackInfo& info) {
   return guarded(info.Env(), [&] {
     auto load = std::make_unique<ModelLoad>(info[0].As<Napi::Object>());
-    return thread_->load(info.Env(), *this, std::move(load), [] {});
+    return thread_->load(info.Env(), *this, std::move(load));
   });
 }
 

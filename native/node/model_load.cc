@@ -92,7 +92,7 @@ ModelLoad::ModelLoad(const Napi::Object& request) {
     options.runtimeCache = request.Get("runtimeCache").As<Napi::String>();
     task_ = [runtime = runtime_, library, plan = std::span<const uint8_t>(bytes.Data(), bytes.ByteLength()),
              options = std::move(options)](std::stop_token stop) {
-      const auto tensorrt = tensorrt::Library::open(library);
+      const auto tensorrt = tensorrt::Library::open(library, stop);
       runtime->name = tensorrt->flavour() == tensorrt::Flavour::kRtx ? "tensorrt-rtx" : "tensorrt";
       runtime->version = tensorrt->version();
       return tensorrt->loadEngine(plan, options, stop);

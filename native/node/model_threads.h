@@ -35,30 +35,25 @@ class ModelThreads final : public Stoppable, public std::enable_shared_from_this
   void stop() override { core_.stop(); }
 
   // load(): Promise<NativeLoadedModel | undefined>, undefined where stopLoading() came first. `object` stays
-  // alive until it is settled; `loaded` is called before it is, where there is a model.
-  Napi::Value load(Napi::Env env, Napi::Reference<Napi::Object>& object, std::unique_ptr<ModelLoad> load,
-                   std::function<void()> loaded) {
+  // alive until it is settled.
+  Napi::Value load(Napi::Env env, Napi::Reference<Napi::Object>& object, std::unique_ptr<ModelLoad> load) {
     auto deferred = Napi::Promise::Deferred::New(env);
     LoadModel task = load->task();
     load_ = std::move(load);
-    core_.start(std::move(task),
-                [this, &object, loaded = std::move(loaded), deferred](std::exception_ptr error) {
-                  environment_.post([this, &object, loaded, deferred, error](Napi::Env env) {
-                    object.Unref();
-                    const std::unique_ptr<ModelLoad> load = std::move(load_);
-                    if (!error) {
-                      loaded();
-                      return deferred.Resolve(load->toJs(env, core_.model()));
-                    }
-                    closing_ = true;
-                    end();
-                    if (isCancelled(error)) {
-                      deferred.Resolve(env.Undefined());
-                    } else {
-                      deferred.Reject(environment_.toJs(env, error));
-                    }
-                  });
-                });
+    core_.start(std::move(task), [this, &object, deferred](std::exception_ptr error) {
+      environment_.post([this, &object, deferred, error](Napi::Env env) {
+        object.Unref();
+        const std::unique_ptr<ModelLoad> load = std::move(load_);
+        if (!error) return deferred.Resolve(load->toJs(env, core_.model()));
+        closing_ = true;
+        end();
+        if (isCancelled(error)) {
+          deferred.Resolve(env.Undefined());
+        } else {
+          deferred.Reject(environment_.toJs(env, error));
+        }
+      });
+    });
     // What the threads have posted already waits for this thread.
     started_ = true;
     environment_.expect(env);

@@ -118,7 +118,7 @@ struct DeviceStats {
   size_t activations = 0;  // of all contexts
   size_t io = 0;           // inputs and outputs, with what the pool keeps of them
   size_t pinned = 0;       // host memory that the device copies from and to, likewise
-  size_t free = 0;         // of the device
+  size_t free = 0;         // of the device, when this process last allocated or freed there
   size_t total = 0;
   uint64_t graphsCaptured = 0;
   uint64_t graphsReplayed = 0;
@@ -144,7 +144,7 @@ class Model {
   // Does a run write that output over that input, where both are given the same memory? An output that comes
   // with memory is written there: yes, unless a runtime says otherwise.
   virtual bool writesOver(size_t /*output*/, size_t /*input*/) const { return true; }
-  // Nothing for a model in host memory.
+  // Nothing for a model in host memory. At once.
   virtual std::optional<DeviceStats> deviceStats() const { return std::nullopt; }
   // Keeps what runs have taught, where there is a place for it, so that the next load need not learn it.
   virtual void persist() {}

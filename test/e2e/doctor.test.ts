@@ -16,7 +16,7 @@ async function doctor(env: Record<string, string>, ...options: string[]): Promis
   const { stdout } = await promisify(execFile)(
     process.execPath,
     [path.join(root, 'dist/cli/main.js'), 'doctor', ...options],
-    { env: { ...process.env, LD_LIBRARY_PATH: standIn, ...env } },
+    { env: { ...process.env, LD_LIBRARY_PATH: standIn, STAND_IN_JAVASCRIPT: 'main', ...env } },
   );
   return stdout;
 }

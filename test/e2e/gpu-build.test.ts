@@ -144,6 +144,22 @@ onStandIn.each(versions)('StandIn %s %s: buildEngine', (flavour, version) => {
   });
 });
 
+onStandIn('StandIn: TensorRT', () => {
+  test('is opened whole before a process exits', async () => {
+    const scenario = async ({ trt, fixture }: Tools) => {
+      trt.buildEngine(fixture('linear.onnx'), { precision: 'fp32', cache: false });
+      const { readFileSync } = process.getBuiltinModule('node:fs');
+      // The loader maps a library before it runs what the library has to set up.
+      while (!readFileSync('/proc/self/maps', 'utf8').includes('libnvinfer')) {
+        await new Promise((resolve) => setTimeout(resolve, 1));
+      }
+      console.log('"exits"');
+      process.exit(0);
+    };
+    expect(await run('trt10', scenario, { STAND_IN_FAULTS: 'opening:3000' })).toBe('exits');
+  });
+});
+
 onStandIn.each(['trt10', 'trt11', 'rtx'] as const)('StandIn %s: of two GPUs', (flavour) => {
   test('each is compiled for by itself, and has its own engine in the cache', async () => {
     const found = await run(

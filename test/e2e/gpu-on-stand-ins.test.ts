@@ -22,6 +22,7 @@ function run(flavour: string, computeCapability: number, args: string[]) {
     LD_LIBRARY_PATH: path.join(standIns, 'cuda'),
     NODE_TENSORRT_TENSORRT_PATH: path.join(standIns, flavour),
     STAND_IN_CUDA_DEVICES: `Stand-in GPU:${computeCapability}:24576`,
+    STAND_IN_JAVASCRIPT: 'main',
     NODE_TENSORRT_CACHE: directory,
   };
   return new Promise<{ code: number; output: string }>((resolve) => {

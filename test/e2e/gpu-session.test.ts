@@ -15,48 +15,53 @@ afterAll(() => rm(folder, { recursive: true }));
 
 onStandIn.each(flavours)('StandIn %s: a session on a GPU', (flavour) => {
   test('has the numbers of the CPU for every shape, once more when a graph is replayed', async () => {
-    const { differing, ...found } = await run(flavour, async ({ trt, fixture, sines, failure }) => {
-      const shapes = { x: { min: [1, 4], opt: [2, 4], max: [8, 4] } };
-      const model = fixture('linear.onnx');
-      const cpu = await trt.InferenceSession.create(model, { device: 'cpu' });
-      const gpu = await trt.InferenceSession.create(model, { shapes, precision: 'fp32', cache: false });
-      const differing: number[] = [];
-      for (const rows of [1, 3, 8, 3, 3, 3, 1, 1]) {
-        const x = sines(rows, 4);
-        const [expected, found] = [await cpu.run({ x }), await gpu.run({ x })];
-        for (const name of ['y', 's'])
-          if (String(expected[name]!.data) !== String(found[name]!.data)) differing.push(rows);
-        if (String(gpu.runSync({ x }).y!.data) !== String(expected.y!.data)) differing.push(-rows);
-      }
-      const outside = await failure(gpu.run({ x: sines(9, 4) }));
-      let timing = {};
-      const target = new trt.Tensor('float32', new Float32Array(6), [2, 3]);
-      const fetched = await gpu.run(
-        { x: sines(2, 4) },
-        { y: target, s: null },
-        { onTiming: (t) => (timing = t) },
-      );
-      const { runs, memory, graphs } = gpu.stats();
-      const inPlace =
-        fetched.y === target && String(target.data) === String((await cpu.run({ x: sines(2, 4) })).y!.data);
-      const { device, why, runtime, inputMetadata } = gpu;
-      await gpu.dispose();
-      await gpu.dispose();
-      const timings = Object.keys(timing);
-      return {
-        differing,
-        outside,
-        timings,
-        runs,
-        memory,
-        graphs,
-        inPlace,
-        device,
-        why,
-        runtime,
-        inputMetadata,
-      };
-    });
+    const { differing, ...found } = await run(
+      flavour,
+      async ({ trt, fixture, sines, failure }) => {
+        const shapes = { x: { min: [1, 4], opt: [2, 4], max: [8, 4] } };
+        const model = fixture('linear.onnx');
+        const cpu = await trt.InferenceSession.create(model, { device: 'cpu' });
+        const gpu = await trt.InferenceSession.create(model, { shapes, precision: 'fp32', cache: false });
+        const differing: number[] = [];
+        for (const rows of [1, 3, 8, 3, 3, 3, 1, 1]) {
+          const x = sines(rows, 4);
+          const [expected, found] = [await cpu.run({ x }), await gpu.run({ x })];
+          for (const name of ['y', 's'])
+            if (String(expected[name]!.data) !== String(found[name]!.data)) differing.push(rows);
+          if (String(gpu.runSync({ x }).y!.data) !== String(expected.y!.data)) differing.push(-rows);
+        }
+        const outside = await failure(gpu.run({ x: sines(9, 4) }));
+        let timing = {};
+        const target = new trt.Tensor('float32', new Float32Array(6), [2, 3]);
+        const fetched = await gpu.run(
+          { x: sines(2, 4) },
+          { y: target, s: null },
+          { onTiming: (t) => (timing = t) },
+        );
+        const { runs, memory, graphs } = gpu.stats();
+        const inPlace =
+          fetched.y === target && String(target.data) === String((await cpu.run({ x: sines(2, 4) })).y!.data);
+        const { device, why, runtime, inputMetadata } = gpu;
+        await gpu.dispose();
+        await gpu.dispose();
+        const timings = Object.keys(timing);
+        return {
+          differing,
+          outside,
+          timings,
+          runs,
+          memory,
+          graphs,
+          inPlace,
+          device,
+          why,
+          runtime,
+          inputMetadata,
+        };
+        // runSync() is on this thread.
+      },
+      { STAND_IN_JAVASCRIPT: 'none' },
+    );
     expect(differing).toEqual([]);
     expect(found).toMatchObject({
       device: 'cuda:0',
@@ -186,6 +191,58 @@ onStandIn.each(flavours)('StandIn %s: a session on a GPU', (flavour) => {
     expect(found.data).toMatch(/^ERR_INVALID_ARG_VALUE: .*getData\(\)/);
     expect(found.fedToCpu).toMatch(/^ERR_INVALID_ARG_VALUE: .*lies on a GPU/);
     expect(found.disposed).toBe('ERR_DISPOSED: The tensor was disposed.');
+  });
+
+  // Where JavaScript's thread calls the driver, the stand-in aborts.
+  test("frees what is disposed of or collected, and counts its memory, without JavaScript's thread", async () => {
+    const found = await run(
+      flavour,
+      async ({ trt, onnx, sines }) => {
+        const g = new onnx.GraphBuilder('twice');
+        g.op('Mul', [g.input('x', 'float32', ['rows', 64]), g.scalar(2)], {}, { outputs: ['y'] });
+        g.output('y', 'float32', ['rows', 64]);
+        const model = onnx.serializeModel(g.finish());
+        const create = (preferredOutputLocation: 'cpu' | 'cuda') =>
+          trt.InferenceSession.create(model, {
+            precision: 'fp32',
+            cache: false,
+            preferredOutputLocation,
+            shapes: { x: { min: [1, 64], opt: [256, 64], max: [256, 64] } },
+          });
+        process.getBuiltinModule('node:v8').setFlagsFromString('--expose-gc');
+        const collect = process.getBuiltinModule('node:vm').runInNewContext('gc');
+        const [first, second, busy] = [await create('cuda'), await create('cpu'), await create('cpu')];
+        const free = () => busy.stats().memory!.free;
+        const kept = [];
+        for (let i = 0; i < 4; i++) kept.push((await first.run({ x: sines(256, 64) })).y);
+        const collected: WeakRef<object>[] = [];
+        const runAndForget = async () => {
+          collected.push(new WeakRef((await second.run({ x: sines(256, 64) })).y!.data));
+        };
+        for (let i = 0; i < 4; i++) await runAndForget();
+        // Their pools would keep the memory.
+        await first.dispose();
+        await second.dispose();
+        const held = free();
+        const running = busy.run({ x: sines(256, 64) });
+        for (const tensor of kept) tensor!.dispose();
+        for (let i = 0; i < 20 && collected.some((reference) => reference.deref()); i++) {
+          await new Promise((resolve) => setTimeout(resolve, 1));
+          collect();
+        }
+        busy.stats();
+        await running;
+        await busy.run({ x: sines(1, 64) });
+        await busy.dispose();
+        const last = await create('cpu');
+        const after = last.stats().memory!.free;
+        return { held, after, left: collected.filter((reference) => reference.deref()).length };
+      },
+      { STAND_IN_FAULTS: 'slow:20' },
+    );
+    expect(found.left).toBe(0);
+    // 4 outputs of 64 KiB.
+    expect(found.after).toBe(found.held + 4 * 2 ** 16);
   });
 
   test('delivers outputs whose shape depends on the data', async () => {

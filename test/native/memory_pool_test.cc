@@ -3,8 +3,10 @@
 #include <gtest/gtest.h>
 
 #include <cstring>
+#include <functional>
 #include <set>
 #include <thread>
+#include <utility>
 #include <vector>
 
 #include "core/error.h"
@@ -67,6 +69,59 @@ TEST(MemoryPool, ServesSeveralThreadsAndOutlivesNothing) {
     survivor = pool.acquire(64);
   }
   std::memset(survivor.get(), 1, 64);
+}
+
+// Counts what is allocated, and allocates later when it is told to.
+struct CountedMemory {
+  int live = 0;
+  std::vector<std::function<void()>> later;
+
+  MemorySource source() {
+    return {[this](size_t) -> void* { return ++live, new char; },
+            [this](void* block) {
+              --live;
+              delete static_cast<char*>(block);
+            },
+            [this](std::function<void()> job) { later.push_back(std::move(job)); }};
+  }
+  void doLater() {
+    for (const auto& job : std::exchange(later, {})) job();
+  }
+};
+
+TEST(MemoryPool, LeavesOnlyWhatIsInUseWhenItGoes) {
+  CountedMemory memory;
+  std::shared_ptr<void> kept;
+  std::shared_ptr<void> other;
+  {
+    MemoryPool pool(1 << 20, memory.source());
+    kept = pool.acquire(64);
+    other = pool.acquire(64);
+    pool.acquire(128);
+    EXPECT_EQ(memory.live, 3);
+  }
+  EXPECT_EQ(memory.live, 2);
+  kept.reset();
+  EXPECT_EQ(memory.live, 1);
+  other.reset();
+  EXPECT_EQ(memory.live, 0);
+}
+
+TEST(MemoryPool, WhoMustNotWaitGetsWhatIsIdleAndTheRestLater) {
+  CountedMemory memory;
+  MemoryPool pool(1024, memory.source());
+  EXPECT_EQ(pool.acquireIdle(100), nullptr);
+  EXPECT_EQ(memory.live, 0);
+  memory.doLater();
+  EXPECT_EQ(pool.reservedBytes(), 128u);
+  EXPECT_EQ(pool.idleBytes(), 128u);
+  const auto block = pool.acquireIdle(100);
+  EXPECT_NE(block, nullptr);
+  EXPECT_EQ(pool.idleBytes(), 0u);
+  // What it would not keep can't wait for the next one.
+  EXPECT_EQ(pool.acquireIdle(2000), nullptr);
+  EXPECT_TRUE(memory.later.empty());
+  EXPECT_EQ(memory.live, 1);
 }
 
 }  // namespace

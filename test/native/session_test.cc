@@ -3,8 +3,13 @@
 
 #include <gtest/gtest.h>
 
+#include <atomic>
+#include <chrono>
 #include <cstdlib>
+#include <functional>
 #include <future>
+#include <latch>
+#include <thread>
 
 #include "core/error.h"
 #include "core/host_memory.h"
@@ -152,6 +157,105 @@ TEST_F(SessionTest, RefusesAFullQueueAndABadModel) {
 
   Session bad({});
   EXPECT_THROW(load(bad, "absent.onnx"), Error);
+}
+
+// A model whose contexts take as long to make, or to end, as a test says.
+struct Contexts {
+  std::function<void()> make = [] {};
+  std::function<void()> end = [] {};
+  std::atomic<int> alive = 0;
+};
+
+class FakeContext final : public ExecutionContext {
+ public:
+  explicit FakeContext(Contexts& contexts) : contexts_(contexts) { ++contexts_.alive; }
+  ~FakeContext() override {
+    contexts_.end();
+    --contexts_.alive;
+  }
+  void execute(std::span<const Tensor>, std::span<const size_t>, std::span<Tensor>) override {}
+  void cancel() noexcept override {}
+  void reset() override {}
+
+ private:
+  Contexts& contexts_;
+};
+
+class FakeModel final : public Model {
+ public:
+  explicit FakeModel(Contexts& contexts) : contexts_(contexts) {}
+  const std::vector<TensorInfo>& inputs() const noexcept override { return none_; }
+  const std::vector<TensorInfo>& outputs() const noexcept override { return none_; }
+  std::unique_ptr<ExecutionContext> createContext() override {
+    contexts_.make();
+    return std::make_unique<FakeContext>(contexts_);
+  }
+
+ private:
+  Contexts& contexts_;
+  const std::vector<TensorInfo> none_;
+};
+
+void load(Session& session, Contexts& contexts) {
+  std::promise<void> loaded;
+  session.start([&](std::stop_token) { return std::make_unique<FakeModel>(contexts); },
+                [&](std::exception_ptr) { loaded.set_value(); });
+  loaded.get_future().get();
+}
+
+std::future<void> start(Session& session) {
+  auto run = std::make_shared<ModelRun>();
+  auto done = std::make_shared<std::promise<void>>();
+  run->done = [run, done] { done->set_value(); };
+  session.enqueue(run);
+  return done->get_future();
+}
+
+TEST(FakeSessionTest, TakesRunsWhileAContextIsMade) {
+  Contexts contexts;
+  std::promise<void> making;
+  std::promise<void> go;
+  contexts.make = [&] {
+    making.set_value();
+    go.get_future().wait();
+  };
+  Session session({});
+  load(session, contexts);
+  auto first = start(session);
+  making.get_future().wait();
+  auto second = start(session);
+  EXPECT_EQ(session.stats().queued, 2u);
+  go.set_value();
+  first.get();
+  second.get();
+  EXPECT_EQ(session.stats().completed, 2u);
+}
+
+TEST(FakeSessionTest, TheRunOfAContextThatCanNotBeMadeFails) {
+  Contexts contexts;
+  contexts.make = [] { throw Error("ERR_OUT_OF_MEMORY", "none"); };
+  Session session({});
+  load(session, contexts);
+  start(session).get();
+  EXPECT_EQ(session.stats().failed, 1u);
+  contexts.make = [] {};
+  start(session).get();
+  EXPECT_EQ(session.stats().completed, 1u);
+}
+
+TEST(FakeSessionTest, IsClosedWhenEachContextIsGone) {
+  Contexts contexts;
+  std::latch made(3);
+  contexts.make = [&] { made.arrive_and_wait(); };
+  contexts.end = [] { std::this_thread::sleep_for(std::chrono::milliseconds(20)); };
+  Session session({.concurrency = 3});
+  load(session, contexts);
+  std::vector<std::future<void>> runs;
+  for (int i = 0; i < 3; ++i) runs.push_back(start(session));
+  for (auto& run : runs) run.get();
+  std::promise<int> closed;
+  session.close([&](std::exception_ptr) { closed.set_value(contexts.alive); });
+  EXPECT_EQ(closed.get_future().get(), 0);
 }
 
 }  // namespace

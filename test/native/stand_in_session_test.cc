@@ -6,6 +6,7 @@
 #include <cstring>
 #include <future>
 #include <string>
+#include <thread>
 #include <vector>
 
 #include "core/error.h"
@@ -13,6 +14,7 @@
 #include "core/session.h"
 #include "runtime/cuda/device.h"
 #include "runtime/tensorrt/tensorrt.h"
+#include "stand_in/cuda/cuda.h"
 
 namespace node_tensorrt {
 namespace {
@@ -123,8 +125,10 @@ TEST_P(StandInSessionTest, ASteadyStreamOfRunsAllocatesNothing) {
   Session session({});
   load(session);
   for (int i = 0; i < 20; ++i) start(session, makeRun(1 + i % 8, 1)).get();
+  cuda::Device::open(0).settle();
   const DeviceStats before = *session.stats().device;
   for (int i = 0; i < 100; ++i) start(session, makeRun(1 + i % 8, 1)).get();
+  cuda::Device::open(0).settle();
   const DeviceStats after = *session.stats().device;
   EXPECT_EQ(after.free, before.free);
   EXPECT_EQ(after.io, before.io);
@@ -133,6 +137,7 @@ TEST_P(StandInSessionTest, ASteadyStreamOfRunsAllocatesNothing) {
 
 TEST_P(StandInSessionTest, LeavesNothingOnTheGpu) {
   const cuda::Device& device = cuda::Device::open(0);
+  device.settle();
   const size_t before = device.memory().free;
   Tensor kept;
   {
@@ -149,7 +154,136 @@ TEST_P(StandInSessionTest, LeavesNothingOnTheGpu) {
   }
   EXPECT_EQ(values(kept).size(), 9u);
   kept = {};
+  device.settle();
   EXPECT_EQ(device.memory().free, before);
+}
+
+// As long as it lives, the calling thread is JavaScript's: there the stand-in driver aborts.
+class JavaScript {
+ public:
+  JavaScript() { standInSetJavaScript(true); }
+  JavaScript(const JavaScript&) = delete;
+  ~JavaScript() { standInSetJavaScript(false); }
+};
+
+TEST_P(StandInSessionTest, CountsItsMemoryWithoutTheDriver) {
+  Session session({});
+  load(session);
+  start(session, makeRun(3, 1)).get();
+  const JavaScript javaScript;
+  const DeviceStats stats = *session.stats().device;
+  EXPECT_EQ(stats.total, size_t{24576} << 20);
+  EXPECT_LT(stats.free, stats.total);
+  EXPECT_GT(stats.activations, 0u);
+}
+
+TEST_P(StandInSessionTest, LetsGoOfMemoryWithoutTheDriver) {
+  std::vector<Tensor> kept;
+  {
+    Session session({});
+    load(session);
+    for (const Location location : {Location::kDevice, Location::kHost}) {
+      auto run = makeRun(3, 1, location);
+      start(session, run).get();
+      kept.push_back(run->outputs[0]);
+    }
+  }
+  const StandInLive before = standInLive();
+  {
+    const JavaScript javaScript;
+    kept.clear();
+  }
+  cuda::Device::open(0).settle();
+  const StandInLive after = standInLive();
+  EXPECT_EQ(after.deviceAllocations, before.deviceAllocations - 1);
+  EXPECT_EQ(after.pinnedAllocations, before.pinnedAllocations - 1);
+}
+
+// When a session says that it is closed, another can have its memory.
+TEST_P(StandInSessionTest, IsClosedWhenItsMemoryIsFree) {
+  cuda::Device::open(0).settle();
+  const StandInLive before = standInLive();
+  for (int i = 0; i < 10; ++i) {
+    Session session({.concurrency = 2});
+    load(session);
+    std::vector<std::future<void>> runs;
+    for (int j = 0; j < 4; ++j) runs.push_back(start(session, makeRun(3, 1)));
+    for (auto& run : runs) run.get();
+    std::promise<StandInLive> closed;
+    session.close([&](std::exception_ptr) { closed.set_value(standInLive()); });
+    const StandInLive after = closed.get_future().get();
+    EXPECT_EQ(after.deviceAllocations, before.deviceAllocations);
+    EXPECT_EQ(after.streams, before.streams);
+  }
+}
+
+TEST_P(StandInSessionTest, CopiesFromAnyMemoryUntilThereIsPinned) {
+  const cuda::Device& device = cuda::Device::open(0);
+  Session session({});
+  load(session);
+  const std::shared_ptr<MemoryPool> pool = session.model().inputMemory();
+  {
+    const JavaScript javaScript;
+    EXPECT_EQ(pool->acquireIdle(100), nullptr);
+  }
+  device.settle();
+  const JavaScript javaScript;
+  const std::shared_ptr<void> memory = pool->acquireIdle(100);
+  EXPECT_EQ(standInMemoryAt(memory.get(), 100), kStandInPinned);
+}
+
+TEST_P(StandInSessionTest, AllocatesAgainOnceWhatWasReleasedIsFree) {
+  const cuda::Device& device = cuda::Device::open(0);
+  const MemorySource source = device.deviceMemory();
+  void* block = source.allocate(100);
+  device.settle();
+  const StandInLive before = standInLive();
+  standInSetFaults("allocation:1");
+  EXPECT_THROW(source.allocate(100), Error);
+
+  std::promise<void> go;
+  device.post([&] { go.get_future().wait(); });
+  source.release(block);
+  standInSetFaults("allocation:1");
+  auto other = std::async(std::launch::async, [&] { return source.allocate(100); });
+  while (standInFaultCount("allocation") == 0) std::this_thread::yield();
+  go.set_value();
+  block = other.get();
+  const StandInLive after = standInLive();
+  EXPECT_EQ(std::memcmp(&before, &after, sizeof before), 0);
+  standInSetFaults(nullptr);
+  source.release(block);
+  device.settle();
+}
+
+// What one thread captures is nothing to another, whatever the mode.
+TEST_P(StandInSessionTest, AllocatesAndFreesWhileAnotherThreadCaptures) {
+  const cuda::Device& device = cuda::Device::open(0);
+  device.settle();
+  const StandInLive before = standInLive();
+  std::promise<void> capturing;
+  std::promise<void> done;
+  auto other = std::async(std::launch::async, [&] {
+    const cuda::Current current(device);
+    const cuda::Stream stream(device);
+    constexpr int kCaptureModeGlobal = 0;
+    device.driver().call(device.driver().streamBeginCapture, stream.get(), kCaptureModeGlobal);
+    capturing.set_value();
+    done.get_future().wait();
+    CUgraph_st* graph = nullptr;
+    const int status = device.driver().streamEndCapture(stream.get(), &graph);
+    if (graph != nullptr) device.driver().graphDestroy(graph);
+    return status;
+  });
+  capturing.get_future().wait();
+  for (const MemorySource& source : {device.deviceMemory(), device.pinnedMemory()}) {
+    EXPECT_NO_THROW(source.release(source.allocate(100)));
+  }
+  device.settle();
+  done.set_value();
+  EXPECT_EQ(other.get(), 0);
+  const StandInLive after = standInLive();
+  EXPECT_EQ(std::memcmp(&before, &after, sizeof before), 0);
 }
 
 TEST_P(StandInSessionTest, NamesTheRangeThatAShapeIsOutsideOf) {

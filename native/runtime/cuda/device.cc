@@ -1,8 +1,19 @@
 #include "runtime/cuda/device.h"
 
+#include <cstdlib>
+
 #include <algorithm>
+#include <atomic>
+#include <chrono>
+#include <condition_variable>
 #include <map>
 #include <mutex>
+#include <optional>
+#include <string_view>
+#include <system_error>
+#include <thread>
+#include <utility>
+#include <vector>
 
 #include "core/error.h"
 
@@ -21,6 +32,116 @@ DevicePointer toDevicePointer(const void* address) {
 }
 
 }  // namespace
+
+// The GPU's own. Never destroyed: the thread is detached, and may be in the driver when the process exits.
+class Device::Thread {
+ public:
+  using Job = std::function<void()>;
+
+  explicit Thread(const Device& device) : device_(device) {
+    try {
+      std::thread thread([this] { run(); });
+      id_ = thread.get_id();
+      thread.detach();
+    } catch (const std::system_error& error) {
+      throw Error("ERR_OUT_OF_MEMORY",
+                  "The system has no thread left for the GPU (" + error.code().message() + ").");
+    }
+    // Exit handlers run in reverse order: this one before the driver's own.
+    ::on_exit([](int, void* self) { static_cast<Thread*>(self)->rest(); }, this);
+  }
+
+  void post(Job job) {
+    if (isCurrent()) return job();
+    std::lock_guard lock(mutex_);
+    add(std::move(job));
+  }
+
+  void settle() {
+    if (isCurrent()) return;
+    std::unique_lock lock(mutex_);
+    add([] {});
+    ended_.wait(lock, [this, last = posted_] { return done_ >= last || resting_; });
+  }
+
+  void free(const Function<DevicePointer>& call, DevicePointer address) { freeLater(call, address); }
+  void free(const Function<void*>& call, void* address) { freeLater(call, address); }
+
+  // Blocks freed so far.
+  uint64_t freed() const noexcept { return freed_; }
+
+  Memory memory() const {
+    std::lock_guard lock(mutex_);
+    return memory_;
+  }
+
+ private:
+  bool isCurrent() const noexcept { return std::this_thread::get_id() == id_; }
+
+  template <class Address>
+  void freeLater(const Function<Address>& call, Address address) {
+    post([this, &call, address] {
+      call(address);
+      ++freed_;
+    });
+  }
+
+  // With the lock held.
+  void add(Job job) {
+    jobs_.push_back(std::move(job));
+    ++posted_;
+    wake_.notify_one();
+  }
+
+  void run() {
+    std::optional<Current> current;
+    try {
+      current.emplace(device_);
+    } catch (const Error&) {
+      // The GPU is lost: each call fails.
+    }
+    std::unique_lock lock(mutex_);
+    for (;;) {
+      wake_.wait(lock, [this] { return !jobs_.empty() && !resting_; });
+      std::vector<Job> jobs = std::exchange(jobs_, {});
+      const uint64_t last = posted_;
+      working_ = true;
+      lock.unlock();
+      for (const Job& job : jobs) job();
+      jobs.clear();  // what they hold may be freed with them
+      Memory memory;
+      if (device_.driver_.memGetInfo(&memory.free, &memory.total) != 0) memory = {};
+      lock.lock();
+      memory_ = memory;
+      done_ = last;
+      working_ = false;
+      ended_.notify_all();
+    }
+  }
+
+  // The process exits. No call of the driver's may be made beside its exit handlers.
+  void rest() {
+    std::unique_lock lock(mutex_);
+    resting_ = true;
+    ended_.notify_all();
+    ended_.wait_for(lock, kGrace, [this] { return !working_; });
+  }
+
+  static constexpr std::chrono::seconds kGrace{2};
+
+  const Device& device_;
+  std::thread::id id_;
+  std::atomic<uint64_t> freed_ = 0;
+  mutable std::mutex mutex_;
+  std::condition_variable wake_;
+  std::condition_variable ended_;
+  std::vector<Job> jobs_;
+  uint64_t posted_ = 0;
+  uint64_t done_ = 0;  // of those posted
+  bool working_ = false;
+  bool resting_ = false;
+  Memory memory_;
+};
 
 const Device& Device::open(int ordinal) {
   // Not destroyed: memory of a device may be released as late as the process exits.
@@ -46,54 +167,72 @@ Device::Device(const Driver& driver, int ordinal)
   int device = 0;
   driver.call(driver.deviceGet, &device, ordinal);
   driver.call(driver.devicePrimaryCtxRetain, &context_, device);
+  thread_ = std::make_unique<Thread>(*this);
+  settle();
 }
 
+Device::~Device() = default;
+
 Device::Memory Device::memory() const {
+  return thread_->memory();
+}
+
+void Device::post(std::function<void()> job) const {
+  thread_->post(std::move(job));
+}
+
+void Device::settle() const {
+  thread_->settle();
+}
+
+template <class Allocate>
+void* Device::allocate(Allocate call) const {
   const Current current(*this);
-  Memory memory = {};
-  driver_.call(driver_.memGetInfo, &memory.free, &memory.total);
-  return memory;
+  const uint64_t freed = thread_->freed();
+  void* address = nullptr;
+  try {
+    address = call();
+  } catch (const Error& error) {
+    if (std::string_view(error.code()) != "ERR_OUT_OF_MEMORY") throw;
+    settle();
+    if (thread_->freed() == freed) throw;
+    address = call();
+  }
+  post([] {});  // for memory()
+  return address;
 }
 
 MemorySource Device::deviceMemory() const {
   return {[this](size_t bytes) {
-            const Current current(*this);
-            DevicePointer address = 0;
-            driver_.call(driver_.memAlloc, &address, bytes);
-            return reinterpret_cast<void*>(address);
+            return allocate([&] {
+              DevicePointer address = 0;
+              driver_.call(driver_.memAlloc, &address, bytes);
+              return reinterpret_cast<void*>(address);
+            });
           },
-          [this](void* address) {
-            try {
-              const Current current(*this);
-              driver_.memFree(toDevicePointer(address));
-            } catch (const Error&) {
-              // The driver is shut down, or the GPU lost.
-            }
-          }};
+          [this](void* address) { thread_->free(driver_.memFree, toDevicePointer(address)); },
+          [this](std::function<void()> job) { post(std::move(job)); }};
 }
 
 MemorySource Device::pinnedMemory() const {
   return {[this](size_t bytes) {
-            const Current current(*this);
-            void* address = nullptr;
-            driver_.call(driver_.memHostAlloc, &address, bytes, kHostAllocPortable);
-            return address;
+            return allocate([&] {
+              void* address = nullptr;
+              driver_.call(driver_.memHostAlloc, &address, bytes, kHostAllocPortable);
+              return address;
+            });
           },
-          [this](void* address) {
-            try {
-              const Current current(*this);
-              driver_.memFreeHost(address);
-            } catch (const Error&) {
-              // As above.
-            }
-          }};
+          [this](void* address) { thread_->free(driver_.memFreeHost, address); },
+          [this](std::function<void()> job) { post(std::move(job)); }};
 }
 
-Current::Current(const Device& device) : device_(device) {
+Current::Current(const Device& device) : device_(device), captureMode_(kCaptureModeThreadLocal) {
   device.driver_.call(device.driver_.ctxPushCurrent, device.context_);
+  device.driver_.threadExchangeStreamCaptureMode(&captureMode_);
 }
 
 Current::~Current() {
+  device_.driver_.threadExchangeStreamCaptureMode(&captureMode_);
   CUctx_st* context = nullptr;
   device_.driver_.ctxPopCurrent(&context);
 }

@@ -13,37 +13,58 @@ namespace node_tensorrt::cuda {
 
 // One per GPU and process, for the life of the process: the CUDA runtime inside TensorRT keeps the primary
 // context as long.
+//
+// A call of the driver's may wait: cuMemFree and cuMemFreeHost until the GPU has done all that it was given,
+// any other for a thread that is in such a call. JavaScript's thread therefore makes none. It may let go of
+// memory, which the GPU has a thread of its own to free, and ask memory(). Everything else here is for
+// threads that may wait. The GPU's thread waits for no other.
 class Device {
  public:
-  // The GPU with this ordinal (of CUDA_VISIBLE_DEVICES, as CUDA counts). Throws Error(ERR_NO_GPU), or another
-  // of Driver::call's. Any thread.
+  // The GPU with this ordinal (of CUDA_VISIBLE_DEVICES, as CUDA counts). Throws Error(ERR_NO_GPU), another
+  // of Driver::call's, or ERR_OUT_OF_MEMORY where the system has no thread left.
   static const Device& open(int ordinal);
+  ~Device();
 
   const Driver& driver() const noexcept { return driver_; }
   int ordinal() const noexcept { return ordinal_; }
   const Gpu& gpu() const noexcept { return gpu_; }
 
   struct Memory {
-    size_t free;
-    size_t total;
+    size_t free = 0;
+    size_t total = 0;
   };
+  // As it was when this process last allocated or freed through this object, or called settle(); zeros where
+  // the GPU is lost. Any thread, at once.
   Memory memory() const;
 
-  // Sources for pools. What they release after the GPU was lost is lost with it.
+  // Sources for pools. What they release, on any thread, the GPU's thread frees soon; an allocation that
+  // finds no memory waits for that, and tries once more. What is released after the GPU was lost is lost with
+  // it.
   MemorySource deviceMemory() const;
   MemorySource pinnedMemory() const;
 
+  // Has the GPU's thread do `job`, which must not throw; on that thread itself it is done at once. Any
+  // thread.
+  void post(std::function<void()> job) const;
+  // Waits until all that was posted or released before is done, and memory() tells of it.
+  void settle() const;
+
  private:
   friend class Current;
+  class Thread;
   Device(const Driver& driver, int ordinal);
+  template <class Allocate>
+  void* allocate(Allocate call) const;
 
   const Driver& driver_;
   const int ordinal_;
   Gpu gpu_;
   CUctx_st* context_ = nullptr;
+  std::unique_ptr<Thread> thread_;
 };
 
-// Makes the device's context the calling thread's, for its own lifetime. Everything below needs one.
+// Makes the device's context the calling thread's, for its own lifetime. What other threads capture meanwhile
+// is neither in this one's way nor broken by what it allocates. Everything below needs one.
 class Current {
  public:
   explicit Current(const Device& device);
@@ -52,6 +73,7 @@ class Current {
 
  private:
   const Device& device_;
+  int captureMode_;  // what the thread had before
 };
 
 // A non-blocking stream: TensorRT synchronizes the whole device on the default one.

@@ -129,6 +129,7 @@ class Driver {
   const Function<CUctx_st**, int> devicePrimaryCtxRetain{library_, "cuDevicePrimaryCtxRetain"};
   const Function<CUctx_st*> ctxPushCurrent{library_, "cuCtxPushCurrent_v2"};
   const Function<CUctx_st**> ctxPopCurrent{library_, "cuCtxPopCurrent_v2"};
+  const Function<int*> threadExchangeStreamCaptureMode{library_, "cuThreadExchangeStreamCaptureMode"};
 
   const Function<size_t*, size_t*> memGetInfo{library_, "cuMemGetInfo_v2"};
   const Function<DevicePointer*, size_t> memAlloc{library_, "cuMemAlloc_v2"};

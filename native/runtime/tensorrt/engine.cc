@@ -202,7 +202,13 @@ void requireValid(const nvinfer1::IRuntime&, std::span<const uint8_t>) {}
 
 // ---- the plan ----
 
-// What the contexts of a plan share. Thread-safe.
+// At its end, what was released before is free.
+struct Settled {
+  const cuda::Device& device;
+  ~Settled() { device.settle(); }
+};
+
+// What the contexts of a plan share. Thread-safe. When it is gone, its memory is free.
 class Engine {
  public:
   Engine(const LibraryFiles& library, std::span<const uint8_t> plan, const EngineOptions& options);
@@ -218,6 +224,7 @@ class Engine {
   size_t profileCount() const noexcept { return profiles_.size(); }
 
   const cuda::Device& device;
+  const Settled settled;
   const bool capturesGraphs;  // we do, rather than TensorRT or nobody
   MemoryPool memory;          // inputs and outputs
   MemoryPool activations;
@@ -233,6 +240,7 @@ class Engine {
   void readProfiles();
 
   const Capabilities capabilities_;
+  size_t weights_ = 0;  // bytes
   std::mutex mutex_;
   // Destroyed in reverse order, as TensorRT asks.
   std::unique_ptr<nvinfer1::IRuntime> runtime_;
@@ -243,6 +251,7 @@ class Engine {
 
 Engine::Engine(const LibraryFiles& library, std::span<const uint8_t> plan, const EngineOptions& options)
     : device(cuda::Device::open(options.device)),
+      settled{device},
       capturesGraphs(options.cudaGraph && !Contexts::kHasGraphs),
       memory(kIdleDeviceBytes, device.deviceMemory()),
       activations(0, device.deviceMemory()),
@@ -265,6 +274,11 @@ Engine::Engine(const LibraryFiles& library, std::span<const uint8_t> plan, const
   readBindings();
   readProfiles();
   contexts_.emplace(*engine_, options);
+  if (capabilities_.engineStatistics) {
+    const int64_t weights = engine_->getEngineStat(nvinfer1::EngineStat::kTOTAL_WEIGHTS_SIZE);
+    weights_ = static_cast<size_t>(std::max<int64_t>(weights, 0));
+  }
+  device.settle();  // TensorRT has allocated
 }
 
 Engine::~Engine() {
@@ -361,25 +375,20 @@ int Engine::chooseProfile(std::span<const Tensor> tensors) const {
 
 std::unique_ptr<nvinfer1::IExecutionContext> Engine::createContext() {
   const std::lock_guard lock(mutex_);
-  return contexts_->create();
+  auto context = contexts_->create();
+  device.post([] {});  // TensorRT has allocated
+  return context;
 }
 
 DeviceStats Engine::stats() const {
   DeviceStats stats;
-  if (capabilities_.engineStatistics) {
-    const int64_t weights = engine_->getEngineStat(nvinfer1::EngineStat::kTOTAL_WEIGHTS_SIZE);
-    stats.weights = static_cast<size_t>(std::max<int64_t>(weights, 0));
-  }
+  stats.weights = weights_;
   stats.activations = activations.reservedBytes();
   stats.io = memory.reservedBytes();
   stats.pinned = pinned->reservedBytes();
-  try {
-    const cuda::Device::Memory all = device.memory();
-    stats.free = all.free;
-    stats.total = all.total;
-  } catch (const Error&) {
-    // A GPU that is lost has none.
-  }
+  const cuda::Device::Memory all = device.memory();
+  stats.free = all.free;
+  stats.total = all.total;
   stats.graphsCaptured = graphsCaptured;
   stats.graphsReplayed = graphsReplayed;
   stats.graphsRefused = graphsRefused;

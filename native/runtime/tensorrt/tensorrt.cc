@@ -161,6 +161,12 @@ std::shared_ptr<const Library> openLibrary(const std::string& path) {
   return nullptr;
 }
 
+// Held while a library is opened.
+std::mutex& openingMutex() {
+  static std::mutex& mutex = *new std::mutex;
+  return mutex;
+}
+
 }  // namespace
 
 const char* toString(Flavour flavour) noexcept {
@@ -188,22 +194,26 @@ Capabilities capabilitiesOf(Flavour flavour, int minor) noexcept {
           .engineStatistics = since10(14)};
 }
 
-std::shared_ptr<const Library> Library::open(const std::string& path) {
+std::shared_ptr<const Library> Library::open(const std::string& path, const std::stop_token& stop) {
   // The loaded libraries, for the life of the process. Not destroyed: threads may still use them at exit.
-  static std::mutex& mutex = *new std::mutex;
   static auto& libraries = *new std::map<std::string, std::shared_ptr<const Library>>;
   std::error_code error;
   const std::filesystem::path canonical = std::filesystem::canonical(path, error);
   if (error) {
     throw Error("ERR_LIBRARY_NOT_FOUND", "Could not open " + path + ": " + error.message() + ".");
   }
-  std::lock_guard lock(mutex);
+  std::lock_guard lock(openingMutex());
+  if (stop.stop_requested()) throw Cancelled();
   std::shared_ptr<const Library>& library = libraries[canonical.string()];
   if (!library) {
     library = openLibrary(path);
     Builds::instance().stopAtExit();
   }
   return library;
+}
+
+void Library::awaitOpening() {
+  std::lock_guard lock(openingMutex());
 }
 
 void Library::buildPlan(const BuildRequest& request, std::stop_token stop, BuildObserver& observer) const {

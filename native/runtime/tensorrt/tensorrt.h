@@ -124,8 +124,13 @@ class Library {
  public:
   // Opens the core library `path` (libnvinfer.so.10, libnvinfer.so.11 or libtensorrt_rtx.so.1) and its parser
   // from the same folder, once per path; both stay loaded for the life of the process. What they are is what
-  // they say of themselves. Throws Error ERR_LIBRARY_NOT_FOUND or ERR_LIBRARY_UNSUPPORTED.
-  static std::shared_ptr<const Library> open(const std::string& path);
+  // they say of themselves. Takes as long as reading some hundred megabytes. Throws Error
+  // ERR_LIBRARY_NOT_FOUND or ERR_LIBRARY_UNSUPPORTED; Cancelled once `stop` was requested, unless it has
+  // begun to open.
+  static std::shared_ptr<const Library> open(const std::string& path, const std::stop_token& stop = {});
+
+  // Waits for the library that another thread is opening.
+  static void awaitOpening();
 
   virtual ~Library() = default;
   virtual Flavour flavour() const noexcept = 0;

@@ -17,7 +17,7 @@ struct Fault {
 constexpr std::string_view kKinds[] = {"uninitialized", "query",     "allocation", "pinned",    "lost",
                                        "slow",          "capture",   "launch",     "kernel",    "enqueue",
                                        "deserialize",   "truncated", "context",    "build",     "stuck",
-                                       "parse",         "read",      "recapture",  "unaliased", "misaliased"};
+                                       "parse",         "read",      "recapture",  "unaliased", "misaliased", "opening"};
 
 class Faults {
  public:

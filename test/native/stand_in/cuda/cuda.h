@@ -30,6 +30,9 @@ STAND_IN_EXPORT int standInSynchronize(CUstream_st* stream);
 enum StandInMemory { kStandInUnknown = 0, kStandInDevice = 1, kStandInPinned = 2 };
 STAND_IN_EXPORT StandInMemory standInMemoryAt(const void* address, size_t bytes);
 
+// Makes the calling thread JavaScript's, or not: on one that is, each of the driver's functions aborts.
+STAND_IN_EXPORT void standInSetJavaScript(bool is);
+
 // Compute capability of a device (89 for sm_89), and of the calling thread's current one; -1 without any.
 STAND_IN_EXPORT int standInComputeCapability(int device);
 STAND_IN_EXPORT int standInCurrentDevice();

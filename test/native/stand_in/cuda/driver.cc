@@ -24,6 +24,7 @@
 
 #include "cuda.h"
 #include "devices.h"
+#include "javascript.h"
 
 namespace {
 
@@ -286,8 +287,16 @@ void invalidateCaptures(const std::function<bool(const Capture&)>& concerned) {
   }
 }
 
-// The beginning of every call: the status it must return at once, if any.
-int begin() {
+// JavaScript's thread calls nothing: each call may have to wait for another thread's, or for the GPU.
+thread_local bool isJavaScript = isMainThreadOfJavaScript();
+
+void requireNotJavaScript(const char* call) {
+  if (isJavaScript) misuse("%s on JavaScript's thread", call);
+}
+
+// The beginning of every call, its caller: the status it must return at once, if any.
+int begin(const char* call = __builtin_FUNCTION()) {
+  requireNotJavaScript(call);
   if (onStreamThread) return kNotPermitted;
   Driver& driver = Driver::instance();
   {
@@ -298,8 +307,8 @@ int begin() {
 }
 
 // The same for calls that need a context.
-int begin(CUctx_st*& context) {
-  const int status = begin();
+int begin(CUctx_st*& context, const char* call = __builtin_FUNCTION()) {
+  const int status = begin(call);
   if (status != kSuccess) return status;
   if (currentContexts.empty()) return kInvalidContext;
   std::lock_guard lock(Driver::instance().mutex);
@@ -311,14 +320,19 @@ int begin(CUctx_st*& context) {
   return kContextIsDestroyed;
 }
 
-// The same for calls that wait or allocate, which a capture of this thread's (or any global one) forbids.
-int beginUnsafe(CUctx_st*& context) {
-  const int status = begin(context);
+// What cuThreadExchangeStreamCaptureMode has made of this thread.
+thread_local CaptureMode threadMode = kGlobal;
+
+// The same for calls that wait or allocate, which a capture of this thread's forbids, and a global one of
+// another's unless this thread has another mode.
+int beginUnsafe(CUctx_st*& context, const char* call = __builtin_FUNCTION()) {
+  const int status = begin(context, call);
   if (status != kSuccess) return status;
   std::lock_guard lock(Driver::instance().mutex);
   const auto forbids = [](const Capture& capture) {
-    return capture.mode == kGlobal ||
-           (capture.mode == kThreadLocal && capture.thread == std::this_thread::get_id());
+    const bool isOwn = capture.thread == std::this_thread::get_id();
+    return threadMode != kRelaxed && capture.mode != kRelaxed &&
+           (isOwn || (threadMode == kGlobal && capture.mode == kGlobal));
   };
   bool forbidden = false;
   for (const auto& capture : Driver::instance().captures) forbidden |= forbids(*capture);
@@ -328,7 +342,7 @@ int beginUnsafe(CUctx_st*& context) {
 
 // The same for calls on a stream.
 int begin(const char* call, CUstream_st* stream, CUctx_st*& context) {
-  const int status = begin(context);
+  const int status = begin(context, call);
   if (status != kSuccess) return status;
   // The default streams, which wait for all others: an error of the caller's here.
   if (reinterpret_cast<uintptr_t>(stream) <= 2) misuse("%s on the default stream", call);
@@ -462,6 +476,7 @@ extern "C" {
 // ---- devices ----
 
 STAND_IN_EXPORT int cuInit(unsigned) {
+  requireNotJavaScript("cuInit");
   if (onStreamThread) return kNotPermitted;
   if (standInFaultNumber("uninitialized") >= 0) return kSystemDriverMismatch;
   Driver& driver = Driver::instance();
@@ -1127,6 +1142,12 @@ STAND_IN_EXPORT int cuStreamEndCapture(CUstream stream, CUgraph* graph) {
   return kSuccess;
 }
 
+STAND_IN_EXPORT int cuThreadExchangeStreamCaptureMode(int* mode) {
+  if (const int status = begin()) return status;
+  *mode = std::exchange(threadMode, static_cast<CaptureMode>(*mode));
+  return kSuccess;
+}
+
 STAND_IN_EXPORT int cuStreamIsCapturing(CUstream stream, int* state) {
   CUcontext context = nullptr;
   if (const int status = begin("cuStreamIsCapturing", stream, context)) return status;
@@ -1208,6 +1229,10 @@ STAND_IN_EXPORT int standInLaunch(CUstream_st* stream, StandInWork work) {
     if (standInFaultOccurs("kernel")) return kIllegalAddress;
     return run(data.get());
   });
+}
+
+STAND_IN_EXPORT void standInSetJavaScript(bool is) {
+  isJavaScript = is;
 }
 
 STAND_IN_EXPORT int standInSynchronize(CUstream_st* stream) {

@@ -6,6 +6,7 @@
 
 #include "../fault.h"
 #include "devices.h"
+#include "javascript.h"
 
 namespace {
 constexpr int kNotFound = 6;
@@ -13,6 +14,10 @@ constexpr int kNotFound = 6;
 
 extern "C" {
 STAND_IN_EXPORT int nvmlInit_v2() {
+  if (isMainThreadOfJavaScript()) {
+    std::fputs("stand-in NVML: nvmlInit_v2 on JavaScript's thread\n", stderr);
+    std::abort();
+  }
   return 0;
 }
 STAND_IN_EXPORT int nvmlShutdown() {

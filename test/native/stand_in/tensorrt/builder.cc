@@ -171,24 +171,6 @@ class Builder : public IBuilder, public Slots<apiv::VBuilder> {
     return true;
   }
 
-  // The fault "stuck".
-  static void remainStuck() {
-    // Set by the library's exit handlers, which then leave others the time to see it.
-    static std::atomic<bool> destroyed{false};
-    static const struct Destroyed {
-      ~Destroyed() {
-        destroyed = true;
-        if (standInFaultNumber("stuck") > 0) std::this_thread::sleep_for(std::chrono::milliseconds(100));
-      }
-    } atExit;
-    const auto end =
-        std::chrono::steady_clock::now() + std::chrono::milliseconds(standInFaultNumber("stuck"));
-    while (std::chrono::steady_clock::now() < end) {
-      if (destroyed) std::abort();
-      std::this_thread::sleep_for(std::chrono::milliseconds(1));
-    }
-  }
-
   // Layer by layer, as the progress monitor sees it.
   bool compile(const Network& network, Config& config) const {
     if (standInFaultOccurs("build")) {
@@ -206,7 +188,7 @@ class Builder : public IBuilder, public Slots<apiv::VBuilder> {
       monitor->phaseStart(kInner, kPhase, steps);
     }
     bool going = true;
-    remainStuck();
+    takeLonger("stuck");
     for (int32_t i = 0; i < steps && going; ++i) {
       if (config.timingCache != nullptr)
         config.timingCache->kernels.insert(network.layers[static_cast<size_t>(i)]->getName());

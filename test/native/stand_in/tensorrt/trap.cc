@@ -1,9 +1,34 @@
 #include "trap.h"
 
+#include <atomic>
+#include <chrono>
 #include <cstdio>
 #include <cstdlib>
+#include <thread>
+
+#include "../cuda/javascript.h"
+#include "../fault.h"
 
 namespace stand_in {
+namespace {
+
+// The real library has hundreds of megabytes to map, and much to set up, when it is opened.
+__attribute__((constructor)) void open() {
+  if (isMainThreadOfJavaScript()) {
+    std::fputs("stand-in TensorRT: opened on JavaScript's thread\n", stderr);
+    std::abort();
+  }
+  // Its static objects, one after the other, each with an exit handler that needs all of them.
+  static std::atomic<bool> complete{false};
+  takeLonger("opening", [] {
+    std::atexit([] {
+      if (!complete) std::abort();
+    });
+  });
+  complete = true;
+}
+
+}  // namespace
 
 Version playedVersion() {
   const Version headers{NV_TENSORRT_MAJOR, NV_TENSORRT_MINOR, NV_TENSORRT_PATCH};
@@ -14,6 +39,24 @@ Version playedVersion() {
     return headers;
   }
   return version;
+}
+
+void takeLonger(const char* fault, void (*step)()) {
+  if (standInFaultNumber(fault) <= 0) return;
+  // Set by the library's exit handlers, which then leave others the time to see it.
+  static std::atomic<bool> destroyed{false};
+  static const struct Destroyed {
+    ~Destroyed() {
+      destroyed = true;
+      std::this_thread::sleep_for(std::chrono::milliseconds(100));
+    }
+  } atExit;
+  const auto end = std::chrono::steady_clock::now() + std::chrono::milliseconds(standInFaultNumber(fault));
+  while (std::chrono::steady_clock::now() < end) {
+    if (destroyed) std::abort();
+    step();
+    std::this_thread::sleep_for(std::chrono::microseconds(50));
+  }
 }
 
 void trap(const char* slot) {

@@ -1,0 +1,13 @@
+// With STAND_IN_JAVASCRIPT=main the process is one of JavaScript's, whose main thread must not wait for a
+// GPU.
+#pragma once
+
+#include <unistd.h>
+
+#include <cstdlib>
+#include <string_view>
+
+inline bool isMainThreadOfJavaScript() {
+  const char* thread = std::getenv("STAND_IN_JAVASCRIPT");
+  return thread != nullptr && std::string_view(thread) == "main" && ::gettid() == ::getpid();
+}
