@@ -17,8 +17,8 @@ struct Version {
 // STAND_IN_TENSORRT_VERSION where it is one of this flavour's, else that of its headers.
 Version playedVersion();
 
-// The faults "stuck" and "opening": takes so many milliseconds, with a `step` now and then, and aborts if exit
-// handlers run meanwhile.
+// The faults "stuck" and "opening": takes so many milliseconds, with a `step` now and then, and aborts if
+// exit handlers run meanwhile.
 void takeLonger(const char* fault, void (*step)() = [] {});
 
 // Ends the process with a message: the stand-in does not implement this slot.
