@@ -354,7 +354,7 @@ async function compile(
       outputs: result.outputs.map(withTypeName),
     };
     const layers = result.layers.map((layer) => ({ ...layer, outputs: layer.outputs.map(withTypeName) }));
-    return await Engine.assemble(manifest, layers, new Uint8Array(result.plan));
+    return Engine.assemble(manifest, layers, result.plan);
   } finally {
     await directory.remove();
   }

@@ -1,14 +1,13 @@
-import type { Hash } from 'node:crypto';
+import { constants as bufferConstants } from 'node:buffer';
 import { closeSync, constants, openSync, readSync } from 'node:fs';
-import { setImmediate as nextTurn } from 'node:timers/promises';
 import { isDeepStrictEqual } from 'node:util';
 import { type DataType, dataTypeFromOnnx, dataTypes } from './data-type.js';
 import { invalidArgType, TensorRTError } from './errors.js';
 import { writeAtomically } from './files/atomic-file.js';
-import { engineMagic as magic, otherThanBinary, planMagics } from './files/file-format.js';
-import type { DecoderGraph } from './native.js';
+import { engineMagic as magic, otherThanBinary, planMagics, seenBytes } from './files/file-format.js';
+import { type DecoderGraph, type NativeBytes, native } from './native.js';
 import type { CastBfloat16Report, CastFloat16Report } from './onnx/cast-precision.js';
-import { readWhole } from './onnx/file-range.js';
+import { readStart, withOpenFile } from './onnx/file-range.js';
 import { checkOptions } from './options.js';
 import { type Profile, rangeOf, type ShapeRange } from './shapes.js';
 import type { Flavour } from './system/nvidia-support.js';
@@ -91,20 +90,11 @@ const formatVersion = 1;
 const hashOffset = 40;
 const headerBytes = 72;
 
-/** Hashing in pieces of this size, the event loop is held up 2 ms at most. */
-const pieceBytes = 2 ** 20;
 
 function deepFreeze<T>(value: T): T {
   if (typeof value !== 'object' || value === null || Object.isFrozen(value)) return value;
   for (const each of Object.values(value)) deepFreeze(each);
   return Object.freeze(value);
-}
-
-interface FileBytes {
-  readonly head: Uint8Array;
-  readonly plan: Uint8Array;
-  /** Of a new engine, whose head has no checksum before someone asks for it. */
-  readonly seal?: Seal;
 }
 
 interface Bindings {
@@ -125,110 +115,123 @@ export interface Provenance {
   readonly lineage: Readonly<Record<string, unknown>> | undefined;
 }
 
-/** The bytes of an engine's plan themselves, which nobody may change or transfer. @throws TensorRTError ERR_DISPOSED */
-export let planOf: (engine: Engine) => Uint8Array;
+/** An engine's plan: a handle of the caller's, which releases it. @throws TensorRTError ERR_DISPOSED */
+export let planOf: (engine: Engine) => NativeBytes;
+
+/** Bytes of an engine's plan. @throws TensorRTError ERR_DISPOSED */
+export let planByteLength: (engine: Engine) => number;
 
 /** The flavours that an engine's plan can be of: the one that compiled it; a bare plan's first bytes leave two. */
-export function flavourOfPlan(engine: Engine): readonly ('trt10' | 'trt11' | 'rtx')[] {
-  const plan = planOf(engine);
-  const start = Buffer.from(plan.buffer, plan.byteOffset, Math.min(4, plan.length)).toString('latin1');
+export function flavourOfPlan(
+  engine: Engine,
+  plan: Pick<NativeBytes, 'byteLength' | 'read'>,
+): readonly ('trt10' | 'trt11' | 'rtx')[] {
   if (isDescribed(engine)) return [engine.manifest.library.flavour];
-  return start === 'vtrt' ? ['rtx'] : ['trt11', 'trt10'];
+  const start = Buffer.alloc(Math.min(4, plan.byteLength));
+  plan.read(0, start);
+  return start.toString('latin1') === 'vtrt' ? ['rtx'] : ['trt11', 'trt10'];
 }
 
 let isDescribed: (engine: Engine) => boolean;
 
-/** A model compiled by TensorRT, in memory. Immutable. */
+/**
+ * A model compiled by TensorRT. Immutable. Its plan, however large, lies outside the JavaScript heap: in memory where it
+ * was just built or was given as bytes, else in its file.
+ */
 export class Engine {
   static {
-    planOf = (engine) => engine.#live().plan;
+    planOf = (engine) => engine.#live().plan.share();
+    planByteLength = (engine) => engine.#live().plan.byteLength;
     isDescribed = (engine) => engine.#contents !== undefined;
   }
 
-  /** The file's bytes: what comes before the plan (nothing, if it is a bare one), and the plan. */
-  #file: FileBytes | undefined;
+  #file: Container | undefined;
   readonly #contents: Contents | undefined;
   /** Of a bare plan. */
   #bindings: Bindings | undefined;
   /** Whether {@link buildEngine} found it in its cache, and compiled nothing. */
   readonly fromCache: boolean;
 
-  private constructor(file: FileBytes, contents: Contents | undefined, fromCache = false) {
+  private constructor(file: Container, contents: Contents | undefined, fromCache = false) {
     this.#file = file;
     this.fromCache = fromCache;
     this.#contents = contents && { ...contents, manifest: deepFreeze(contents.manifest) };
   }
 
   /**
-   * Reads an engine file, or its bytes, which are copied. The container is checked whole (magic, version, lengths,
-   * SHA-256) before anything in it is used. A bare TensorRT plan can run code of its maker's choice when TensorRT
-   * loads it, and carries no checksum: it needs `trusted`. What its inputs and outputs are, TensorRT says where there
-   * is a GPU that can run it.
-   * @throws (rejects) TensorRTError ERR_ENGINE_CORRUPT, ERR_ENGINE_INCOMPATIBLE, ERR_MODEL_NOT_FOUND, ERR_IO;
-   *   TypeError ERR_INVALID_ARG_TYPE
+   * Opens an engine file, or takes its bytes, which are copied. The container is checked whole (magic, version, lengths,
+   * SHA-256, the latter on a thread) before anything in it is used. The plan stays in the file, and is read when a
+   * session is created: if the file is written to until then, that is refused with ERR_IO. A file that is replaced, as
+   * {@link save} does it, or removed may be used on.
+   *
+   * A bare TensorRT plan can run code of its maker's choice when TensorRT loads it, and carries no checksum: it needs
+   * `trusted`. What its inputs and outputs are, TensorRT says where there is a GPU that can run it.
+   * @throws (rejects) TensorRTError ERR_ENGINE_CORRUPT, ERR_ENGINE_INCOMPATIBLE, ERR_MODEL_NOT_FOUND, ERR_IO,
+   *   ERR_OUT_OF_MEMORY; TypeError ERR_INVALID_ARG_TYPE
    */
   static async load(file: string | Uint8Array, options: { trusted?: boolean } = {}): Promise<Engine> {
     checkOptions(options, 'options', ['trusted'], []);
     const isPath = typeof file === 'string';
     if (!isPath && !(file instanceof Uint8Array))
       throw invalidArgType('file', 'a path or a Uint8Array', file);
-    const [bytes, hash] = isPath ? await readHashed(file) : await hashed(new Uint8Array(file));
     const label = isPath ? file : 'The engine';
-    if (planMagics.includes(Buffer.from(bytes.subarray(0, 4)).toString('latin1'))) {
-      if (options.trusted === true) {
-        const engine = new Engine({ head: new Uint8Array(), plan: bytes }, undefined);
-        engine.#bindings = await readBindings(engine);
-        return engine;
-      }
+    const container = isPath ? await Container.open(file) : Container.of(file, label);
+    if (container.head.length > 0) return new Engine(container, await container.check(label));
+    if (options.trusted !== true) {
+      container.release();
       throw new TensorRTError(
         'ERR_ENGINE_CORRUPT',
         `${label} is a bare TensorRT plan, not an engine file of node-tensorrt: it has no checksum. ` +
           'If you trust where it comes from, pass { trusted: true }.',
       );
     }
-    const { file: parts, ...contents } = parseContainer(bytes, hash, label);
-    return new Engine(parts, contents);
+    const engine = new Engine(container, undefined);
+    engine.#bindings = await readBindings(engine);
+    return engine;
   }
 
   /**
-   * An engine file of the cache's.
+   * An engine file of the cache's, of which it records that it was used.
    * @internal
    */
   static async loadCached(file: string): Promise<Engine> {
-    const { file: parts, ...contents } = parseContainer(...(await readHashed(file)), file);
-    return new Engine(parts, contents, true);
-  }
-
-  /** The engine of a finished build. */
-  static async assemble(
-    manifest: EngineManifest,
-    layers: readonly LayerInfo[],
-    plan: Uint8Array,
-    fromCache = false,
-  ): Promise<Engine> {
-    const texts = [manifest, layers].map((part) => Buffer.from(JSON.stringify(part)));
-    const head = Buffer.concat([Buffer.alloc(headerBytes), ...texts]);
-    head.set(magic);
-    head.writeUInt32LE(formatVersion, magic.length);
-    [...texts, plan].forEach((part, i) => {
-      head.writeBigUInt64LE(BigInt(part.length), 16 + 8 * i);
-    });
-    const seal = new Seal(head, plan, await ContainerHash.create());
-    // As the file says it: without what is undefined.
-    return new Engine({ head, plan, seal }, { manifest: JSON.parse(String(texts[0])), layers }, fromCache);
+    const container = await Container.open(file);
+    const contents = await container.check(file);
+    container.plan.markUsed();
+    return new Engine(container, contents, true);
   }
 
   /**
-   * This engine, or another of the same plan if its manifest says otherwise than `provenance`.
+   * The engine of a finished build.
+   * @param plan becomes the engine's
    * @internal
    */
-  async withProvenance(provenance: Provenance): Promise<Engine> {
+  static assemble(
+    manifest: EngineManifest,
+    layers: readonly LayerInfo[],
+    plan: NativeBytes,
+    fromCache = false,
+  ): Engine {
+    const texts = [manifest, layers].map((part) => Buffer.from(JSON.stringify(part)));
+    // As the file says it: without what is undefined.
+    const contents = { manifest: JSON.parse(String(texts[0])), layers };
+    return new Engine(Container.build(texts, plan), contents, fromCache);
+  }
+
+  /**
+   * This engine; or, if its manifest says otherwise than `provenance`, another of the same plan, and this one is
+   * disposed.
+   * @internal
+   */
+  withProvenance(provenance: Provenance): Engine {
     const { manifest, layers } = this.#described();
     const { model, parent, lineage } = manifest;
     if (isDeepStrictEqual({ name: model.name, parent, lineage }, provenance)) return this;
     const { name, ...line } = provenance;
     const changed = { ...manifest, ...line, model: { ...model, name } };
-    return Engine.assemble(changed, layers, this.#live().plan, this.fromCache);
+    const plan = planOf(this);
+    this.dispose();
+    return Engine.assemble(changed, layers, plan, this.fromCache);
   }
 
   /** @throws TensorRTError ERR_ENGINE_INCOMPATIBLE for a bare plan that this machine can't run */
@@ -254,9 +257,9 @@ export class Engine {
    */
   get id(): string {
     this.#described();
-    const { head, seal } = this.#live();
-    seal?.finish();
-    return engineIdOf(head)!;
+    const file = this.#live();
+    file.sealSync();
+    return engineIdOf(file.head)!;
   }
 
   /** @throws TensorRTError ERR_ENGINE_INCOMPATIBLE for a bare plan, which says nothing about itself */
@@ -266,24 +269,38 @@ export class Engine {
 
   /** Bytes of the file that {@link save} writes. */
   get byteLength(): number {
-    const { head, plan } = this.#live();
-    return head.length + plan.length;
+    return this.#live().byteLength;
   }
 
   /**
-   * Writes the engine file. It appears whole or not at all: it is written beside its place, then renamed.
+   * Writes the engine file, from a thread. It appears whole or not at all: it is written beside its place, then renamed.
    * @throws (rejects) TensorRTError ERR_IO, ERR_DISPOSED; TypeError ERR_INVALID_ARG_TYPE
    */
   async save(file: string): Promise<void> {
     if (typeof file !== 'string') throw invalidArgType('path', 'a string', file);
-    const { head, plan, seal } = this.#live();
-    await seal?.finishInPieces();
-    await writeAtomically(file, [head, plan], 'engine');
+    await this.#live().write(file);
   }
 
-  /** A copy of the bare TensorRT plan: what trtexec and Triton load. */
+  /**
+   * Writes the bare TensorRT plan, what trtexec and Triton load, as {@link save} writes the engine file.
+   * @throws (rejects) TensorRTError ERR_IO, ERR_DISPOSED; TypeError ERR_INVALID_ARG_TYPE
+   */
+  async savePlan(file: string): Promise<void> {
+    if (typeof file !== 'string') throw invalidArgType('path', 'a string', file);
+    await this.#live().writePlan(file);
+  }
+
+  /**
+   * A copy of the bare TensorRT plan in the JavaScript heap. Blocks while it is copied, or read from its file.
+   * {@link savePlan} writes one of any length to a file.
+   * @throws TensorRTError ERR_BUFFER_TOO_LARGE for more bytes than a Uint8Array holds (4 GiB on Node 20),
+   *   ERR_OUT_OF_MEMORY, ERR_IO, ERR_DISPOSED
+   */
   plan(): Uint8Array {
-    return new Uint8Array(this.#live().plan);
+    const { plan } = this.#live();
+    const bytes = planArray(plan.byteLength);
+    plan.read(0, bytes);
+    return bytes;
   }
 
   /**
@@ -294,8 +311,9 @@ export class Engine {
     return structuredClone([...this.#described().layers]);
   }
 
-  /** Lets go of the memory. May be called again. */
+  /** Frees the memory, or closes the file; sessions that were created from it go on. May be called again. */
   dispose(): void {
+    this.#file?.release();
     this.#file = undefined;
   }
 
@@ -303,7 +321,7 @@ export class Engine {
     this.dispose();
   }
 
-  #live(): FileBytes {
+  #live(): Container {
     if (!this.#file) throw new TensorRTError('ERR_DISPOSED', 'The engine was disposed.');
     return this.#file;
   }
@@ -369,110 +387,148 @@ export function isEngineFile(file: string): boolean {
   }
 }
 
-/** SHA-256 of all bytes of an engine file but those of the hash. Of what is no engine file, nothing is hashed. */
-class ContainerHash {
-  readonly #hash: Hash;
-  #isEngine = false;
+function planArray(byteLength: number): Uint8Array {
+  const instead = 'Engine.savePlan(file), or `node-tensorrt build --plan FILE`, writes it to a file.';
+  if (byteLength > bufferConstants.MAX_LENGTH) {
+    throw new TensorRTError(
+      'ERR_BUFFER_TOO_LARGE',
+      `The plan has ${byteLength} bytes; a Uint8Array holds at most ${bufferConstants.MAX_LENGTH} here. ${instead}`,
+    );
+  }
+  try {
+    return new Uint8Array(byteLength);
+  } catch (cause) {
+    throw new TensorRTError(
+      'ERR_OUT_OF_MEMORY',
+      `There is no memory for a copy of the plan, ${byteLength} bytes. ${instead}`,
+      { cause },
+    );
+  }
+}
 
-  private constructor(hash: Hash) {
-    this.#hash = hash;
+/** An engine file: what comes before the plan (nothing, if it is a bare one), and the plan. */
+class Container {
+  readonly head: Uint8Array;
+  readonly plan: NativeBytes;
+  /** The checksum of a new engine is computed for who saves it or asks for its id, and for no one else. */
+  #isSealed = true;
+  /** How many threads are at work with the plan on behalf of this. */
+  #users = 0;
+  #isReleased = false;
+
+  private constructor(head: Uint8Array, plan: NativeBytes) {
+    this.head = head;
+    this.plan = plan;
   }
 
-  static async create(): Promise<ContainerHash> {
-    const { createHash } = await import('node:crypto');
-    return new ContainerHash(createHash('sha256'));
+  /** @throws (rejects) TensorRTError ERR_MODEL_NOT_FOUND, ERR_IO; what {@link planOffset} throws */
+  static open(file: string): Promise<Container> {
+    return withOpenFile(file, 'engine', async (descriptor, size) => {
+      const start = await readStart(descriptor, Math.min(size, seenBytes));
+      const offset = planOffset(start, size, file);
+      const head = await readStart(descriptor, offset);
+      return new Container(head, new (native().NativeBytes)(descriptor, offset, size - offset));
+    });
   }
 
-  /** @param piece what comes next, from `at` */
-  update(piece: Uint8Array, at: number): void {
-    if (at === 0) this.#isEngine = magic.equals(piece.subarray(0, magic.length));
-    if (!this.#isEngine) return;
-    if (at < hashOffset) this.#hash.update(piece.subarray(0, hashOffset - at));
-    if (at + piece.length > headerBytes) this.#hash.update(piece.subarray(Math.max(0, headerBytes - at)));
+  /** Copies the bytes. */
+  static of(bytes: Uint8Array, label: string): Container {
+    const offset = planOffset(bytes, bytes.length, label);
+    return new Container(bytes.slice(0, offset), new (native().NativeBytes)(bytes.subarray(offset)));
   }
 
-  /** Gives the event loop its turn in between. */
-  async updateInPieces(bytes: Uint8Array, at: number): Promise<void> {
-    for (let done = 0; done < bytes.length; done += pieceBytes) {
-      this.update(bytes.subarray(done, done + pieceBytes), at + done);
-      await nextTurn();
+  static build(texts: readonly Buffer[], plan: NativeBytes): Container {
+    const head = Buffer.concat([Buffer.alloc(headerBytes), ...texts]);
+    head.set(magic);
+    head.writeUInt32LE(formatVersion, magic.length);
+    [...texts.map((text) => text.length), plan.byteLength].forEach((length, i) => {
+      head.writeBigUInt64LE(BigInt(length), 16 + 8 * i);
+    });
+    const built = new Container(head, plan);
+    built.#isSealed = false;
+    return built;
+  }
+
+  get byteLength(): number {
+    return this.head.length + this.plan.byteLength;
+  }
+
+  /** What is said of the plan. Releases it where the file is damaged. @throws (rejects) ERR_ENGINE_CORRUPT, ERR_IO */
+  async check(label: string): Promise<Contents> {
+    try {
+      const hash = await this.plan.sha256(this.#hashed());
+      if (!Buffer.from(hash).equals(this.head.subarray(hashOffset, headerBytes))) {
+        throw corrupt(label, 'is damaged: its SHA-256 does not match');
+      }
+      return parseContents(this.head, label);
+    } catch (error) {
+      this.release();
+      throw error;
     }
   }
 
-  digest(): Uint8Array {
-    return this.#hash.digest();
-  }
-}
-
-/** Puts the checksum of a new engine into its head: work for who saves it or asks for its id, and for no one else. */
-class Seal {
-  readonly #head: Uint8Array;
-  readonly #plan: Uint8Array;
-  readonly #hash: ContainerHash;
-  /** Bytes of the plan that are hashed. */
-  #done = 0;
-  #isFinished = false;
-
-  constructor(head: Uint8Array, plan: Uint8Array, hash: ContainerHash) {
-    this.#head = head;
-    this.#plan = plan;
-    this.#hash = hash;
-    hash.update(head, 0);
+  async write(file: string): Promise<void> {
+    await this.#use(async (plan) => {
+      if (!this.#isSealed) this.#seal(await plan.sha256(this.#hashed()));
+      await writeAtomically(file, [this.head, plan], 'engine');
+    });
   }
 
-  finish(): void {
-    while (!this.#isFinished) this.#hashPiece();
+  async writePlan(file: string): Promise<void> {
+    await this.#use((plan) => writeAtomically(file, [plan], 'plan'));
   }
 
-  /** Gives the event loop its turn in between, in which another may finish it. */
-  async finishInPieces(): Promise<void> {
-    while (!this.#isFinished) {
-      this.#hashPiece();
-      await nextTurn();
+  sealSync(): void {
+    if (!this.#isSealed) this.#seal(this.plan.sha256Sync(this.#hashed()));
+  }
+
+  #seal(hash: Uint8Array): void {
+    this.head.set(hash, hashOffset);
+    this.#isSealed = true;
+  }
+
+  release(): void {
+    this.#isReleased = true;
+    if (this.#users === 0) this.plan.release();
+  }
+
+  /** A plan that is being written is released after that. */
+  async #use(use: (plan: NativeBytes) => Promise<void>): Promise<void> {
+    this.#users++;
+    try {
+      await use(this.plan);
+    } finally {
+      this.#users--;
+      if (this.#isReleased && this.#users === 0) this.plan.release();
     }
   }
 
-  #hashPiece(): void {
-    const piece = this.#plan.subarray(this.#done, this.#done + pieceBytes);
-    this.#hash.update(piece, this.#head.length + this.#done);
-    this.#done += piece.length;
-    if (this.#done < this.#plan.length) return;
-    this.#head.set(this.#hash.digest(), hashOffset);
-    this.#isFinished = true;
+  /** What the checksum is of, before the plan. */
+  #hashed(): Uint8Array {
+    return Buffer.concat([this.head.subarray(0, hashOffset), this.head.subarray(headerBytes)]);
   }
 }
 
-type Hashed = [bytes: Uint8Array, hash: ContainerHash];
-
-async function hashed(bytes: Uint8Array): Promise<Hashed> {
-  const hash = await ContainerHash.create();
-  await hash.updateInPieces(bytes, 0);
-  return [bytes, hash];
+function corrupt(label: string, problem: string, cause?: unknown): TensorRTError {
+  return new TensorRTError('ERR_ENGINE_CORRUPT', `${label} ${problem}. Build it again.`, { cause });
 }
 
-/** A file, hashed while it is read: half the time on two cores. */
-async function readHashed(file: string): Promise<Hashed> {
-  const hash = await ContainerHash.create();
-  return [await readWhole(file, 'engine', (piece, at) => hash.update(piece, at)), hash];
-}
-
-function parseContainer(
-  bytes: Uint8Array,
-  hash: ContainerHash,
-  label: string,
-): Contents & { file: FileBytes } {
-  const corrupt = (problem: string, cause?: unknown) =>
-    new TensorRTError('ERR_ENGINE_CORRUPT', `${label} ${problem}. Build it again.`, { cause });
-  if (bytes.length === 0) throw corrupt('is empty');
+/**
+ * Where the plan begins in a file of `size` bytes that begins with `start`: 0 for a bare plan.
+ * @throws TensorRTError ERR_ENGINE_CORRUPT, ERR_ENGINE_INCOMPATIBLE
+ */
+function planOffset(start: Uint8Array, size: number, label: string): number {
+  const bytes = Buffer.from(start.buffer, start.byteOffset, start.length);
+  if (planMagics.includes(bytes.subarray(0, 4).toString('latin1'))) return 0;
+  if (size === 0) throw corrupt(label, 'is empty');
   if (!magic.equals(bytes.subarray(0, magic.length))) {
-    const other = otherThanBinary(bytes);
+    const other = otherThanBinary(start);
     const problem = 'is not an engine file of node-tensorrt';
-    if (!other) throw corrupt(problem);
+    if (!other) throw corrupt(label, problem);
     throw new TensorRTError('ERR_ENGINE_CORRUPT', `${label} ${problem}. It is ${other}`);
   }
-  if (bytes.length < headerBytes) throw corrupt(`ends within its header, after ${bytes.length} bytes`);
-  const view = new DataView(bytes.buffer, bytes.byteOffset);
-  const version = view.getUint32(magic.length, true);
+  if (size < headerBytes) throw corrupt(label, `ends within its header, after ${size} bytes`);
+  const version = bytes.readUInt32LE(magic.length);
   if (version !== formatVersion) {
     throw new TensorRTError(
       'ERR_ENGINE_INCOMPATIBLE',
@@ -480,30 +536,34 @@ function parseContainer(
         'Build it again, or use the version that wrote it.',
     );
   }
-  const [manifestLength, layersLength, planLength] = [16, 24, 32].map((at) => view.getBigUint64(at, true));
-  const expected = BigInt(headerBytes) + manifestLength! + layersLength! + planLength!;
-  if (expected !== BigInt(bytes.length)) {
-    const relation = expected > bytes.length ? 'is cut short' : 'has bytes after its end';
-    throw corrupt(`${relation}: it should have ${expected} bytes and has ${bytes.length}`);
+  const [manifestLength, layersLength, planLength] = [16, 24, 32].map((at) => bytes.readBigUInt64LE(at));
+  const offset = BigInt(headerBytes) + manifestLength! + layersLength!;
+  const expected = offset + planLength!;
+  if (expected !== BigInt(size)) {
+    const relation = expected > size ? 'is cut short' : 'has bytes after its end';
+    throw corrupt(label, `${relation}: it should have ${expected} bytes and has ${size}`);
   }
-  const layersOffset = headerBytes + Number(manifestLength);
-  const planOffset = layersOffset + Number(layersLength);
-  const file = { head: bytes.subarray(0, planOffset), plan: bytes.subarray(planOffset) };
-  if (!Buffer.from(hash.digest()).equals(bytes.subarray(hashOffset, headerBytes))) {
-    throw corrupt('is damaged: its SHA-256 does not match');
+  // What becomes a string, which is read before the checksum says whose it is.
+  if (offset > bufferConstants.MAX_STRING_LENGTH) {
+    throw corrupt(label, `has a manifest that can't be read: it has ${offset} bytes`);
   }
+  return Number(offset);
+}
+
+/** @throws TensorRTError ERR_ENGINE_CORRUPT */
+function parseContents(head: Uint8Array, label: string): Contents {
   // The checksum guards against accidents, not against a maker of bad files: shapes are checked too.
-  const text = (from: number, to: number) =>
-    Buffer.from(bytes.buffer, bytes.byteOffset + from, to - from).toString();
+  const bytes = Buffer.from(head.buffer, head.byteOffset, head.length);
+  const layersOffset = headerBytes + Number(bytes.readBigUInt64LE(16));
   try {
-    const manifest = JSON.parse(text(headerBytes, layersOffset));
-    const layers = JSON.parse(text(layersOffset, planOffset));
+    const manifest = JSON.parse(bytes.toString('utf8', headerBytes, layersOffset));
+    const layers = JSON.parse(bytes.toString('utf8', layersOffset));
     if (!nestsWithin(maxNesting, manifest, layers)) throw new Error(`it nests more than ${maxNesting} deep`);
     if (!isManifest(manifest) || !isArrayOf(layers, isLayer))
       throw new Error('a field is missing or of another type');
-    return { manifest, layers, file };
+    return { manifest, layers };
   } catch (cause) {
-    throw corrupt(`has a manifest that can't be read: ${(cause as Error).message}`, cause);
+    throw corrupt(label, `has a manifest that can't be read: ${(cause as Error).message}`, cause);
   }
 }
 

@@ -4,7 +4,7 @@ import { type Engine, flavourOfPlan, planOf } from './engine.js';
 import { TensorRTError } from './errors.js';
 import { cacheDirectory } from './files/cache-directory.js';
 import { mkdir } from './files/promises.js';
-import type { NativeLoadedModel, NativeSession, NativeTensorRT } from './native.js';
+import type { NativeBytes, NativeLoadedModel, NativeSession, NativeTensorRT } from './native.js';
 import type { Gpu } from './system/gpu.js';
 import { productOf } from './system/nvidia-support.js';
 import { findRuntime } from './system/tensorrt-library.js';
@@ -23,14 +23,26 @@ export interface EngineRequest {
 /**
  * Loads an engine's plan onto a GPU, with the library that compiled it.
  * @throws (rejects) TensorRTError ERR_ENGINE_INCOMPATIBLE, which says what the plan was compiled for and what is here;
- *   ERR_ENGINE_CORRUPT, ERR_LIBRARY_NOT_FOUND, ERR_NO_GPU, ERR_OUT_OF_MEMORY, ERR_MODEL_UNSUPPORTED
+ *   ERR_ENGINE_CORRUPT, ERR_IO where its file was changed, ERR_LIBRARY_NOT_FOUND, ERR_NO_GPU, ERR_OUT_OF_MEMORY, ERR_MODEL_UNSUPPORTED
  */
 export async function loadEngine(
   session: Pick<NativeSession, 'load'>,
+  request: EngineRequest,
+): Promise<NativeLoadedModel | undefined> {
+  const plan = planOf(request.engine);
+  try {
+    return await loadPlan(session, plan, request);
+  } finally {
+    plan.release();
+  }
+}
+
+async function loadPlan(
+  session: Pick<NativeSession, 'load'>,
+  plan: NativeBytes,
   { engine, gpu, libraryPath, cudaGraph, deviceOutputs }: EngineRequest,
 ): Promise<NativeLoadedModel | undefined> {
-  const plan = planOf(engine);
-  const library = await findRuntime(flavourOfPlan(engine), libraryPath);
+  const library = await findRuntime(flavourOfPlan(engine, plan), libraryPath);
   try {
     return await session.load({
       library: library.path,
@@ -63,7 +75,7 @@ function compiledFor(engine: Engine): string {
 async function runtimeCacheFile(
   { flavour, version }: NativeTensorRT,
   gpu: Gpu,
-  plan: Uint8Array,
+  plan: NativeBytes,
 ): Promise<string> {
   if (flavour !== 'rtx') return '';
   const directory = path.join(cacheDirectory(), 'runtime');
@@ -72,8 +84,13 @@ async function runtimeCacheFile(
   } catch {
     return '';
   }
-  const hash = createHash('sha256').update(`${version}\n${gpu.identity}\n${plan.length}\n`);
+  const { byteLength } = plan;
+  const hash = createHash('sha256').update(`${version}\n${gpu.identity}\n${byteLength}\n`);
   // All of a plan of gigabytes would hold up the event loop, and TensorRT checks what it finds in the file.
-  hash.update(plan.subarray(0, hashedBytes)).update(plan.subarray(-hashedBytes));
+  const part = new Uint8Array(Math.min(hashedBytes, byteLength));
+  for (const from of [0, byteLength - part.length]) {
+    plan.read(from, part);
+    hash.update(part);
+  }
   return path.join(directory, `${hash.digest('hex')}.cache`);
 }

@@ -8,6 +8,29 @@ export interface HostBuffer {
   readonly arrayBuffer: ArrayBuffer | undefined;
 }
 
+/**
+ * Bytes outside the JavaScript heap, of any length: in native memory, or a part of a file, which is read when they are
+ * used. Where the file was changed meanwhile, what reads all of them fails with ERR_IO. After `release()` everything
+ * throws ERR_DISPOSED.
+ */
+export interface NativeBytes {
+  readonly byteLength: number;
+  /** Fills `into` with those from `from` on. Blocks. Throws ERR_INVALID_ARG_VALUE where there are fewer, ERR_IO. */
+  read(from: number, into: Uint8Array): void;
+  /** SHA-256 of `before` and all of them, computed on a thread. Rejects with ERR_IO. */
+  sha256(before: Uint8Array): Promise<Uint8Array>;
+  /** The same, blocking. Throws ERR_IO. */
+  sha256Sync(before: Uint8Array): Uint8Array;
+  /** Writes them where the file's position is, on a thread. Rejects with ERR_IO. */
+  writeTo(descriptor: number): Promise<void>;
+  /** Sets the time of the last access to their file, and to nothing else of it; where it can't, it doesn't. */
+  markUsed(): void;
+  /** Another handle on the same bytes. */
+  share(): NativeBytes;
+  /** Lets go of them: they are freed when no other handle and no thread has them. */
+  release(): void;
+}
+
 /** A tensor in a GPU's memory: an opaque handle. */
 export interface DeviceTensor {
   readonly deviceTensor: unique symbol;
@@ -86,8 +109,8 @@ export type NativeLoadRequest =
   | {
       /** TensorRT's core library. */
       library: string;
-      /** A plan, which native reads until the promise settles: its memory must stay as it is. */
-      model: Uint8Array;
+      /** A plan, which the thread that loads keeps. */
+      model: NativeBytes;
       /** CUDA's number of the GPU. */
       device: number;
       cudaGraph: boolean;
@@ -263,7 +286,7 @@ export interface NativeParseResult extends NativeNetwork {
 }
 
 export interface NativeBuildResult extends NativeNetwork {
-  plan: ArrayBuffer;
+  plan: NativeBytes;
   /** TensorRT's warnings, in order, without repetitions. */
   warnings: string[];
   /** What the file `timingCache` is to hold. Its lock is held: release it when that is written. */
@@ -479,6 +502,12 @@ export interface NativeBinding {
   downloadTensor(tensor: DeviceTensor): Promise<ArrayBuffer>;
   releaseTensor(tensor: DeviceTensor): void;
   HostBuffer: new (byteLength: number) => HostBuffer;
+  NativeBytes: {
+    /** A copy. Throws ERR_OUT_OF_MEMORY. */
+    new (bytes: Uint8Array): NativeBytes;
+    /** A part of a file, whose descriptor stays the caller's. Throws ERR_IO where it has no such part. */
+    new (descriptor: number, from: number, byteLength: number): NativeBytes;
+  };
   NativeSession: new (config: { concurrency: number; maxQueue: number }) => NativeSession;
   NativeLanguageModel: new (
     config: NativeLanguageModelConfig,

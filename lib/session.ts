@@ -263,15 +263,19 @@ export class InferenceSession {
     signal?.throwIfAborted();
     if (place.made) {
       const { made: engine, gpu, why } = place;
-      return InferenceSession.#load(settings, why, gpu.device, (session) =>
-        loadEngine(session, {
-          engine,
-          gpu,
-          libraryPath: options.libraryPath,
-          cudaGraph: settings.cudaGraph,
-          deviceOutputs: settings.deviceOutputs,
-        }),
-      );
+      try {
+        return await InferenceSession.#load(settings, why, gpu.device, (session) =>
+          loadEngine(session, {
+            engine,
+            gpu,
+            libraryPath: options.libraryPath,
+            cudaGraph: settings.cudaGraph,
+            deviceOutputs: settings.deviceOutputs,
+          }),
+        );
+      } finally {
+        if (engine !== model) engine.dispose();
+      }
     }
     if (model instanceof Engine) {
       const asked = "An engine runs on an NVIDIA GPU, and options.device is 'cpu'.";

@@ -7,6 +7,7 @@
 #include "node/inference_session.h"
 #include "node/language_model.h"
 #include "node/napi_setup.h"
+#include "node/native_bytes.h"
 #include "node/variant.h"
 #include "runtime/onnxruntime/onnxruntime.h"
 
@@ -44,6 +45,7 @@ Napi::Object start(Napi::Env env, Napi::Object exports) {
   exports["disownDirectory"] = Napi::Function::New(env, disownDirectory);
   exports["FileLock"] = node_tensorrt::JsFileLock::define(env);
   exports["HostBuffer"] = node_tensorrt::HostBuffer::define(env);
+  exports["NativeBytes"] = node_tensorrt::NativeBytes::define(env);
   exports["NativeLanguageModel"] = node_tensorrt::LanguageModel::define(env);
   exports["NativeSession"] = node_tensorrt::InferenceSession::define(env);
   node_tensorrt::defineDeviceTensor(env, exports);

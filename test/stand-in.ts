@@ -27,11 +27,13 @@ export interface Tools {
  * Runs `scenario` on a stand-in and gives what it returned, through JSON. It must end by itself, and its thread must not
  * call the driver.
  * @param env with the variables that the stand-ins' README.md names
+ * @param timeout milliseconds
  */
 export async function run<T>(
   flavour: Flavour,
   scenario: (tools: Tools) => Promise<T>,
   env: Record<string, string> = {},
+  timeout = 50_000,
 ): Promise<T> {
   const script = `
     import path from 'node:path';
@@ -45,7 +47,7 @@ export async function run<T>(
     console.log(JSON.stringify(result ?? null));`;
   const { stdout } = await promisify(execFile)(process.execPath, ['--input-type=module', '-e', script], {
     cwd: root,
-    timeout: 50_000,
+    timeout,
     env: {
       ...process.env,
       LD_LIBRARY_PATH: path.join(standIn, 'cuda'),

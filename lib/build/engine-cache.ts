@@ -3,7 +3,7 @@ import { Engine } from '../engine.js';
 import type { TensorRTError } from '../errors.js';
 import { cacheDirectory } from '../files/cache-directory.js';
 import { type FileLock, fileLock, tryFileLock } from '../files/file-lock.js';
-import { mkdir, readdir, rm, stat, utimes } from '../files/promises.js';
+import { mkdir, readdir, rm, stat } from '../files/promises.js';
 
 /** An entry: the key, in hexadecimal. */
 const entryName = /^([0-9a-f]{64})\.engine$/;
@@ -86,11 +86,7 @@ export class EngineCache {
   async #load(key: string): Promise<Engine | undefined> {
     const file = this.#entryFile(key);
     try {
-      const engine = await Engine.loadCached(file);
-      const now = new Date();
-      // The time of its last use; a folder that may only be read keeps no order.
-      await utimes(file, now, now).catch(() => undefined);
-      return engine;
+      return await Engine.loadCached(file);
     } catch (error) {
       const { code } = error as TensorRTError;
       if (
@@ -119,7 +115,7 @@ export class EngineCache {
     const entries: { file: string; size: number; used: number }[] = [];
     for (const file of await this.entries()) {
       const stats = await stat(file).catch(() => undefined);
-      if (stats) entries.push({ file, size: stats.size, used: stats.mtimeMs });
+      if (stats) entries.push({ file, size: stats.size, used: stats.atimeMs });
     }
     let total = entries.reduce((sum, { size }) => sum + size, 0);
     for (const { file, size } of entries.sort((a, b) => a.used - b.used)) {

@@ -2,7 +2,6 @@ import path from 'node:path';
 import { type Command, Option } from 'commander';
 import { type BuildOptions, buildEngine } from '../build-engine.js';
 import { Engine } from '../engine.js';
-import { writeAtomically } from '../files/atomic-file.js';
 import type { ShapeRange } from '../shapes.js';
 import { productOf, targetNumber } from '../system/nvidia-support.js';
 import type { Dims } from '../tensor.js';
@@ -110,7 +109,7 @@ async function build(model: string, flags: BuildFlags): Promise<void> {
   const engine = await buildEngine(model, options).finally(progress.clear);
   const seconds = (performance.now() - started) / 1000;
   await engine.save(output);
-  if (flags.plan !== undefined) await writeAtomically(flags.plan, [engine.plan()], 'plan');
+  if (flags.plan !== undefined) await engine.savePlan(flags.plan);
   if (flags.json) {
     const { id, byteLength, fromCache, manifest } = engine;
     const plan = flags.plan === undefined ? {} : { plan: flags.plan };

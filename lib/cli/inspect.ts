@@ -6,7 +6,7 @@ import { type Ancestor, findAncestors } from '../build/engine-ancestors.js';
 import { EngineCache } from '../build/engine-cache.js';
 import { importModel, type ModelImport } from '../build/model-import.js';
 import { dataTypeFromOnnx, dataTypes } from '../data-type.js';
-import { Engine, type EngineManifest, isEngineFile, type LayerInfo } from '../engine.js';
+import { Engine, type EngineManifest, isEngineFile, type LayerInfo, planByteLength } from '../engine.js';
 import { TensorRTError } from '../errors.js';
 import { readWhole } from '../onnx/file-range.js';
 import { hashWeights } from '../onnx/hash-weights.js';
@@ -52,7 +52,7 @@ async function inspectEngine(file: string, flags: InspectFlags): Promise<void> {
   const folder = path.dirname(file);
   const verified = await verifyModel(manifest.model, flags.model, folder);
   const ancestors = await findAncestors(engine, [folder, new EngineCache().directory]);
-  const planBytes = engine.plan().length;
+  const planBytes = planByteLength(engine);
   const constantBytes = layers
     .filter(({ type }) => type === 'CONSTANT')
     .reduce((sum, layer) => sum + (layer.outputBytes ?? 0), 0);

@@ -1,6 +1,9 @@
 import { basename, dirname, join } from 'node:path';
 import { TensorRTError } from '../errors.js';
+import type { NativeBytes } from '../native.js';
 import { fsync, mostBytes, realpath, rename, rm, stat, withDescriptor, write } from './promises.js';
+
+export type Piece = Uint8Array | Pick<NativeBytes, 'writeTo'>;
 
 /**
  * Writes a file that appears whole or not at all: it is written beside its place, then renamed. What is no ordinary
@@ -8,11 +11,7 @@ import { fsync, mostBytes, realpath, rename, rm, stat, withDescriptor, write } f
  * @param what 'engine', 'model': for the error's text
  * @throws (rejects) TensorRTError ERR_IO with the cause
  */
-export async function writeAtomically(
-  file: string,
-  pieces: readonly Uint8Array[],
-  what: string,
-): Promise<void> {
+export async function writeAtomically(file: string, pieces: readonly Piece[], what: string): Promise<void> {
   let temporary: string | undefined;
   try {
     const existing = await stat(file).catch(() => undefined);
@@ -24,9 +23,13 @@ export async function writeAtomically(
     await rename(temporary, target);
   } catch (cause) {
     if (temporary) await rm(temporary, { force: true }).catch(() => undefined);
-    throw new TensorRTError('ERR_IO', `Can't write the ${what} ${file}: ${(cause as Error).message}.`, {
-      cause,
-    });
+    throw new TensorRTError(
+      'ERR_IO',
+      `Can't write the ${what} ${file}: ${(cause as Error).message.replace(/\.$/, '')}.`,
+      {
+        cause,
+      },
+    );
   }
 }
 
@@ -39,11 +42,15 @@ export async function writeAtomically(
 export async function writePieces(
   file: string,
   flags: 'w' | 'wx',
-  pieces: readonly Uint8Array[],
+  pieces: readonly Piece[],
   { sync = false } = {},
 ): Promise<void> {
   await withDescriptor(file, flags, async (descriptor) => {
     for (const piece of pieces) {
+      if (!(piece instanceof Uint8Array)) {
+        await piece.writeTo(descriptor);
+        continue;
+      }
       for (let at = 0; at < piece.length; ) {
         const part = Math.min(piece.length - at, mostBytes);
         at += (await write(descriptor, piece, at, part)).bytesWritten;

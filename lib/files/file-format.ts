@@ -12,7 +12,7 @@ const pointer = "Git LFS's pointer to the file, not the file: `git lfs pull` fet
 const archive = (kind: string) => `${kind} archive: unpack it, and give the file in it.`;
 
 /** The bytes that tell what a file is. */
-const seenBytes = 1024;
+export const seenBytes = 1024;
 
 /** What a file of a format has, by its first bytes, a character each. */
 type Sign = RegExp | { readonly [offset: number]: string; readonly has?: string };

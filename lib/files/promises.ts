@@ -18,7 +18,6 @@ export const rename = promisify(fs.rename);
 export const rm = promisify(fs.rm);
 export const stat = promisify(fs.stat);
 export const symlink = promisify(fs.symlink);
-export const utimes = promisify(fs.utimes);
 export const write = promisify(fs.write);
 
 /** A call of read or write moves less than 2 GiB on Linux; pieces of this size stay below everyone's limit. */

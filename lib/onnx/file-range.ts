@@ -7,38 +7,59 @@ import { fstat, mostBytes, read, withDescriptor } from '../files/promises.js';
 const streamedBytes = 2 ** 21;
 
 /**
- * A whole file, also above the 2 GiB that `fs.readFile` takes.
- *
- * @param use called with each piece, in order, while the next is being read
- * @throws TensorRTError ERR_MODEL_NOT_FOUND when there is no such file, else ERR_IO with the cause.
+ * Opens a file for as long as `use` takes, which gets its descriptor and size.
+ * @throws (rejects) TensorRTError ERR_MODEL_NOT_FOUND when there is no such file, else ERR_IO with the cause; those that
+ *   `use` throws
  */
-export async function readWhole(
+export async function withOpenFile<T>(
   path: string,
   what: string,
-  use?: (piece: Uint8Array, at: number) => void,
-): Promise<Uint8Array> {
+  use: (descriptor: number, size: number) => Promise<T>,
+): Promise<T> {
   try {
     return await withDescriptor(path, constants.O_RDONLY | constants.O_NONBLOCK, async (descriptor) => {
       const stats = await fstat(descriptor);
       if (!stats.isFile()) throw Object.assign(new Error('it is not a file'), { code: 'EISDIR' });
-      const bytes = new Uint8Array(stats.size);
-      let used = 0;
-      let at = 0;
-      while (at < bytes.length) {
-        const piece = Math.min(use ? streamedBytes : mostBytes, bytes.length - at);
-        const reading = read(descriptor, bytes, at, piece, at);
-        if (use && at > used) use(bytes.subarray(used, at), used);
-        used = at;
-        const { bytesRead } = await reading;
-        if (bytesRead === 0) throw new Error('the file got shorter while it was read');
-        at += bytesRead;
-      }
-      if (use && at > used) use(bytes.subarray(used, at), used);
-      return bytes;
+      return await use(descriptor, stats.size);
     });
   } catch (cause) {
     throw readError(path, what, cause);
   }
+}
+
+/** The first `length` bytes of an open file, also above the 2 GiB that one call reads. See {@link readWhole}. */
+export async function readStart(
+  descriptor: number,
+  length: number,
+  use?: (piece: Uint8Array, at: number) => void,
+): Promise<Uint8Array> {
+  const bytes = new Uint8Array(length);
+  let used = 0;
+  let at = 0;
+  while (at < length) {
+    const piece = Math.min(use ? streamedBytes : mostBytes, length - at);
+    const reading = read(descriptor, bytes, at, piece, at);
+    if (use && at > used) use(bytes.subarray(used, at), used);
+    used = at;
+    const { bytesRead } = await reading;
+    if (bytesRead === 0) throw new Error('the file got shorter while it was read');
+    at += bytesRead;
+  }
+  if (use && at > used) use(bytes.subarray(used, at), used);
+  return bytes;
+}
+
+/**
+ * A whole file, also above the 2 GiB that `fs.readFile` takes.
+ * @param use called with each piece, in order, while the next is being read
+ * @throws (rejects) TensorRTError ERR_MODEL_NOT_FOUND when there is no such file, else ERR_IO with the cause
+ */
+export function readWhole(
+  path: string,
+  what: string,
+  use?: (piece: Uint8Array, at: number) => void,
+): Promise<Uint8Array> {
+  return withOpenFile(path, what, (descriptor, size) => readStart(descriptor, size, use));
 }
 
 /** {@link readWhole}, blocking. */

@@ -79,8 +79,9 @@ DecodeLoop::~DecodeLoop() {
 
 void DecodeLoop::start(LoadModel load, Completion loaded) {
   try {
-    thread_ = std::thread(
-        [this, load = std::move(load), loaded = std::move(loaded)]() mutable { serve(load, loaded); });
+    thread_ = std::thread([this, load = std::move(load), loaded = std::move(loaded)]() mutable {
+      serve(std::move(load), std::move(loaded));
+    });
   } catch (const std::system_error& error) {
     throw Error("ERR_OUT_OF_MEMORY",
                 std::string("The system has no thread left for the model (") + error.code().message() + ").");

@@ -1,25 +1,17 @@
 #include "node/engine_builder.h"
 
-#include <unistd.h>
-
-#include <atomic>
-#include <chrono>
-#include <condition_variable>
-#include <cstdlib>
-#include <functional>
 #include <memory>
-#include <mutex>
 #include <optional>
 #include <stop_token>
 #include <string>
-#include <system_error>
-#include <thread>
 #include <utility>
 #include <vector>
 
 #include "core/error.h"
 #include "node/environment.h"
 #include "node/host_buffer.h"
+#include "node/job.h"
+#include "node/native_bytes.h"
 #include "runtime/cuda/driver.h"
 #include "runtime/tensorrt/tensorrt.h"
 
@@ -76,7 +68,7 @@ void describe(Napi::Env env, const tensorrt::NetworkDescription& network, Napi::
 Napi::Object toJs(Napi::Env env, const BuildResult& built) {
   Napi::Object result = Napi::Object::New(env);
   describe(env, built.network, result);
-  result["plan"] = toArrayBuffer(env, built.plan, built.planBytes);
+  result["plan"] = NativeBytes::make(env, std::make_shared<MemoryBytes>(built.plan, built.planBytes));
   result["warnings"] = toJs(env, built.warnings);
   if (built.timingCache) {
     Napi::Object timingCache = Napi::Object::New(env);
@@ -161,191 +153,6 @@ BuildRequest readRequest(const Napi::Object& object) {
   return request;
 }
 
-// How long the end of an environment waits for a cancelled build, which TensorRT ends after its current step.
-constexpr std::chrono::seconds kGrace{2};
-
-// Threads that TensorRT holds beyond that.
-std::atomic<int> g_held{0};
-
-// An exit handler that comes before those of the libraries opened so far. What they destroy, a thread that is
-// still held works with: the process ends here, before that.
-void exitBesideHeldThreads(int status, void*) {
-  if (g_held > 0) _exit(status);
-}
-
-// What a job leaves for the JavaScript thread to make its result of.
-using Answer = std::function<Napi::Value(Napi::Env)>;
-
-// A build, or another piece of work that takes long, on a thread of its own: that and, until it has ended,
-// the environment own it.
-class Job final : public Stoppable, public tensorrt::BuildObserver, public std::enable_shared_from_this<Job> {
- public:
-  // What is done on the thread: it throws, or delivers an answer.
-  using Work = std::function<void(std::stop_token stop, Job& job)>;
-
-  Job(Napi::Env env, Napi::Value onProgress = {})
-      : environment_(&Environment::of(env)),
-        deferred_(Napi::Promise::Deferred::New(env)),
-        reports_(onProgress.IsFunction()) {
-    if (reports_) onProgress_ = Napi::Persistent(onProgress.As<Napi::Function>());
-  }
-
-  // JavaScript thread.
-  Napi::Promise start(Napi::Env env, Work work) {
-    environment_->add(shared_from_this());
-    try {
-      thread_ = std::thread([self = shared_from_this(), work = std::move(work)]() mutable {
-        self->run(work);
-        work = nullptr;  // what it holds of TensorRT goes while the thread counts
-        if (self->held_) --g_held;
-      });
-    } catch (const std::system_error& error) {
-      environment_->remove(shared_from_this());
-      onProgress_.Reset();
-      throw Error("ERR_OUT_OF_MEMORY",
-                  "The system has no thread left for the build (" + error.code().message() + ").");
-    }
-    // What the thread has posted already waits for this one.
-    environment_->expect(env);
-    return deferred_.Promise();
-  }
-
-  // Any thread. TensorRT notices at the end of its current step.
-  void cancel() { stop_.request_stop(); }
-
-  // JavaScript thread: the environment ends.
-  void stop() override {
-    cancel();
-    // A process that exits must not find a library half open: its exit handlers would run beside its opening.
-    tensorrt::Library::awaitOpening();
-    std::unique_lock lock(mutex_);
-    const bool ended = endedCondition_.wait_for(lock, kGrace, [this] { return ended_; });
-    environment_ = nullptr;
-    if (!thread_.joinable()) return;
-    if (ended) {
-      lock.unlock();
-      thread_.join();
-    } else {
-      // It ends by itself, unheard.
-      held_ = true;
-      ++g_held;
-      on_exit(exitBesideHeldThreads, nullptr);
-      lock.unlock();
-      thread_.detach();
-    }
-    onProgress_.Reset();
-    thrown_ = Napi::Error();
-  }
-
-  // Building threads. A slow JavaScript thread finds one event per phase, the newest, rather than a backlog.
-  void progress(std::string_view phase, int step, int steps) noexcept override {
-    if (!reports_) return;
-    try {
-      std::lock_guard lock(mutex_);
-      if (environment_ == nullptr) return;
-      for (Progress& waiting : progress_) {
-        if (waiting.phase == phase && waiting.step <= step) {
-          waiting.step = step;
-          return;
-        }
-      }
-      progress_.push_back({std::string(phase), step, steps});
-      if (progress_.size() == 1) {
-        environment_->notify([self = shared_from_this()](Napi::Env env) { self->report(env); });
-      }
-    } catch (...) {
-      // Without memory for an event there is none.
-    }
-  }
-
-  // The building thread.
-  void built(BuildResult result) override {
-    auto shared = std::make_shared<BuildResult>(std::move(result));
-    deliver([shared](Napi::Env env) { return toJs(env, *shared); });
-  }
-
-  // The building thread. Settles the promise, whatever the thread still has to do.
-  void deliver(Answer answer, std::exception_ptr error = nullptr) {
-    std::lock_guard lock(mutex_);
-    if (environment_ == nullptr) return;
-    environment_->post([self = shared_from_this(), answer = std::move(answer), error](Napi::Env env) {
-      self->settle(env, answer, error);
-    });
-  }
-
- private:
-  struct Progress {
-    std::string phase;
-    int step;
-    int steps;
-  };
-
-  // The building thread.
-  void run(const Work& work) {
-    try {
-      work(stop_.get_token(), *this);
-    } catch (...) {
-      deliver({}, std::current_exception());
-    }
-    std::lock_guard lock(mutex_);
-    ended_ = true;
-    endedCondition_.notify_all();
-    if (environment_ == nullptr) return;
-    environment_->notify([self = shared_from_this()](Napi::Env) {
-      self->thread_.join();
-      self->environment_->remove(self);
-    });
-  }
-
-  // JavaScript thread.
-  void report(Napi::Env env) {
-    std::vector<Progress> progress;
-    {
-      std::lock_guard lock(mutex_);
-      progress.swap(progress_);
-    }
-    for (const Progress& event : progress) {
-      if (!thrown_.IsEmpty() || onProgress_.IsEmpty() || stop_.stop_requested()) return;
-      try {
-        onProgress_.Call(
-            {Napi::String::New(env, event.phase), toJs(env, event.step), toJs(env, event.steps)});
-      } catch (const Napi::Error& error) {
-        // What a listener throws ends the build, and is what its promise rejects with.
-        thrown_ = Napi::Error(error);
-        cancel();
-      }
-    }
-  }
-
-  // JavaScript thread.
-  void settle(Napi::Env env, const Answer& answer, const std::exception_ptr& error) {
-    onProgress_.Reset();
-    if (!thrown_.IsEmpty()) {
-      deferred_.Reject(thrown_.Value());
-    } else if (isCancelled(error)) {
-      deferred_.Resolve(env.Undefined());
-    } else if (error) {
-      deferred_.Reject(environment_->toJs(env, error));
-    } else {
-      deferred_.Resolve(answer(env));
-    }
-    thrown_ = Napi::Error();
-  }
-
-  Environment* environment_;  // null once it has ended
-  const Napi::Promise::Deferred deferred_;
-  Napi::FunctionReference onProgress_;  // JavaScript thread only, as is thrown_
-  Napi::Error thrown_;
-  const bool reports_;
-  std::stop_source stop_;
-  std::thread thread_;
-  std::mutex mutex_;
-  std::condition_variable endedCondition_;
-  bool ended_ = false;
-  bool held_ = false;               // by TensorRT, when the environment ended
-  std::vector<Progress> progress_;  // not yet reported
-};
-
 Napi::Object toJs(Napi::Env env, const tensorrt::Capabilities& capabilities) {
   Napi::Object result = Napi::Object::New(env);
   result["aheadOfTime"] = Napi::Boolean::New(env, capabilities.aheadOfTime);
@@ -378,6 +185,23 @@ Napi::Value openTensorRT(const Napi::CallbackInfo& info) {
   });
 }
 
+// What a build tells, passed on to its promise and to who listens to its progress.
+class BuildTeller final : public tensorrt::BuildObserver {
+ public:
+  explicit BuildTeller(Job& job) : job_(job) {}
+
+  void progress(std::string_view phase, int step, int steps) noexcept override {
+    job_.progress(phase, step, steps);
+  }
+  void built(BuildResult result) override {
+    auto shared = std::make_shared<BuildResult>(std::move(result));
+    job_.deliver([shared](Napi::Env env) { return toJs(env, *shared); });
+  }
+
+ private:
+  Job& job_;
+};
+
 // buildPlan(request, onProgress?): { result: Promise<NativeBuildResult | undefined>, cancel() }
 Napi::Value buildPlan(const Napi::CallbackInfo& info) {
   Napi::Env env = info.Env();
@@ -388,8 +212,9 @@ Napi::Value buildPlan(const Napi::CallbackInfo& info) {
     Napi::Object result = Napi::Object::New(env);
     result["cancel"] = Napi::Function::New(env, [job](const Napi::CallbackInfo&) { job->cancel(); });
     result["result"] =
-        job->start(env, [library, request = readRequest(object)](std::stop_token stop, Job& build) {
-          tensorrt::Library::open(library, stop)->buildPlan(request, stop, build);
+        job->start(env, [library, request = readRequest(object)](std::stop_token stop, Job& running) {
+          BuildTeller teller(running);
+          tensorrt::Library::open(library, stop)->buildPlan(request, stop, teller);
         });
     return result;
   });

@@ -68,6 +68,10 @@ class Environment {
 
   void setErrorClass(Napi::Function errorClass) { errorClass_ = Napi::Persistent(errorClass); }
 
+  // JavaScript thread. native_bytes.h's class, for what makes one of it.
+  const Napi::FunctionReference& bytesClass() const { return bytesClass_; }
+  void setBytesClass(Napi::Function bytesClass) { bytesClass_ = Napi::Persistent(bytesClass); }
+
  private:
   struct Posted {
     Settle call;
@@ -88,6 +92,7 @@ class Environment {
   std::set<std::shared_ptr<Stoppable>> stoppables_;
   std::map<std::string, std::unique_ptr<FileLock>> directories_;
   Napi::FunctionReference errorClass_;
+  Napi::FunctionReference bytesClass_;
 };
 
 // Runs `body`, turning native errors into JavaScript exceptions.

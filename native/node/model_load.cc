@@ -1,9 +1,10 @@
 #include "node/model_load.h"
 
-#include <span>
+#include <cstddef>
 #include <utility>
 #include <vector>
 
+#include "node/native_bytes.h"
 #include "runtime/onnxruntime/onnxruntime.h"
 #include "runtime/tensorrt/tensorrt.h"
 
@@ -83,19 +84,20 @@ ModelLoad::ModelLoad(const Napi::Object& request) {
   const Napi::Value model = request.Get("model");
   const Napi::Value device = request.Get("device");
   if (device.IsNumber()) {
-    const auto bytes = model.As<Napi::Uint8Array>();
-    plan_ = Napi::Persistent(bytes.As<Napi::Object>());
     if (request.Get("deviceOutputs").ToBoolean()) outputs_ = Location::kDevice;
     tensorrt::EngineOptions options;
     options.device = device.As<Napi::Number>().Int32Value();
     options.cudaGraph = request.Get("cudaGraph").ToBoolean();
     options.runtimeCache = request.Get("runtimeCache").As<Napi::String>();
-    task_ = [runtime = runtime_, library, plan = std::span<const uint8_t>(bytes.Data(), bytes.ByteLength()),
+    task_ = [runtime = runtime_, library, plan = NativeBytes::from(model),
              options = std::move(options)](std::stop_token stop) {
       const auto tensorrt = tensorrt::Library::open(library, stop);
       runtime->name = tensorrt->flavour() == tensorrt::Flavour::kRtx ? "tensorrt-rtx" : "tensorrt";
       runtime->version = tensorrt->version();
-      return tensorrt->loadEngine(plan, options, stop);
+      // Of a plan in a file, this is freed once it is on the GPU.
+      const std::shared_ptr<const std::byte> bytes = plan->whole(stop);
+      return tensorrt->loadEngine({reinterpret_cast<const uint8_t*>(bytes.get()), plan->size()}, options,
+                                  stop);
     };
     return;
   }

@@ -18,7 +18,6 @@ Napi::Object deviceStatsToJs(Napi::Env env, const DeviceStats& stats);
 // JavaScript thread, but for what task() gives.
 class ModelLoad {
  public:
-  // Keeps a plan's memory, which the task reads; nobody changes it.
   explicit ModelLoad(const Napi::Object& request);
 
   // For the thread that loads. Call once.
@@ -39,7 +38,6 @@ class ModelLoad {
   LoadModel task_;
   std::shared_ptr<RuntimeName> runtime_ = std::make_shared<RuntimeName>();  // the task fills it in
   Location outputs_ = Location::kHost;
-  Napi::ObjectReference plan_;
 };
 
 }  // namespace node_tensorrt

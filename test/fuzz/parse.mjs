@@ -1,7 +1,7 @@
 // Child of parsers.test.ts: parses mutated files. `node parse.mjs FORMAT SEED FROM COUNT CORPUS`, CORPUS a folder.
 // Prints a JSON document: { cases, parsed, slowestMs, findings: [{ case, problem }] }. A case that never ends, or ends
 // this process, is the one in progress.txt of the working directory.
-import { openSync, readdirSync, readFileSync, writeSync } from 'node:fs';
+import { openSync, readdirSync, readFileSync, writeFileSync, writeSync } from 'node:fs';
 import path from 'node:path';
 import { Engine, LanguageModel } from '../../dist/index.mjs';
 import {
@@ -53,7 +53,20 @@ const formats = {
   engine: {
     mutate: mutateEngine,
     async parse(bytes) {
-      const engine = await Engine.load(bytes);
+      // From a file too, which is read, and said to be damaged, in other places.
+      writeFileSync('case.engine', bytes);
+      const fromFile = await Engine.load('case.engine').then(
+        (loaded) => {
+          loaded.plan();
+          loaded.dispose();
+        },
+        (error) => error,
+      );
+      const engine = await Engine.load(bytes).catch((error) => {
+        if (fromFile?.code !== error.code) throw new Error(`from a file: ${fromFile}; from bytes: ${error}`);
+        throw error;
+      });
+      if (fromFile) throw new Error(`only from a file: ${fromFile}`);
       if (engine.byteLength !== bytes.length) throw new Error('another length');
       engine.plan();
       JSON.stringify([engine.inputs, engine.outputs, engine.manifest.profiles]);

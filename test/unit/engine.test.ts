@@ -1,11 +1,24 @@
 import { execFileSync } from 'node:child_process';
 import { createHash } from 'node:crypto';
-import { lstat, mkdir, mkdtemp, readdir, readFile, rm, symlink, writeFile } from 'node:fs/promises';
+import {
+  copyFile,
+  lstat,
+  mkdir,
+  mkdtemp,
+  open,
+  readdir,
+  readFile,
+  rm,
+  symlink,
+  truncate,
+  writeFile,
+} from 'node:fs/promises';
 import os from 'node:os';
 import path from 'node:path';
 import { setImmediate as nextTurn } from 'node:timers/promises';
 import { buildEngine, Engine, InferenceSession, TensorRTError } from 'node-tensorrt';
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
+import { native } from '../../dist/native.js';
 
 const model = path.join(import.meta.dirname, '../fixtures/session/linear.onnx');
 const withCode = (code: string) => expect.objectContaining({ code });
@@ -43,8 +56,10 @@ describe('a saved engine', () => {
   test('has its SHA-256 as id, be that asked for first, while it is being saved, or after', async () => {
     const layers = await engine.inspect();
     const plan = new Uint8Array(5_000_000).map((_, i) => i % 251);
-    const [first, meanwhile, after] = await Promise.all(
-      Array.from({ length: 3 }, () => Engine.assemble(engine.manifest, layers, plan)),
+    // As a build makes them.
+    const { assemble } = Engine as unknown as Record<'assemble', (...parts: unknown[]) => Engine>;
+    const [first, meanwhile, after] = Array.from({ length: 3 }, () =>
+      assemble!(engine.manifest, layers, new (native().NativeBytes)(plan)),
     );
     const ids = [first!.id];
     const saved = meanwhile!.save(`${file}.sealed`);
@@ -73,6 +88,16 @@ describe('a saved engine', () => {
           message: expect.stringMatching(/options\.lineage/),
         }),
       );
+    }
+  });
+
+  test('gives its bare plan as bytes and as a file', async () => {
+    for (const each of [engine, await Engine.load(file), await Engine.load(bytes)]) {
+      const plan = path.join(directory, 'bare.plan');
+      await each.savePlan(plan);
+      expect(Buffer.compare(each.plan(), bytes.subarray(bytes.length - each.plan().length))).toBe(0);
+      expect(Buffer.compare(await readFile(plan), each.plan())).toBe(0);
+      await rm(plan);
     }
   });
 
@@ -105,6 +130,43 @@ describe('a saved engine', () => {
     expect((await loaded.inspect()).length).toBeGreaterThan(0);
     await loaded.save(path.join(directory, 'again.engine'));
     expect(await readFile(path.join(directory, 'again.engine'))).toEqual(bytes);
+  });
+
+  test('is used on where its file is replaced or removed, and refused where it is written to', async () => {
+    const place = path.join(directory, 'changing.engine');
+    const copy = path.join(directory, 'copy.engine');
+    const load = async () => {
+      await copyFile(file, place);
+      return Engine.load(place);
+    };
+    const replaced = await load();
+    await (await buildEngine(model, { target: 'sm_120' })).save(place);
+    await replaced.save(copy);
+    expect(await readFile(copy)).toEqual(bytes);
+    const removed = await load();
+    await rm(place);
+    await removed.save(copy);
+    expect(await readFile(copy)).toEqual(bytes);
+    const changes = [
+      () => truncate(place, 100),
+      () => truncate(place, bytes.length + 1),
+      async () => {
+        const opened = await open(place, 'r+');
+        await opened.write('?', bytes.length - 1);
+        await opened.close();
+      },
+    ];
+    for (const change of changes) {
+      const loaded = await load();
+      await change();
+      await expect(loaded.save(copy)).rejects.toThrow(
+        expect.objectContaining({
+          code: 'ERR_IO',
+          message: expect.stringMatching(/was changed after it was loaded/),
+        }),
+      );
+    }
+    expect(await readFile(copy)).toEqual(bytes);
   });
 
   test('is refused by a session where it cannot run, with the reason', async () => {
@@ -261,9 +323,36 @@ Engine.load(process.argv[1]).then((engine) => engine.save(process.argv[2])).then
     await expect(loaded.save(file)).rejects.toThrow(withCode('ERR_DISPOSED'));
   });
 
+  test('is disposed of while it is saved, which goes on', async () => {
+    const saved = path.join(directory, 'disposed.engine');
+    for (const each of [await Engine.load(file), await Engine.load(bytes)]) {
+      const saving = each.save(saved);
+      each.dispose();
+      await saving;
+      expect(await readFile(saved)).toEqual(bytes);
+      await rm(saved);
+    }
+  });
+
+  test('leaves no file open', async () => {
+    const opened = () => readdir('/proc/self/fd').then((names) => names.length);
+    const damaged = path.join(directory, 'damaged.engine');
+    await writeFile(
+      damaged,
+      Uint8Array.from(bytes, (byte, i) => (i === bytes.length - 1 ? byte ^ 1 : byte)),
+    );
+    const before = await opened();
+    for (let i = 0; i < 20; i++) {
+      (await Engine.load(file)).dispose();
+      await expect(Engine.load(damaged)).rejects.toThrow(withCode('ERR_ENGINE_CORRUPT'));
+    }
+    expect(await opened()).toBe(before);
+  });
+
   test('wrong arguments', async () => {
     await expect(Engine.load(42 as never)).rejects.toThrow(withCode('ERR_INVALID_ARG_TYPE'));
     await expect(Engine.load(file, { trust: true } as never)).rejects.toThrow(/did you mean 'trusted'/);
     await expect(engine.save(undefined as never)).rejects.toThrow(withCode('ERR_INVALID_ARG_TYPE'));
+    await expect(engine.savePlan(undefined as never)).rejects.toThrow(withCode('ERR_INVALID_ARG_TYPE'));
   });
 });

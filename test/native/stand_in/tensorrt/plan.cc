@@ -57,6 +57,7 @@ std::string Plan::write() const {
   header.version[2] = version.patch;
   std::copy(targets.begin(), targets.end(), header.targets);
   header.refittable = refittable;
+  header.planBytes = std::max(size, sizeof header + text.size());
   header.bodyBytes = text.size();
   header.checksum = checksum(text);
   return std::string(reinterpret_cast<const char*>(&header), sizeof header) + text;
@@ -79,7 +80,7 @@ std::optional<Plan> Plan::read(std::string_view bytes, std::string& problem) {
     return std::nullopt;
   }
   const std::string_view body = bytes.substr(sizeof *header);
-  if (body.size() < header->bodyBytes) {
+  if (body.size() < header->bodyBytes || bytes.size() < header->planBytes) {
     problem = "Serialization (Serialization assertion mRead + size <= mSize failed.The engine is truncated)";
     return std::nullopt;
   }
@@ -94,6 +95,7 @@ std::optional<Plan> Plan::read(std::string_view bytes, std::string& problem) {
     if (target != 0) plan.targets.push_back(target);
   }
   plan.refittable = header->refittable != 0;
+  plan.size = header->planBytes;
   const Message message(text);
   plan.name = message.text(1);
   plan.model = message.text(2);

@@ -27,6 +27,7 @@ struct PlanHeader {
   int32_t version[3];   // that compiled it
   int32_t targets[8];   // compute capabilities (89 for sm_89), then zeros
   uint32_t refittable;  // 0 or 1
+  uint64_t planBytes;   // of all, with the zeros that may come last
   uint64_t bodyBytes;   // that follow
   uint64_t checksum;    // of what follows: FNV-1a
 };
@@ -35,6 +36,7 @@ struct Plan {
   Version version;
   std::vector<int> targets;
   bool refittable = false;
+  size_t size = 0;  // in bytes; a smaller one than it needs becomes that
   std::vector<ProfileRanges> profiles;
   std::string name;
   std::string settings;  // that it was compiled with, for tests to read

@@ -1,0 +1,160 @@
+#include "node/job.h"
+
+#include <unistd.h>
+
+#include <atomic>
+#include <chrono>
+#include <cstdlib>
+#include <system_error>
+#include <utility>
+
+#include "core/error.h"
+#include "runtime/tensorrt/tensorrt.h"
+
+namespace node_tensorrt {
+namespace {
+
+// How long the end of an environment waits for cancelled work. TensorRT ends a build after its current step.
+constexpr std::chrono::seconds kGrace{2};
+
+// Threads that are at work beyond that.
+std::atomic<int> g_held{0};
+
+// An exit handler that comes before those of the libraries opened so far. What they destroy, a thread that is
+// still held works with: the process ends here, before that.
+void exitBesideHeldThreads(int status, void*) {
+  if (g_held > 0) _exit(status);
+}
+
+}  // namespace
+
+Job::Job(Napi::Env env, Napi::Value onProgress)
+    : environment_(&Environment::of(env)),
+      deferred_(Napi::Promise::Deferred::New(env)),
+      reports_(onProgress.IsFunction()) {
+  if (reports_) onProgress_ = Napi::Persistent(onProgress.As<Napi::Function>());
+}
+
+Napi::Promise Job::start(Napi::Env env, Work work) {
+  environment_->add(shared_from_this());
+  try {
+    thread_ = std::thread([self = shared_from_this(), work = std::move(work)]() mutable {
+      self->run(work);
+      work = nullptr;  // what it holds of TensorRT goes while the thread counts
+      if (self->held_) --g_held;
+    });
+  } catch (const std::system_error& error) {
+    environment_->remove(shared_from_this());
+    onProgress_.Reset();
+    throw Error("ERR_OUT_OF_MEMORY",
+                "The system has no thread left to work on (" + error.code().message() + ").");
+  }
+  // What the thread has posted already waits for this one.
+  environment_->expect(env);
+  return deferred_.Promise();
+}
+
+void Job::stop() {
+  cancel();
+  // A process that exits must not find a library half open: its exit handlers would run beside its opening.
+  tensorrt::Library::awaitOpening();
+  std::unique_lock lock(mutex_);
+  const bool ended = endedCondition_.wait_for(lock, kGrace, [this] { return ended_; });
+  environment_ = nullptr;
+  if (!thread_.joinable()) return;
+  if (ended) {
+    lock.unlock();
+    thread_.join();
+  } else {
+    // It ends by itself, unheard.
+    held_ = true;
+    ++g_held;
+    on_exit(exitBesideHeldThreads, nullptr);
+    lock.unlock();
+    thread_.detach();
+  }
+  onProgress_.Reset();
+  thrown_ = Napi::Error();
+}
+
+void Job::progress(std::string_view phase, int step, int steps) noexcept {
+  if (!reports_) return;
+  try {
+    std::lock_guard lock(mutex_);
+    if (environment_ == nullptr) return;
+    for (Progress& waiting : progress_) {
+      if (waiting.phase == phase && waiting.step <= step) {
+        waiting.step = step;
+        return;
+      }
+    }
+    progress_.push_back({std::string(phase), step, steps});
+    if (progress_.size() == 1) {
+      environment_->notify([self = shared_from_this()](Napi::Env env) { self->report(env); });
+    }
+  } catch (...) {
+    // Without memory for an event there is none.
+  }
+}
+
+void Job::deliver(Answer answer, std::exception_ptr error) {
+  std::lock_guard lock(mutex_);
+  if (environment_ == nullptr) return;
+  environment_->post([self = shared_from_this(), answer = std::move(answer), error](Napi::Env env) {
+    self->settle(env, answer, error);
+  });
+}
+
+// The job's thread.
+void Job::run(const Work& work) {
+  try {
+    work(stop_.get_token(), *this);
+  } catch (...) {
+    deliver({}, std::current_exception());
+  }
+  std::lock_guard lock(mutex_);
+  ended_ = true;
+  endedCondition_.notify_all();
+  if (environment_ == nullptr) return;
+  environment_->notify([self = shared_from_this()](Napi::Env) {
+    self->thread_.join();
+    self->environment_->remove(self);
+  });
+}
+
+// JavaScript thread.
+void Job::report(Napi::Env env) {
+  std::vector<Progress> progress;
+  {
+    std::lock_guard lock(mutex_);
+    progress.swap(progress_);
+  }
+  for (const Progress& event : progress) {
+    if (!thrown_.IsEmpty() || onProgress_.IsEmpty() || stop_.stop_requested()) return;
+    try {
+      onProgress_.Call({Napi::String::New(env, event.phase), Napi::Number::New(env, event.step),
+                        Napi::Number::New(env, event.steps)});
+    } catch (const Napi::Error& error) {
+      // What a listener throws ends the build, and is what its promise rejects with.
+      thrown_ = Napi::Error(error);
+      cancel();
+    }
+  }
+}
+
+// JavaScript thread.
+void Job::settle(Napi::Env env, const Answer& answer, const std::exception_ptr& error) {
+  onProgress_.Reset();
+  if (!thrown_.IsEmpty()) {
+    deferred_.Reject(thrown_.Value());
+  } else if (isCancelled(error)) {
+    deferred_.Resolve(env.Undefined());
+  } else if (error) {
+    deferred_.Reject(environment_->toJs(env, error));
+  } else {
+    deferred_.Resolve(answer(env));
+  }
+  thrown_ = Napi::Error();
+}
+
+}  // namespace node_tensorrt

@@ -1,0 +1,41 @@
+// lib/native.ts' NativeBytes: bytes outside the JavaScript heap, of any length.
+#pragma once
+
+#include <memory>
+
+#include "core/byte_source.h"
+#include "node/napi_setup.h"
+
+namespace node_tensorrt {
+
+class NativeBytes : public Napi::ObjectWrap<NativeBytes> {
+ public:
+  static Napi::Function define(Napi::Env env);
+
+  static Napi::Value make(Napi::Env env, std::shared_ptr<const ByteSource> bytes);
+
+  // new NativeBytes(bytes: Uint8Array), new NativeBytes(descriptor, from, byteLength)
+  explicit NativeBytes(const Napi::CallbackInfo& info);
+
+  // The bytes behind `value`; null when it is something else. Throws Error(ERR_DISPOSED).
+  static std::shared_ptr<const ByteSource> from(Napi::Value value);
+
+  void Finalize(Napi::Env env) override;
+
+ private:
+  Napi::Value byteLength(const Napi::CallbackInfo& info);
+  void read(const Napi::CallbackInfo& info);
+  Napi::Value sha256(const Napi::CallbackInfo& info);
+  Napi::Value sha256Sync(const Napi::CallbackInfo& info);
+  Napi::Value writeTo(const Napi::CallbackInfo& info);
+  void markUsed(const Napi::CallbackInfo& info);
+  Napi::Value share(const Napi::CallbackInfo& info);
+  void release(const Napi::CallbackInfo& info);
+
+  const std::shared_ptr<const ByteSource>& live() const;
+  void letGo(Napi::Env env);
+
+  std::shared_ptr<const ByteSource> bytes_;  // null once released
+};
+
+}  // namespace node_tensorrt
