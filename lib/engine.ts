@@ -5,7 +5,7 @@ import { type DataType, dataTypeFromOnnx, dataTypes } from './data-type.js';
 import { invalidArgType, TensorRTError } from './errors.js';
 import { writeAtomically } from './files/atomic-file.js';
 import { engineMagic as magic, otherThanBinary, planMagics, seenBytes } from './files/file-format.js';
-import { type DecoderGraph, type NativeBytes, native } from './native.js';
+import { type DecoderGraph, type NativeBytes, native, requireArrayLength } from './native.js';
 import type { CastBfloat16Report, CastFloat16Report } from './onnx/cast-precision.js';
 import { readStart, withOpenFile } from './onnx/file-range.js';
 import { checkOptions } from './options.js';
@@ -90,7 +90,6 @@ const formatVersion = 1;
 const hashOffset = 40;
 const headerBytes = 72;
 
-
 function deepFreeze<T>(value: T): T {
   if (typeof value !== 'object' || value === null || Object.isFrozen(value)) return value;
   for (const each of Object.values(value)) deepFreeze(each);
@@ -161,7 +160,7 @@ export class Engine {
   /**
    * Opens an engine file, or takes its bytes, which are copied. The container is checked whole (magic, version, lengths,
    * SHA-256, the latter on a thread) before anything in it is used. The plan stays in the file, and is read when a
-   * session is created: if the file is written to until then, that is refused with ERR_IO. A file that is replaced, as
+   * session is created: a file that is written to until then is refused with ERR_IO. A file that is replaced, as
    * {@link save} does it, or removed may be used on.
    *
    * A bare TensorRT plan can run code of its maker's choice when TensorRT loads it, and carries no checksum: it needs
@@ -293,12 +292,13 @@ export class Engine {
   /**
    * A copy of the bare TensorRT plan in the JavaScript heap. Blocks while it is copied, or read from its file.
    * {@link savePlan} writes one of any length to a file.
-   * @throws TensorRTError ERR_BUFFER_TOO_LARGE for more bytes than a Uint8Array holds (4 GiB on Node 20),
-   *   ERR_OUT_OF_MEMORY, ERR_IO, ERR_DISPOSED
+   * @throws TensorRTError ERR_BUFFER_TOO_LARGE for more bytes than a Uint8Array holds (4 GiB on Node 20), ERR_IO,
+   *   ERR_DISPOSED
    */
   plan(): Uint8Array {
     const { plan } = this.#live();
-    const bytes = planArray(plan.byteLength);
+    requireArrayLength(plan, 'The plan', 'Engine.savePlan(file), or `node-tensorrt build --plan FILE`,');
+    const bytes = new Uint8Array(plan.byteLength);
     plan.read(0, bytes);
     return bytes;
   }
@@ -387,25 +387,6 @@ export function isEngineFile(file: string): boolean {
   }
 }
 
-function planArray(byteLength: number): Uint8Array {
-  const instead = 'Engine.savePlan(file), or `node-tensorrt build --plan FILE`, writes it to a file.';
-  if (byteLength > bufferConstants.MAX_LENGTH) {
-    throw new TensorRTError(
-      'ERR_BUFFER_TOO_LARGE',
-      `The plan has ${byteLength} bytes; a Uint8Array holds at most ${bufferConstants.MAX_LENGTH} here. ${instead}`,
-    );
-  }
-  try {
-    return new Uint8Array(byteLength);
-  } catch (cause) {
-    throw new TensorRTError(
-      'ERR_OUT_OF_MEMORY',
-      `There is no memory for a copy of the plan, ${byteLength} bytes. ${instead}`,
-      { cause },
-    );
-  }
-}
-
 /** An engine file: what comes before the plan (nothing, if it is a bare one), and the plan. */
 class Container {
   readonly head: Uint8Array;
@@ -427,14 +408,16 @@ class Container {
       const start = await readStart(descriptor, Math.min(size, seenBytes));
       const offset = planOffset(start, size, file);
       const head = await readStart(descriptor, offset);
-      return new Container(head, new (native().NativeBytes)(descriptor, offset, size - offset));
+      return new Container(head, new (native().NativeBytes)(file, descriptor, offset, size - offset));
     });
   }
 
   /** Copies the bytes. */
   static of(bytes: Uint8Array, label: string): Container {
     const offset = planOffset(bytes, bytes.length, label);
-    return new Container(bytes.slice(0, offset), new (native().NativeBytes)(bytes.subarray(offset)));
+    // A Buffer's slice() would be no copy.
+    const head = new Uint8Array(bytes.subarray(0, offset));
+    return new Container(head, new (native().NativeBytes)(bytes.subarray(offset)));
   }
 
   static build(texts: readonly Buffer[], plan: NativeBytes): Container {

@@ -19,8 +19,8 @@ import { type GenerateOptions, readGenerateOptions } from './generate-options.js
 import type { Generation, GenerationChunk } from './generation.js';
 import { KvCache, type KvCacheOptions, type KvCacheSettings, readKvCacheOptions } from './kv-cache.js';
 import { loadEngine } from './load-engine.js';
-import type { NativeLanguageModel, NativeLoadedModel } from './native.js';
-import { readWhole } from './onnx/file-range.js';
+import { type NativeBytes, type NativeLanguageModel, type NativeLoadedModel, native } from './native.js';
+import { withOpenFile } from './onnx/file-range.js';
 import { checkOptions, checkPath, checkSignal, enumOption, integerOption, onAbort } from './options.js';
 import { type Prompt, promptTokens } from './prompt.js';
 import { Sequence, type SequenceContext } from './sequence.js';
@@ -232,7 +232,7 @@ export class LanguageModel {
               weights: prepared.weights,
               threads,
             }),
-      );
+      ).finally(() => place.made?.engine.dispose());
       return new LanguageModel({
         loop,
         context: {
@@ -292,8 +292,8 @@ export class LanguageModel {
   async restoreSequence(from: string | Uint8Array): Promise<Sequence> {
     if (typeof from === 'string') checkPath(from, 'from');
     else if (!(from instanceof Uint8Array)) throw invalidArgType('from', 'a path or a Uint8Array', from);
-    const state = typeof from === 'string' ? await readState(from) : from;
-    return new Sequence(this.#loop, await this.#loop.native.restoreSequence(state), '', this.#context);
+    const id = typeof from === 'string' ? await this.#restoreFile(from) : await this.#restore(from);
+    return new Sequence(this.#loop, id, '', this.#context);
   }
 
   /** May be called after {@link dispose}. */
@@ -322,6 +322,19 @@ export class LanguageModel {
 
   [Symbol.asyncDispose](): Promise<void> {
     return this.dispose();
+  }
+
+  #restore(state: Uint8Array | NativeBytes): Promise<number> {
+    return this.#loop.native.restoreSequence(state);
+  }
+
+  async #restoreFile(file: string): Promise<number> {
+    const state = await openState(file);
+    try {
+      return await this.#restore(state);
+    } finally {
+      state.release();
+    }
   }
 
   #request(prompt: Prompt, options: GenerateOptions) {
@@ -436,9 +449,13 @@ async function loadInto(
   }
 }
 
-async function readState(file: string): Promise<Uint8Array> {
+async function openState(file: string): Promise<NativeBytes> {
   try {
-    return await readWhole(file, 'sequence');
+    return await withOpenFile(
+      file,
+      'sequence',
+      async (descriptor, size) => new (native().NativeBytes)(file, descriptor, 0, size),
+    );
   } catch (cause) {
     throw new TensorRTError('ERR_IO', (cause as Error).message, { cause });
   }

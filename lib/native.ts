@@ -1,3 +1,4 @@
+import { constants } from 'node:buffer';
 import { loadBinary } from './binary.js';
 import { TensorRTError } from './errors.js';
 import type { Flavour } from './system/nvidia-support.js';
@@ -27,6 +28,8 @@ export interface NativeBytes {
   markUsed(): void;
   /** Another handle on the same bytes. */
   share(): NativeBytes;
+  /** The bytes themselves, where the host allows it, else a copy. Nothing else may use them; this releases them. */
+  handOver(): ArrayBuffer;
   /** Lets go of them: they are freed when no other handle and no thread has them. */
   release(): void;
 }
@@ -457,9 +460,9 @@ export interface NativeLanguageModel {
   /** The last one of an answer is not in the cache yet. */
   sequenceTokens(sequence: number): Int32Array;
   sequenceLength(sequence: number): number;
-  saveSequence(sequence: number): Promise<ArrayBuffer>;
-  /** Rejects with ERR_STATE_MISMATCH, ERR_CACHE_FULL. */
-  restoreSequence(state: Uint8Array): Promise<number>;
+  saveSequence(sequence: number): Promise<NativeBytes>;
+  /** Rejects with ERR_STATE_MISMATCH, ERR_CACHE_FULL, ERR_IO. */
+  restoreSequence(state: Uint8Array | NativeBytes): Promise<number>;
   disposeSequence(sequence: number): void;
   /** Forgets all prefixes. */
   clear(): void;
@@ -505,14 +508,32 @@ export interface NativeBinding {
   NativeBytes: {
     /** A copy. Throws ERR_OUT_OF_MEMORY. */
     new (bytes: Uint8Array): NativeBytes;
-    /** A part of a file, whose descriptor stays the caller's. Throws ERR_IO where it has no such part. */
-    new (descriptor: number, from: number, byteLength: number): NativeBytes;
+    /** A part of a file, which errors name; its descriptor stays the caller's. Throws ERR_IO where it has no such part. */
+    new (file: string, descriptor: number, from: number, byteLength: number): NativeBytes;
   };
   NativeSession: new (config: { concurrency: number; maxQueue: number }) => NativeSession;
   NativeLanguageModel: new (
     config: NativeLanguageModelConfig,
     onEvents: (events: NativeGenerationEvent[]) => void,
   ) => NativeLanguageModel;
+}
+
+/**
+ * Refuses bytes of which there are too many for a Uint8Array.
+ * @param what they are, as the beginning of a sentence
+ * @param instead what writes them to a file
+ * @throws TensorRTError ERR_BUFFER_TOO_LARGE
+ */
+export function requireArrayLength(
+  { byteLength }: Pick<NativeBytes, 'byteLength'>,
+  what: string,
+  instead: string,
+): void {
+  if (byteLength <= constants.MAX_LENGTH) return;
+  throw new TensorRTError(
+    'ERR_BUFFER_TOO_LARGE',
+    `${what} has ${byteLength} bytes; a Uint8Array holds at most ${constants.MAX_LENGTH} here. ${instead} writes it to a file.`,
+  );
 }
 
 let loaded: { binding: NativeBinding; path: string } | undefined;

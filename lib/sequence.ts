@@ -7,7 +7,7 @@ import {
   type SequenceGenerateOptions,
 } from './generate-options.js';
 import type { Generation, GenerationChunk } from './generation.js';
-import type { NativeGenerateOptions, NativeLanguageModel } from './native.js';
+import { type NativeGenerateOptions, type NativeLanguageModel, requireArrayLength } from './native.js';
 import { checkOptions, checkPath, checkSignal } from './options.js';
 import { inputTokens, type PromptContext, requireRoom } from './prompt.js';
 
@@ -134,15 +134,21 @@ export class Sequence {
   /**
    * What {@link LanguageModel.restoreSequence} makes the sequence of again, without computing it: as bytes, or in a file,
    * which appears whole or not at all. It is for the same model, in the same precision; it holds the tokens themselves.
-   * @throws (rejects) TensorRTError ERR_IO, ERR_DISPOSED
+   * @throws (rejects) TensorRTError ERR_IO, ERR_DISPOSED; ERR_BUFFER_TOO_LARGE for more bytes than a Uint8Array holds
+   *   (4 GiB on Node 20), which a file takes
    */
   save(): Promise<Uint8Array>;
   save(path: string): Promise<void>;
   async save(path?: string): Promise<unknown> {
     if (path !== undefined) checkPath(path, 'path');
-    const state = new Uint8Array(await this.#native.saveSequence(this.#target.id));
-    if (path === undefined) return state;
-    return writeAtomically(path, [state], 'sequence');
+    const state = await this.#native.saveSequence(this.#target.id);
+    try {
+      if (path !== undefined) return await writeAtomically(path, [state], 'sequence');
+      requireArrayLength(state, 'The sequence', 'Sequence.save(path)');
+      return new Uint8Array(state.handOver());
+    } finally {
+      state.release();
+    }
   }
 
   /** Gives the row back. What it generates is cancelled. May be called again. */

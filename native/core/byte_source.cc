@@ -71,8 +71,11 @@ void MemoryBytes::forEachPiece(const std::stop_token& stop,
 
 // ---- in a file ----
 
-FileBytes::FileBytes(int descriptor, off_t begin, size_t size)
-    : ByteSource(size), descriptor_(::fcntl(descriptor, F_DUPFD_CLOEXEC, 0)), begin_(begin) {
+FileBytes::FileBytes(std::string name, int descriptor, off_t begin, size_t size)
+    : ByteSource(size),
+      name_(std::move(name)),
+      descriptor_(::fcntl(descriptor, F_DUPFD_CLOEXEC, 0)),
+      begin_(begin) {
   struct stat status = {};
   const bool isOpen = descriptor_ >= 0 && ::fstat(descriptor_, &status) == 0;
   const int error = errno;
@@ -85,8 +88,8 @@ FileBytes::FileBytes(int descriptor, off_t begin, size_t size)
     return;
   }
   if (descriptor_ >= 0) ::close(descriptor_);
-  if (!isOpen) throw Error("ERR_IO", "Could not keep the file open: " + reason(error) + ".");
-  throw Error("ERR_IO", "The file got shorter while it was read.");
+  if (!isOpen) throw Error("ERR_IO", "Could not keep " + name_ + " open: " + reason(error) + ".");
+  throw Error("ERR_IO", name_ + " got shorter while it was read.");
 }
 
 FileBytes::~FileBytes() {
@@ -99,9 +102,9 @@ void FileBytes::read(size_t from, std::span<std::byte> into) const {
     const ssize_t bytes = ::pread(descriptor_, into.data() + done, into.size() - done,
                                   begin_ + static_cast<off_t>(from + done));
     if (bytes < 0 && errno == EINTR) continue;
-    if (bytes < 0) throw Error("ERR_IO", "Could not read the file: " + reason(errno) + ".");
+    if (bytes < 0) throw Error("ERR_IO", "Could not read " + name_ + ": " + reason(errno) + ".");
     if (bytes == 0) requireUnchanged();
-    if (bytes == 0) throw Error("ERR_IO", "The file ended while it was read.");
+    if (bytes == 0) throw Error("ERR_IO", name_ + " ended while it was read.");
     done += static_cast<size_t>(bytes);
   }
 }
@@ -139,7 +142,7 @@ void FileBytes::requireUnchanged() const {
       status.st_mtim.tv_sec == modified_.tv_sec && status.st_mtim.tv_nsec == modified_.tv_nsec) {
     return;
   }
-  throw Error("ERR_IO", "The file was changed after it was loaded. Load it again.");
+  throw Error("ERR_IO", name_ + " was changed after it was loaded. Load it again.");
 }
 
 void writeBytes(const ByteSource& bytes, int descriptor, const std::stop_token& stop) {

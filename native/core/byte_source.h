@@ -9,6 +9,7 @@
 #include <memory>
 #include <span>
 #include <stop_token>
+#include <string>
 #include <utility>
 
 namespace node_tensorrt {
@@ -73,8 +74,9 @@ class MemoryBytes final : public ByteSource {
 // of its last modification. One that was replaced or removed is still the same file here.
 class FileBytes final : public ByteSource {
  public:
-  // `descriptor` stays the caller's. Throws Error(ERR_IO) where the file has no such part.
-  FileBytes(int descriptor, off_t begin, size_t size);
+  // `name`: what errors call the file. `descriptor` stays the caller's. Throws Error(ERR_IO) where the file
+  // has no such part.
+  FileBytes(std::string name, int descriptor, off_t begin, size_t size);
   FileBytes(const FileBytes&) = delete;
   ~FileBytes() override;
 
@@ -88,6 +90,7 @@ class FileBytes final : public ByteSource {
  private:
   void requireUnchanged() const;
 
+  const std::string name_;
   int descriptor_;
   const off_t begin_;
   off_t fileBytes_ = 0;

@@ -152,7 +152,11 @@ void Job::settle(Napi::Env env, const Answer& answer, const std::exception_ptr& 
   } else if (error) {
     deferred_.Reject(environment_->toJs(env, error));
   } else {
-    deferred_.Resolve(answer(env));
+    try {
+      deferred_.Resolve(answer(env));
+    } catch (const Napi::Error& failed) {
+      deferred_.Reject(failed.Value());
+    }
   }
   thrown_ = Napi::Error();
 }

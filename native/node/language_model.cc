@@ -1,12 +1,18 @@
 #include "node/language_model.h"
 
 #include <cstddef>
+#include <exception>
+#include <memory>
+#include <span>
+#include <stop_token>
 #include <string>
 #include <utility>
+#include <vector>
 
 #include "core/error.h"
-#include "node/host_buffer.h"
+#include "node/job.h"
 #include "node/model_load.h"
+#include "node/native_bytes.h"
 
 namespace node_tensorrt {
 namespace {
@@ -322,18 +328,52 @@ Napi::Value LanguageModel::sequenceLength(const Napi::CallbackInfo& info) {
 Napi::Value LanguageModel::saveSequence(const Napi::CallbackInfo& info) {
   return promise(info.Env(), [&](Settle settle) {
     thread_->core().save(info[0].As<Napi::Number>(), [settle](EncodedState state, std::exception_ptr error) {
-      settle(error, [state](Napi::Env env) { return toArrayBuffer(env, state.data, state.byteLength); });
+      settle(error, [state](Napi::Env env) {
+        return NativeBytes::make(env, std::make_shared<MemoryBytes>(state.data, state.byteLength));
+      });
+    });
+  });
+}
+
+Napi::Value LanguageModel::restore(Napi::Env env, std::vector<std::byte> state) {
+  return promise(env, [&](Settle settle) {
+    const auto id = std::make_shared<uint32_t>();
+    *id = thread_->core().restore(std::move(state), [settle, id](std::exception_ptr error) {
+      settle(error, [id](Napi::Env env) { return Napi::Number::New(env, *id); });
     });
   });
 }
 
 Napi::Value LanguageModel::restoreSequence(const Napi::CallbackInfo& info) {
-  return promise(info.Env(), [&](Settle settle) {
-    const auto bytes = std::as_bytes(elements<uint8_t>(info[0]));
-    const auto id = std::make_shared<uint32_t>();
-    *id = thread_->core().restore({bytes.begin(), bytes.end()}, [settle, id](std::exception_ptr error) {
-      settle(error, [id](Napi::Env env) { return Napi::Number::New(env, *id); });
-    });
+  return guarded(info.Env(), [&]() -> Napi::Value {
+    const std::shared_ptr<const ByteSource> bytes = NativeBytes::from(info[0]);
+    if (!bytes) {
+      const auto given = std::as_bytes(elements<uint8_t>(info[0]));
+      return restore(info.Env(), {given.begin(), given.end()});
+    }
+    // Read on a thread of its own: the model's has answers to give meanwhile.
+    const Napi::Value read = std::make_shared<Job>(info.Env())
+                                 ->start(info.Env(), [this, bytes](const std::stop_token& stop, Job& job) {
+                                   auto state = std::make_shared<std::vector<std::byte>>();
+                                   std::exception_ptr error;
+                                   try {
+                                     state->reserve(bytes->size());
+                                     bytes->forEachPiece(stop, [&state](std::span<const std::byte> piece) {
+                                       state->insert(state->end(), piece.begin(), piece.end());
+                                     });
+                                   } catch (...) {
+                                     error = std::current_exception();
+                                   }
+                                   job.deliver([this, state, error](Napi::Env env) {
+                                     Unref();
+                                     return guarded(env, [&] {
+                                       if (error) std::rethrow_exception(error);
+                                       return restore(env, std::move(*state));
+                                     });
+                                   });
+                                 });
+    Ref();
+    return read;
   });
 }
 

@@ -38,6 +38,7 @@ class LanguageModel : public Napi::ObjectWrap<LanguageModel> {
   Napi::Value sequenceLength(const Napi::CallbackInfo& info);
   Napi::Value saveSequence(const Napi::CallbackInfo& info);
   Napi::Value restoreSequence(const Napi::CallbackInfo& info);
+  Napi::Value restore(Napi::Env env, std::vector<std::byte> state);
   void disposeSequence(const Napi::CallbackInfo& info);
   void clear(const Napi::CallbackInfo& info);
   Napi::Value stats(const Napi::CallbackInfo& info);

@@ -15,6 +15,7 @@
 #include "core/error.h"
 #include "core/sha256.h"
 #include "node/environment.h"
+#include "node/host_buffer.h"
 #include "node/job.h"
 
 namespace node_tensorrt {
@@ -60,8 +61,9 @@ class Descriptor {
 Bytes bytesOf(const Napi::CallbackInfo& info) {
   if (info[0].IsExternal()) return *info[0].As<Napi::External<Bytes>>().Data();
   if (info[0].IsTypedArray()) return std::make_shared<MemoryBytes>(elements(info[0]));
-  return std::make_shared<FileBytes>(info[0].As<Napi::Number>(), info[1].As<Napi::Number>().Int64Value(),
-                                     static_cast<size_t>(info[2].As<Napi::Number>().Int64Value()));
+  return std::make_shared<FileBytes>(info[0].As<Napi::String>(), info[1].As<Napi::Number>(),
+                                     info[2].As<Napi::Number>().Int64Value(),
+                                     static_cast<size_t>(info[3].As<Napi::Number>().Int64Value()));
 }
 
 }  // namespace
@@ -72,7 +74,8 @@ Napi::Function NativeBytes::define(Napi::Env env) {
       {InstanceAccessor<&NativeBytes::byteLength>("byteLength"), InstanceMethod<&NativeBytes::read>("read"),
        InstanceMethod<&NativeBytes::sha256>("sha256"), InstanceMethod<&NativeBytes::sha256Sync>("sha256Sync"),
        InstanceMethod<&NativeBytes::writeTo>("writeTo"), InstanceMethod<&NativeBytes::markUsed>("markUsed"),
-       InstanceMethod<&NativeBytes::share>("share"), InstanceMethod<&NativeBytes::release>("release")});
+       InstanceMethod<&NativeBytes::share>("share"), InstanceMethod<&NativeBytes::handOver>("handOver"),
+       InstanceMethod<&NativeBytes::release>("release")});
   Environment::of(env).setBytesClass(result);
   return result;
 }
@@ -152,6 +155,16 @@ void NativeBytes::markUsed(const Napi::CallbackInfo& info) {
 // share(): NativeBytes
 Napi::Value NativeBytes::share(const Napi::CallbackInfo& info) {
   return guarded(info.Env(), [&] { return make(info.Env(), live()); });
+}
+
+// handOver(): ArrayBuffer
+Napi::Value NativeBytes::handOver(const Napi::CallbackInfo& info) {
+  return guarded(info.Env(), [&] {
+    const auto memory = std::const_pointer_cast<std::byte>(live()->whole(std::stop_token()));
+    const Napi::ArrayBuffer result = toArrayBuffer(info.Env(), memory, live()->size());
+    letGo(info.Env());
+    return result;
+  });
 }
 
 void NativeBytes::release(const Napi::CallbackInfo& info) {

@@ -14,7 +14,7 @@ class NativeBytes : public Napi::ObjectWrap<NativeBytes> {
 
   static Napi::Value make(Napi::Env env, std::shared_ptr<const ByteSource> bytes);
 
-  // new NativeBytes(bytes: Uint8Array), new NativeBytes(descriptor, from, byteLength)
+  // new NativeBytes(bytes: Uint8Array), new NativeBytes(file, descriptor, from, byteLength)
   explicit NativeBytes(const Napi::CallbackInfo& info);
 
   // The bytes behind `value`; null when it is something else. Throws Error(ERR_DISPOSED).
@@ -30,6 +30,7 @@ class NativeBytes : public Napi::ObjectWrap<NativeBytes> {
   Napi::Value writeTo(const Napi::CallbackInfo& info);
   void markUsed(const Napi::CallbackInfo& info);
   Napi::Value share(const Napi::CallbackInfo& info);
+  Napi::Value handOver(const Napi::CallbackInfo& info);
   void release(const Napi::CallbackInfo& info);
 
   const std::shared_ptr<const ByteSource>& live() const;

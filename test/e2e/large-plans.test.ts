@@ -154,7 +154,7 @@ onStandIn('a plan of 400 MiB', () => {
     };
     const env = { TEST_FILE: path.join(folder, 'memory.engine') };
     expect(await run('trt10', scenario, env)).toBe(
-      'ERR_IO: The file was changed after it was loaded. Load it again.',
+      `ERR_IO: ${env.TEST_FILE} was changed after it was loaded. Load it again.`,
     );
   });
 });

@@ -9,7 +9,7 @@ import { describe, expect, test } from 'vitest';
 // What only a process of its own can show: how it ends at each step of a session's life.
 const root = path.join(import.meta.dirname, '../..');
 const prelude = `
-  const { buildEngine, InferenceSession, LanguageModel, Tensor } = require('node-tensorrt');
+  const { buildEngine, Engine, InferenceSession, LanguageModel, Tensor } = require('node-tensorrt');
   const model = ${JSON.stringify(path.join(root, 'test/fixtures/session/slow.onnx'))};
   const square = (n) => new Tensor('float32', new Float32Array(n * n).fill(0.001), [n, n]);
   const feeds = { x: square(512), v0: square(512) };
@@ -17,6 +17,18 @@ const prelude = `
   const build = (at, then) => buildEngine(model, {
     target: 'sm_89', shapes, onProgress: ({ phase }) => { if (phase === at) then(); },
   });
+  // An engine file of zeros, which take seconds to hash and no room on the disk.
+  const hashing = () => {
+    const { mkdtempSync, rmSync, truncateSync, writeFileSync } = require('node:fs');
+    const folder = mkdtempSync(require('node:path').join(require('node:os').tmpdir(), 'life-'));
+    const head = Buffer.alloc(72);
+    head.set([0x89, 0x4e, 0x54, 0x52, 0x54, 0x0d, 0x0a, 0x1a, 1]);
+    head.writeBigUInt64LE(2n ** 33n, 32);
+    writeFileSync(folder + '/zeros.engine', head);
+    truncateSync(folder + '/zeros.engine', 72 + 2 ** 33);
+    process.once('exit', () => rmSync(folder, { recursive: true }));
+    return Engine.load(folder + '/zeros.engine');
+  };
   const loadDecoder = () =>
     LanguageModel.load(${JSON.stringify(path.join(root, 'test/fixtures/decoders/llama/genai'))}, { device: 'cpu' });
   const answer = (m, prompt = [5, 6, 7]) => m.generate(prompt, { maxTokens: 400, ignoreEos: true });
@@ -70,6 +82,13 @@ test.each([
     `for (let i = 0; i < 20; i++) await InferenceSession.create(model); gc(); await new Promise((r) => setTimeout(r, 50)); gc(); console.log('collected');`,
     0,
     'collected',
+  ],
+  ['exits while an engine file is hashed', `hashing(); setTimeout(() => process.exit(6), 100);`, 6, ''],
+  [
+    'throws while an engine file is hashed',
+    `hashing(); setTimeout(() => { throw new Error('boom'); }, 100);`,
+    1,
+    '',
   ],
   [
     'awaits an answer',
@@ -295,6 +314,18 @@ test('workers are terminated while they build, and leave nothing behind', async 
   }
   rmSync(temporary, { recursive: true });
 }, 120_000);
+
+test('a worker is terminated while an engine file is hashed', async () => {
+  const temporary = mkdtempSync(path.join(os.tmpdir(), 'life-'));
+  const script = `${prelude}
+    const { parentPort } = require('node:worker_threads');
+    hashing();
+    setTimeout(() => parentPort.postMessage('hashing'), 100);`;
+  const worker = new Worker(script, { eval: true, env: { ...process.env, TMPDIR: temporary } });
+  await new Promise((resolve, reject) => worker.once('message', resolve).once('error', reject));
+  expect(await worker.terminate()).toBe(1);
+  rmSync(temporary, { recursive: true });
+});
 
 test('importing opens no library', () => {
   const child = run(

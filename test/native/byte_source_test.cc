@@ -88,7 +88,7 @@ TEST(ByteSource, ReadsMemory) {
 
 TEST(ByteSource, ReadsAPartOfAFile) {
   const File file;
-  const FileBytes bytes(file.descriptor(), 72, kBytes - 100);
+  const FileBytes bytes("file", file.descriptor(), 72, kBytes - 100);
   const auto all = pattern(kBytes);
   expectAll(bytes, {all.begin() + 72, all.end() - 28});
 }
@@ -97,7 +97,7 @@ TEST(ByteSource, ReadsBeyondFourGigabytes) {
   const File file;
   constexpr off_t kFar = (off_t{1} << 32) + 1000;
   ASSERT_EQ(::pwrite(file.descriptor(), "far away", 8, kFar), 8);
-  const FileBytes bytes(file.descriptor(), 500, static_cast<size_t>(kFar) + 8 - 500);
+  const FileBytes bytes("file", file.descriptor(), 500, static_cast<size_t>(kFar) + 8 - 500);
   std::vector<std::byte> part(8);
   bytes.read(bytes.size() - 8, part);
   EXPECT_EQ(std::memcmp(part.data(), "far away", 8), 0);
@@ -105,14 +105,14 @@ TEST(ByteSource, ReadsBeyondFourGigabytes) {
 
 TEST(ByteSource, TakesNoMoreThanTheFileHas) {
   const File file;
-  EXPECT_EQ(codeOf([&] { FileBytes(file.descriptor(), 1, kBytes); }), "ERR_IO");
-  EXPECT_EQ(codeOf([&] { FileBytes(file.descriptor(), kBytes + 1, 0); }), "ERR_IO");
-  EXPECT_EQ(codeOf([&] { FileBytes(-1, 0, 0); }), "ERR_IO");
+  EXPECT_EQ(codeOf([&] { FileBytes("file", file.descriptor(), 1, kBytes); }), "ERR_IO");
+  EXPECT_EQ(codeOf([&] { FileBytes("file", file.descriptor(), kBytes + 1, 0); }), "ERR_IO");
+  EXPECT_EQ(codeOf([&] { FileBytes("file", -1, 0, 0); }), "ERR_IO");
 }
 
 TEST(ByteSource, GoesOnWithAFileThatWasReplacedOrUsed) {
   const File file;
-  const FileBytes bytes(file.descriptor(), 0, kBytes);
+  const FileBytes bytes("file", file.descriptor(), 0, kBytes);
   bytes.markUsed();
   std::filesystem::remove(file.path());
   expectAll(bytes, pattern(kBytes));
@@ -129,13 +129,13 @@ TEST(ByteSource, RefusesAFileThatWasWrittenToOrCutShort) {
   };
   {
     const File file;
-    const FileBytes bytes(file.descriptor(), 0, kBytes);
+    const FileBytes bytes("file", file.descriptor(), 0, kBytes);
     ASSERT_EQ(::pwrite(file.descriptor(), "x", 1, 1000), 1);
     refuse(bytes);
   }
   {
     const File file;
-    const FileBytes bytes(file.descriptor(), 0, kBytes);
+    const FileBytes bytes("file", file.descriptor(), 0, kBytes);
     ASSERT_EQ(::ftruncate(file.descriptor(), 10), 0);
     refuse(bytes);
     std::vector<std::byte> part(100);
@@ -147,7 +147,7 @@ TEST(ByteSource, StopsWhenAsked) {
   const File file;
   std::stop_source stop;
   stop.request_stop();
-  const FileBytes bytes(file.descriptor(), 0, kBytes);
+  const FileBytes bytes("file", file.descriptor(), 0, kBytes);
   EXPECT_THROW(bytes.whole(stop.get_token()), Cancelled);
   EXPECT_THROW(bytes.forEachPiece(stop.get_token(), [](auto) { FAIL(); }), Cancelled);
   EXPECT_THROW(MemoryBytes(pattern(10)).forEachPiece(stop.get_token(), [](auto) { FAIL(); }), Cancelled);
@@ -159,7 +159,7 @@ TEST(ByteSource, WritesWhereTheFileIs) {
   const auto bytes = pattern(kBytes);
   writeBytes(MemoryBytes(bytes), file.descriptor(), {});
   EXPECT_EQ(::lseek(file.descriptor(), 0, SEEK_CUR), static_cast<off_t>(kBytes + 10));
-  const FileBytes written(file.descriptor(), 10, kBytes);
+  const FileBytes written("file", file.descriptor(), 10, kBytes);
   EXPECT_EQ(pieces(written), bytes);
   const int full = ::open("/dev/full", O_WRONLY | O_CLOEXEC);
   EXPECT_EQ(codeOf([&] { writeBytes(written, full, {}); }), "ERR_IO");
