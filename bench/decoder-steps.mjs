@@ -6,8 +6,9 @@ import { execFileSync } from 'node:child_process';
 import path from 'node:path';
 import { parseArgs } from 'node:util';
 import { inspectSystem, LanguageModel } from 'node-tensorrt';
-import { llamaDecoder } from './llama.mjs';
+import { llamaDecoder, readOfStep } from './llama.mjs';
 import { describeMachine, writeResults } from './results.mjs';
+import { median, timeSteps } from './step-time.mjs';
 
 const root = path.resolve(import.meta.dirname, '..');
 const { values: options } = parseArgs({
@@ -22,9 +23,8 @@ const { values: options } = parseArgs({
   },
 });
 const steps = 64;
-const median = (values) => values.toSorted((a, b) => a - b)[Math.floor(values.length / 2)];
 
-/** This package's: what a caller waits for between the tokens of `rows` sequences. */
+/** This package's. */
 async function measureOurs({ device, model, rows, context }) {
   const kvCache = { maxBatchSize: rows, maxLength: context + 2 * steps };
   const loaded = await LanguageModel.load(model, { device, kvCache });
@@ -32,18 +32,8 @@ async function measureOurs({ device, model, rows, context }) {
   for (const [row, sequence] of sequences.entries()) {
     await sequence.append(Array.from({ length: context }, (_, i) => (7919 * i + row) % 8000));
   }
-  const generate = async (maxTokens) => {
-    const began = performance.now();
-    await Promise.all(sequences.map((each) => each.generate({ maxTokens, temperature: 0, ignoreEos: true })));
-    for (const each of sequences) each.truncate(context);
-    return performance.now() - began;
-  };
-  // The first steps, in which not all rows are, are in both.
-  await generate(steps + 8);
-  const times = [];
-  for (let i = 0; i < 5; i++) times.push(((await generate(steps + 8)) - (await generate(8))) / steps);
   const { name, version } = loaded.runtime;
-  return { name: `node-tensorrt, ${name}`, version, stepMs: median(times) };
+  return { name: `node-tensorrt, ${name}`, version, stepMs: await timeSteps(sequences, context, steps) };
 }
 
 if (options.measure) {
@@ -60,12 +50,9 @@ if (options.measure) {
   const shape = { ...sizes[options.size ?? (onGpu ? 'large' : 'small')], positions: 4096 };
   const bytes = onGpu ? 2 : 4;
   const model = await llamaDecoder(path.join(root, 'build/bench'), onGpu ? 'float16' : 'float32', shape);
-  const { layers, hidden, heads, kvHeads, intermediate, vocabulary } = shape;
-  const kvWidth = (kvHeads * hidden) / heads;
-  /** Weights that every step reads; the embedding is read by rows. */
-  const weights = hidden * (layers * (2 * hidden + 2 * kvWidth + 3 * intermediate) + vocabulary);
-  const bytesOfStep = (rows, context) =>
-    bytes * (weights + rows * (context + steps / 2) * layers * 2 * kvWidth);
+  const { weights, perToken } = readOfStep(shape);
+  const parameters = weights + shape.hidden * shape.vocabulary;
+  const bytesOfStep = (rows, context) => bytes * (weights + rows * (context + steps / 2) * perToken);
 
   const python = path.join(root, 'bench/decoder-steps.py');
   const contestants = {
@@ -120,7 +107,7 @@ if (options.measure) {
   const columns = Object.entries(about);
   const absences = columns.flatMap(([id, { absent }]) => (absent ? `- ${id}: not here (${absent})` : []));
   const markdown = [
-    `${describeMachine(system).join(', ')}. A Llama of ${Math.round((weights + hidden * vocabulary) / 1e6)} million parameters on ${device}, ` +
+    `${describeMachine(system).join(', ')}. A Llama of ${Math.round(parameters / 1e6)} million parameters on ${device}, ` +
       `${onGpu ? 'FP16' : 'FP32'}: time of a step, bytes of weights and cache that it reads a second, ` +
       `${bandwidth ? `their part of the ${(bandwidth / 1e9).toFixed(0)} GB/s that a copy moves, ` : ''}times node-tensorrt's.`,
     '',

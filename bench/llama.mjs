@@ -1,6 +1,6 @@
 // Llama-like decoders with random weights: RMS norm, grouped queries, rotary positions, SwiGLU.
 import { existsSync } from 'node:fs';
-import { mkdir, rename } from 'node:fs/promises';
+import { mkdir, open, rename } from 'node:fs/promises';
 import path from 'node:path';
 import { GraphBuilder, toFloat16Bits, writeModel } from 'node-tensorrt/onnx';
 
@@ -28,8 +28,31 @@ export function llamaModel(folder) {
  * @param shape { layers, hidden, heads, kvHeads, intermediate, vocabulary, positions }
  */
 export function llamaDecoder(folder, type, shape) {
-  const name = `decoder-${type}-${Object.values(shape).join('-')}.onnx`;
-  return write(folder, name, () => buildDecoder(type, shape));
+  return write(folder, decoderName(type, shape), () => buildDecoder(type, shape));
+}
+
+/**
+ * The same, in seconds for billions of parameters: its matrices are parts of few random numbers that come again and again, in
+ * files beside it. No two of a matrix's rows are equal.
+ */
+export function largeLlamaDecoder(folder, type, shape) {
+  const name = `large-${decoderName(type, shape)}`;
+  return write(folder, name, async () => {
+    const model = buildDecoder(type, shape, true);
+    await moveOut(model, type, folder, name);
+    return model;
+  });
+}
+
+const decoderName = (type, shape) => `decoder-${type}-${Object.values(shape).join('-')}.onnx`;
+
+/** Elements that a step of a decoder reads: its weights, of which the embedding is read by rows, and a token's in the cache. */
+export function readOfStep({ layers, hidden, heads, kvHeads, intermediate, vocabulary }) {
+  const kvWidth = (kvHeads * hidden) / heads;
+  return {
+    weights: hidden * (layers * (2 * hidden + 2 * kvWidth + 3 * intermediate) + vocabulary),
+    perToken: layers * 2 * kvWidth,
+  };
 }
 
 async function write(folder, name, make) {
@@ -37,25 +60,38 @@ async function write(folder, name, make) {
   if (existsSync(file)) return file;
   await mkdir(folder, { recursive: true });
   const partial = `${file}.${process.pid}`;
-  await writeModel(make(), partial);
+  await writeModel(await make(), partial);
   await rename(partial, file);
   return file;
 }
 
-/** Weights of one type, drawn at random: uniform, such that values keep their size from layer to layer. */
-function weightsOf(g, type) {
+/** The same numbers every time, uniform in [-1, 1). */
+function uniformNumbers() {
   let state = 1;
-  const uniform = () => {
+  return () => {
     state = (Math.imul(state, 1664525) + 1013904223) >>> 0; // Numerical Recipes' generator
     return state / 2 ** 31 - 1;
   };
+}
+
+/** Factor of uniform numbers in a matrix `[from, to]`, such that values keep their size from layer to layer. */
+const scaleOf = (dims) => Math.sqrt(3 / dims[0]);
+
+const elementsOf = (type, values) => (type === 'float16' ? toFloat16Bits(values) : values);
+
+/** Weights of one type, drawn at random. @param isLater matrices are left zero, for moveOut() */
+function weightsOf(g, type, isLater = false) {
+  const uniform = uniformNumbers();
+  const size = (dims) => dims.reduce((a, b) => a * b);
   const tensor = (name, dims, f) => {
-    const length = dims.reduce((a, b) => a * b);
-    const elements = Float32Array.from({ length }, (_, i) => f(i));
-    return g.initializer(name, type, dims, type === 'float16' ? toFloat16Bits(elements) : elements);
+    const elements = Float32Array.from({ length: size(dims) }, (_, i) => f(i));
+    return g.initializer(name, type, dims, elementsOf(type, elements));
   };
   const weight = (name, dims) => {
-    const scale = Math.sqrt(3 / dims[0]);
+    // Memory that nothing touches takes none.
+    const Elements = type === 'float16' ? Uint16Array : Float32Array;
+    if (isLater) return g.initializer(name, type, dims, new Elements(size(dims)));
+    const scale = scaleOf(dims);
     return tensor(name, dims, () => uniform() * scale);
   };
   const linear = (name, x, from, to) =>
@@ -63,9 +99,50 @@ function weightsOf(g, type) {
   return { tensor, weight, linear };
 }
 
-function buildDecoder(type, { layers, hidden, heads, kvHeads, intermediate, vocabulary, positions }) {
+/** Random numbers of a matrix before they come again: a prime, so that rows begin at different ones. */
+const period = 1_048_573;
+
+/** Gives a model's matrices random numbers, in files beside it: one for each factor. */
+async function moveOut(model, type, folder, name) {
+  const files = new Map();
+  for (const [i, tensor] of model.graph.initializer.entries()) {
+    const isMatrix = tensor.name.endsWith('.weight') && tensor.dims.length === 2;
+    if (!isMatrix && tensor.name !== 'embedding') continue;
+    const scale = scaleOf(tensor.dims);
+    const location = `${name}.${tensor.dims[0]}.data`;
+    const offset = 4096 * (i % 256);
+    const length = tensor.rawData.byteLength;
+    files.set(location, { scale, size: Math.max(files.get(location)?.size ?? 0, offset + length) });
+    tensor.rawData = undefined;
+    tensor.dataLocation = 1;
+    tensor.externalData = Object.entries({ location, offset, length }).map(([key, value]) => ({
+      key,
+      value: String(value),
+    }));
+  }
+  for (const [location, { scale, size }] of files) {
+    const uniform = uniformNumbers();
+    const numbers = elementsOf(
+      type,
+      Float32Array.from({ length: period }, () => uniform() * scale),
+    );
+    const bytes = new Uint8Array(numbers.buffer, numbers.byteOffset, numbers.byteLength);
+    const file = await open(path.join(folder, location), 'w');
+    try {
+      for (let at = 0; at < size; at += bytes.length) await file.writeFile(bytes.subarray(0, size - at));
+    } finally {
+      await file.close();
+    }
+  }
+}
+
+function buildDecoder(
+  type,
+  { layers, hidden, heads, kvHeads, intermediate, vocabulary, positions },
+  isLater = false,
+) {
   const g = new GraphBuilder('llama');
-  const { tensor, weight, linear } = weightsOf(g, type);
+  const { tensor, weight, linear } = weightsOf(g, type, isLater);
   const headSize = hidden / heads;
   const half = headSize / 2;
   const norm = (name, x) =>

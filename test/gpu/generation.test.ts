@@ -3,6 +3,7 @@ import path from 'node:path';
 import { LanguageModel } from 'node-tensorrt';
 import { afterAll, beforeAll, expect, test } from 'vitest';
 import { asked, decoderAnswers, decoderModel, expectGreedy, expectLogits } from '../decoder-fixture.js';
+import { logitTolerance as tolerance } from './agreement.mjs';
 import { describeOnGpu, temporaryFolder } from './gpu.js';
 
 const load = (fixture: string, precision: 'fp32' | 'fp16') =>
@@ -13,9 +14,6 @@ const load = (fixture: string, precision: 'fp32' | 'fp16') =>
     chunkSize: 48,
     kvCache: { maxBatchSize: 4, maxLength: 250 },
   });
-
-/** What logits of a standard deviation of 2 may differ by from PyTorch's on a CPU. FP32 may use TF32. */
-const tolerance = { fp32: 0.02, fp16: 0.1 } as const;
 
 // Grouped queries; every head its own; one key/value head; normalised queries; windows; int4; the cache's own operator.
 describeOnGpu.each([
