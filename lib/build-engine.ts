@@ -317,6 +317,7 @@ async function compile(
         computeCapabilities: settings.computeCapabilities ?? [],
         ...(device === undefined ? {} : { device }),
         ...settings.compiler,
+        detailed: decoder?.detailed === true,
       },
       onProgress,
       signal,

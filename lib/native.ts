@@ -255,6 +255,16 @@ export interface NativeBuildRequest {
   refit?: boolean | readonly string[];
   /** A file, which need not exist. */
   timingCache?: string;
+  /** The plan keeps what `inspectPlan` says of its layers beside their names. */
+  detailed: boolean;
+}
+
+/** What TensorRT says of a plan. */
+export interface NativePlan {
+  /** Its own JSON. `Layers` are names; of a plan that was built `detailed`, objects that say what each reads and writes. */
+  information: string;
+  /** Of outputs that are an input's memory: its name. */
+  aliases: Record<string, string>;
 }
 
 /** One layer of the network as it went to the compiler, recorded after parsing. */
@@ -488,6 +498,8 @@ export interface NativeBinding {
     request: NativeBuildRequest,
     onProgress: ((phase: string, step: number, steps: number) => void) | undefined,
   ): NativeBuild;
+  /** Loads a plan on a thread of its own, to see what the compiler made of the network. */
+  inspectPlan(request: { library: string; plan: Uint8Array; device: number }): Promise<NativePlan>;
   /** Parses on a thread of its own, and compiles nothing. */
   parseModel(
     request: Pick<NativeBuildRequest, 'library' | 'model' | 'modelPath' | 'device'>,

@@ -19,6 +19,8 @@ export interface DecoderBuildRequest {
   readonly chunkSize: number;
   /** Of the caches, and of attention. 'auto': the precision's, where the size of keys and values allows. */
   readonly cache: LowerDecoderOptions['cache'];
+  /** The plan says what each of its layers reads and writes, for native's `inspectPlan`. Default false. */
+  readonly detailed?: boolean;
 }
 
 /**
@@ -33,7 +35,7 @@ export interface DecoderBuildRequest {
  */
 export async function buildDecoder(
   ordinal: number | undefined,
-  { file, graph, why, capacity, rows, chunkSize, cache }: DecoderBuildRequest,
+  { file, graph, why, capacity, rows, chunkSize, cache, detailed }: DecoderBuildRequest,
   options: Omit<BuildOptions, 'shapes' | 'calibration'> = {},
 ): Promise<{ engine: Engine; graph: DecoderGraph }> {
   if (graph.mode !== 'in-place') {
@@ -49,7 +51,7 @@ export async function buildDecoder(
     { [tokens]: { min: [1, 1], opt: [rows, 1], max: [rows, 1] } },
     { [tokens]: { min: [1, 1], opt: [1, most], max: [1, most] } },
   ];
-  const lowering = { graph, capacity: alignedCapacity(graph, capacity), length: capacity, cache };
+  const lowering = { graph, capacity: alignedCapacity(graph, capacity), length: capacity, cache, detailed };
   const engine = await buildEngineOn(ordinal, file, { ...options, shapes }, lowering);
   return { engine, graph: engine.manifest.decoder! };
 }

@@ -52,10 +52,11 @@ export interface PrepareRequest {
   readonly decoder?: DecoderLowering;
 }
 
-export type DecoderLowering = { readonly graph: DecoderGraph } & Pick<
-  LowerDecoderOptions,
-  'attention' | 'capacity' | 'length' | 'cache'
->;
+export type DecoderLowering = {
+  readonly graph: DecoderGraph;
+  /** The plan is to say what its layers work on. */
+  readonly detailed?: boolean | undefined;
+} & Pick<LowerDecoderOptions, 'attention' | 'capacity' | 'length' | 'cache'>;
 
 /** A model that TensorRT's parser can read. */
 export interface PreparedModel {

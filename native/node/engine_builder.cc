@@ -142,6 +142,7 @@ BuildRequest readRequest(const Napi::Object& object) {
   } else {
     request.refit = refit.ToBoolean();
   }
+  request.detailed = object.Get("detailed").ToBoolean();
   const Napi::Value timingCache = object.Get("timingCache");
   if (timingCache.IsString()) request.timingCache = timingCache.As<Napi::String>();
   const Napi::Value level = object.Get("optimizationLevel");
@@ -238,6 +239,30 @@ Napi::Value parseModel(const Napi::CallbackInfo& info) {
   });
 }
 
+// inspectPlan({ library, plan, device }): Promise<NativePlan>
+Napi::Value inspectPlan(const Napi::CallbackInfo& info) {
+  Napi::Env env = info.Env();
+  return guarded(env, [&]() -> Napi::Value {
+    const Napi::Object object = info[0].As<Napi::Object>();
+    const Napi::Uint8Array bytes = object.Get("plan").As<Napi::Uint8Array>();
+    const std::vector<uint8_t> plan(bytes.Data(), bytes.Data() + bytes.ByteLength());
+    tensorrt::EngineOptions options;
+    options.device = readDevice(object).value();
+    const auto library = openLibrary(object);
+    return std::make_shared<Job>(env)->start(env, [library, plan, options](const std::stop_token&, Job& job) {
+      const tensorrt::PlanDescription found = library->inspectPlan(plan, options);
+      job.deliver([found](Napi::Env env) {
+        Napi::Object aliases = Napi::Object::New(env);
+        for (const auto& [output, input] : found.aliases) aliases[output] = Napi::String::New(env, input);
+        Napi::Object result = Napi::Object::New(env);
+        result["information"] = Napi::String::New(env, found.information);
+        result["aliases"] = aliases;
+        return result;
+      });
+    });
+  });
+}
+
 Napi::Object toJs(Napi::Env env, const cuda::Report& report) {
   Napi::Array gpus = Napi::Array::New(env, report.gpus.size());
   for (size_t i = 0; i < report.gpus.size(); ++i) {
@@ -278,6 +303,7 @@ Napi::Value probeCuda(const Napi::CallbackInfo& info) {
 void defineEngineBuilder(Napi::Env env, Napi::Object exports) {
   exports["openTensorRT"] = Napi::Function::New(env, openTensorRT);
   exports["buildPlan"] = Napi::Function::New(env, buildPlan);
+  exports["inspectPlan"] = Napi::Function::New(env, inspectPlan);
   exports["parseModel"] = Napi::Function::New(env, parseModel);
   exports["probeCuda"] = Napi::Function::New(env, probeCuda);
 }

@@ -13,6 +13,7 @@ import {
 import os from 'node:os';
 import path from 'node:path';
 import { afterAll, expect, test } from 'vitest';
+import { cacheCopies, layersOf } from '../../scripts/first-run/plan-layers.mjs';
 import { onStandIn } from '../stand-in.js';
 
 const root = path.join(import.meta.dirname, '../..');
@@ -51,6 +52,37 @@ function states(written: string): Record<string, string> {
   return Object.fromEntries([...headings].map(([, number, state]) => [number, state]));
 }
 
+test('a layer that only copies a cache is found in what the inspector says of a plan', () => {
+  const tensors = (...names: string[]) => names.map((Name) => ({ Name, Dimensions: [1, 2, 512, 64] }));
+  const layer = (Name: string, Inputs: object[], Outputs: object[], LayerType = 'kgen') => ({
+    Name,
+    LayerType,
+    Inputs,
+    Outputs,
+  });
+  const information = JSON.stringify({
+    Layers: [
+      layer('__myl_Scat_myl0_3', tensors('past.0.key', 'update'), tensors('present.0.key')),
+      layer('_gemm_mha_v2_myl0_9', tensors('query', 'present.0.key'), tensors('y')),
+      layer('__myl_MoveReshTran_myl0_2', tensors('past.0.key'), tensors('x')),
+      layer('__myl_Move_myl0_4', tensors('query'), tensors('copied query')),
+      layer('__myl_Move_myl0_5', tensors('present.0.key [profile 1]'), tensors('__mye7')),
+      layer('__myl_MoveTran_myl0_6', tensors('present.0.value.1'), tensors('__mye8')),
+      layer('Reformatting CopyNode for Input Tensor 0', tensors('past.0.key'), tensors('__mye9'), 'Reformat'),
+    ],
+    Bindings: ['past.0.key'],
+  });
+  const caches = ['key', 'value'].map((part) => ({ input: `past.0.${part}`, output: `present.0.${part}` }));
+  expect(cacheCopies(layersOf(information), caches)).toEqual([
+    '__myl_Move_myl0_5 of present.0.key',
+    '__myl_MoveTran_myl0_6 of present.0.value',
+    'Reformatting CopyNode for Input Tensor 0 of past.0.key',
+  ]);
+  expect(
+    layersOf('{"Layers": ["a", "b"], "Bindings": []}').map(({ name }: { name: string }) => name),
+  ).toEqual(['a', 'b']);
+});
+
 onStandIn('gpu-first-run on stand-ins', () => {
   const trt10 = path.join(standIns, 'trt10');
 
@@ -67,7 +99,7 @@ onStandIn('gpu-first-run on stand-ins', () => {
     // What each found, in its table: differences, answers, times.
     const rows = [
       /^\| FP32 \| [\d.]+ \| [\d.]+ \| [\d.]+ \| \d\.\de[+-]\d+ \|$/m,
-      /^\| one causal layer \| [\d.]+ \| [\d.]+ \| 2 \| \d+ \| 0 \|$/m,
+      /^\| one causal layer \| [\d.]+ \| [\d.]+ \| 2 \| 2 \| \d+ \| 0 \|$/m,
       /^\| qwen2-window\/optimum \| FP32 \| [\d.]+ \| \d\.\de-\d+ \| \d\.\de-\d+ \|$/m,
       /^\| llama-int4\/genai \| FP32 \| [\d.]+ \| 5 of 5 \| \d\.\de-\d+ \|$/m,
       /^\| 128 \| 112 \| [\d.]+ \| \d+ \| [\d.]+ \| \d+ \| [\d.]+ \| \d+ \|$/m,
@@ -77,6 +109,7 @@ onStandIn('gpu-first-run on stand-ins', () => {
       /^\d+ sessions came and went; CUDA graphs beside them: \d+ captured, \d+ replayed, 0 refused\.$/m,
     ];
     for (const row of rows) expect(written).toMatch(row);
+    expect(written).toMatch(/^The layers of one causal layer: .*layers\.0\.attention\/key\/cache, /m);
     expect(written).toMatch(/The poisoned request: ERR_EXECUTION_FAILED, /);
   });
 
@@ -106,6 +139,19 @@ onStandIn('gpu-first-run on stand-ins', () => {
     );
     expect(failing.page).toMatch(/4\. .*\n\nProves: .*\n\n\*\*Failed:\*\* Its process ended by SIGABRT/);
     expect(failing.page).toMatch(/5\. .*\n\nProves: .*\n\n\*\*Failed:\*\* It was stopped after \d+ s\./);
+  });
+
+  test.each([
+    ['trt11', 90],
+    ['rtx', 89],
+  ])('reads what a plan of another flavour consists of: %s', async (flavour, computeCapability) => {
+    const results = path.join(folder, `${flavour}.md`);
+    const env = { STAND_IN_CUDA_DEVICES: `Stand-in GPU:${computeCapability}:24576` };
+    const args = ['--only', 'attention'];
+    const { code, output, page: written } = await firstRun(path.join(standIns, flavour), results, args, env);
+    expect({ code, output }).toEqual({ code: 0, output: expect.stringContaining('layers of the plan') });
+    expect(written).toMatch(/^\| two layers with a window \| [\d.]+ \| [\d.]+ \| 4 \| 4 \| \d+ \| 0 \|$/m);
+    expect(written).toMatch(/^The layers of one causal layer: .*layers\.0\.attention\/key\/cache, /m);
   });
 
   test('says which steps there was no time for', async () => {

@@ -217,6 +217,7 @@ class Engine {
   int chooseProfile(std::span<const Tensor> inputs) const;
   std::unique_ptr<nvinfer1::IExecutionContext> createContext();
   DeviceStats stats() const;
+  PlanDescription inspect() const;
   void persist() { contexts_->persist(); }
 
   const nvinfer1::ICudaEngine& cuda() const noexcept { return *engine_; }
@@ -291,6 +292,22 @@ Engine::~Engine() {
   } catch (const Error&) {
     // The driver is gone.
   }
+}
+
+PlanDescription Engine::inspect() const {
+  const cuda::Current current(device);
+  Messages messages;
+  const Logger::Scope scope(messages);
+  const std::unique_ptr<nvinfer1::IEngineInspector> inspector(engine_->createEngineInspector());
+  const char* text = inspector != nullptr
+                         ? inspector->getEngineInformation(nvinfer1::LayerInformationFormat::kJSON)
+                         : nullptr;
+  if (text == nullptr) throw failed("ERR_EXECUTION_FAILED", "inspect the plan", messages);
+  PlanDescription description{text, {}};
+  for (const Binding& output : outputs) {
+    if (output.alias != kNone) description.aliases.emplace_back(output.name, inputs[output.alias].name);
+  }
+  return description;
 }
 
 void Engine::readBindings() {
@@ -898,6 +915,11 @@ std::unique_ptr<Model> loadEngine(const LibraryFiles& library, std::span<const u
   auto engine = std::make_shared<Engine>(library, plan, options);
   throwIfStopped();
   return std::make_unique<EngineModel>(std::move(engine));
+}
+
+PlanDescription inspectPlan(const LibraryFiles& library, std::span<const uint8_t> plan,
+                            const EngineOptions& options) {
+  return Engine(library, plan, options).inspect();
 }
 
 }  // namespace node_tensorrt::tensorrt::NODE_TENSORRT_FLAVOUR

@@ -14,5 +14,8 @@ namespace node_tensorrt::tensorrt::NODE_TENSORRT_FLAVOUR {
 // As Library::loadEngine.
 std::unique_ptr<Model> loadEngine(const LibraryFiles& library, std::span<const uint8_t> plan,
                                   const EngineOptions& options, std::stop_token stop);
+// As Library::inspectPlan.
+PlanDescription inspectPlan(const LibraryFiles& library, std::span<const uint8_t> plan,
+                            const EngineOptions& options);
 
 }  // namespace node_tensorrt::tensorrt::NODE_TENSORRT_FLAVOUR

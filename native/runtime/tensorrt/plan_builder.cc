@@ -592,6 +592,9 @@ class FlavourLibrary final : public Library {
                                     std::stop_token stop) const override {
     return NODE_TENSORRT_FLAVOUR::loadEngine(files_, plan, options, std::move(stop));
   }
+  PlanDescription inspectPlan(std::span<const uint8_t> plan, const EngineOptions& options) const override {
+    return NODE_TENSORRT_FLAVOUR::inspectPlan(files_, plan, options);
+  }
 
  private:
   // What parsing takes. Destroyed in reverse order, as TensorRT asks: the parser owns weights that the
@@ -738,6 +741,7 @@ void FlavourLibrary::build(const BuildRequest& request, std::stop_token stop, Bu
   if (request.workspace) {
     config->setMemoryPoolLimit(nvinfer1::MemoryPoolType::kWORKSPACE, *request.workspace);
   }
+  if (request.detailed) config->setProfilingVerbosity(nvinfer1::ProfilingVerbosity::kDETAILED);
   setRefit(*config, *network, request);
   std::optional<TimingCache> timingCache;
   if (!request.timingCache.empty()) timingCache.emplace(*config, request.timingCache);

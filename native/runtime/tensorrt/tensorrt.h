@@ -10,6 +10,7 @@
 #include <stop_token>
 #include <string>
 #include <string_view>
+#include <utility>
 #include <vector>
 
 #include "core/data_type.h"
@@ -32,6 +33,7 @@ struct BuildRequest {
   bool refit = false;                     // every weight can be replaced
   std::vector<std::string> refitWeights;  // these alone can
   std::string timingCache;  // a file of what earlier builds measured, which need not exist; empty: none
+  bool detailed = false;    // the plan keeps what inspectPlan says of its layers beside their names
 };
 
 // -1 in `shape` is a dynamic dimension; `type` is kUndefined where ONNX Runtime's types have no equal.
@@ -85,6 +87,13 @@ struct EngineOptions {
   bool cudaGraph = true;
   // TensorRT-RTX compiles kernels when it first runs a plan: the file that keeps them; empty: none.
   std::string runtimeCache;
+};
+
+struct PlanDescription {
+  // TensorRT's own JSON. "Layers" are names; of a plan that was built `detailed`, objects that say what each
+  // layer reads and writes.
+  std::string information;
+  std::vector<std::pair<std::string, std::string>> aliases;  // an output, and the input whose memory it is
 };
 
 class BuildObserver {
@@ -158,6 +167,9 @@ class Library {
   // ERR_ENGINE_INCOMPATIBLE, ERR_ENGINE_CORRUPT, ERR_OUT_OF_MEMORY, ERR_MODEL_UNSUPPORTED.
   virtual std::unique_ptr<Model> loadEngine(std::span<const uint8_t> plan, const EngineOptions& options,
                                             std::stop_token stop) const = 0;
+
+  // Loads a plan to see what the compiler made of the network. Throws as loadEngine.
+  virtual PlanDescription inspectPlan(std::span<const uint8_t> plan, const EngineOptions& options) const = 0;
 
  private:
   virtual void build(const BuildRequest& request, std::stop_token stop, BuildObserver& observer) const = 0;

@@ -110,6 +110,7 @@ class Builder : public IBuilder, public Slots<apiv::VBuilder> {
     if (config.getFlag(BuilderFlag::kREFIT_INDIVIDUAL)) {
       for (const std::string& name : network.refittable) text.append(" ").append(name);
     }
+    if (config.verbosity == ProfilingVerbosity::kDETAILED) text += kDetailed;
     return text + ";";
   }
 

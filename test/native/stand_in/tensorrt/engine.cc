@@ -276,21 +276,35 @@ class Inspector : public IEngineInspector, public Slots<apiv::VEngineInspector> 
  public:
   explicit Inspector(const Engine& engine) {
     mImpl = this;
-    text_ = "{\"Layers\": [";
+    const bool isDetailed = engine.plan.settings.find(kDetailed) != std::string::npos;
     const std::shared_ptr<const Computation> computation = engine.computation();
-    for (const Node& node : computation->onnx.nodes()) {
-      text_.append(text_.back() == '[' ? "\"" : ", \"").append(node.name).append("\"");
-    }
-    text_.append("], \"").append(NV_TENSORRT_MAJOR == 10 ? "Bindings" : "I/O Tensors").append("\": [");
-    for (const Port& port : engine.ports) {
-      text_.append(text_.back() == '[' ? "\"" : ", \"").append(port.info.name).append("\"");
-    }
-    text_ += "]}";
+    text_ = "{\"Layers\": ";
+    text_ += list(computation->onnx.nodes(), [&](const Node& node) {
+      if (!isDetailed) return quoted(node.name);
+      return "{\"Name\": " + quoted(node.name) + ", \"LayerType\": " + quoted(node.op) +
+             ", \"Inputs\": " + tensors(node.inputs) + ", \"Outputs\": " + tensors(node.outputs) + '}';
+    });
+    text_.append(", \"").append(NV_TENSORRT_MAJOR == 10 ? "Bindings" : "I/O Tensors").append("\": ");
+    text_ += list(engine.ports, [](const Port& port) { return quoted(port.info.name); });
+    text_ += '}';
   }
   IEngineInspector* getPImpl() noexcept override { return this; }
   char const* getEngineInformation(LayerInformationFormat) const noexcept override { return text_.c_str(); }
 
  private:
+  static std::string quoted(const std::string& name) { return '"' + name + '"'; }
+
+  template <typename List, typename Write>
+  static std::string list(const List& elements, const Write& write) {
+    std::string text = "[";
+    for (const auto& element : elements) text.append(text.size() > 1 ? ", " : "").append(write(element));
+    return text + ']';
+  }
+
+  static std::string tensors(const std::vector<std::string>& names) {
+    return list(names, [](const std::string& name) { return "{\"Name\": " + quoted(name) + '}'; });
+  }
+
   std::string text_;
 };
 

@@ -32,6 +32,9 @@ struct PlanHeader {
   uint64_t checksum;    // of what follows: FNV-1a
 };
 
+// In `Plan::settings`: the plan says what its layers work on.
+inline constexpr std::string_view kDetailed = ", detailed";
+
 struct Plan {
   Version version;
   std::vector<int> targets;
