@@ -27,7 +27,7 @@ export interface Tools {
  * Runs `scenario` on a stand-in and gives what it returned, through JSON. It must end by itself, and its thread must not
  * call the driver.
  * @param env with the variables that the stand-ins' README.md names
- * @param timeout milliseconds
+ * @param timeout in milliseconds
  */
 export async function run<T>(
   flavour: Flavour,

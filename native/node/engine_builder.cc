@@ -248,18 +248,20 @@ Napi::Value inspectPlan(const Napi::CallbackInfo& info) {
     const std::vector<uint8_t> plan(bytes.Data(), bytes.Data() + bytes.ByteLength());
     tensorrt::EngineOptions options;
     options.device = readDevice(object).value();
-    const auto library = openLibrary(object);
-    return std::make_shared<Job>(env)->start(env, [library, plan, options](const std::stop_token&, Job& job) {
-      const tensorrt::PlanDescription found = library->inspectPlan(plan, options);
-      job.deliver([found](Napi::Env env) {
-        Napi::Object aliases = Napi::Object::New(env);
-        for (const auto& [output, input] : found.aliases) aliases[output] = Napi::String::New(env, input);
-        Napi::Object result = Napi::Object::New(env);
-        result["information"] = Napi::String::New(env, found.information);
-        result["aliases"] = aliases;
-        return result;
-      });
-    });
+    const std::string library = object.Get("library").As<Napi::String>();
+    return std::make_shared<Job>(env)->start(
+        env, [library, plan, options](const std::stop_token& stop, Job& job) {
+          const tensorrt::PlanDescription found =
+              tensorrt::Library::open(library, stop)->inspectPlan(plan, options);
+          job.deliver([found](Napi::Env env) {
+            Napi::Object aliases = Napi::Object::New(env);
+            for (const auto& [output, input] : found.aliases) aliases[output] = Napi::String::New(env, input);
+            Napi::Object result = Napi::Object::New(env);
+            result["information"] = Napi::String::New(env, found.information);
+            result["aliases"] = aliases;
+            return result;
+          });
+        });
   });
 }
 

@@ -14,10 +14,10 @@ struct Fault {
   long occurrences = 0;
 };
 
-constexpr std::string_view kKinds[] = {"uninitialized", "query",     "allocation", "pinned",    "lost",
-                                       "slow",          "capture",   "launch",     "kernel",    "enqueue",
-                                       "deserialize",   "truncated", "context",    "build",     "stuck",
-                                       "parse",         "read",      "recapture",  "unaliased", "misaliased", "opening"};
+constexpr std::string_view kKinds[] = {
+    "uninitialized", "query",  "allocation", "pinned",      "lost",      "slow",       "capture",
+    "launch",        "kernel", "enqueue",    "deserialize", "truncated", "context",    "build",
+    "stuck",         "parse",  "read",       "recapture",   "unaliased", "misaliased", "opening"};
 
 class Faults {
  public:
