@@ -3,7 +3,7 @@ import path from 'node:path';
 import { type Engine, flavourOfPlan, planOf } from './engine.js';
 import { TensorRTError } from './errors.js';
 import { cacheDirectory } from './files/cache-directory.js';
-import { mkdir } from './files/promises.js';
+import { makeDirectories } from './files/promises.js';
 import type { NativeBytes, NativeLoadedModel, NativeSession, NativeTensorRT } from './native.js';
 import type { Gpu } from './system/gpu.js';
 import { productOf } from './system/nvidia-support.js';
@@ -80,7 +80,7 @@ async function runtimeCacheFile(
   if (flavour !== 'rtx') return '';
   const directory = path.join(cacheDirectory(), 'runtime');
   try {
-    await mkdir(directory, { recursive: true });
+    await makeDirectories(directory);
   } catch {
     return '';
   }

@@ -3,7 +3,7 @@ import { Engine } from '../engine.js';
 import type { TensorRTError } from '../errors.js';
 import { cacheDirectory } from '../files/cache-directory.js';
 import { type FileLock, fileLock, tryFileLock } from '../files/file-lock.js';
-import { mkdir, readdir, rm, stat } from '../files/promises.js';
+import { makeDirectories, readdir, rm, stat } from '../files/promises.js';
 
 /** An entry: the key, in hexadecimal. */
 const entryName = /^([0-9a-f]{64})\.engine$/;
@@ -45,7 +45,7 @@ export class EngineCache {
     if (entry) return entry;
     let lock: FileLock | undefined;
     try {
-      await mkdir(this.directory, { recursive: true, mode: 0o700 });
+      await makeDirectories(this.directory, 0o700);
       lock = await fileLock(this.#lockFile(key), signal, onWait);
     } catch (error) {
       signal?.throwIfAborted();

@@ -30,7 +30,7 @@ export class LibraryMemo {
   readonly open = async (file: string): Promise<NativeTensorRT> => {
     const began = Date.now();
     // Of a missing file, native says what is wrong.
-    const stats = statSync(file, { bigint: true, throwIfNoEntry: false });
+    const stats = statisticsOf(file);
     const known = stats && this.#memo.get(stats);
     if (known) {
       const { addon: _, ...answer } = known;
@@ -48,4 +48,12 @@ export class LibraryMemo {
 
 function statistics(file: string): BigIntStats {
   return statSync(file, { bigint: true });
+}
+
+function statisticsOf(file: string): BigIntStats | undefined {
+  try {
+    return statistics(file);
+  } catch {
+    return undefined;
+  }
 }

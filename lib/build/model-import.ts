@@ -1,7 +1,6 @@
 import path from 'node:path';
-import { numberOf, withTypeName } from '../build-engine.js';
+import { buildDirectory, numberOf, withTypeName } from '../build-engine.js';
 import type { LayerInfo, TensorInfo } from '../engine.js';
-import { temporaryDirectory } from '../files/temporary-directory.js';
 import { absolutePath } from '../files/working-directory.js';
 import { type NativeParseResult, native } from '../native.js';
 import { checkExternalData } from '../onnx/initializer.js';
@@ -100,7 +99,7 @@ async function parseWritten(
   model: ModelProto,
   parse: (file: string) => Promise<NativeParseResult>,
 ): Promise<NativeParseResult> {
-  const directory = await temporaryDirectory();
+  const directory = await buildDirectory();
   try {
     const file = path.join(directory.path, 'model.onnx');
     await writeModel(model, file);

@@ -3,7 +3,7 @@ import path from 'node:path';
 import { isDeepStrictEqual } from 'node:util';
 import { TensorRTError } from '../errors.js';
 import { FileMemo, identity, isUnchanged, statistics } from '../files/file-memo.js';
-import { mkdir } from '../files/promises.js';
+import { makeDirectories } from '../files/promises.js';
 import { absolutePath } from '../files/working-directory.js';
 import type { DecoderGraph } from '../native.js';
 import { cacheBytesPerToken, type Decoder, recogniseDecoder } from '../onnx/decoder.js';
@@ -126,7 +126,7 @@ async function prepare(request: PrepareDecoderRequest): Promise<PreparedDecoder>
 
 async function writeExported(model: ModelProto, target: string, directory: string): Promise<WrittenModel> {
   const folder = path.join(target, 'exported');
-  await mkdir(folder, { recursive: true });
+  await makeDirectories(folder);
   return writeBeside(model, folder, { directory });
 }
 

@@ -3,7 +3,7 @@ import path from 'node:path';
 import { declaredInputs } from '../benchmark/model-inputs.js';
 import { TensorRTError } from '../errors.js';
 import { writePieces } from '../files/atomic-file.js';
-import { mkdir, symlink } from '../files/promises.js';
+import { makeDirectories, makeDirectory, symlink } from '../files/promises.js';
 import { absolutePath } from '../files/working-directory.js';
 import type { DecoderGraph } from '../native.js';
 import {
@@ -268,7 +268,7 @@ async function writeMixed(
   const mixed = fits ? model : await moveWeights(model, target, directory);
   if (request.runtime === 'onnxruntime') {
     const folder = path.join(target, 'for-onnxruntime');
-    await mkdir(folder);
+    await makeDirectory(folder);
     const { file, weights } = await writeBeside(mixed, folder, { directory: fits ? directory : target });
     return { file, modelPath: file, weights };
   }
@@ -303,7 +303,7 @@ async function moveWeights(
   }
   for (const name of links) {
     const link = path.join(target, name);
-    await mkdir(path.dirname(link), { recursive: true });
+    await makeDirectories(path.dirname(link));
     await symlink(path.join(directory!, name), link);
   }
   await write(path.join(target, weights), pieces);

@@ -3,7 +3,7 @@ import type { Command } from 'commander';
 import { Engine, isEngineFile } from '../engine.js';
 import { TensorRTError } from '../errors.js';
 import { writeAtomically } from '../files/atomic-file.js';
-import { mkdir } from '../files/promises.js';
+import { makeDirectories } from '../files/promises.js';
 import { InferenceSession } from '../session.js';
 import type { Tensor } from '../tensor.js';
 import { parseDevice, parseInputFlags, readInput, requireInputs } from './model-input.js';
@@ -104,7 +104,7 @@ function outputFiles(directory: string, names: readonly string[]): Map<string, s
 
 async function writeOutput(file: string, tensor: Tensor): Promise<void> {
   try {
-    await mkdir(path.dirname(file), { recursive: true });
+    await makeDirectories(path.dirname(file));
     await writeAtomically(file, [serializeNpy(tensor)], 'output');
   } catch (cause) {
     if (cause instanceof TensorRTError) throw cause;

@@ -1,7 +1,7 @@
 import type { BigIntStats } from 'node:fs';
 import path from 'node:path';
 import { writeAtomically } from './atomic-file.js';
-import { mkdir, readFile, stat } from './promises.js';
+import { makeDirectories, readFile, stat } from './promises.js';
 
 interface Entry<Value> {
   /** What the file was when the value was taken from it. */
@@ -72,7 +72,7 @@ export class FileMemo<Value> {
     if (!this.#changed) return;
     const text = JSON.stringify(Object.fromEntries([...this.#entries].slice(-maxEntries)));
     try {
-      await mkdir(path.dirname(this.#file), { recursive: true, mode: 0o700 });
+      await makeDirectories(path.dirname(this.#file), 0o700);
       await writeAtomically(this.#file, [Buffer.from(text)], 'memo');
     } catch {
       // Then it is found out again.

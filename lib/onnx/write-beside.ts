@@ -1,6 +1,6 @@
 import path from 'node:path';
 import { TensorRTError } from '../errors.js';
-import { mkdir, realpath, symlink } from '../files/promises.js';
+import { makeDirectories, realpath, symlink } from '../files/promises.js';
 import { type ExternalDataOptions, externalData, isExternal } from './initializer.js';
 import { type ModelProto, type TensorProto, writeModel } from './model.js';
 import { WrittenModel } from './written-model.js';
@@ -42,7 +42,7 @@ export async function writeBeside(
   try {
     for (const real of new Set(files.values())) {
       const link = path.join(folder, path.relative(weights, real));
-      await mkdir(path.dirname(link), { recursive: true });
+      await makeDirectories(path.dirname(link));
       await symlink(real, link);
     }
   } catch (cause) {

@@ -1,4 +1,4 @@
-import { readdirSync, readFileSync, realpathSync } from 'node:fs';
+import { readdirSync, readFileSync, realpathSync, statSync } from 'node:fs';
 
 // Of the system's files, any may be missing or closed to us: what can't be read is empty.
 
@@ -16,6 +16,25 @@ export function namesIn(directory: string): string[] {
   } catch {
     return [];
   }
+}
+
+export function isFile(file: string): boolean {
+  try {
+    return statSync(file).isFile();
+  } catch {
+    return false;
+  }
+}
+
+/** For the list of folders that were looked in: ' (…)' with the reason where one is there, or may be, and is closed to us. */
+export function closedTo(folder: string): string {
+  try {
+    readdirSync(folder);
+  } catch (error) {
+    const { code, message } = error as NodeJS.ErrnoException;
+    if (code !== 'ENOENT' && code !== 'ENOTDIR') return ` (${message.split(',')[0]})`;
+  }
+  return '';
 }
 
 /** The version that a shared library's file is named after: '580.65.06' of a link to libcuda.so.580.65.06. */

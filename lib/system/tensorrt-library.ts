@@ -1,17 +1,18 @@
 import { spawn } from 'node:child_process';
 import { createHash } from 'node:crypto';
-import { createReadStream, existsSync, statSync } from 'node:fs';
+import { createReadStream, existsSync } from 'node:fs';
 import path from 'node:path';
 import { pipeline } from 'node:stream/promises';
 import { TensorRTError } from '../errors.js';
 import { cacheDirectory } from '../files/cache-directory.js';
 import { type FileLock, fileLock } from '../files/file-lock.js';
-import { mkdir, readdir, rename, rm } from '../files/promises.js';
+import { makeDirectories, readdir, rename, rm } from '../files/promises.js';
 import { type TemporaryDirectory, temporaryDirectory } from '../files/temporary-directory.js';
 import { type NativeTensorRT, native, type TensorRTCapabilities } from '../native.js';
 import { kernelModuleVersion } from './nvidia-driver.js';
 import { type CudaMajor, type Flavour, newestCuda, productOf, runsOn } from './nvidia-support.js';
 import { sitePackages } from './python-packages.js';
+import { closedTo, isFile } from './system-files.js';
 
 /** The core libraries; their ONNX parsers lie beside them. */
 const coreLibraries: Record<Flavour, string> = {
@@ -117,10 +118,6 @@ function filesIn({ directory }: Place): string[] {
   return flavours.map((flavour) => path.join(directory, coreLibraries[flavour])).filter(existsSync);
 }
 
-function isFile(file: string): boolean {
-  return statSync(file, { throwIfNoEntry: false })?.isFile() ?? false;
-}
-
 /** Where pip installs NVIDIA's packages. */
 async function pythonPlaces(): Promise<Place[]> {
   return (await sitePackages()).flatMap((folder) =>
@@ -203,7 +200,7 @@ export async function findRuntime(wanted: readonly Flavour[], libraryPath?: stri
   const others: string[] = [];
   let failure: unknown;
   for await (const place of places(libraryPath || process.env.NODE_TENSORRT_TENSORRT_PATH)) {
-    tried.push(place.directory);
+    tried.push(place.directory + closedTo(place.directory));
     for (const file of filesIn(place)) {
       try {
         const library = await native().openTensorRT(file);
@@ -257,7 +254,7 @@ export async function findTensorRT(request: LibraryRequest): Promise<NativeTenso
   const tried: string[] = [];
   const files: string[] = [];
   for await (const place of places(named)) {
-    tried.push(place.directory);
+    tried.push(place.directory + closedTo(place.directory));
     for (const file of filesIn(place)) {
       files.push(file);
       const library = await open(file, first);
@@ -326,7 +323,7 @@ export async function installTensorRTRtx(
   let directoryOfParts: TemporaryDirectory | undefined;
   try {
     if (isThere()) return await done(false);
-    await mkdir(installedDirectory(), { recursive: true });
+    await makeDirectories(installedDirectory());
     lock = await fileLock(`${target}.lock`, signal, () => onProgress?.('Waiting for another installation'));
     if (isThere()) return await done(false);
     directoryOfParts = await temporaryDirectory(`${target}.partial-`);

@@ -1,6 +1,6 @@
 import { execFile, spawn, spawnSync } from 'node:child_process';
 import { createHash } from 'node:crypto';
-import { copyFile, mkdir, mkdtemp, readdir, readFile, rm, writeFile } from 'node:fs/promises';
+import { copyFile, mkdir, mkdtemp, readdir, readFile, rm, symlink, writeFile } from 'node:fs/promises';
 import os from 'node:os';
 import path from 'node:path';
 import { Engine } from 'node-tensorrt';
@@ -201,6 +201,68 @@ describe('libs', () => {
     const { code, stderr } = await run(['libs', 'install', 'rtx'], { NODE_TENSORRT_CACHE: file });
     expect(code).toBe(1);
     expect(stderr).toMatch(/^error: ERR_IO: .*NODE_TENSORRT_CACHE.*\n$/);
+  });
+
+  // There, mkdir() says that the folder above is missing, which is there.
+  test.each([
+    { HOME: '/proc/nobody', XDG_CACHE_HOME: '' },
+    { XDG_CACHE_HOME: '/proc/cache' },
+    { NODE_TENSORRT_CACHE: '/proc/self/cache' },
+  ])('a cache in /proc is tried once: %j', async (env) => {
+    const installed = await run(['libs', 'install', 'rtx'], env);
+    expect(installed.code).toBe(1);
+    expect(installed.stderr).toMatch(/^error: ERR_IO: .*mkdir '\/proc\/.*NODE_TENSORRT_CACHE.*\n$/);
+    const [library] = await json(['libs']);
+    const named = { NODE_TENSORRT_TENSORRT_PATH: library.path, NODE_TENSORRT_ENGINE_CACHE: '', ...env };
+    const engine = path.join(directory, 'without-cache.engine');
+    const built = await run(['build', fixture('linear.onnx'), '--target', 'sm_89', '-o', engine], named);
+    expect(built.code).toBe(0);
+    expect(built.stderr).toMatch(/The engine cache .* mkdir '\/proc\//);
+  });
+
+  test.each<[string, (closed: string) => Record<string, string>]>([
+    ['of another user', (closed) => ({ HOME: closed })],
+    ['that is a file', () => ({ HOME: fixture('linear.onnx') })],
+    ['that is a link to itself', () => ({ HOME: path.join(directory, 'loop') })],
+    ['with too long a name', () => ({ HOME: `/${'a'.repeat(300)}` })],
+    ['that is relative', () => ({ HOME: 'home' })],
+    ['that is none', () => ({ HOME: '' })],
+    ['and a cache of another user', (closed) => ({ HOME: closed, NODE_TENSORRT_CACHE: closed })],
+    ['and folders of libraries of another user', (closed) => ({ HOME: closed, LD_LIBRARY_PATH: closed })],
+    ['and packages of another user', (closed) => ({ HOME: closed, PYTHONUSERBASE: closed })],
+    ['and programs of another user', (closed) => ({ HOME: closed, PATH: `${closed}:${process.env.PATH}` })],
+  ])('a home %s: nothing is found there, and nothing fails', async (name, environment) => {
+    const closed = path.join(directory, `closed ${name.slice(0, 20)}`);
+    await mkdir(closed, { mode: 0 });
+    await symlink('loop', path.join(directory, 'loop')).catch(() => {});
+    // Root may read all.
+    const user = process.getuid?.() === 0 ? { uid: 65534, gid: 65534 } : {};
+    const env = { ...process.env, ...environment(closed) };
+    const asUser = (...args: string[]) =>
+      spawnSync(process.execPath, [cli, ...args], { cwd: '/', env, encoding: 'utf8', ...user });
+    expect(asUser('doctor')).toMatchObject({ status: 0, stderr: '' });
+    expect(asUser('libs')).toMatchObject({ status: 0, stderr: '' });
+    const built = asUser('build', fixture('linear.onnx'), '--target', 'sm_89', '-o', '/dev/null');
+    // Where it is found elsewhere, it is used.
+    if (built.status !== 0) expect(built.stderr).toMatch(/^error: ERR_LIBRARY_NOT_FOUND: /);
+    const ran = asUser('run', fixture('linear.onnx'), '--input', 'x=random:2x4', '--device', 'cpu');
+    expect(ran).toMatchObject({ status: 0, stderr: '' });
+  });
+
+  test('a named folder of another user is said to be closed', async () => {
+    const closed = path.join(directory, 'closed-libraries');
+    await mkdir(closed, { mode: 0 });
+    const user = process.getuid?.() === 0 ? { uid: 65534, gid: 65534 } : {};
+    const env = { ...process.env, NODE_TENSORRT_TENSORRT_PATH: closed };
+    const args = [cli, 'build', fixture('linear.onnx'), '--target', 'sm_89'];
+    const { status, stderr } = spawnSync(process.execPath, args, {
+      cwd: '/',
+      env,
+      encoding: 'utf8',
+      ...user,
+    });
+    expect(status).toBe(1);
+    expect(stderr).toMatch(/^error: ERR_LIBRARY_NOT_FOUND: .*closed-libraries \(EACCES: permission denied\)/);
   });
 
   test('a pip that fails, and no Python, leave nothing behind', async () => {
