@@ -27,6 +27,7 @@ import type { Dims, Tensor } from '../tensor.js';
 import { version } from '../version.js';
 import { parseShapeFlag } from './build.js';
 import {
+  checkInputFlags,
   parseDevice,
   parseInputFlags,
   randomSeed,
@@ -34,7 +35,7 @@ import {
   readInput,
   requireInputs,
 } from './model-input.js';
-import { bytes, print, progressLine, table, UsageError } from './output.js';
+import { bytes, print, progressLine, table, UsageError, withFlags } from './output.js';
 
 interface BenchFlags {
   batch?: string;
@@ -137,6 +138,7 @@ function readFlags(flags: BenchFlags) {
   const scenario = flags.scenario ?? 'SingleStream';
   const batches = flags.batch === undefined ? [undefined] : parseBatches(flags.batch);
   const concurrency = parseCount('--concurrency', flags.concurrency);
+  checkInputFlags(flags.input);
   if (flags.scenario !== undefined && flags.mlperf === undefined) {
     throw new UsageError('--scenario is about the log of --mlperf FILE.');
   }
@@ -159,12 +161,12 @@ function readFlags(flags: BenchFlags) {
     threads: flags.threads === undefined ? undefined : parseCount('--threads', flags.threads),
     device: parseDevice(flags.device),
     precision: flags.precision as SessionOptions['precision'],
-    sources: parseInputFlags(flags.input),
+    inputs: flags.input,
     shapes: new Map(flags.shapes.map(parseShape)),
   };
 }
 
-async function bench(model: string, flags: BenchFlags): Promise<void> {
+async function bench(model: string, flags: BenchFlags, command: Command): Promise<void> {
   const settings = readFlags(flags);
   const engine = isEngineFile(model) ? await Engine.load(model) : undefined;
   if (engine && flags.compare)
@@ -217,7 +219,7 @@ async function bench(model: string, flags: BenchFlags): Promise<void> {
   }
 
   print(`${path.basename(model)}: ${machine.cpu}, ${machine.cores} cores, Node.js ${process.version}`);
-  for (const report of reports) printReport(report);
+  for (const report of reports) printReport(report, command);
 }
 
 async function benchBatch(
@@ -343,11 +345,11 @@ function tunedShapes(model: string | Engine): ReadonlyMap<string, Dims> {
 async function makeInputs(
   declared: readonly DeclaredInput[],
   wanted: number | undefined,
-  { sources, shapes }: Settings,
+  { inputs: flags, shapes }: Settings,
   tuned: ReadonlyMap<string, Dims>,
 ): Promise<Inputs> {
   const names = declared.map(({ name }) => name);
-  requireInputs('--input', sources.keys(), names);
+  const sources = parseInputFlags(flags, names);
   requireInputs('--shapes', shapes.keys(), names);
   const given = new Map<string, Tensor>();
   for (const input of declared) {
@@ -438,10 +440,10 @@ const partNames = {
   d2hMs: 'D2H',
 };
 
-function printReport({ batch, rows, ratioOfMedians, why }: BatchReport): void {
+function printReport({ batch, rows, ratioOfMedians, why }: BatchReport, command: Command): void {
   print('');
   const [ours] = rows as [Row];
-  print(`batch ${batch}, on ${ours.device} (${why})`);
+  print(`batch ${batch}, on ${ours.device} (${withFlags(why, command)})`);
   print(
     table(
       ['', 'queries/s', 'samples/s', 'queries', 'host memory', 'GPU memory', 'loaded in'],

@@ -11,7 +11,7 @@ import {
   generationSummary,
   readGenerationFlags,
 } from './generate.js';
-import { print, progressLine } from './output.js';
+import { errorLine, print, progressLine, withFlags } from './output.js';
 
 /** A question and its answer; of one that was cancelled, what had come of it; of one that did not fit, why. */
 type Turn = { question: string; text: string; error?: string } & Partial<
@@ -33,13 +33,17 @@ export function addChatCommand(program: Command): void {
   ).action(chat);
 }
 
-async function chat(source: string, flags: GenerationFlags & { system?: string }): Promise<void> {
+async function chat(
+  source: string,
+  flags: GenerationFlags & { system?: string },
+  command: Command,
+): Promise<void> {
   const options = readGenerationFlags(flags);
   const progress = progressLine();
   progress.show('loading …');
   const model = await LanguageModel.load(source, options.load).finally(() => progress.clear());
   try {
-    const turns = await converse(model, options.generate, flags);
+    const turns = await converse(model, options.generate, flags, command);
     // Someone at a terminal has seen it.
     if (!process.stdin.isTTY && turns.some(({ error }) => error !== undefined)) process.exitCode = 1;
     if (!flags.json) return;
@@ -54,6 +58,7 @@ async function converse(
   model: LanguageModel,
   options: GenerateOptions,
   { system, json }: { system?: string; json: boolean },
+  command: Command,
 ): Promise<Turn[]> {
   const beginning: ChatMessage[] = system === undefined ? [] : [{ role: 'system', content: system }];
   let messages = [...beginning];
@@ -64,8 +69,26 @@ async function converse(
     ...(isTerminal && !json ? { output: process.stdout, terminal: true } : {}),
     prompt: '> ',
   });
-  const ask = () => {
-    if (isTerminal && !json) lines.prompt();
+  // What was asked before the end is answered after it. readline's own iterator, and its prompt, are not for after the end.
+  const asked: string[] = [];
+  let isClosed = false;
+  let wake = () => {};
+  lines.on('line', (line) => {
+    asked.push(line);
+    wake();
+  });
+  lines.on('close', () => {
+    isClosed = true;
+    wake();
+  });
+  const nextLine = async (): Promise<string | undefined> => {
+    if (isTerminal && !json && !isClosed && asked.length === 0) lines.prompt();
+    while (asked.length === 0 && !isClosed) {
+      await new Promise<void>((resolve) => {
+        wake = resolve;
+      });
+    }
+    return asked.shift();
   };
 
   let answering: AbortController | undefined;
@@ -75,28 +98,26 @@ async function converse(
     if (warned) return lines.close();
     warned = true;
     process.stderr.write('\n(Ctrl-C again, or Ctrl-D, to end)\n');
-    ask();
+    if (isTerminal && !json) lines.prompt();
   };
   // Until now it ended the program. A terminal in raw mode sends no signal, and readline tells of the key.
   process.removeAllListeners('SIGINT');
   process.on('SIGINT', interrupt);
   lines.on('SIGINT', interrupt);
   try {
-    ask();
-    for await (const line of lines) {
+    for (let line = await nextLine(); line !== undefined; line = await nextLine()) {
       warned = false;
       if (line.trim() === clear) {
         messages = [...beginning];
       } else if (line.trim() !== '') {
         messages.push({ role: 'user', content: line });
         answering = new AbortController();
-        const turn = await answer(model, messages, { ...options, signal: answering.signal }, json);
+        const turn = await answer(model, messages, { ...options, signal: answering.signal }, json, command);
         answering = undefined;
         if (turn.error === undefined) messages.push({ role: 'assistant', content: turn.text });
         else messages.pop();
         turns.push({ question: line, ...turn });
       }
-      ask();
     }
     return turns;
   } finally {
@@ -111,6 +132,7 @@ async function answer(
   messages: readonly ChatMessage[],
   options: GenerateOptions,
   json: boolean,
+  command: Command,
 ): Promise<Omit<Turn, 'question'>> {
   let text = '';
   const chunks = model.stream(messages, options);
@@ -127,9 +149,9 @@ async function answer(
     const { code, message } = error as { code?: string; message: string };
     if (code !== 'ERR_SHAPE_MISMATCH') throw error;
     process.stderr.write(
-      `error: ${code}: ${message}\n(That question is left out. ${clear} begins a new conversation; --max-length makes room for a longer one.)\n`,
+      `${errorLine({ code, message }, command)}(That question is left out. ${clear} begins a new conversation; --max-length makes room for a longer one.)\n`,
     );
-    return { text, error: message };
+    return { text, error: withFlags(message, command) };
   } finally {
     if (!json) print('');
   }

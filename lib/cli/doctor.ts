@@ -1,6 +1,6 @@
 import type { Command } from 'commander';
 import { inspectSystem, type SystemReport } from '../system/system-report.js';
-import { print } from './output.js';
+import { print, withFlags } from './output.js';
 
 /** `doctor`: what this machine has, what is missing, what to do. */
 export function addDoctorCommand(program: Command): void {
@@ -11,14 +11,14 @@ export function addDoctorCommand(program: Command): void {
     .action(doctor);
 }
 
-async function doctor(flags: { json: boolean }): Promise<void> {
+async function doctor(flags: { json: boolean }, command: Command): Promise<void> {
   const report = await inspectSystem();
   if (flags.json) return print(JSON.stringify(report, null, 2));
   for (const [what, value] of rows(report)) print(`${what.padEnd(10)}${value}`);
   print('');
   for (const { works, what, detail, remedy } of report.findings) {
-    print(`${works ? (remedy ? '!' : '✓') : '✗'} ${what}: ${detail}`);
-    if (remedy) print(`  → ${remedy}`);
+    print(withFlags(`${works ? (remedy ? '!' : '✓') : '✗'} ${what}: ${detail}`, command));
+    if (remedy) print(withFlags(`  → ${remedy}`, command));
   }
 }
 

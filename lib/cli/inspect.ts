@@ -16,7 +16,7 @@ import { graphInputs, type ValueType, valueType } from '../onnx/value-type.js';
 import { productOf } from '../system/nvidia-support.js';
 import type { Dims } from '../tensor.js';
 import { parseGpu } from './model-input.js';
-import { bytes, castLines, print, table, UsageError } from './output.js';
+import { bytes, castLines, print, table, UsageError, withFlags } from './output.js';
 
 interface InspectFlags {
   model?: string;
@@ -38,9 +38,9 @@ export function addInspectCommand(program: Command): void {
     .action(inspect);
 }
 
-async function inspect(file: string, flags: InspectFlags): Promise<void> {
+async function inspect(file: string, flags: InspectFlags, command: Command): Promise<void> {
   const isEngine = isEngineFile(file) || path.extname(file) === '.engine';
-  return isEngine ? inspectEngine(file, flags) : inspectModel(file, flags);
+  return isEngine ? inspectEngine(file, flags) : inspectModel(file, flags, command);
 }
 
 async function inspectEngine(file: string, flags: InspectFlags): Promise<void> {
@@ -168,7 +168,7 @@ function shapeCell(dims: Dims): string {
   return dims.map((size) => (size === -1 ? '?' : size)).join('×');
 }
 
-async function inspectModel(file: string, flags: InspectFlags): Promise<void> {
+async function inspectModel(file: string, flags: InspectFlags, command: Command): Promise<void> {
   if (flags.model !== undefined) throw new UsageError('--model is for engines: it is what one came from.');
   const device = flags.device === undefined ? undefined : parseGpu(flags.device);
   const { graph, irVersion, opsetImport, producerName, producerVersion } = await readModel(file);
@@ -214,7 +214,7 @@ async function inspectModel(file: string, flags: InspectFlags): Promise<void> {
     ),
   );
   print('');
-  for (const line of importLines(imported)) print(line);
+  for (const line of importLines(imported)) print(withFlags(line, command));
 }
 
 type Import =

@@ -8,7 +8,7 @@ import { addDoctorCommand } from './doctor.js';
 import { addGenerateCommand } from './generate.js';
 import { addInspectCommand } from './inspect.js';
 import { addLibsCommand } from './libs.js';
-import { UsageError } from './output.js';
+import { errorLine, UsageError } from './output.js';
 import { addRunCommand } from './run.js';
 
 // Exit codes: 0 done, 1 failed (one line on stderr, with the error's code), 2 wrong usage.
@@ -54,23 +54,12 @@ async function main(): Promise<void> {
 function report(error: unknown, command: Command): number {
   // Commander has printed its own message; help and version end here with 0.
   if (error instanceof CommanderError) return error.exitCode === 0 ? 0 : 2;
-  const { code, message } = error as { code?: string; message: string };
   if (error instanceof UsageError) {
-    process.stderr.write(`error: ${message}\n`);
+    process.stderr.write(`error: ${error.message}\n`);
     return 2;
   }
-  const line = withFlags(message, command).replaceAll('\n', ' ');
-  process.stderr.write(`error: ${code ? `${code}: ` : ''}${line}\n`);
+  process.stderr.write(errorLine(error as Error, command));
   return 1;
-}
-
-/** The library names its own options; who calls a command knows its flags. */
-function withFlags(message: string, { options }: Command): string {
-  const flags = new Map(options.map((option) => [option.attributeName(), option.long]));
-  return message.replace(
-    /\boptions(?:\.\w+)*\.(\w+)(?: of [A-Z]\w+\.\w+)?/g,
-    (name, last: string) => flags.get(last) ?? name,
-  );
 }
 
 void main();

@@ -4,7 +4,7 @@ import { readFile } from '../files/promises.js';
 import type { SessionOptions, ValueMetadata } from '../session.js';
 import { Tensor } from '../tensor.js';
 import { parseNpy } from './npy.js';
-import { UsageError } from './output.js';
+import { shellWord, UsageError } from './output.js';
 
 /** The generator's first state; the same inputs every time. */
 export const randomSeed = 1;
@@ -22,11 +22,37 @@ export function parseGpu(device: string): number {
   throw new UsageError(`--device must be cuda:N, a GPU, not '${device}'.`);
 }
 
-/** `--input` flags by name. @throws UsageError for one that is no NAME=SOURCE, or comes twice */
-export function parseInputFlags(flags: readonly string[]): Map<string, string> {
-  const pairs = flags.map(splitInput);
-  const sources = new Map(pairs);
-  if (sources.size < pairs.length) throw new UsageError('--input gives one input twice.');
+/** `--input` flags, before the model's names are known. @throws UsageError for one that is no NAME=SOURCE, or comes twice */
+export function checkInputFlags(flags: readonly string[]): void {
+  const odd = flags.find((text) => text.indexOf('=', 1) < 0);
+  if (odd !== undefined) {
+    throw new UsageError(`--input must be NAME=FILE.npy or NAME=random:DIMS, not '${odd}'.`);
+  }
+  // Where there are two, the name may end at either.
+  const names = flags
+    .map((text) => text.split('='))
+    .flatMap(([name, ...rest]) => (rest.length === 1 ? [name] : []));
+  if (new Set(names).size < names.length) throw new UsageError('--input gives one input twice.');
+}
+
+/**
+ * `--input` flags by name: of the model's names the longest that one begins with, before a '='. A name may have that too.
+ * @throws RangeError ERR_INVALID_ARG_VALUE for a flag that names no input of the model; UsageError for an input twice
+ */
+export function parseInputFlags(
+  flags: readonly string[],
+  inputNames: readonly string[],
+): Map<string, string> {
+  const sources = new Map<string, string>();
+  for (const text of flags) {
+    const [known] = inputNames
+      .filter((name) => text.startsWith(`${name}=`))
+      .sort((a, b) => b.length - a.length);
+    const name = known ?? text.slice(0, text.indexOf('=', 1));
+    requireInputs('--input', [name], inputNames);
+    if (sources.has(name)) throw new UsageError('--input gives one input twice.');
+    sources.set(name, text.slice(name.length + 1));
+  }
   return sources;
 }
 
@@ -41,21 +67,17 @@ export function requireInputs(flag: string, names: Iterable<string>, inputNames:
   }
 }
 
-function splitInput(text: string): [name: string, source: string] {
-  const split = text.indexOf('=');
-  if (split <= 0) throw new UsageError(`--input must be NAME=FILE.npy or NAME=random:DIMS, not '${text}'.`);
-  return [text.slice(0, split), text.slice(split + 1)];
-}
-
 /** An input from its source: FILE.npy, random:DIMS, or nothing, which is random where the model's dimensions are static. */
 export async function readInput(input: ValueMetadata, source: string | undefined): Promise<Tensor> {
   if (source === undefined) {
     const dynamic = input.shape.some((size) => typeof size !== 'number');
     if (!dynamic) return randomTensor(input.type, input.shape as number[]);
     const shape = input.shape.map((size) => size || '?').join('x');
+    const example = input.shape.map((size) => (typeof size === 'number' ? size : 1)).join('x');
     throw invalidArgValue(
       '--input',
-      `is needed for '${input.name}', whose dimensions are dynamic: --input ${input.name}=random:${shape} with numbers.`,
+      `is needed for '${input.name}', whose dimensions are dynamic: --input ${input.name}=random:${shape} with numbers, ` +
+        `such as --input ${shellWord(`${input.name}=random:${example}`)}`,
     );
   }
   const random = /^random:((?:\d+(?:x\d+)*)?)$/.exec(source);

@@ -1,3 +1,4 @@
+import type { Command } from 'commander';
 import type { CastBfloat16Report, CastFloat16Report } from '../onnx/cast-precision.js';
 
 /** Writes a line to standard output, which carries nothing but results. */
@@ -53,6 +54,58 @@ export function progressLine(): { show(text: string): void; clear(): void } {
     show: (text) => stderr.write(`\r\x1b[K${text.slice(0, (stderr.columns ?? 80) - 1)}`),
     clear: () => stderr.write('\r\x1b[K'),
   };
+}
+
+/** A word as a shell takes it. */
+export function shellWord(text: string): string {
+  return /^[\w@%+=:,./-]+$/.test(text) ? text : `'${text.replaceAll("'", "'\\''")}'`;
+}
+
+/** Options whose flags are not called as they are. */
+const otherFlags: Readonly<Record<string, string>> = { libraryPath: 'library' };
+
+/**
+ * A message of the library as a user of the command line reads it: its options are the command's flags, or those of another
+ * command that has them, and feeds are `--input`. What no command has a flag for stays as it is.
+ */
+export function withFlags(message: string, command: Command): string {
+  const flagOf = (option: string): string | undefined => {
+    const attribute = otherFlags[option] ?? option;
+    const flagIn = ({ options }: Command) => options.find((each) => each.attributeName() === attribute)?.long;
+    const own = flagIn(command);
+    if (own) return own;
+    const other = root(command).commands.find(flagIn);
+    return other && `\`${other.name()} ${flagIn(other)}\``;
+  };
+  const shapes = flagOf('shapes');
+  return message
+    .replace(/\boptions((?:\.\w+|\[\d+\])+)(?: of [A-Z]\w+\.\w+)?/g, (name, path: string) => {
+      const [first = '', ...rest] = path.match(/\w+/g) ?? [];
+      // What follows is the name of an input, with whatever characters.
+      if (first === 'shapes' && shapes)
+        return path === '.shapes' ? shapes : name.replace(/^options\.shapes\.?/, `${shapes} `);
+      return [first, ...rest].map(flagOf).find((flag) => flag !== undefined) ?? name;
+    })
+    .replaceAll(
+      'Give { min, opt, max }.',
+      `Give ${shapes} NAME:MIN,OPT,MAX, such as ${shapes} NAME:1x3,8x3,16x3.`,
+    )
+    .replace(/\bfeeds\['(.*?)'\]/g, (name, input: string) =>
+      flagOf('input') === '--input' ? `--input ${input}` : name,
+    );
+}
+
+function root(command: Command): Command {
+  return command.parent ? root(command.parent) : command;
+}
+
+/** The line that an error is on standard error. */
+export function errorLine(
+  error: { readonly code?: string; readonly message: string },
+  command: Command,
+): string {
+  const line = withFlags(error.message, command).replaceAll('\n', ' ');
+  return `error: ${error.code ? `${error.code}: ` : ''}${line}\n`;
 }
 
 /** An error in how the program was called: exit code 2. */

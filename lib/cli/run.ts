@@ -6,9 +6,9 @@ import { writeAtomically } from '../files/atomic-file.js';
 import { makeDirectories } from '../files/promises.js';
 import { InferenceSession } from '../session.js';
 import type { Tensor } from '../tensor.js';
-import { parseDevice, parseInputFlags, readInput, requireInputs } from './model-input.js';
+import { checkInputFlags, parseDevice, parseInputFlags, readInput } from './model-input.js';
 import { serializeNpy } from './npy.js';
-import { print, table } from './output.js';
+import { print, table, withFlags } from './output.js';
 
 interface RunFlags {
   input: string[];
@@ -35,15 +35,15 @@ export function addRunCommand(program: Command): void {
     .action(run);
 }
 
-async function run(model: string, flags: RunFlags): Promise<void> {
+async function run(model: string, flags: RunFlags, command: Command): Promise<void> {
   const device = parseDevice(flags.device);
-  const sources = parseInputFlags(flags.input);
+  checkInputFlags(flags.input);
   const started = performance.now();
   const source = isEngineFile(model) ? await Engine.load(model) : model;
   const session = await InferenceSession.create(source, { device });
   try {
     const loaded = performance.now();
-    requireInputs('--input', sources.keys(), session.inputNames);
+    const sources = parseInputFlags(flags.input, session.inputNames);
     const files = flags.output === undefined ? undefined : outputFiles(flags.output, session.outputNames);
     const feeds: Record<string, Tensor> = {};
     for (const input of session.inputMetadata) {
@@ -71,7 +71,9 @@ async function run(model: string, flags: RunFlags): Promise<void> {
       ),
     };
     if (flags.json) return print(JSON.stringify(report, null, 2));
-    print(`${report.runtime.name} ${report.runtime.version} on ${report.device} (${report.why})`);
+    print(
+      `${report.runtime.name} ${report.runtime.version} on ${report.device} (${withFlags(report.why, command)})`,
+    );
     print(`loaded in ${report.loadMs.toFixed(1)} ms, ran in ${report.runMs.toFixed(1)} ms`);
     print(
       table(

@@ -1,6 +1,6 @@
 import { execFile, spawn, spawnSync } from 'node:child_process';
 import { createHash } from 'node:crypto';
-import { copyFile, mkdir, mkdtemp, readdir, readFile, rm, symlink, writeFile } from 'node:fs/promises';
+import { copyFile, cp, mkdir, mkdtemp, readdir, readFile, rm, symlink, writeFile } from 'node:fs/promises';
 import os from 'node:os';
 import path from 'node:path';
 import { Engine } from 'node-tensorrt';
@@ -204,7 +204,7 @@ describe('libs', () => {
   });
 
   // There, mkdir() says that the folder above is missing, which is there.
-  test.each([
+  test.each<Record<string, string>>([
     { HOME: '/proc/nobody', XDG_CACHE_HOME: '' },
     { XDG_CACHE_HOME: '/proc/cache' },
     { NODE_TENSORRT_CACHE: '/proc/self/cache' },
@@ -530,6 +530,82 @@ describe('bench', () => {
   });
 });
 
+describe('errors', () => {
+  const linear = fixture('linear.onnx');
+  let odd: string;
+  beforeAll(async () => {
+    odd = path.join(directory, 'folder of a model');
+    await cp(demoModel, odd, { recursive: true });
+    const config = { eos_token_id: 2, do_sample: true, top_p: -1 };
+    await writeFile(path.join(odd, 'generation_config.json'), JSON.stringify(config));
+  });
+
+  test.each<[string, string[], RegExp]>([
+    ['build', ['build', linear, '--target', 'sm_89', '--shapes', 'z:1x4'], /: --shapes z is not an input/],
+    ['build', ['build', linear, '--target', 'sm_89', '--shapes', 'x:1x5'], /: --shapes x\.min has 5 in dim/],
+    ['build', ['build', linear, '--target', 'sm_89', '--workspace', '9e99'], /: --workspace must be/],
+    ['build', ['build', linear], /ERR_NO_GPU: .*name it in --target/],
+    ['run', ['run', linear, '--device', 'cuda'], /ERR_NO_GPU/],
+    ['run', ['run', linear, '--input', 'x=random:2x5'], /: --input x has dims \[2,5\]/],
+    ['bench', ['bench', linear, '--shapes', 'x:1x5'], /: --shapes x\.min has 5 in dim/],
+    ['bench', ['bench', linear, '--concurrency', '99999'], /: --concurrency must be/],
+    ['bench', ['bench', linear, '--precision', 'fp99'], /: --precision must be one of/],
+    ['generate', ['generate', demoModel, '1+1', '--top-p', '0'], /: --top-p must be more than 0/],
+    ['generate', ['generate', demoModel, '1+1', '--stop', ''], /: --stop is empty/],
+    ['generate', ['generate', demoModel, '1+1', '--max-length', '99999'], /: --max-length must be at most/],
+    ['generate', ['generate', 'folder of a model', '1+1'], /top_p can't be -1\. Correct it, or give --top-p/],
+    ['chat', ['chat', demoModel, '--max-length', '99999'], /: --max-length must be at most/],
+    ['chat', ['chat', demoModel, '--threads', '0'], /: --threads must be an integer/],
+  ])('of %s name flags: %j', async (_, args, message) => {
+    const { code, stderr } = await run(args);
+    expect(code).toBe(1);
+    expect(stderr).toMatch(message);
+    expect(stderr).not.toMatch(/options\.|feeds\[/);
+  });
+
+  test('a conversation’s own name flags too', async () => {
+    const child = spawn(process.execPath, [cli, 'chat', demoModel, '--max-length', '9', '--device', 'cpu']);
+    let stderr = '';
+    child.stderr.on('data', (chunk) => {
+      stderr += chunk;
+    });
+    child.stdin.end('1 + 2 + 3 + 4 + 5 = ?\n');
+    const code = await new Promise((resolve) => child.on('close', resolve));
+    expect(code).toBe(1);
+    expect(stderr).toMatch(/^error: ERR_SHAPE_MISMATCH: .*: see --max-length\.\n/);
+  });
+
+  test.each(['in=put:0', 'a', 'a=b', 'a,b c', "it's", '-x', 'é:1x2', '=x'])(
+    'suggest a command that works, whatever the input is called: %s',
+    async (name) => {
+      const g = new GraphBuilder('names');
+      g.op(
+        'Add',
+        [g.input('a=', 'float32', [4]), g.input(name, 'float32', ['n', 4])],
+        {},
+        { outputs: ['y'] },
+      );
+      g.output('y', 'float32', ['n', 4]);
+      await writeFile(path.join(directory, 'names.onnx'), serializeModel(g.finish()));
+      const { code, stderr } = await run(['run', 'names.onnx', '--device', 'cpu']);
+      expect(code).toBe(1);
+      const suggested = /such as (--input .*)\n$/.exec(stderr)![1]!;
+      const inShell = (command: string) =>
+        spawnSync('sh', ['-c', `node ${cli} ${command}`], { cwd: directory, encoding: 'utf8' });
+      const ran = inShell(`run names.onnx --device cpu --json ${suggested}`);
+      expect(ran.stderr).toBe('');
+      expect(JSON.parse(ran.stdout).inputs).toContainEqual({ name, type: 'float32', dims: [1, 4] });
+      const shape = ['--shapes', `${name}:3x4`];
+      const bench = ['bench', 'names.onnx', '--device', 'cpu', '--duration', '0.01', '--json', 'names.json'];
+      const benched = await run([...bench, ...shape]);
+      expect(benched.code).toBe(0);
+      const built = await run(['build', 'names.onnx', '--target', 'sm_89', '--json', ...shape]);
+      expect(built.stderr).toBe('');
+      expect(JSON.parse(built.stdout).manifest.profiles[0][name].max).toEqual([3, 4]);
+    },
+  );
+});
+
 describe('generate and chat', () => {
   const decoder = path.join(import.meta.dirname, '../fixtures/decoders/llama/static-cache');
 
@@ -623,6 +699,41 @@ describe('generate and chat', () => {
       input.end('One?\nTwo?\nThree?'),
     );
     expect(plain.stdout).toBe(turns.map(({ text }: { text: string }) => `${text}\n`).join(''));
+  });
+
+  test.each(['One?\n', 'One?', 'One?\nTwo?\nThree?', 'One?\n\nTwo?\n'])(
+    'answer all that a pipe asked before its end: %j',
+    async (text) => {
+      const { code, stdout } = await chat(['--max-tokens', '6', '--json'], (input) => input.end(text));
+      expect(code).toBe(0);
+      const { turns } = JSON.parse(stdout);
+      expect(turns.map(({ question }: { question: string }) => question)).toEqual(text.match(/\w+\?/g));
+      for (const { usage } of turns) expect(usage.completionTokens).toBe(6);
+    },
+  );
+
+  test('at a terminal, the end may come before the answer', () => {
+    const python = `
+import os, pty, sys
+pid, terminal = pty.fork()
+if pid == 0: os.execv(sys.argv[1], sys.argv[1:])
+shown = b''
+asked = False
+while True:
+    try: chunk = os.read(terminal, 4096)
+    except OSError: break
+    if not chunk: break
+    shown += chunk
+    if not asked and b'> ' in shown:
+        os.write(terminal, b'One?\\r\\x04')
+        asked = True
+sys.stdout.write(shown.decode(errors='replace'))
+sys.exit(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]))`;
+    const args = [process.execPath, cli, 'chat', decoder, '--device', 'cpu', '--max-tokens', '6'];
+    const { status, stdout } = spawnSync('python3', ['-c', python, ...args], { encoding: 'utf8' });
+    expect(stdout).toMatch(/\+ 6 tokens/);
+    expect(stdout).not.toContain('error');
+    expect(status).toBe(0);
   });
 
   test('a conversation that has outgrown the row goes on without the question, or anew', async () => {
