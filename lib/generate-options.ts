@@ -3,7 +3,7 @@ import { type SamplingDefaults, type UnusableValue, usable } from './decoder-con
 import { describe, invalidArgType, invalidArgValue } from './errors.js';
 import type { NativeGenerateOptions } from './native.js';
 import { checkOptions, checkSignal, integerOption, numberOption, stringsOption } from './options.js';
-import type { Tokenizer } from './tokenizer.js';
+import { specialToken, type Tokenizer } from './tokenizer.js';
 
 /**
  * How to answer. What chooses tokens, temperature to repetitionPenalty, defaults to what the model's
@@ -31,7 +31,7 @@ export interface GenerateOptions {
   frequencyPenalty?: number;
   /** The same seed gives the same answer, whatever else runs. A safe integer of at least 0. Default: a random one. */
   seed?: number;
-  /** Texts that end the answer; it ends before them. */
+  /** Texts that end the answer; it ends before them. One that is a special token, which answers don't show, is that token too. */
   stop?: readonly string[];
   /** Tokens that end the answer, beside the model's own, and are not in it. */
   stopTokens?: readonly number[];
@@ -159,10 +159,12 @@ export function readGenerateOptions(
     const problem = 'needs text, and the model was loaded without a tokenizer: use options.stopTokens.';
     throw invalidArgValue('options.stop', problem);
   }
-  const eos = () =>
-    usable(eosTokens, 'options.ignoreEos with options.stopTokens').filter(
-      (token) => token >= 0 && token < vocabulary,
-    );
+  const inVocabulary = (token: number | undefined) => token !== undefined && token >= 0 && token < vocabulary;
+  // Answers don't show special tokens: one that a stop text names ends the answer as a token.
+  const special = stop
+    .map((text) => specialToken(text.toString('utf8'), tokenizer!))
+    .filter((token): token is number => inVocabulary(token));
+  const eos = () => usable(eosTokens, 'options.ignoreEos with options.stopTokens').filter(inVocabulary);
   const [biasTokens, biases] = readBias(options.logitBias, vocabulary);
   return {
     maxTokens,
@@ -180,7 +182,7 @@ export function readGenerateOptions(
         ? randomBytes(8).readBigUInt64LE()
         : BigInt(whole('seed', 0, 0, Number.MAX_SAFE_INTEGER)),
     stop,
-    stopTokens: Int32Array.from(new Set([...(ignoreEos ? [] : eos()), ...stopTokens])),
+    stopTokens: Int32Array.from(new Set([...(ignoreEos ? [] : eos()), ...stopTokens, ...special])),
     biasTokens,
     biases,
     logprobs: options.logprobs === undefined ? -1 : whole('logprobs', 0, 0, vocabulary),
@@ -219,7 +221,7 @@ export function checkTokens(
   );
 }
 
-function readStop(stop: unknown): Uint8Array[] {
+function readStop(stop: unknown): Buffer[] {
   const texts = stringsOption(stop, 'options.stop');
   const empty = texts.indexOf('');
   if (empty >= 0) throw invalidArgValue(`options.stop[${empty}]`, 'is empty.');

@@ -26,7 +26,14 @@ import { type Prompt, promptTokens } from './prompt.js';
 import { Sequence, type SequenceContext } from './sequence.js';
 import type { SessionOptions, SessionStats } from './session.js';
 import { findOnnxRuntime } from './system/onnxruntime-library.js';
-import { checkTokenizer, readTokenizer, type Tokenizer, type TokenPieces, tokenPieces } from './tokenizer.js';
+import {
+  checkTokenizer,
+  readEosToken,
+  readTokenizer,
+  type Tokenizer,
+  type TokenPieces,
+  tokenPieces,
+} from './tokenizer.js';
 
 /** Those of {@link SessionOptions} that are about where and how to run, and these. */
 export interface LanguageModelOptions
@@ -170,6 +177,8 @@ export class LanguageModel {
 
     const config = await readDecoderConfig(source);
     const tokenizer = settings.tokenizer ?? (await readTokenizer(config.directory));
+    const named = config.eosTokens instanceof UnusableValue || config.eosTokens.length > 0;
+    const eosTokens = named ? config.eosTokens : await readEosToken(config.directory, tokenizer);
     const chatTemplate = await ChatTemplate.load(config.directory, settings.chatTemplate);
     const { prepareDecoder } = await import('./build/prepare-decoder.js');
     const { digestModel } = await import('./build/model-digest.js');
@@ -240,7 +249,7 @@ export class LanguageModel {
           chatTemplate,
           vocabulary,
           maxLength: capacity,
-          eosTokens: config.eosTokens,
+          eosTokens,
           sampling: config.sampling,
         },
         kvCache: new KvCache(loop.native, graph.mode, whyMode(prepared, place.made?.engine), capacity),

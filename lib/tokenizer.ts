@@ -53,10 +53,7 @@ interface AddedToken {
  */
 export async function readTokenizer(directory: string): Promise<Tokenizer | undefined> {
   const file = path.join(directory, 'tokenizer.json');
-  const [values, config = {}] = await Promise.all([
-    readJson(file),
-    readJson(path.join(directory, 'tokenizer_config.json')),
-  ]);
+  const [values, config] = await Promise.all([readJson(file), readTokenizerConfig(directory)]);
   if (!values) return undefined;
   const { tokenizer, pieces, postProcessor } = parseTokenizer(values, config, file);
   // Only now: importing this package is to cost nothing.
@@ -72,6 +69,44 @@ export async function readTokenizer(directory: string): Promise<Tokenizer | unde
     throw new TensorRTError('ERR_MODEL_UNSUPPORTED', message, { cause });
   }
   return new FileTokenizer(encoder, pieces);
+}
+
+/** tokenizer_config.json, and what only special_tokens_map.json says. */
+export async function readTokenizerConfig(directory: string): Promise<Json> {
+  const [map = {}, config = {}] = await Promise.all(
+    ['special_tokens_map.json', 'tokenizer_config.json'].map((name) => readJson(path.join(directory, name))),
+  );
+  const said = Object.entries(config).filter(([, value]) => value !== null);
+  return { ...map, ...Object.fromEntries(said) };
+}
+
+/** The token that a text is, where it is one. */
+function tokenOf(text: string, tokenizer: Tokenizer): number | undefined {
+  const tokens = tokenizer.encode(text, { specialTokens: false });
+  return tokens.length === 1 ? tokens[0] : undefined;
+}
+
+/** The token that a text is, where it is one of those that answers don't show. */
+export function specialToken(text: string, tokenizer: Tokenizer): number | undefined {
+  const token = tokenOf(text, tokenizer);
+  if (token === undefined) return undefined;
+  const shown = tokenizer.tokenBytes ? tokenizer.tokenBytes(token).length : tokenizer.decode([token]).length;
+  return shown === 0 ? token : undefined;
+}
+
+/**
+ * The token that ends an answer, as the tokenizer's files beside a model name it; none where they don't, or where it is no
+ * token.
+ * @throws (rejects) TensorRTError ERR_MODEL_INVALID, ERR_IO
+ */
+export async function readEosToken(directory: string, tokenizer: Tokenizer | undefined): Promise<number[]> {
+  const config = await readTokenizerConfig(directory);
+  const text = tokenText(config.eos_token);
+  if (text === undefined) return [];
+  const added = Object.entries((config.added_tokens_decoder ?? {}) as Record<string, Json>);
+  const [id] = added.find(([, token]) => token?.content === text) ?? [];
+  const token = id === undefined ? tokenizer && tokenOf(text, tokenizer) : Number(id);
+  return token !== undefined && Number.isInteger(token) ? [token] : [];
 }
 
 const modelTypes: readonly string[] = ['BPE', 'Unigram', 'WordPiece', 'WordLevel'];

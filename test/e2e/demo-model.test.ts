@@ -1,10 +1,10 @@
 import { spawnSync } from 'node:child_process';
-import { cp, mkdtemp, rm, stat, writeFile } from 'node:fs/promises';
+import { cp, mkdtemp, readFile, rm, stat, writeFile } from 'node:fs/promises';
 import os from 'node:os';
 import path from 'node:path';
 import { type ChatMessage, InferenceSession, LanguageModel } from 'node-tensorrt';
 import { castToFloat16, measureRanges, readModel, writeModel } from 'node-tensorrt/onnx';
-import { afterAll, beforeAll, expect, test } from 'vitest';
+import { afterAll, beforeAll, describe, expect, test } from 'vitest';
 import { countRight, demoAnswers, demoModel } from '../demo-model.js';
 import { simulateFloat16 } from '../oracle/simulate-float16.js';
 
@@ -99,6 +99,81 @@ test.each([
     expect((await model.generate(prompt, options)).text).toBe(answer);
   },
 );
+
+describe('the end of an answer', () => {
+  const { prompt, answer } = sums[0]!;
+  /** The model with other configuration files; null removes one. */
+  async function folderWith(name: string, files: Record<string, object | null>): Promise<string> {
+    const folder = path.join(directory, name);
+    await cp(demoModel, folder, { recursive: true });
+    await rm(path.join(folder, 'generation_config.json'));
+    const config = { ...JSON.parse(await readFile(path.join(demoModel, 'config.json'), 'utf8')) };
+    delete config.eos_token_id;
+    for (const [file, values] of Object.entries({ 'config.json': config, ...files })) {
+      if (values === null) await rm(path.join(folder, file));
+      else await writeFile(path.join(folder, file), JSON.stringify(values));
+    }
+    return folder;
+  }
+  const added = { '2': { content: '</s>', special: true } };
+
+  test.each<[string, Record<string, object | null>]>([
+    ['tokenizer_config.json', { 'special_tokens_map.json': null }],
+    [
+      'tokenizer_config.json, as an object, without its added tokens',
+      { 'special_tokens_map.json': null, 'tokenizer_config.json': { eos_token: { content: '</s>' } } },
+    ],
+    [
+      'tokenizer_config.json, without a tokenizer',
+      { 'tokenizer.json': null, 'tokenizer_config.json': { eos_token: '</s>', added_tokens_decoder: added } },
+    ],
+    ['special_tokens_map.json', { 'tokenizer_config.json': { eos_token: null } }],
+    ['special_tokens_map.json alone', { 'tokenizer_config.json': null }],
+    ['config.json', { 'config.json': { eos_token_id: 2 }, 'tokenizer_config.json': { eos_token: '<s>' } }],
+    [
+      'generation_config.json',
+      { 'generation_config.json': { eos_token_id: [2] }, 'config.json': { eos_token_id: 5 } },
+    ],
+  ])('may be named in %s', async (name, files) => {
+    const folder = await folderWith(name, files);
+    await using model = await LanguageModel.load(folder, { device: 'cpu' });
+    await using whole = await LanguageModel.load(demoModel, { device: 'cpu' });
+    const tokens = whole.tokenizer!.encode(prompt);
+    const { tokens: said, finishReason } = await model.generate(tokens, { maxTokens: 30 });
+    expect(whole.tokenizer!.decode(said)).toBe(answer);
+    expect(said).not.toContain(2);
+    expect(finishReason).toBe('stop');
+  });
+
+  test('that is not named anywhere is the limit', async () => {
+    const nothing = { 'special_tokens_map.json': null, 'tokenizer_config.json': {} };
+    await using model = await LanguageModel.load(await folderWith('none', nothing), { device: 'cpu' });
+    const { tokens, finishReason } = await model.generate(prompt, { maxTokens: 30 });
+    expect(tokens).toHaveLength(30);
+    expect(finishReason).toBe('length');
+  });
+
+  test("may be a stop text that is a special token, which answers don't show", async () => {
+    await using file = await LanguageModel.load(demoModel, { device: 'cpu' });
+    const own = file.tokenizer!;
+    // One of the caller's.
+    const tokenizer = {
+      encode: own.encode.bind(own),
+      decode: own.decode.bind(own),
+      tokenBytes: own.tokenBytes!.bind(own),
+    };
+    await using model = await LanguageModel.load(demoModel, { device: 'cpu', tokenizer });
+    for (const each of [file, model]) {
+      const options = { ignoreEos: true, maxTokens: 30 };
+      const stopped = await each.generate(prompt, { ...options, stop: ['</s>'] });
+      expect(stopped).toMatchObject({ text: answer, finishReason: 'stop' });
+      expect(stopped.tokens).not.toContain(2);
+      const other = await each.generate(prompt, { ...options, stop: ['<|im_start|>'] });
+      expect(other.finishReason).toBe('length');
+      expect(other.tokens).toContain(2);
+    }
+  });
+});
 
 // The margin that is stated for FP16: 1 answer in 100.
 test('in FP16 it answers hardly less right', async () => {
