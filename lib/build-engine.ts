@@ -25,7 +25,16 @@ import {
   type NativeTensorRT,
   native,
 } from './native.js';
-import { checkOptions, checkSignal, enumOption, integerOption, onAbort, stringsOption } from './options.js';
+import {
+  type Bytes,
+  bytesOf,
+  checkOptions,
+  checkSignal,
+  enumOption,
+  integerOption,
+  onAbort,
+  stringsOption,
+} from './options.js';
 import {
   checkProfiles,
   completeProfiles,
@@ -143,9 +152,37 @@ export function pickBuildOptions(options: object): BuildOptions {
   return Object.fromEntries(Object.entries(options).filter(([name]) => names.includes(name)));
 }
 
-export const laterBuildOptions = ['masks'] as const;
-/** What TensorRT can do and no GPU has tested with this package. */
-const untestedBuildOptions = ['weightStreaming', 'versionCompatible', 'hardwareCompatibility'] as const;
+const untested = 'is not supported until a GPU has tested it.';
+const theirs = "is onnxruntime-node's";
+const notLogged = `${theirs}, and has no counterpart: nothing is logged; what matters is an error, or in a manifest's warnings.`;
+const whereTimeGoes = `${theirs}, and has no counterpart: session.stats() and a run's onTiming say where time goes.`;
+const oneAfterTheOther = `${theirs}, and has no counterpart: a run's operators run one after the other.`;
+const asItIs = `${theirs}, and has no counterpart: on the CPU it is always on.`;
+
+/** Why an option is refused that isn't one: what TensorRT can do, and what onnxruntime-node calls something else. */
+export const refusedBuildOptions = {
+  masks: 'is not supported in this version.',
+  weightStreaming: untested,
+  versionCompatible: untested,
+  hardwareCompatibility: untested,
+  executionProviders: `${theirs}. Here options.target names the GPUs to compile for, and options.runtime what compiles.`,
+  intraOpNumThreads: `${theirs}. Here it is options.threads, of InferenceSession.create.`,
+  interOpNumThreads: oneAfterTheOther,
+  executionMode: oneAfterTheOther,
+  freeDimensionOverrides: `${theirs}. Here options.shapes says which shapes inputs have, by input: { x: [1, 3, 224, 224] }.`,
+  graphOptimizationLevel: `${theirs}. On the CPU every optimization is on; for a GPU it is options.optimizationLevel, from 0 to 5.`,
+  enableCpuMemArena: asItIs,
+  enableMemPattern: asItIs,
+  optimizedModelFilePath: `${theirs}. Here the engine cache keeps what was compiled for a GPU (options.cache), or Engine.save().`,
+  enableProfiling: whereTimeGoes,
+  profileFilePrefix: whereTimeGoes,
+  logId: notLogged,
+  logSeverityLevel: notLogged,
+  logVerbosityLevel: notLogged,
+  enableGraphCapture: `${theirs}. Here it is options.cudaGraph, of InferenceSession.create.`,
+  externalData: `${theirs}. Here external data is read from beside the model: give the model's path.`,
+  extra: `${theirs}, and has no counterpart: ONNX Runtime's own settings can't be given.`,
+} as const;
 
 /** Of our types, those that TensorRT has (NvInfer.h, DataType). */
 const tensorrtTypes: ReadonlySet<DataType> = new Set<DataType>([
@@ -170,8 +207,22 @@ export const maxInlineBytes = 1.5 * 2 ** 30;
  *   the reason), ERR_BUILD_FAILED, ERR_NO_GPU, ERR_LIBRARY_NOT_FOUND, ERR_LIBRARY_UNSUPPORTED, ERR_OUT_OF_MEMORY,
  *   ERR_IO; TypeError or RangeError for bad arguments; the signal's reason
  */
-export async function buildEngine(model: string | Uint8Array, options: BuildOptions = {}): Promise<Engine> {
-  return buildEngineOn(undefined, model, options);
+export async function buildEngine(model: string | Bytes, options: BuildOptions = {}): Promise<Engine> {
+  return buildEngineOn(
+    undefined,
+    readModelArgument(model, 'a path, a Uint8Array or an ArrayBuffer'),
+    options,
+  );
+}
+
+/** A model as it was given: a path, or its bytes. */
+export function readModelArgument(model: unknown, expected: string): string | Uint8Array {
+  const source = typeof model === 'string' ? model : bytesOf(model, 'model');
+  if (source === undefined) throw invalidArgType('model', expected, model);
+  if (typeof source === 'string' && source.includes('\0')) {
+    throw invalidArgValue('model', 'is a path with a zero byte in it.');
+  }
+  return source;
 }
 
 /**
@@ -185,9 +236,6 @@ export async function buildEngineOn(
   /** What the model is, if it is a decoder to be lowered: see `buildDecoder`. */
   decoder?: Omit<DecoderLowering, 'attention'>,
 ): Promise<Engine> {
-  if (typeof model !== 'string' && !(model instanceof Uint8Array)) {
-    throw invalidArgType('model', 'a path or a Uint8Array', model);
-  }
   const settings = readOptions(options);
   const { onProgress, signal } = settings;
   signal?.throwIfAborted();
@@ -385,11 +433,7 @@ type Settings = ReturnType<typeof readOptions>;
 
 /** Checks the options. `compiler` goes to TensorRT, `recorded` into the manifest: what is not a default. */
 function readOptions(options: BuildOptions) {
-  const untested = untestedBuildOptions.find(
-    (name) => (options as Record<string, unknown> | null)?.[name] !== undefined,
-  );
-  if (untested) throw invalidArgValue(`options.${untested}`, 'is not supported until a GPU has tested it.');
-  checkOptions(options, 'options', buildOptionNames, laterBuildOptions);
+  checkOptions(options, 'options', buildOptionNames, refusedBuildOptions);
   const { libraryPath, onProgress, signal } = options;
   const runtime = enumOption(options.runtime, 'options.runtime', ['auto', 'tensorrt', 'tensorrt-rtx']);
   if (libraryPath !== undefined && typeof libraryPath !== 'string') {

@@ -8,7 +8,7 @@ import { engineMagic as magic, otherThanBinary, planMagics, seenBytes } from './
 import { type DecoderGraph, type NativeBytes, native, requireArrayLength } from './native.js';
 import type { CastBfloat16Report, CastFloat16Report } from './onnx/cast-precision.js';
 import { readStart, withOpenFile } from './onnx/file-range.js';
-import { checkOptions } from './options.js';
+import { type Bytes, bytesOf, checkOptions, refuseCloning } from './options.js';
 import { type Profile, rangeOf, type ShapeRange } from './shapes.js';
 import type { Flavour } from './system/nvidia-support.js';
 import type { Dims } from './tensor.js';
@@ -131,7 +131,8 @@ export function flavourOfPlan(
   return start.toString('latin1') === 'vtrt' ? ['rtx'] : ['trt11', 'trt10'];
 }
 
-let isDescribed: (engine: Engine) => boolean;
+/** Whether an engine has a manifest: a bare plan has none. */
+export let isDescribed: (engine: Engine) => boolean;
 
 /**
  * A model compiled by TensorRT. Immutable. Its plan, however large, lies outside the JavaScript heap: in memory where it
@@ -155,6 +156,7 @@ export class Engine {
     this.#file = file;
     this.fromCache = fromCache;
     this.#contents = contents && { ...contents, manifest: deepFreeze(contents.manifest) };
+    refuseCloning(this);
   }
 
   /**
@@ -168,13 +170,14 @@ export class Engine {
    * @throws (rejects) TensorRTError ERR_ENGINE_CORRUPT, ERR_ENGINE_INCOMPATIBLE, ERR_MODEL_NOT_FOUND, ERR_IO,
    *   ERR_OUT_OF_MEMORY; TypeError ERR_INVALID_ARG_TYPE
    */
-  static async load(file: string | Uint8Array, options: { trusted?: boolean } = {}): Promise<Engine> {
-    checkOptions(options, 'options', ['trusted'], []);
+  static async load(file: string | Bytes, options: { trusted?: boolean } = {}): Promise<Engine> {
+    checkOptions(options, 'options', ['trusted'], {});
     const isPath = typeof file === 'string';
-    if (!isPath && !(file instanceof Uint8Array))
-      throw invalidArgType('file', 'a path or a Uint8Array', file);
+    const source = isPath ? file : bytesOf(file, 'file');
+    if (source === undefined) throw invalidArgType('file', 'a path, a Uint8Array or an ArrayBuffer', file);
     const label = isPath ? file : 'The engine';
-    const container = isPath ? await Container.open(file) : Container.of(file, label);
+    const container =
+      typeof source === 'string' ? await Container.open(source) : Container.of(source, label);
     if (container.head.length > 0) return new Engine(container, await container.check(label));
     if (options.trusted !== true) {
       container.release();

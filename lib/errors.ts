@@ -29,7 +29,7 @@ export type ErrorCode =
 /** An operation failed; `code` says how, `message` says what to do about it, `cause` is what lay underneath. */
 export class TensorRTError extends Error {
   override readonly name = 'TensorRTError';
-  readonly code: string;
+  readonly code: ErrorCode;
 
   constructor(code: ErrorCode, message: string, options?: { cause?: unknown }) {
     super(message, options);

@@ -129,7 +129,7 @@ export function readGenerateOptions(
       if (reason !== undefined) throw invalidArgValue(`options.${name}`, reason);
     }
   }
-  checkOptions(options, 'options', names, []);
+  checkOptions(options, 'options', names, {});
   const { ignoreEos = false, cacheSalt = '', signal } = options;
   checkSignal(signal, 'options.signal');
   if (typeof ignoreEos !== 'boolean') throw invalidArgType('options.ignoreEos', 'a boolean', ignoreEos);

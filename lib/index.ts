@@ -14,10 +14,13 @@ export {
   type Feeds,
   type Fetches,
   InferenceSession,
+  type InputMetadata,
+  type NonTensorValueMetadata,
   type RunOptions,
   type RunTiming,
   type SessionOptions,
   type SessionStats,
+  type TensorValueMetadata,
   type ValueMetadata,
 } from './session.js';
 export type { Profile, ShapeRange, ShapeRanges } from './shapes.js';
@@ -25,5 +28,13 @@ export type { Finding } from './system/diagnosis.js';
 export type { Flavour } from './system/nvidia-support.js';
 export { inspectSystem, type SystemReport } from './system/system-report.js';
 export type { TensorRTLibrary } from './system/tensorrt-library.js';
-export { type Dims, Tensor, type TensorLike } from './tensor.js';
+export {
+  type DataOf,
+  type Dims,
+  type OnnxValue,
+  Tensor,
+  type TensorConstructor,
+  type TensorLike,
+  type TypedTensor,
+} from './tensor.js';
 export type { Tokenizer } from './tokenizer.js';

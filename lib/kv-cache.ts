@@ -1,6 +1,6 @@
 import { invalidArgType } from './errors.js';
 import type { DecoderGraph, NativeLanguageModel } from './native.js';
-import { checkOptions, enumOption, integerOption } from './options.js';
+import { checkOptions, enumOption, integerOption, refuseCloning } from './options.js';
 
 export interface KvCacheOptions {
   /** Rows: how many prompts and sequences are in the cache at a time; more wait. Default 16. */
@@ -24,7 +24,7 @@ export interface KvCacheSettings {
 export function readKvCacheOptions(options: KvCacheOptions | undefined, path: string): KvCacheSettings {
   const { maxBatchSize, maxLength, dtype, prefixReuse = true } = options ?? {};
   if (options !== undefined) {
-    checkOptions(options, path, ['maxBatchSize', 'maxLength', 'dtype', 'prefixReuse'], []);
+    checkOptions(options, path, ['maxBatchSize', 'maxLength', 'dtype', 'prefixReuse'], {});
   }
   if (typeof prefixReuse !== 'boolean') throw invalidArgType(`${path}.prefixReuse`, 'a boolean', prefixReuse);
   return {
@@ -54,6 +54,7 @@ export class KvCache {
     this.mode = mode;
     this.why = why;
     this.maxLength = maxLength;
+    refuseCloning(this);
   }
 
   get rows(): number {

@@ -6,14 +6,13 @@ import {
   buildDirectory,
   buildOptionNames,
   checkBuildOptions,
-  laterBuildOptions,
   pickBuildOptions,
 } from './build-engine.js';
 import { ChatTemplate } from './chat-template.js';
 import { DecodeLoop } from './decode-loop.js';
 import { type DecoderConfig, readDecoderConfig, UnusableValue, usable } from './decoder-config.js';
 import { type DeviceChoice, deviceOption, placeOnGpu } from './device.js';
-import type { Engine } from './engine.js';
+import type { Engine, EngineManifest } from './engine.js';
 import { invalidArgType, invalidArgValue, TensorRTError } from './errors.js';
 import { type GenerateOptions, readGenerateOptions } from './generate-options.js';
 import type { Generation, GenerationChunk } from './generation.js';
@@ -21,10 +20,20 @@ import { KvCache, type KvCacheOptions, type KvCacheSettings, readKvCacheOptions 
 import { loadEngine } from './load-engine.js';
 import { type NativeBytes, type NativeLanguageModel, type NativeLoadedModel, native } from './native.js';
 import { withOpenFile } from './onnx/file-range.js';
-import { checkOptions, checkPath, checkSignal, enumOption, integerOption, onAbort } from './options.js';
+import {
+  type Bytes,
+  bytesOf,
+  checkOptions,
+  checkPath,
+  checkSignal,
+  enumOption,
+  integerOption,
+  onAbort,
+  refuseCloning,
+} from './options.js';
 import { type Prompt, promptTokens } from './prompt.js';
 import { Sequence, type SequenceContext } from './sequence.js';
-import type { SessionOptions, SessionStats } from './session.js';
+import { refusedSessionOptions, type SessionOptions, type SessionStats } from './session.js';
 import { findOnnxRuntime } from './system/onnxruntime-library.js';
 import {
   checkTokenizer,
@@ -114,8 +123,9 @@ const noPieces: TokenPieces = {
   stripLeadingSpace: false,
 };
 
-/** Options of a session that a language model decides itself. */
-const decided: Readonly<Record<string, string>> = {
+/** Of a session, a language model decides the rest itself. */
+const refusedOptions: Readonly<Record<string, string>> = {
+  ...refusedSessionOptions,
   concurrency: 'is not an option of a language model: its steps run all requests together.',
   batching:
     'is not an option of a language model: its steps run all requests together, options.kvCache.maxBatchSize at most.',
@@ -124,6 +134,7 @@ const decided: Readonly<Record<string, string>> = {
   shapes: 'is not an option of a language model: options.kvCache decides the shapes.',
   calibration: 'is not an option of a language model: ranges are measured with random prompts.',
   refit: 'is not an option of a language model: its weights stay, as the cache is of them.',
+  freeDimensionOverrides: 'is not an option of a language model: options.kvCache decides the shapes.',
 };
 
 /**
@@ -140,6 +151,8 @@ export class LanguageModel {
   readonly why: string;
   /** What executes it, e.g. `{ name: 'onnxruntime', version: '1.30.0' }`. */
   readonly runtime: Readonly<{ name: string; version: string }>;
+  /** What it computes in: on the CPU 'as-exported', on a GPU what the engine was compiled with ('fp16' by default). */
+  readonly precision: EngineManifest['precision'];
   readonly #loop: DecodeLoop;
   readonly #context: SequenceContext;
   #disposed: Promise<void> | undefined;
@@ -151,6 +164,7 @@ export class LanguageModel {
     device: string;
     why: string;
     runtime: NativeLoadedModel['runtime'];
+    precision: EngineManifest['precision'];
   }) {
     this.#loop = parts.loop;
     this.#context = parts.context;
@@ -159,6 +173,8 @@ export class LanguageModel {
     this.device = parts.device;
     this.why = parts.why;
     this.runtime = Object.freeze(parts.runtime);
+    this.precision = parts.precision;
+    refuseCloning(this);
   }
 
   /**
@@ -256,6 +272,7 @@ export class LanguageModel {
         device: place.made ? place.gpu.device : 'cpu',
         why: place.why,
         runtime: loaded.runtime,
+        precision: place.made?.engine.manifest.precision ?? 'as-exported',
       });
     } finally {
       await directory.remove();
@@ -287,7 +304,7 @@ export class LanguageModel {
    * @throws TensorRTError ERR_CACHE_FULL where requests and sequences have all rows, ERR_DISPOSED
    */
   createSequence(options: { cacheSalt?: string } = {}): Sequence {
-    checkOptions(options, 'options', ['cacheSalt'], []);
+    checkOptions(options, 'options', ['cacheSalt'], {});
     const { cacheSalt = '' } = options;
     if (typeof cacheSalt !== 'string') throw invalidArgType('options.cacheSalt', 'a string', cacheSalt);
     return new Sequence(this.#loop, this.#loop.native.createSequence(), cacheSalt, this.#context);
@@ -298,10 +315,11 @@ export class LanguageModel {
    * @throws (rejects) TensorRTError ERR_STATE_MISMATCH where it is damaged, or of another model, precision or layout;
    *   ERR_CACHE_FULL, ERR_DISPOSED, ERR_IO; TypeError ERR_INVALID_ARG_TYPE, RangeError ERR_INVALID_ARG_VALUE
    */
-  async restoreSequence(from: string | Uint8Array): Promise<Sequence> {
+  async restoreSequence(from: string | Bytes): Promise<Sequence> {
     if (typeof from === 'string') checkPath(from, 'from');
-    else if (!(from instanceof Uint8Array)) throw invalidArgType('from', 'a path or a Uint8Array', from);
-    const id = typeof from === 'string' ? await this.#restoreFile(from) : await this.#restore(from);
+    const state = typeof from === 'string' ? from : bytesOf(from, 'from');
+    if (state === undefined) throw invalidArgType('from', 'a path, a Uint8Array or an ArrayBuffer', from);
+    const id = typeof state === 'string' ? await this.#restoreFile(state) : await this.#restore(state);
     return new Sequence(this.#loop, id, '', this.#context);
   }
 
@@ -371,11 +389,7 @@ interface Settings {
 }
 
 function readOptions(options: LanguageModelOptions): Settings {
-  if (typeof options === 'object' && options !== null) {
-    const name = Object.keys(decided).find((key) => (options as Record<string, unknown>)[key] !== undefined);
-    if (name) throw invalidArgValue(`options.${name}`, decided[name]!);
-  }
-  checkOptions(options, 'options', optionNames, laterBuildOptions);
+  checkOptions(options, 'options', optionNames, refusedOptions);
   checkBuildOptions(options);
   const { tokenizer, chatTemplate, cudaGraph = true, signal } = options;
   if (typeof cudaGraph !== 'boolean') throw invalidArgType('options.cudaGraph', 'a boolean', cudaGraph);

@@ -41,7 +41,7 @@ export interface DeviceTensor {
 
 export interface NativeTensorInfo {
   name: string;
-  /** ONNX element type, see data-type.ts. */
+  /** ONNX element type, see data-type.ts; 0 for an output that is no tensor. */
   type: number;
   /** A number, or the symbolic name of a dynamic dimension ('' where it has none). */
   shape: (number | string)[];

@@ -1,22 +1,23 @@
+import { types } from 'node:util';
 import { describe, invalidArgType, invalidArgValue } from './errors.js';
 
 /**
  * Checks that `options` is an object whose keys are all known, so that a misspelled option is never ignored.
- * `later` are options of the public contract that this version does not have yet: refused by name.
+ * `refused` says of options that someone may expect here, e.g. onnxruntime-node's, what to use instead.
  * @throws TypeError ERR_INVALID_ARG_TYPE, RangeError ERR_INVALID_ARG_VALUE
  */
 export function checkOptions(
   options: unknown,
   path: string,
   known: readonly string[],
-  later: readonly string[],
+  refused: Readonly<Record<string, string>>,
 ): void {
   if (typeof options !== 'object' || options === null || Array.isArray(options)) {
     throw invalidArgType(path, 'an object', options);
   }
   for (const [key, value] of Object.entries(options)) {
     if (known.includes(key) || value === undefined) continue;
-    if (later.includes(key)) throw invalidArgValue(`${path}.${key}`, 'is not supported in this version.');
+    if (Object.hasOwn(refused, key)) throw invalidArgValue(`${path}.${key}`, refused[key]!);
     const meant = known.find((name) => isNear(name.toLowerCase(), key.toLowerCase()));
     throw invalidArgValue(
       `${path}.${key}`,
@@ -83,6 +84,40 @@ export function checkSignal(signal: unknown, path: string): asserts signal is Ab
   if (signal !== undefined && !(signal instanceof AbortSignal)) {
     throw invalidArgType(path, 'an AbortSignal', signal);
   }
+}
+
+/** What bytes are read from. Shared memory is copied first, since other threads may write to it. */
+export type Bytes = Uint8Array | ArrayBufferLike;
+
+/**
+ * The bytes of `value`; undefined where it holds none.
+ * @throws RangeError ERR_INVALID_ARG_VALUE where they were transferred
+ */
+export function bytesOf(value: unknown, path: string): Uint8Array | undefined {
+  const isBuffer = types.isAnyArrayBuffer(value);
+  if (!isBuffer && !types.isUint8Array(value)) return undefined;
+  const buffer = isBuffer ? value : value.buffer;
+  checkAttached(buffer, path);
+  const bytes = isBuffer ? new Uint8Array(buffer) : value;
+  return types.isSharedArrayBuffer(buffer) ? new Uint8Array(bytes) : bytes;
+}
+
+/** @throws RangeError ERR_INVALID_ARG_VALUE where `buffer` was transferred */
+export function checkAttached(buffer: ArrayBufferLike, path: string): void {
+  try {
+    new Uint8Array(buffer);
+  } catch {
+    throw invalidArgValue(path, 'is detached: its ArrayBuffer was transferred. Use the receiving buffer.');
+  }
+}
+
+/**
+ * Makes structuredClone() and postMessage() throw a DataCloneError for an object whose substance is native: their copy
+ * would silently lack it. They refuse an object with a function among its own properties; JSON.stringify() leaves that
+ * out.
+ */
+export function refuseCloning(handle: object): void {
+  Object.defineProperty(handle, 'constructor', { value: handle.constructor, enumerable: true });
 }
 
 export function checkPath(value: unknown, path: string): asserts value is string {

@@ -8,7 +8,7 @@ import {
 } from './generate-options.js';
 import type { Generation, GenerationChunk } from './generation.js';
 import { type NativeGenerateOptions, type NativeLanguageModel, requireArrayLength } from './native.js';
-import { checkOptions, checkPath, checkSignal } from './options.js';
+import { checkOptions, checkPath, checkSignal, refuseCloning } from './options.js';
 import { inputTokens, type PromptContext, requireRoom } from './prompt.js';
 
 /** What a sequence knows of its model. */
@@ -59,6 +59,7 @@ export class Sequence {
     this.#target = { id, isBusy: false };
     this.#cacheSalt = cacheSalt;
     this.#context = context;
+    refuseCloning(this);
     dropped.register(this.#target, { native: loop.native, id }, this.#target);
   }
 
@@ -79,7 +80,7 @@ export class Sequence {
    *   sequence is as it was
    */
   async append(input: string | readonly number[], options: { signal?: AbortSignal } = {}): Promise<void> {
-    checkOptions(options, 'options', ['signal'], []);
+    checkOptions(options, 'options', ['signal'], {});
     checkSignal(options.signal, 'options.signal');
     const { length } = this;
     const tokens = inputTokens(input, 'input', this.#context, length === 0);

@@ -1,5 +1,6 @@
 import { statSync } from 'node:fs';
 import { availableParallelism } from 'node:os';
+import { types } from 'node:util';
 import { readCalibration } from './build/calibration.js';
 import {
   type BuildOptions,
@@ -7,13 +8,14 @@ import {
   buildEngineOn,
   buildOptionNames,
   checkBuildOptions,
-  laterBuildOptions,
   maxInlineBytes,
   pickBuildOptions,
+  readModelArgument,
+  refusedBuildOptions,
 } from './build-engine.js';
 import { type DataType, dataTypeFromOnnx, dataTypes } from './data-type.js';
 import { type DeviceChoice, deviceOption, placeOnGpu } from './device.js';
-import { Engine } from './engine.js';
+import { Engine, type EngineManifest, isDescribed } from './engine.js';
 import { invalidArgType, invalidArgValue, shapeMismatch, TensorRTError } from './errors.js';
 import { loadEngine } from './load-engine.js';
 import {
@@ -27,7 +29,17 @@ import {
   native,
 } from './native.js';
 import { WrittenModel } from './onnx/written-model.js';
-import { checkOptions, checkSignal, enumOption, integerOption, onAbort, stringsOption } from './options.js';
+import {
+  type Bytes,
+  checkAttached,
+  checkOptions,
+  checkSignal,
+  enumOption,
+  integerOption,
+  onAbort,
+  refuseCloning,
+  stringsOption,
+} from './options.js';
 import {
   checkProfiles,
   completeProfiles,
@@ -50,12 +62,27 @@ import {
   typedArray,
 } from './tensor.js';
 
-/** A model's input or output. `shape` has a symbolic name ('' where the exporter gave none) for a dynamic dimension. */
-export interface ValueMetadata {
+/** A model's input or output that is a tensor. */
+export interface TensorValueMetadata {
   readonly name: string;
   readonly isTensor: true;
   readonly type: DataType;
+  /** A dynamic dimension is a symbolic name, '' where the exporter gave none. */
   readonly shape: readonly (number | string)[];
+}
+
+/** A model's output that is a sequence, a map or an optional value (scikit-learn's ZipMap, say): it can't be fetched. */
+export interface NonTensorValueMetadata {
+  readonly name: string;
+  readonly isTensor: false;
+}
+
+export type ValueMetadata = TensorValueMetadata | NonTensorValueMetadata;
+
+/** A model's input, which is a tensor: a {@link ValueMetadata} that needs no look at `isTensor`. */
+export interface InputMetadata extends Omit<TensorValueMetadata, 'isTensor'> {
+  /** Always true. */
+  readonly isTensor: boolean;
 }
 
 /**
@@ -169,7 +196,7 @@ export interface SessionStats {
 }
 
 export type Feeds = Readonly<Record<string, TensorLike>>;
-/** The outputs to compute: names, or a tensor to write each into (null: a new one). Default: all. */
+/** The outputs to compute: names, or a tensor to write each into (null: a new one). Defaults to all that are tensors. */
 export type Fetches = readonly string[] | Readonly<Record<string, Tensor | null>>;
 
 const sessionOptionNames = [
@@ -181,13 +208,36 @@ const sessionOptionNames = [
   'preferredOutputLocation',
   ...buildOptionNames.filter((name) => !['target', 'parent', 'lineage'].includes(name)),
 ];
-const laterSessionOptions = ['batching', 'target', ...laterBuildOptions];
 
-/** Runs a model on native threads of its own; the event loop is never blocked. Named as onnxruntime-common's. */
+/** As {@link refusedBuildOptions}, of a session. */
+export const refusedSessionOptions: Readonly<Record<string, string>> = {
+  ...refusedBuildOptions,
+  batching: 'is not supported in this version.',
+  target: 'is not an option of a session, which compiles for the GPU that it runs on: options.device.',
+  executionProviders:
+    "is onnxruntime-node's. Here options.device says where to run: 'cpu', 'cuda', 'cuda:1' …, or 'auto'.",
+  intraOpNumThreads: "is onnxruntime-node's. Here it is options.threads.",
+  enableGraphCapture: "is onnxruntime-node's. Here it is options.cudaGraph, which is true by default.",
+};
+
+/** As {@link refusedBuildOptions}, of a run. */
+const refusedRunOptions: Readonly<Record<string, string>> = {
+  terminate: "is onnxruntime-node's. Here options.signal ends a run: an AbortSignal.",
+  tag: refusedBuildOptions.logId,
+  logSeverityLevel: refusedBuildOptions.logSeverityLevel,
+  logVerbosityLevel: refusedBuildOptions.logVerbosityLevel,
+  extra: refusedBuildOptions.extra,
+};
+
+/**
+ * Runs a model on native threads of its own; the event loop is never blocked. Named as onnxruntime-common's. By default
+ * the same call computes in FP16 on a GPU, and on the CPU in the types that the model was exported with: `precision`
+ * says which it became.
+ */
 export class InferenceSession {
   readonly inputNames: readonly string[];
   readonly outputNames: readonly string[];
-  readonly inputMetadata: readonly ValueMetadata[];
+  readonly inputMetadata: readonly InputMetadata[];
   readonly outputMetadata: readonly ValueMetadata[];
   /** Where runs execute: 'cpu', 'cuda:0', … */
   readonly device: string;
@@ -195,6 +245,11 @@ export class InferenceSession {
   readonly why: string;
   /** What executes the runs, e.g. `{ name: 'onnxruntime', version: '1.30.0' }`. */
   readonly runtime: Readonly<{ name: string; version: string }>;
+  /**
+   * What runs compute in, which `options.precision` decides: on a GPU what the engine was compiled with, 'fp16' by
+   * default; on the CPU 'as-exported' by default. undefined for a bare plan, which doesn't say.
+   */
+  readonly precision: EngineManifest['precision'] | undefined;
 
   readonly #native: NativeSession;
   /** Shapes that runs may have; empty for any. */
@@ -206,56 +261,60 @@ export class InferenceSession {
   private constructor(
     session: NativeSession,
     loaded: NativeLoadedModel,
-    {
-      device,
-      why,
-      profiles,
-      concurrency,
-    }: Pick<Settings, 'profiles' | 'concurrency'> & { device: string; why: string },
+    { device, why, precision, profiles, concurrency }: Pick<Settings, 'profiles' | 'concurrency'> & Placed,
   ) {
     this.#native = session;
     this.#concurrency = concurrency;
     // A plan's own are what it was compiled for, of the options or of what was derived.
     this.#profiles = device === 'cpu' ? profiles : loaded.profiles;
-    this.inputMetadata = loaded.inputs.map(toMetadata);
+    this.inputMetadata = loaded.inputs.map(toMetadata).filter((input) => input.isTensor);
     this.outputMetadata = loaded.outputs.map(toMetadata);
     this.inputNames = this.inputMetadata.map((input) => input.name);
     this.outputNames = this.outputMetadata.map((output) => output.name);
     this.runtime = Object.freeze(loaded.runtime);
     this.device = device;
     this.why = why;
+    this.precision = precision;
+    refuseCloning(this);
     if (device === 'cpu') checkProfiles(profiles, this.inputMetadata);
   }
 
   /**
    * Loads an ONNX model from a file, whose external data lies beside it, or from its bytes, which are copied; for a
-   * GPU, {@link buildEngine} compiles it first. Or loads an Engine.
+   * GPU, {@link buildEngine} compiles it first, in FP16 unless `options.precision` says otherwise. Or loads an Engine.
    * @throws (rejects) TensorRTError ERR_MODEL_NOT_FOUND, ERR_MODEL_INVALID, ERR_MODEL_UNSUPPORTED, ERR_LIBRARY_NOT_FOUND;
    *   ERR_NO_GPU where an Engine, or options.device, needs one; ERR_ENGINE_INCOMPATIBLE for an Engine of another GPU or
    *   version; ERR_OUT_OF_MEMORY; what buildEngine throws; TypeError or RangeError for bad arguments; the signal's reason
    */
+  static async create(model: string | Bytes | Engine, options?: SessionOptions): Promise<InferenceSession>;
+  /** Loads an ONNX model from a part of a buffer. */
   static async create(
-    model: string | Uint8Array | Engine,
+    buffer: ArrayBufferLike,
+    byteOffset: number,
+    byteLength?: number,
     options?: SessionOptions,
   ): Promise<InferenceSession>;
   /** @internal What `writeBeside` wrote. */
   static async create(model: WrittenModel, options?: SessionOptions): Promise<InferenceSession>;
   static async create(
-    given: string | Uint8Array | Engine | WrittenModel,
-    options: SessionOptions = {},
+    given: string | Bytes | Engine | WrittenModel,
+    second?: SessionOptions | number,
+    byteLength?: number,
+    fourth?: SessionOptions,
   ): Promise<InferenceSession> {
-    const [model, weights] = given instanceof WrittenModel ? [given.file, given.weights] : [given];
-    if (typeof model !== 'string' && !(model instanceof Uint8Array) && !(model instanceof Engine)) {
-      throw invalidArgType('model', 'a path, a Uint8Array or an Engine', model);
-    }
-    checkOptions(options, 'options', sessionOptionNames, laterSessionOptions);
+    const isPart = types.isAnyArrayBuffer(given) && (typeof second === 'number' || fourth !== undefined);
+    const written = isPart ? partOf(given, second, byteLength) : given;
+    const options = ((isPart ? fourth : second) ?? {}) as SessionOptions;
+    const [source, weights] = written instanceof WrittenModel ? [written.file, written.weights] : [written];
+    const model =
+      source instanceof Engine
+        ? source
+        : readModelArgument(source, 'a path, a Uint8Array, an ArrayBuffer or an Engine');
+    checkOptions(options, 'options', sessionOptionNames, refusedSessionOptions);
     const settings = readOptions(options);
     if (model instanceof Engine) refuseBuildOptions(options);
     const { signal } = settings;
     signal?.throwIfAborted();
-    if (typeof model === 'string' && model.includes('\0')) {
-      throw invalidArgValue('model', 'is a path with a zero byte in it.');
-    }
 
     const place = await placeOnGpu(settings.device, signal, async ({ ordinal }) =>
       model instanceof Engine ? model : buildEngineOn(ordinal, model, pickBuildOptions(options)),
@@ -263,8 +322,9 @@ export class InferenceSession {
     signal?.throwIfAborted();
     if (place.made) {
       const { made: engine, gpu, why } = place;
+      const precision = isDescribed(engine) ? engine.manifest.precision : undefined;
       try {
-        return await InferenceSession.#load(settings, why, gpu.device, (session) =>
+        return await InferenceSession.#load(settings, { why, device: gpu.device, precision }, (session) =>
           loadEngine(session, {
             engine,
             gpu,
@@ -283,10 +343,14 @@ export class InferenceSession {
     }
     const { threads } = settings;
     const { precision } = settings;
-    const load = (source: string | Uint8Array, folder: string | undefined) =>
-      InferenceSession.#load(settings, place.why, 'cpu', (session) =>
+    const load = (source: string | Uint8Array, folder: string | undefined) => {
+      const placed = { why: place.why, device: 'cpu', precision: precision ?? 'as-exported' } as const;
+      return InferenceSession.#load(settings, placed, (session) =>
         session.load({ library: findOnnxRuntime(), model: source, weights: folder, threads }),
       );
+    };
+    // Where a GPU was looked for meanwhile.
+    if (typeof model !== 'string') checkAttached(model.buffer, 'model');
     try {
       if (typeof model === 'string' && weights === undefined && isTiny(model)) {
         const { refusePointers } = await import('./build/check-model.js');
@@ -306,8 +370,7 @@ export class InferenceSession {
 
   static async #load(
     { concurrency, maxQueue, profiles, signal }: Settings,
-    why: string,
-    device: string,
+    placed: Placed,
     load: (session: NativeSession) => Promise<NativeLoadedModel | undefined>,
   ): Promise<InferenceSession> {
     const session = new (native().NativeSession)({ concurrency, maxQueue });
@@ -317,7 +380,7 @@ export class InferenceSession {
       loaded = await load(session);
       signal?.throwIfAborted();
       if (!loaded) throw new TensorRTError('ERR_DISPOSED', 'The session was stopped while it loaded.');
-      return new InferenceSession(session, loaded, { device, why, profiles, concurrency });
+      return new InferenceSession(session, loaded, { ...placed, profiles, concurrency });
     } catch (error) {
       if (loaded) await session.close();
       else if (signal?.aborted) throw signal.reason;
@@ -341,7 +404,7 @@ export class InferenceSession {
     third?: RunOptions,
   ): Promise<Record<string, Tensor>> {
     const [fetches, options] = this.#splitArguments(second, third);
-    checkOptions(options, 'options', ['signal', 'onTiming'], []);
+    checkOptions(options, 'options', ['signal', 'onTiming'], refusedRunOptions);
     const { signal, onTiming } = options;
     if (onTiming !== undefined && typeof onTiming !== 'function') {
       throw invalidArgType('options.onTiming', 'a function', onTiming);
@@ -438,6 +501,23 @@ export class InferenceSession {
     return this.dispose();
   }
 
+  /**
+   * @deprecated onnxruntime-common's name: there is no profiling. {@link stats} and {@link RunOptions.onTiming} say where
+   * time goes.
+   * @throws TensorRTError ERR_INVALID_ARG_VALUE
+   */
+  startProfiling(): void {
+    throw new TensorRTError(
+      'ERR_INVALID_ARG_VALUE',
+      "There is no profiling: session.stats() and a run's onTiming say where time goes.",
+    );
+  }
+
+  /** @deprecated As {@link startProfiling}. */
+  endProfiling(): void {
+    this.startProfiling();
+  }
+
   /** Are the second argument's keys output names (fetches) or run options? Decided as onnxruntime-common does. */
   #splitArguments(
     second: Fetches | RunOptions | undefined,
@@ -467,7 +547,7 @@ export class InferenceSession {
     const data: NativeInput[] = [];
     const dims: (readonly number[])[] = [];
     for (const input of this.inputMetadata) {
-      const tensor = feeds[input.name];
+      const tensor: TensorLike | undefined = feeds[input.name];
       if (tensor === undefined) {
         throw invalidArgValue(`feeds['${input.name}']`, 'is missing: the model needs it.');
       }
@@ -489,9 +569,12 @@ export class InferenceSession {
       requireProfile(this.#profiles, shapes, origin);
     }
 
-    const names =
-      fetches === undefined ? this.outputNames : Array.isArray(fetches) ? fetches : Object.keys(fetches);
-    if (names.length === 0) throw invalidArgValue('fetches', 'names no output.');
+    const tensors = this.outputMetadata.filter((output) => output.isTensor).map((output) => output.name);
+    const names = fetches === undefined ? tensors : Array.isArray(fetches) ? fetches : Object.keys(fetches);
+    if (names.length === 0) {
+      const none = 'must name an output that is a tensor, and this model has none.';
+      throw invalidArgValue('fetches', tensors.length === 0 ? none : 'names no output.');
+    }
     const targets = names.map((name: string) =>
       Array.isArray(fetches) || !fetches ? null : ((fetches as Record<string, Tensor | null>)[name] ?? null),
     );
@@ -512,6 +595,13 @@ export class InferenceSession {
         );
       }
       if (names.indexOf(name) !== i) throw invalidArgValue('fetches', `names '${name}' twice.`);
+      const output = this.outputMetadata[index]!;
+      if (!output.isTensor) {
+        throw invalidArgValue(
+          `fetches['${name}']`,
+          `is a sequence, a map or an optional value, which can't be fetched. Tensors are ${quoted(tensors) || 'none of its outputs'}.`,
+        );
+      }
       const target = targets[i];
       if (target) {
         if (deviceTensorOf(target)) {
@@ -521,7 +611,7 @@ export class InferenceSession {
           );
         }
         checkTensor(target, `fetches['${name}']`);
-        checkAgainst(this.outputMetadata[index]!, target, `fetches['${name}']`);
+        checkAgainst(output, target, `fetches['${name}']`);
       }
       return index;
     });
@@ -552,6 +642,12 @@ function isTiny(file: string): boolean {
   } catch {
     return false;
   }
+}
+
+interface Placed {
+  readonly device: string;
+  readonly why: string;
+  readonly precision: EngineManifest['precision'] | undefined;
 }
 
 interface Settings {
@@ -637,17 +733,25 @@ function zeros(type: DataType, dims: Dims): TensorLike {
   return { type, dims, data: typedArray(type, new ArrayBuffer(length * dataTypes[type].byteSize)) };
 }
 
-function toMetadata(info: NativeTensorInfo): ValueMetadata {
-  return Object.freeze({
-    name: info.name,
-    isTensor: true as const,
-    type: dataTypeFromOnnx(info.type)!,
-    shape: Object.freeze(info.shape),
-  });
+function toMetadata({ name, type, shape }: NativeTensorInfo): ValueMetadata {
+  const dataType = dataTypeFromOnnx(type);
+  return Object.freeze(
+    dataType
+      ? { name, isTensor: true, type: dataType, shape: Object.freeze(shape) }
+      : { name, isTensor: false },
+  );
+}
+
+/** The bytes of a part of a buffer, within its ends. */
+function partOf(buffer: ArrayBufferLike, byteOffset: unknown, byteLength: unknown): Uint8Array {
+  checkAttached(buffer, 'buffer');
+  const begin = integerOption(byteOffset, 'byteOffset', 0, 0, buffer.byteLength);
+  const rest = buffer.byteLength - begin;
+  return new Uint8Array(buffer, begin, integerOption(byteLength, 'byteLength', rest, 0, rest));
 }
 
 /** Type, rank and static dimensions of `tensor` against the model's. */
-function checkAgainst(info: ValueMetadata, tensor: TensorLike, path: string): void {
+function checkAgainst(info: InputMetadata, tensor: TensorLike, path: string): void {
   if (tensor.type !== info.type) {
     throw invalidArgValue(`${path}.type`, `must be '${info.type}', as the model says, not '${tensor.type}'.`);
   }
@@ -697,4 +801,18 @@ function bytesOf(view: ArrayBufferView): Uint8Array {
 
 function quoted(names: readonly string[]): string {
   return names.map((name) => `'${name}'`).join(', ');
+}
+
+/** onnxruntime-common's names of types. */
+export declare namespace InferenceSession {
+  type SessionOptions = import('./session.js').SessionOptions;
+  type RunOptions = import('./session.js').RunOptions;
+  type ValueMetadata = import('./session.js').ValueMetadata;
+  type TensorValueMetadata = import('./session.js').TensorValueMetadata;
+  type NonTensorValueMetadata = import('./session.js').NonTensorValueMetadata;
+  type OnnxValueMapType = Readonly<Record<string, Tensor>>;
+  type NullableOnnxValueMapType = Readonly<Record<string, Tensor | null>>;
+  type FeedsType = OnnxValueMapType;
+  type FetchesType = Fetches;
+  type ReturnType = OnnxValueMapType;
 }

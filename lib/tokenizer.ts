@@ -181,7 +181,7 @@ class FileTokenizer implements Tokenizer {
 
   encode(text: string, options: { specialTokens?: boolean } = {}): number[] {
     if (typeof text !== 'string') throw invalidArgType('text', 'a string', text);
-    checkOptions(options, 'options', ['specialTokens'], []);
+    checkOptions(options, 'options', ['specialTokens'], {});
     const { specialTokens = true } = options;
     if (typeof specialTokens !== 'boolean') {
       throw invalidArgType('options.specialTokens', 'a boolean', specialTokens);

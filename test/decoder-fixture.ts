@@ -4,8 +4,8 @@ import {
   type GenerateOptions,
   type Generation,
   InferenceSession,
+  type InputMetadata,
   Tensor,
-  type ValueMetadata,
 } from 'node-tensorrt';
 import type { ModelProto } from 'node-tensorrt/onnx';
 import { expect } from 'vitest';
@@ -142,7 +142,7 @@ const presentName = (name: string) =>
   name.startsWith('past_') ? name.replace('past_key_values', 'present') : `updated_${name}`;
 
 /** `[1, kvHeads, length, headDim]`, or `[1, length, kvHeads * headDim]`. */
-function cacheDims({ shape }: ValueMetadata, fixture: string, capacity: number): number[] {
+function cacheDims({ shape }: InputMetadata, fixture: string, capacity: number): number[] {
   const lengthAxis = shape.length - 2;
   return shape.map((dim, axis) => {
     if (axis === 0) return 1;

@@ -1,7 +1,7 @@
 import type { DataType } from '../data-type.js';
 import { TensorRTError } from '../errors.js';
 import { requireFromWorkingDirectory } from '../files/working-directory.js';
-import type { TensorLike } from '../tensor.js';
+import type { Tensor } from '../tensor.js';
 import type { BenchmarkTarget } from './benchmark.js';
 
 /** What this needs of onnxruntime-node. */
@@ -53,7 +53,7 @@ export class OnnxRuntimePeer {
    */
   async createSession(
     model: string,
-    feeds: Readonly<Record<string, TensorLike>>,
+    feeds: Readonly<Record<string, Tensor>>,
     { device, threads }: { device: string; threads?: number },
   ): Promise<PeerSession> {
     const { InferenceSession, Tensor } = this.#module;

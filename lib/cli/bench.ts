@@ -21,7 +21,7 @@ import { resetPeakMemory, residentMemory } from '../benchmark/resident-memory.js
 import { Engine, isEngineFile } from '../engine.js';
 import { invalidArgValue, TensorRTError } from '../errors.js';
 import { writeAtomically } from '../files/atomic-file.js';
-import { InferenceSession, type SessionOptions, type ValueMetadata } from '../session.js';
+import { InferenceSession, type InputMetadata, type SessionOptions } from '../session.js';
 import { checkProfiles, completeProfiles, type DeclaredInput, rangeOf } from '../shapes.js';
 import type { Dims, Tensor } from '../tensor.js';
 import { version } from '../version.js';
@@ -383,7 +383,7 @@ async function makeInputs(
   };
 }
 
-function tensorInput({ name, type, shape }: DeclaredInput): ValueMetadata {
+function tensorInput({ name, type, shape }: DeclaredInput): InputMetadata {
   if (type) return { name, isTensor: true, type, shape };
   throw new TensorRTError('ERR_MODEL_UNSUPPORTED', `The input "${name}" is no tensor of a type known here.`);
 }

@@ -1,7 +1,7 @@
 import type { DataType } from '../data-type.js';
 import { invalidArgValue, TensorRTError } from '../errors.js';
 import { readFile } from '../files/promises.js';
-import type { SessionOptions, ValueMetadata } from '../session.js';
+import type { InputMetadata, SessionOptions } from '../session.js';
 import { Tensor } from '../tensor.js';
 import { parseNpy } from './npy.js';
 import { shellWord, UsageError } from './output.js';
@@ -68,7 +68,7 @@ export function requireInputs(flag: string, names: Iterable<string>, inputNames:
 }
 
 /** An input from its source: FILE.npy, random:DIMS, or nothing, which is random where the model's dimensions are static. */
-export async function readInput(input: ValueMetadata, source: string | undefined): Promise<Tensor> {
+export async function readInput(input: InputMetadata, source: string | undefined): Promise<Tensor> {
   if (source === undefined) {
     const dynamic = input.shape.some((size) => typeof size !== 'number');
     if (!dynamic) return randomTensor(input.type, input.shape as number[]);

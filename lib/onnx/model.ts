@@ -1,6 +1,7 @@
-import { TensorRTError } from '../errors.js';
+import { invalidArgType, TensorRTError } from '../errors.js';
 import { writeAtomically } from '../files/atomic-file.js';
 import { otherThanBinary } from '../files/file-format.js';
+import { type Bytes, bytesOf } from '../options.js';
 import { readWhole } from './file-range.js';
 import { decodeMessage, encodeMessage, type Field, type MessageType, messageType } from './protobuf.js';
 
@@ -398,12 +399,15 @@ const model = messageType('ModelProto', [
 // ---- bytes and files -------------------------------------------------------------------------------------------------
 
 /**
- * Parses the bytes of an `.onnx` file. Tensors' raw data stays where it is: the model holds views of `bytes`, which
+ * Parses the bytes of an `.onnx` file. Tensors' raw data stays where it is: the model holds views of the bytes, which
  * must not change while the model lives.
  *
  * @throws TensorRTError ERR_MODEL_INVALID when the bytes are no ONNX model; the message names the byte offset.
+ *   TypeError ERR_INVALID_ARG_TYPE
  */
-export function parseModel(bytes: Uint8Array): ModelProto {
+export function parseModel(source: Bytes): ModelProto {
+  const bytes = bytesOf(source, 'bytes');
+  if (!bytes) throw invalidArgType('bytes', 'a Uint8Array or an ArrayBuffer', source);
   if (bytes.length === 0)
     throw new TensorRTError('ERR_MODEL_INVALID', 'This is no ONNX model: it has no bytes.');
   try {

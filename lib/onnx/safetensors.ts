@@ -1,5 +1,6 @@
 import type { DataType } from '../data-type.js';
-import { describe, TensorRTError } from '../errors.js';
+import { describe, invalidArgType, TensorRTError } from '../errors.js';
+import { type Bytes, bytesOf } from '../options.js';
 import { readWhole, readWholeSync } from './file-range.js';
 import { dimsText } from './initializer.js';
 
@@ -53,13 +54,15 @@ const maxHeaderBytes = 100_000_000;
 const utf8 = new TextDecoder('utf-8', { fatal: true });
 
 /**
- * Reads a safetensors file's bytes. Tensors are views of `bytes`, which must not change while they live.
+ * Reads a safetensors file's bytes. Tensors are views of the bytes, which must not change while they live.
  *
  * As in the reference implementation, the tensors must cover the data without a gap or an overlap.
  *
- * @throws TensorRTError ERR_MODEL_INVALID for whatever isn't a whole, well-formed file.
+ * @throws TensorRTError ERR_MODEL_INVALID for whatever isn't a whole, well-formed file; TypeError ERR_INVALID_ARG_TYPE.
  */
-export function parseSafetensors(bytes: Uint8Array): Safetensors {
+export function parseSafetensors(source: Bytes): Safetensors {
+  const bytes = bytesOf(source, 'bytes');
+  if (!bytes) throw invalidArgType('bytes', 'a Uint8Array or an ArrayBuffer', source);
   if (bytes.length < 8) throw invalid(`it has ${bytes.length} bytes, and the header's length alone takes 8`);
   const headerBytes = Number(new DataView(bytes.buffer, bytes.byteOffset).getBigUint64(0, true));
   if (headerBytes > maxHeaderBytes) throw invalid(`its header claims ${headerBytes} bytes`);

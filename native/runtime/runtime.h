@@ -25,7 +25,7 @@ struct Dimension {
 
 struct TensorInfo {
   std::string name;
-  DataType type = DataType::kUndefined;
+  DataType type = DataType::kUndefined;  // stays so for an output that is no tensor: it can't be fetched
   std::vector<Dimension> shape;
 };
 

@@ -503,6 +503,14 @@ describe('sequences', () => {
     expectGreedy((await fork.generate(asked(each, suppressed))).tokens, each);
   });
 
+  test('models, caches and sequences are not cloned into something that is none', () => {
+    using sequence = llama.createSequence();
+    for (const handle of [llama, llama.kvCache, sequence]) {
+      expect(() => structuredClone(handle)).toThrow(expect.objectContaining({ name: 'DataCloneError' }));
+    }
+    expect(llama.precision).toBe('as-exported');
+  });
+
   test('saved and restored, they go on; damaged or foreign states are refused', async () => {
     using sequence = llama.createSequence();
     await sequence.append(prompt);
@@ -512,7 +520,9 @@ describe('sequences', () => {
     await sequence.save(file);
     const bytes = await sequence.save();
     expect(new Uint8Array(await readFile(file))).toEqual(bytes);
-    for (const from of [file, bytes]) {
+    const shared = new SharedArrayBuffer(bytes.length);
+    new Uint8Array(shared).set(bytes);
+    for (const from of [file, bytes, bytes.slice().buffer, shared]) {
       using restored = await llama.restoreSequence(from);
       expect(restored.tokens).toEqual([...prompt, ...greedy.slice(0, 7)]);
       expect((await restored.generate(rest)).tokens).toEqual(greedy.slice(7));
@@ -526,6 +536,11 @@ describe('sequences', () => {
     await using foreign = await load('qwen2/optimum');
     await expect(foreign.restoreSequence(bytes)).rejects.toThrow(
       withCode('ERR_STATE_MISMATCH', /another model/),
+    );
+    const transferred = bytes.slice();
+    structuredClone(transferred, { transfer: [transferred.buffer] });
+    await expect(llama.restoreSequence(transferred)).rejects.toThrow(
+      withCode('ERR_INVALID_ARG_VALUE', /^from is detached/),
     );
     await expect(llama.restoreSequence(path.join(directory, 'nowhere'))).rejects.toThrow(
       withCode('ERR_IO', /nowhere/),

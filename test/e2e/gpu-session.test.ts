@@ -160,7 +160,18 @@ onStandIn.each(flavours)('StandIn %s: a session on a GPU', (flavour) => {
         results.push(Array.from(z!.data as Float32Array, (value) => value / 2));
         await second.dispose();
       }
-      const data = await failure(Promise.resolve().then(() => y!.data));
+      const attempt = (act: () => unknown) => failure(Promise.resolve().then(act));
+      const data = await attempt(() => y!.data);
+      const lost = [
+        await attempt(() => structuredClone(y)),
+        await attempt(() => JSON.stringify(y)),
+        await attempt(() => y!.reshape([15])),
+      ];
+      const location = y!.location;
+      const kept = (await first.run({ x: sines(5, 4) })).y!;
+      const moved = Array.from((await kept.getData(true)) as Float32Array);
+      const inHostMemory = [kept.location, kept.data.length, structuredClone(kept).data.length];
+      kept.dispose();
       const downloaded = Array.from((await y!.getData()) as Float32Array);
       const fedToCpu = await failure(
         (await trt.InferenceSession.create(twice, { device: 'cpu' })).run({ y: y! }),
@@ -178,11 +189,21 @@ onStandIn.each(flavours)('StandIn %s: a session on a GPU', (flavour) => {
         afterDispose,
         disposed,
         fedToCpu,
-        location: y!.location,
+        lost,
+        moved,
+        inHostMemory,
+        locations: [location, y!.location],
         dims: y!.dims,
+        precisions: [first.precision, cpu.precision],
       };
     });
-    expect(found.location).toBe('cuda');
+    expect(found.locations).toEqual(['cuda', 'none']);
+    expect(found.lost).toEqual(
+      Array(3).fill(expect.stringMatching(/^ERR_INVALID_ARG_VALUE: tensor\.data is on the GPU/)),
+    );
+    expect(found.moved).toEqual(found.expected);
+    expect(found.inHostMemory).toEqual(['cpu', 15, 15]);
+    expect(found.precisions).toEqual(['fp32', 'as-exported']);
     expect(found.dims).toEqual([5, 3]);
     expect(found.downloaded).toEqual(found.expected);
     expect(found.afterDispose).toEqual(found.expected);

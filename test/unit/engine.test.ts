@@ -39,9 +39,43 @@ beforeAll(async () => {
 });
 afterAll(() => rm(directory, { recursive: true }));
 
+test('an engine is not cloned into something that is none', () => {
+  expect(() => structuredClone(engine)).toThrow(expect.objectContaining({ name: 'DataCloneError' }));
+});
+
+test('models in any kind of memory are built; transferred ones are refused by name', async () => {
+  const onnx = await readFile(model);
+  const shared = new SharedArrayBuffer(onnx.length);
+  new Uint8Array(shared).set(onnx);
+  const options = { target: 'sm_89', shapes: { x: [2, 4] }, precision: 'fp32' } as const;
+  for (const source of [Uint8Array.from(onnx).buffer, shared]) {
+    using built = await buildEngine(source, options);
+    expect(built.inputs.map(({ name, dims }) => [name, dims])).toEqual([['x', [-1, 4]]]);
+  }
+  const bytes = Uint8Array.from(onnx);
+  const building = Promise.allSettled([
+    buildEngine(bytes, options),
+    buildEngine(bytes, { ...options, cache: false }),
+  ]);
+  structuredClone(bytes, { transfer: [bytes.buffer] });
+  const detached = expect.objectContaining({
+    code: 'ERR_INVALID_ARG_VALUE',
+    message: expect.stringMatching(/^model is detached/),
+  });
+  expect(await building).toEqual(Array(2).fill({ status: 'rejected', reason: detached }));
+  await expect(buildEngine(bytes, options)).rejects.toEqual(detached);
+  await expect(buildEngine(bytes.buffer, options)).rejects.toEqual(detached);
+  await expect(Engine.load(bytes)).rejects.toThrow(/^file is detached/);
+  await expect(buildEngine(new DataView(new ArrayBuffer(4)) as never, options)).rejects.toEqual(
+    withCode('ERR_INVALID_ARG_TYPE'),
+  );
+});
+
 describe('a saved engine', () => {
   test('comes back as it was, from its file and from its bytes', async () => {
-    for (const source of [file, new Uint8Array(bytes)]) {
+    const shared = new SharedArrayBuffer(bytes.length);
+    new Uint8Array(shared).set(bytes);
+    for (const source of [file, new Uint8Array(bytes), new Uint8Array(bytes).buffer, shared]) {
       using loaded = await Engine.load(source);
       expect(loaded.manifest).toEqual(engine.manifest);
       expect(loaded.inputs).toEqual(engine.inputs);

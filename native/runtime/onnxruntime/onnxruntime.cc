@@ -130,7 +130,14 @@ class OrtModel {
             readInfos<SessionGetInputCount, SessionGetInputName, SessionGetInputTypeInfo>(library, "input")),
         outputs_(readInfos<SessionGetOutputCount, SessionGetOutputName, SessionGetOutputTypeInfo>(library,
                                                                                                   "output")) {
-    for (const TensorInfo& info : inputs_) inputNames_.push_back(info.name.c_str());
+    for (const TensorInfo& info : inputs_) {
+      if (info.type == DataType::kUndefined) {
+        throw Error("ERR_MODEL_UNSUPPORTED", "The model's input '" + info.name +
+                                                 "' is not a tensor (a sequence, map or optional): only "
+                                                 "tensors can be fed.");
+      }
+      inputNames_.push_back(info.name.c_str());
+    }
   }
 
   OrtSession* session() const noexcept { return session_.get(); }
@@ -161,12 +168,7 @@ class OrtModel {
       if (onnxType == kOnnxTypeTensor) {
         api.check<CastTypeInfoToTensorInfo>(kCode, static_cast<const OrtTypeInfo*>(type.get()), &tensor);
       }
-      if (tensor == nullptr) {
-        throw Error("ERR_MODEL_UNSUPPORTED",
-                    "The model's " + std::string(kind) + " '" + info.name +
-                        "' is not a tensor (a sequence, map or optional): only tensors "
-                        "can be fed and fetched.");
-      }
+      if (tensor == nullptr) continue;
       int elementType = 0;
       api.check<GetTensorElementType>(kCode, tensor, &elementType);
       info.type = static_cast<DataType>(elementType);

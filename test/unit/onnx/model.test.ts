@@ -7,6 +7,7 @@ import {
   type ModelProto,
   makeTensor,
   parseModel,
+  parseSafetensors,
   readModel,
   serializeModel,
   tensorBytes,
@@ -100,6 +101,33 @@ sys.stdout.buffer.write(helper.make_model(graph).SerializeToString())`;
     );
     expect((await readdir(directory)).filter((name) => name.includes('.tmp'))).toEqual([]);
   });
+});
+
+test('models and safetensors are read from any kind of memory', async () => {
+  const bytes = await readFile(fixture('linear.onnx'));
+  const header = Buffer.from('{"w":{"dtype":"U8","shape":[2],"data_offsets":[0,2]}}');
+  const tensors = Buffer.concat([
+    Buffer.from(BigUint64Array.of(BigInt(header.length)).buffer),
+    header,
+    Buffer.of(7, 8),
+  ]);
+  const shared = (source: Uint8Array) => {
+    const buffer = new SharedArrayBuffer(source.length);
+    new Uint8Array(buffer).set(source);
+    return buffer;
+  };
+  for (const source of [Uint8Array.from(bytes).buffer, shared(bytes), new Uint8Array(shared(bytes))]) {
+    expect(serializeModel(parseModel(source))).toEqual(serializeModel(parseModel(bytes)));
+  }
+  for (const source of [Uint8Array.from(tensors).buffer, shared(tensors)]) {
+    expect([...parseSafetensors(source).tensors.get('w')!.bytes]).toEqual([7, 8]);
+  }
+  const gone = Uint8Array.from(bytes);
+  structuredClone(gone, { transfer: [gone.buffer] });
+  for (const parse of [parseModel, parseSafetensors]) {
+    expect(() => parse(gone)).toThrow(withCode('ERR_INVALID_ARG_VALUE'));
+    expect(() => parse('model.onnx' as never)).toThrow(withCode('ERR_INVALID_ARG_TYPE'));
+  }
 });
 
 describe('what is no model', () => {
