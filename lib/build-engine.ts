@@ -373,7 +373,7 @@ async function compile(
       if (typeof model === 'string' || !(error instanceof TensorRTError)) throw error;
       // The file is ours, and gone when the caller reads this.
       const message = error.message.replaceAll(prepared.modelPath, 'given as bytes');
-      throw new TensorRTError(error.code as 'ERR_BUILD_FAILED', message, { cause: error });
+      throw new TensorRTError(error.code, message, { cause: error });
     });
 
     const { timingCache } = settings.compiler;

@@ -79,11 +79,10 @@ export interface NonTensorValueMetadata {
 
 export type ValueMetadata = TensorValueMetadata | NonTensorValueMetadata;
 
-/** A model's input, which is a tensor: a {@link ValueMetadata} that needs no look at `isTensor`. */
-export interface InputMetadata extends Omit<TensorValueMetadata, 'isTensor'> {
-  /** Always true. */
-  readonly isTensor: boolean;
-}
+/** A model's input: a {@link ValueMetadata} that needs no look at `isTensor`, since models with other inputs are refused. */
+export type InputMetadata =
+  | TensorValueMetadata
+  | (NonTensorValueMetadata & Pick<TensorValueMetadata, 'type' | 'shape'>);
 
 /**
  * The options of a build are for a model that is to run on a GPU, which is compiled first, or taken from the cache;

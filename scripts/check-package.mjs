@@ -1,7 +1,7 @@
 // Packs the package, installs it into empty projects where there is no compiler, and uses it there, from ESM, CommonJS
 // and TypeScript. Needs the checkout built (`npm run build`) and its binaries (`npm run prebuild`).
 import { execFileSync, spawnSync } from 'node:child_process';
-import { mkdirSync, mkdtempSync, readFileSync, rmSync, symlinkSync, writeFileSync } from 'node:fs';
+import { mkdirSync, mkdtempSync, readdirSync, readFileSync, rmSync, symlinkSync, writeFileSync } from 'node:fs';
 import os from 'node:os';
 import path from 'node:path';
 import { checkBinary } from './check-binary.mjs';
@@ -99,7 +99,17 @@ function checkTypes(project) {
   const options = '--noEmit --strict --module nodenext --target es2022 --lib es2023,esnext.disposable'.split(
     ' ',
   );
-  run('node', ['node_modules/typescript/bin/tsc', ...options, 'typed.mts', 'typed.cts'], { cwd: project });
+  const files = ['typed.mts', 'typed.cts'];
+  // Programs for onnxruntime-node, with nothing changed but the name of the package.
+  const programs = path.join(root, 'test/fixtures/typescript');
+  for (const name of readdirSync(programs).filter((name) => name.endsWith('.ts'))) {
+    const text = readFileSync(path.join(programs, name), 'utf8').replaceAll('onnxruntime-node', 'node-tensorrt');
+    for (const file of [name.replace('.ts', '.mts'), name.replace('.ts', '.cts')]) {
+      writeFileSync(path.join(project, file), text);
+      files.push(file);
+    }
+  }
+  run('node', ['node_modules/typescript/bin/tsc', ...options, ...files], { cwd: project });
 }
 
 /** Loads the binary of each variant, and what is loaded by default: each is what it was compiled for. */

@@ -269,7 +269,7 @@ export async function findTensorRT(request: LibraryRequest): Promise<NativeTenso
   }
   const remedy = remedies[productOf(preferred[0]!)];
   if (failure instanceof TensorRTError) {
-    throw new TensorRTError(failure.code as 'ERR_LIBRARY_UNSUPPORTED', `${failure.message} ${remedy}`, {
+    throw new TensorRTError(failure.code, `${failure.message} ${remedy}`, {
       cause: failure,
     });
   }
