@@ -302,9 +302,15 @@ export class InferenceSession {
     fourth?: SessionOptions,
   ): Promise<InferenceSession> {
     const isPart = types.isAnyArrayBuffer(given) && (typeof second === 'number' || fourth !== undefined);
-    const written = isPart ? partOf(given, second, byteLength) : given;
-    const options = ((isPart ? fourth : second) ?? {}) as SessionOptions;
-    const [source, weights] = written instanceof WrittenModel ? [written.file, written.weights] : [written];
+    if (isPart) return InferenceSession.#create(partOf(given, second, byteLength), fourth);
+    return InferenceSession.#create(given, second as SessionOptions | undefined);
+  }
+
+  static async #create(
+    given: string | Bytes | Engine | WrittenModel,
+    options: SessionOptions = {},
+  ): Promise<InferenceSession> {
+    const [source, weights] = given instanceof WrittenModel ? [given.file, given.weights] : [given];
     const model =
       source instanceof Engine
         ? source
@@ -348,7 +354,7 @@ export class InferenceSession {
         session.load({ library: findOnnxRuntime(), model: source, weights: folder, threads }),
       );
     };
-    // Where a GPU was looked for meanwhile.
+    // They may have been transferred while a GPU was looked for.
     if (typeof model !== 'string') checkAttached(model.buffer, 'model');
     try {
       if (typeof model === 'string' && weights === undefined && isTiny(model)) {

@@ -2,7 +2,7 @@ import path from 'node:path';
 import type { Tokenizer as HuggingFaceEncoder } from '@huggingface/tokenizers';
 import { readJson } from './decoder-config.js';
 import { describe, invalidArgType, invalidArgValue, TensorRTError } from './errors.js';
-import { checkOptions } from './options.js';
+import { checkOptions, refuseCloning } from './options.js';
 
 /** Between text and a model's tokens. */
 export interface Tokenizer {
@@ -177,6 +177,7 @@ class FileTokenizer implements Tokenizer {
   constructor(encoder: HuggingFaceEncoder, pieces: TokenPieces) {
     this.#encoder = encoder;
     this.pieces = pieces;
+    refuseCloning(this);
   }
 
   encode(text: string, options: { specialTokens?: boolean } = {}): number[] {

@@ -1,7 +1,15 @@
 // Packs the package, installs it into empty projects where there is no compiler, and uses it there, from ESM, CommonJS
 // and TypeScript. Needs the checkout built (`npm run build`) and its binaries (`npm run prebuild`).
 import { execFileSync, spawnSync } from 'node:child_process';
-import { mkdirSync, mkdtempSync, readdirSync, readFileSync, rmSync, symlinkSync, writeFileSync } from 'node:fs';
+import {
+  mkdirSync,
+  mkdtempSync,
+  readdirSync,
+  readFileSync,
+  rmSync,
+  symlinkSync,
+  writeFileSync,
+} from 'node:fs';
 import os from 'node:os';
 import path from 'node:path';
 import { checkBinary } from './check-binary.mjs';
@@ -103,7 +111,10 @@ function checkTypes(project) {
   // Programs for onnxruntime-node, with nothing changed but the name of the package.
   const programs = path.join(root, 'test/fixtures/typescript');
   for (const name of readdirSync(programs).filter((name) => name.endsWith('.ts'))) {
-    const text = readFileSync(path.join(programs, name), 'utf8').replaceAll('onnxruntime-node', 'node-tensorrt');
+    const text = readFileSync(path.join(programs, name), 'utf8').replaceAll(
+      'onnxruntime-node',
+      'node-tensorrt',
+    );
     for (const file of [name.replace('.ts', '.mts'), name.replace('.ts', '.cts')]) {
       writeFileSync(path.join(project, file), text);
       files.push(file);

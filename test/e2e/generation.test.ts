@@ -505,7 +505,7 @@ describe('sequences', () => {
 
   test('models, caches and sequences are not cloned into something that is none', () => {
     using sequence = llama.createSequence();
-    for (const handle of [llama, llama.kvCache, sequence]) {
+    for (const handle of [llama, llama.kvCache, llama.tokenizer, sequence]) {
       expect(() => structuredClone(handle)).toThrow(expect.objectContaining({ name: 'DataCloneError' }));
     }
     expect(llama.precision).toBe('as-exported');

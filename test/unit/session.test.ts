@@ -140,6 +140,7 @@ describe('numbers', () => {
       [InferenceSession.create(buffer, 1, length), /^byteLength/],
       [InferenceSession.create(buffer, 0, 10, { theads: 1 } as never), /did you mean 'threads'/],
       [InferenceSession.create(file, 3 as never), /^options must be an object, not 3/],
+      [InferenceSession.create(file, null as never), /^options must be an object, not null/],
     ] as const) {
       await expect(creating).rejects.toThrow(message);
     }

@@ -64,6 +64,8 @@ test('allocated memory starts as zeros, and is gone after dispose', () => {
   const tensor = Tensor.allocate('float32', [2, 2]);
   expect(tensor.data).toEqual(new Float32Array(4));
   expect(tensor.byteLength).toBe(16);
+  // Runs would not see it.
+  expect(() => Object.assign(tensor, { data: new Float32Array(4) })).toThrow(TypeError);
   tensor.dispose();
   tensor.dispose();
   expect(() => tensor.data).toThrow(expect.objectContaining({ code: 'ERR_DISPOSED' }));
