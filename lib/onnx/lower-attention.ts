@@ -11,7 +11,7 @@ import { valueType } from './value-type.js';
 
 export interface LowerAttentionOptions {
   /**
-   * 'lengths': `TRT_Attention` up to a length per row, which TensorRT 11 and TensorRT-RTX have; layers with a window
+   * 'lengths': `TRT_Attention`, which TensorRT 11 and TensorRT-RTX have, up to a length per row; layers with a window
    * get a mask. 'mask': ONNX's `Attention` with a mask in all layers, which TensorRT 10 and ONNX Runtime have too.
    */
   readonly attention: 'lengths' | 'mask';
@@ -163,24 +163,25 @@ class AttentionLowerer {
       editor.addNode('TensorScatter', inputs, { axis: 2 }, { ...label(part), outputs: [present] });
     }
     queries = editor.addCast(queries, this.#own, type, label('query/cast'));
-    let attended: string;
-    if (this.#options.attention === 'lengths' && window === 0) {
-      // In its order: mask, lengths of queries, lengths of keys.
-      const inputs = [queries, presentKey, presentValue, '', '', this.#input('total_lengths')];
-      // TensorRT need not have one kernel for all of it, which in FP32 it may not.
-      const attributes = { causal_kind: 'lower_right', TRT_decomposable: 1 };
-      attended = editor.addValue('TRT_Attention', inputs, attributes, {
-        ...label('attention'),
-        domain: 'trt',
-      });
-    } else {
-      const inputs = [queries, presentKey, presentValue, this.#mask(window)];
-      attended = editor.addValue('Attention', inputs, { scale: { float: 1 } }, label('attention'));
-    }
+    const attended = this.#attend([queries, presentKey, presentValue], window, label('attention'));
     const wide = editor.addCast(attended, type, this.#own, label('cast'));
     const last = editor.addValue('Transpose', [wide], { perm: headsFirst }, label('positions'));
     const merged = editor.addVector([0, 0, heads * headDim]);
     editor.addNode('Reshape', [last, merged], {}, { ...label('join'), outputs: [node.output[0]!] });
+  }
+
+  /** Attention of scaled queries to the whole cache, as far as lengths or a mask allow. */
+  #attend(inputs: readonly string[], window: number, label: { name: string }): string {
+    const editor = this.#editor;
+    if (this.#options.attention === 'mask') {
+      return editor.addValue('Attention', [...inputs, this.#mask(window)], { scale: { float: 1 } }, label);
+    }
+    // After queries, keys and values: mask, lengths of queries, lengths of keys. A mask excludes a causal kind.
+    const [limits, attributes] =
+      window > 0
+        ? [[this.#mask(window)], {}]
+        : [['', '', this.#input('total_lengths')], { causal_kind: 'lower_right' }];
+    return editor.addValue('TRT_Attention', [...inputs, ...limits], attributes, { ...label, domain: 'trt' });
   }
 
   #refuse(node: NodeProto): void {

@@ -1,9 +1,12 @@
 import { mkdtempSync, readdirSync, rmSync } from 'node:fs';
 import os from 'node:os';
 import path from 'node:path';
+import { buildEngine } from 'node-tensorrt';
+import { GraphBuilder, type ModelProto, serializeModel } from 'node-tensorrt/onnx';
 import { afterAll, describe, expect, test } from 'vitest';
 import { buildDecoder } from '../../dist/build/build-decoder.js';
 import { prepareDecoder } from '../../dist/build/prepare-decoder.js';
+import { writeBeside } from '../../dist/onnx/write-beside.js';
 import { lowerDecoder } from '../../lib/onnx/lower-decoder.js';
 import { readModel } from '../../lib/onnx/model.js';
 import { decoderAnswers, decoderModel, sessionBeside } from '../decoder-fixture.js';
@@ -20,13 +23,47 @@ const all = readdirSync(path.join(import.meta.dirname, '../fixtures/decoders'), 
   .filter((file) => path.basename(file) === 'model.onnx')
   .map((file) => path.dirname(file))
   .sort();
-const fixtures = isFull ? all : ['gpt2/optimum', 'llama-int4/genai', 'qwen2-window/optimum'];
+const windowed = ['gemma3/optimum', 'mistral-window/optimum', 'qwen2-window/optimum'];
+const fixtures = isFull ? all : ['gpt2/optimum', 'llama-int4/genai', ...windowed];
 const precisions = isFull ? (['fp16', 'fp32', 'bf16'] as const) : (['fp16'] as const);
 
 const folder = mkdtempSync(path.join(os.tmpdir(), 'decoder-plans-'));
 afterAll(() => rmSync(folder, { recursive: true }));
 const directory = () => mkdtempSync(path.join(folder, 'model-'));
 const capacity = 256;
+
+interface PlanFunction {
+  readonly name: string;
+  /** Names of the network's tensors, and of others that the compiler made up. */
+  readonly tensors: readonly string[];
+}
+
+/** What a plan of TensorRT-RTX 1.7 runs, in order: it is written in it as text, once for each GPU. */
+function functionsOf(plan: Uint8Array): PlanFunction[] {
+  const text = Buffer.from(plan).toString('latin1');
+  const functions = text.matchAll(/function=\{ name=(\S+) fqn=\S+ args=\{([^}]*)\}/g);
+  return [...functions].map(([, name, list]) => ({
+    name: name!,
+    // "present.0.key [profile 1].1"
+    tensors: [...list!.matchAll(/"([^"]*?)(?: \[profile \d+\])?\.\d+"/g)].map(([, tensor]) => tensor!),
+  }));
+}
+
+interface Caches {
+  readonly caches: readonly { readonly input: string; readonly output: string }[];
+}
+
+/** No function only copies a cache, and attention reads every cache where it lies. */
+function expectCachesInPlace(plan: Uint8Array, { caches }: Caches): void {
+  const functions = functionsOf(plan);
+  const names = new Set(caches.flatMap(({ input, output }) => [input, output]));
+  const readers = (pattern: RegExp) =>
+    functions
+      .filter(({ name }) => pattern.test(name))
+      .flatMap(({ tensors }) => tensors.filter((name) => names.has(name)));
+  expect(readers(/^__myl_Move(Tran)?$/)).toEqual([]);
+  expect([...new Set(readers(/_mha_/))].sort()).toEqual(caches.map(({ output }) => output).sort());
+}
 
 describe.each(fixtures)('%s', { timeout: 120_000 }, (fixture) => {
   const prepared = prepareDecoder({
@@ -54,6 +91,8 @@ describe.each(fixtures)('%s', { timeout: 120_000 }, (fixture) => {
       }
       expect(engine.manifest.decoder).toEqual(graph);
       expect(graph.inputs).toMatchObject({ logits_index: 'logits_index' });
+      expect(engine.manifest.warnings).toEqual([]);
+      expectCachesInPlace(engine.plan(), graph);
       const shapes = engine.manifest.profiles.map(({ input_ids: tokens }) => tokens);
       expect(shapes).toEqual([
         { min: [1, 1], opt: [16, 1], max: [16, 1] },
@@ -83,3 +122,77 @@ describe.each(fixtures)('%s', { timeout: 120_000 }, (fixture) => {
     await expectAnswers(session, lowered.graph, decoderAnswers(fixture), { empty: 0, tolerance, gap });
   });
 });
+
+/** A decoder's profiles: up to 16 rows of a token, and one row of up to 64. */
+function profilesOf({ graph: { input } }: ModelProto) {
+  const tokens = input.find(({ name }) => name === 'input_ids')!.name;
+  return [
+    { [tokens]: { min: [1, 1], opt: [16, 1], max: [16, 1] } },
+    { [tokens]: { min: [1, 1], opt: [1, 64], max: [1, 64] } },
+  ];
+}
+
+// The form for TensorRT 10, whose parser treats the key of Attention as TensorRT-RTX's does.
+test.each(['llama/optimum', 'qwen2-window/optimum'])(
+  'attention with a mask copies no cache: %s',
+  { timeout: 120_000 },
+  async (fixture) => {
+    const request = { model: decoderModel(fixture), directory: directory(), maxLength: capacity };
+    const { file, graph } = await prepareDecoder({ ...request, memo: path.join(folder, 'memo.json') });
+    const where = { directory: path.dirname(file) };
+    const options = { ...where, attention: 'mask', capacity, precision: 'fp16', cache: 'auto' } as const;
+    const lowered = await lowerDecoder(await readModel(file), graph, options);
+    const written = await writeBeside(lowered.model, directory(), where);
+    const engine = await buildEngine(written.file, {
+      precision: 'as-exported',
+      shapes: profilesOf(lowered.model),
+      target: 'sm_89',
+      cache: false,
+    });
+    expectCachesInPlace(engine.plan(), lowered.graph);
+  },
+);
+
+/** A layer's attention in the size of an 8B model's, over a cache of `capacity` positions. */
+function attentionLayer(capacity: number): Uint8Array {
+  const [heads, kvHeads, headDim] = [32, 8, 128];
+  const g = new GraphBuilder('attention', { opset: 24, irVersion: 11 });
+  const query = g.input('query', 'float16', ['rows', heads, 'new', headDim]);
+  const lengths = g.input('past_lengths', 'int32', ['rows']);
+  const mask = g.input('mask', 'bool', ['rows', 1, 'new', capacity]);
+  const caches = ['key', 'value'].map((part) => {
+    const dims = ['rows', kvHeads, capacity, headDim];
+    const update = g.input(part, 'float16', ['rows', kvHeads, 'new', headDim]);
+    const inputs = [g.input(`past.${part}`, 'float16', dims), update, lengths];
+    const [present] = g.op('TensorScatter', inputs, { axis: 2 }, { outputs: [`present.${part}`] }) as [
+      string,
+    ];
+    g.output(present, 'float16', dims);
+    return present;
+  });
+  g.op('TRT_Attention', [query, ...caches, mask], {}, { name: 'attention', domain: 'trt', outputs: ['y'] });
+  g.output('y', 'float16', ['rows', heads, 'new', headDim]);
+  return serializeModel(g.finish());
+}
+
+test.each([
+  [4096, true],
+  [16_384, true],
+  [32_768, false],
+])(
+  'attention to %i positions is fused: %s; where it is not, the manifest says so',
+  async (capacity, isFused) => {
+    const shapes = { query: { min: [1, 32, 1, 128], opt: [16, 32, 1, 128], max: [16, 32, 1, 128] } };
+    const target = 'sm_89';
+    const options = { precision: 'as-exported', shapes, target, cache: false } as const;
+    const engine = await buildEngine(attentionLayer(capacity), options);
+    const cached = new Set(['present.key', 'present.value']);
+    const repeats = functionsOf(engine.plan()).filter(
+      ({ name, tensors }) => /^__myl_ReshReplReshMove/.test(name) && tensors.some((name) => cached.has(name)),
+    );
+    expect(repeats).toHaveLength(isFused ? 0 : 2);
+    expect(engine.manifest.warnings).toEqual(
+      isFused ? [] : [expect.stringMatching(/no fused kernel .*"attention".*compiled from its parts/)],
+    );
+  },
+);

@@ -27,6 +27,7 @@ using stand_in::Message;
 constexpr int kFloat = 1;
 constexpr int kInt32Type = 6;
 constexpr int kInt64Type = 7;
+constexpr int kHalf = 10;
 
 // ---- models, as onnx.proto has them ----
 
@@ -155,6 +156,10 @@ std::vector<Tensor> oracle(const ModelSource& source, const std::vector<Tensor>&
   return execute(*loaded->createContext(), inputs, loaded->outputs().size());
 }
 
+bool contains(std::string_view text, std::string_view part) {
+  return text.find(part) != std::string_view::npos;
+}
+
 class Observer final : public BuildObserver {
  public:
   void progress(std::string_view, int, int) noexcept override {}
@@ -198,6 +203,13 @@ class StandInEngineTest : public testing::TestWithParam<Played> {
 
   // A plan of a model that is bytes.
   static std::vector<uint8_t> build(const std::string& bytes, std::vector<Profile> profiles) {
+    Observer observer;
+    build(bytes, std::move(profiles), observer);
+    const uint8_t* data = static_cast<const uint8_t*>(observer.result.plan.get());
+    return std::vector<uint8_t>(data, data + observer.result.planBytes);
+  }
+  static void build(const std::string& bytes, std::vector<Profile> profiles, BuildObserver& observer,
+                    std::stop_token stop = {}) {
     const std::string path =
         testing::TempDir() + "stand-in-" + GetParam().flavour + std::to_string(::getpid());
     std::FILE* file = std::fopen(path.c_str(), "wb");
@@ -206,9 +218,15 @@ class StandInEngineTest : public testing::TestWithParam<Played> {
     BuildRequest request = linear();
     request.model = request.modelPath = path;
     request.profiles = std::move(profiles);
-    const std::vector<uint8_t> plan = build(request);
+    library()->buildPlan(request, stop, observer);
     std::remove(path.c_str());
-    return plan;
+  }
+
+  // What the stand-in's plan says it was compiled with.
+  static std::string settings(const BuildResult& result) {
+    const std::string_view plan(static_cast<const char*>(result.plan.get()), result.planBytes);
+    const size_t from = plan.find("level ");
+    return std::string(plan.substr(from, plan.find(';', from) - from));
   }
 
   static std::unique_ptr<Model> load(const std::vector<uint8_t>& plan, const EngineOptions& options = {}) {
@@ -559,23 +577,24 @@ constexpr int64_t kCapacity = 16;
 
 // TensorScatter and attention, as a decoder's layer has them for TensorRT. `attention` writes "y".
 std::string cachedAttention(const std::string& attention, const std::vector<std::string>& more,
-                            const std::string& update = "TensorScatter", const std::string& domain = "") {
+                            const std::string& update = "TensorScatter", const std::string& domain = "",
+                            int type = kFloat, int64_t capacity = kCapacity) {
   const std::string heads = std::to_string(kHeads);
   const std::string kvHeads = std::to_string(kKvHeads);
   const std::string dim = std::to_string(kHeadDim);
-  const std::vector<std::string> cache = {"batch", kvHeads, std::to_string(kCapacity), dim};
-  std::vector<std::string> inputs = {value("q", kFloat, {"batch", heads, "new", dim}),
-                                     value("k", kFloat, {"batch", kvHeads, "new", dim}),
-                                     value("v", kFloat, {"batch", kvHeads, "new", dim}),
-                                     value("past_key", kFloat, cache),
-                                     value("past_value", kFloat, cache),
+  const std::vector<std::string> cache = {"batch", kvHeads, std::to_string(capacity), dim};
+  std::vector<std::string> inputs = {value("q", type, {"batch", heads, "new", dim}),
+                                     value("k", type, {"batch", kvHeads, "new", dim}),
+                                     value("v", type, {"batch", kvHeads, "new", dim}),
+                                     value("past_key", type, cache),
+                                     value("past_value", type, cache),
                                      value("past_lengths", kInt32Type, {"batch"})};
   inputs.insert(inputs.end(), more.begin(), more.end());
   return model({node(update, {"past_key", "k", "past_lengths"}, {"key"}, {}, domain),
                 node(update, {"past_value", "v", "past_lengths"}, {"value"}, {}, domain), attention},
                inputs,
-               {value("y", kFloat, {"batch", heads, "new", dim}), value("key", kFloat, cache),
-                value("value", kFloat, cache)});
+               {value("y", type, {"batch", heads, "new", dim}), value("key", type, cache),
+                value("value", type, cache)});
 }
 
 std::string boundedAttention(const std::string& update = "TensorScatter", const std::string& domain = "") {
@@ -584,10 +603,11 @@ std::string boundedAttention(const std::string& update = "TensorScatter", const 
                          {value("total_lengths", kInt32Type, {"batch"})}, update, domain);
 }
 
-std::string maskedAttention() {
+std::string maskedAttention(int type = kFloat, float scale = 1, int64_t capacity = kCapacity) {
   constexpr int kBool = 9;
-  return cachedAttention(node("Attention", {"q", "key", "value", "mask"}, {"y"}, {attribute("scale", 1.0f)}),
-                         {value("mask", kBool, {"batch", "1", "new", std::to_string(kCapacity)})});
+  return cachedAttention(node("Attention", {"q", "key", "value", "mask"}, {"y"}, {attribute("scale", scale)}),
+                         {value("mask", kBool, {"batch", "1", "new", std::to_string(capacity)})},
+                         "TensorScatter", "", type, capacity);
 }
 
 // The oracle: ONNX Runtime's GroupQueryAttention, which TensorRT's attention is compared with.
@@ -610,7 +630,7 @@ std::string groupQueryAttention() {
        value("value", kFloat, cache)});
 }
 
-std::vector<Profile> attentionProfiles(const Profile& more) {
+std::vector<Profile> attentionProfiles(const Profile& more, int64_t capacity = kCapacity) {
   const auto range = [](const char* name, int64_t heads, int64_t least, int64_t most) {
     return ShapeRange{
         name, {1, heads, least, kHeadDim}, {1, heads, least, kHeadDim}, {2, heads, most, kHeadDim}};
@@ -618,11 +638,16 @@ std::vector<Profile> attentionProfiles(const Profile& more) {
   Profile profile = {range("q", kHeads, 1, 8),
                      range("k", kKvHeads, 1, 8),
                      range("v", kKvHeads, 1, 8),
-                     range("past_key", kKvHeads, kCapacity, kCapacity),
-                     range("past_value", kKvHeads, kCapacity, kCapacity),
+                     range("past_key", kKvHeads, capacity, capacity),
+                     range("past_value", kKvHeads, capacity, capacity),
                      {"past_lengths", {1}, {1}, {2}}};
   profile.insert(profile.end(), more.begin(), more.end());
   return {profile};
+}
+
+std::vector<Profile> maskedProfiles(int64_t capacity = kCapacity) {
+  return attentionProfiles({{"mask", {1, 1, 1, capacity}, {1, 1, 1, capacity}, {2, 1, 8, capacity}}},
+                           capacity);
 }
 
 // [batch, new, heads, dim] as [batch, heads, new, dim]
@@ -665,9 +690,9 @@ TEST_P(StandInEngineTest, AttentionOverACacheInPlaceIsGroupQueryAttention) {
   const bool isTen = std::string_view(GetParam().flavour) == "trt10";
   // TensorRT 10 has no attention with a length per row.
   const std::string graph = isTen ? maskedAttention() : boundedAttention();
-  ShapeRange more = {"total_lengths", {1}, {1}, {2}};
-  if (isTen) more = {"mask", {1, 1, 1, kCapacity}, {1, 1, 1, kCapacity}, {2, 1, 8, kCapacity}};
-  const std::unique_ptr<Model> loaded = load(build(graph, attentionProfiles({more})));
+  const ShapeRange lengths = {"total_lengths", {1}, {1}, {2}};
+  const std::unique_ptr<Model> loaded =
+      load(build(graph, isTen ? maskedProfiles() : attentionProfiles({lengths})));
   const std::unique_ptr<ExecutionContext> context = loaded->createContext();
   const Tensor keys = deviceCache(*loaded->tensorMemory());
   const Tensor values = deviceCache(*loaded->tensorMemory());
@@ -824,6 +849,65 @@ TEST_P(StandInEngineTest, KnowsWhichOutputsAreWrittenOverAnInput) {
   EXPECT_EQ(pairs(nullptr), (Pairs{{1, 3}, {2, 4}}));
   EXPECT_EQ(pairs("unaliased:2"), (Pairs{{1, 3}}));
   EXPECT_EQ(pairs("misaliased:2"), (Pairs{{1, 3}, {2, 3}}));
+}
+
+// The parser multiplies the key, which is the cache, with the root of the scale.
+TEST_P(StandInEngineTest, AttentionWithAMaskCopiesNoCache) {
+  const auto settingsOf = [](int type, float scale) {
+    Observer observer;
+    build(maskedAttention(type, scale), maskedProfiles(), observer);
+    return settings(observer.result);
+  };
+  for (const int type : {kFloat, kHalf}) {
+    EXPECT_FALSE(contains(settingsOf(type, 1), "moves")) << type;
+    // What changes the key is left where it is.
+    EXPECT_TRUE(contains(settingsOf(type, 0.25F), "moves key")) << type;
+  }
+}
+
+TEST_P(StandInEngineTest, AttentionWithoutAFusedKernelIsCompiledFromItsPartsAndSaysSo) {
+  constexpr int64_t kLong = 32768;
+  Observer fused;
+  build(maskedAttention(kHalf), maskedProfiles(), fused);
+  EXPECT_FALSE(contains(settings(fused.result), "decomposes"));
+  EXPECT_TRUE(fused.result.warnings.empty());
+
+  Observer unfused;
+  build(maskedAttention(kHalf, 1, kLong), maskedProfiles(kLong), unfused);
+  EXPECT_TRUE(contains(settings(unfused.result), "decomposes the Attention"));
+  ASSERT_EQ(unfused.result.warnings.size(), 1U);
+  EXPECT_TRUE(contains(unfused.result.warnings[0], "no fused kernel")) << unfused.result.warnings[0];
+  EXPECT_TRUE(contains(unfused.result.warnings[0], "\"the Attention\"")) << unfused.result.warnings[0];
+
+  // There is none in FP32, which nobody has to be told of each time.
+  Observer wide;
+  build(maskedAttention(), maskedProfiles(), wide);
+  EXPECT_TRUE(contains(settings(wide.result), "decomposes the Attention"));
+  EXPECT_TRUE(wide.result.warnings.empty());
+}
+
+TEST_P(StandInEngineTest, TheSecondAttemptAtABuildFailsAndStopsAsTheFirstDoes) {
+  constexpr int64_t kLong = 32768;
+  const std::string model = maskedAttention(kHalf, 1, kLong);
+  standInSetFaults("build:1");
+  try {
+    Observer observer;
+    build(model, maskedProfiles(kLong), observer);
+    ADD_FAILURE() << "it was built";
+  } catch (const Error& error) {
+    EXPECT_TRUE(contains(error.what(), "Could not find any implementation")) << error.what();
+    EXPECT_FALSE(contains(error.what(), "dedicated kernel")) << error.what();
+  }
+  standInSetFaults(nullptr);
+
+  struct Stopping final : BuildObserver {
+    void progress(std::string_view phase, int, int) noexcept override {
+      if (phase == "Building engine") stop.request_stop();
+    }
+    void built(BuildResult) override {}
+    std::stop_source stop;
+  } stopping;
+  EXPECT_THROW(build(model, maskedProfiles(kLong), stopping, stopping.stop.get_token()), Cancelled);
 }
 
 TEST_P(StandInEngineTest, MemoryOfACacheIsCopiedInBlocks) {

@@ -52,11 +52,11 @@ inline std::string ended(std::string text) {
   return text;
 }
 
-inline constexpr int kListedErrors = 8;
+inline constexpr int kListed = 8;
 
 inline std::string joined(const std::vector<std::string>& texts) {
   std::string all;
-  const size_t listed = std::min<size_t>(texts.size(), kListedErrors);
+  const size_t listed = std::min<size_t>(texts.size(), kListed);
   for (size_t i = 0; i < listed; ++i) all.append(i > 0 ? " " : "").append(ended(texts[i]));
   if (texts.size() > listed) all += " (" + std::to_string(texts.size() - listed) + " more.)";
   return all;
@@ -87,6 +87,18 @@ class Messages {
   std::vector<std::string> errors() const {
     std::lock_guard lock(mutex_);
     return errors_;
+  }
+
+  bool hasError(std::string_view part) const {
+    std::lock_guard lock(mutex_);
+    return std::any_of(errors_.begin(), errors_.end(),
+                       [part](const std::string& error) { return error.find(part) != std::string::npos; });
+  }
+
+  // Of an attempt that is made again.
+  void forgetErrors() {
+    std::lock_guard lock(mutex_);
+    errors_.clear();
   }
 
   // "name [operator]" of the node that the parser began last.

@@ -11,6 +11,7 @@
 #include <mutex>
 #include <optional>
 #include <thread>
+#include <unordered_map>
 #include <utility>
 
 #include "core/error.h"
@@ -239,6 +240,26 @@ std::vector<ImportError> importErrors(const std::string& model, const nvonnxpars
   return errors;
 }
 
+// Which layer computes a tensor.
+class Producers {
+ public:
+  explicit Producers(const nvinfer1::INetworkDefinition& network) {
+    for (int32_t i = 0; i < network.getNbLayers(); ++i) {
+      const nvinfer1::ILayer* layer = network.getLayer(i);
+      for (int32_t t = 0; t < layer->getNbOutputs(); ++t) producers_.emplace(layer->getOutput(t), layer);
+    }
+  }
+
+  // Null for an input of the network.
+  const nvinfer1::ILayer* of(const nvinfer1::ITensor* tensor) const {
+    const auto entry = producers_.find(tensor);
+    return entry == producers_.end() ? nullptr : entry->second;
+  }
+
+ private:
+  std::unordered_map<const nvinfer1::ITensor*, const nvinfer1::ILayer*> producers_;
+};
+
 // ---- the configuration ----
 
 void throwIfStopped(const std::stop_token& stop) {
@@ -429,14 +450,79 @@ void setTargets(nvinfer1::IBuilderConfig&, const std::vector<int>& computeCapabi
 
 #endif
 
-// Attention for which there is no fused kernel, FP32 above all, is compiled from its parts: without this
-// leave the build fails.
-void allowDecomposition(const nvinfer1::INetworkDefinition& network) {
+// ---- attention ----
+
+// What TensorRT says, among other words, where it must not take attention to parts.
+constexpr char kNoFusedKernel[] = "dedicated kernel";
+
+using Attentions = std::vector<nvinfer1::IAttentionInputLayer*>;
+
+Attentions attentionsOf(const nvinfer1::INetworkDefinition& network) {
+  Attentions attentions;
   for (int32_t i = 0; i < network.getNbLayers(); ++i) {
     nvinfer1::ILayer* layer = network.getLayer(i);
     if (layer->getType() != nvinfer1::LayerType::kATTENTION_INPUT) continue;
-    static_cast<nvinfer1::IAttentionInputLayer*>(layer)->getAttention()->setDecomposable(true);
+    attentions.push_back(static_cast<nvinfer1::IAttentionInputLayer*>(layer));
   }
+  return attentions;
+}
+
+// Whether the layer's output is the number 1, in any type.
+bool isOne(const nvinfer1::ILayer* layer, const Producers& producers) {
+  while (layer != nullptr && layer->getType() == nvinfer1::LayerType::kCAST) {
+    layer = producers.of(layer->getInput(0));
+  }
+  if (layer == nullptr || layer->getType() != nvinfer1::LayerType::kCONSTANT) return false;
+  const nvinfer1::Weights weights = static_cast<const nvinfer1::IConstantLayer*>(layer)->getWeights();
+  return weights.type == nvinfer1::DataType::kFLOAT && weights.count == 1 &&
+         *static_cast<const float*>(weights.values) == 1;
+}
+
+// The parser multiplies the query and the key of ONNX's Attention with the root of its scale each. Where that
+// is 1 nothing changes, but the product is computed: of a key that is a KV cache, a copy of the whole cache
+// in every run. Attention gets what is multiplied instead.
+void skipProductsWithOne(const nvinfer1::INetworkDefinition& network, const Attentions& attentions) {
+  if (attentions.empty()) return;
+  const Producers producers(network);
+  constexpr int32_t kScaled = 2;
+  for (nvinfer1::IAttentionInputLayer* attention : attentions) {
+    for (int32_t i = 0; i < kScaled; ++i) {
+      const nvinfer1::ILayer* product = producers.of(attention->getInput(i));
+      if (product == nullptr || product->getType() != nvinfer1::LayerType::kELEMENTWISE ||
+          static_cast<const nvinfer1::IElementWiseLayer*>(product)->getOperation() !=
+              nvinfer1::ElementWiseOperation::kPROD ||
+          !isOne(producers.of(product->getInput(1)), producers)) {
+        continue;
+      }
+      attention->setInput(i, *product->getInput(0));
+    }
+  }
+}
+
+// Demands a fused kernel for attention, and returns the layers concerned: all but those in FP32, for which
+// there is none, and which the compiler may take to parts.
+Attentions demandFusion(const Attentions& attentions) {
+  Attentions fused;
+  for (nvinfer1::IAttentionInputLayer* layer : attentions) {
+    const bool isWide = layer->getInput(0)->getType() == nvinfer1::DataType::kFLOAT;
+    layer->getAttention()->setDecomposable(isWide);
+    if (!isWide) fused.push_back(layer);
+  }
+  return fused;
+}
+
+std::string fusionWarning(const Attentions& attentions) {
+  std::string names;
+  const size_t listed = std::min<size_t>(attentions.size(), kListed);
+  for (size_t i = 0; i < listed; ++i) {
+    names.append(i > 0 ? ", " : "").append(quoted(attentions[i]->getAttention()->getName()));
+  }
+  if (attentions.size() > listed) names += " and " + std::to_string(attentions.size() - listed) + " more";
+  return "TensorRT has no fused kernel for attention of these types, shapes and capacities in at least one "
+         "of " +
+         names +
+         ": it is compiled from its parts, which takes more time and memory (with grouped heads, keys and "
+         "values are repeated in memory). With a KV cache, a smaller capacity may have one.";
 }
 
 void setRefit(nvinfer1::IBuilderConfig& config, nvinfer1::INetworkDefinition& network,
@@ -548,7 +634,7 @@ std::string explain(const std::vector<std::string>& errors) {
     const char* text;
   };
   constexpr Explanation kExplanations[] = {
-      {"dedicated kernel",
+      {kNoFusedKernel,
        "An Attention of this type, shape or mask has no fused kernel: convert the model to FP16 or BF16."},
       {"Could not find any implementation for node",
        "No kernel does this part of the model at these shapes and types: raise options.workspace, narrow "
@@ -731,7 +817,9 @@ void FlavourLibrary::build(const BuildRequest& request, std::stop_token stop, Bu
   observer.progress("Parsing", 1, 1);
   throwIfStopped(stop);
 
-  allowDecomposition(*network);
+  const Attentions attentions = attentionsOf(*network);
+  skipProductsWithOne(*network, attentions);
+  const Attentions fused = demandFusion(attentions);
   BuildResult result;
   result.network = describe(*network);
 
@@ -749,6 +837,14 @@ void FlavourLibrary::build(const BuildRequest& request, std::stop_token stop, Bu
   config->setProgressMonitor(&monitor);
   throwIfStopped(stop);
   nvinfer1::IHostMemory* plan = builder->buildSerializedNetwork(*network, *config);
+  const bool lacksKernel = plan == nullptr && !fused.empty() && messages.hasError(kNoFusedKernel);
+  if (lacksKernel) {
+    // It finds out early in a build, and does not say which layer it is.
+    throwIfStopped(stop);
+    messages.forgetErrors();
+    for (nvinfer1::IAttentionInputLayer* layer : fused) layer->getAttention()->setDecomposable(true);
+    plan = builder->buildSerializedNetwork(*network, *config);
+  }
   if (plan != nullptr) {
     result.planBytes = plan->size();
     result.plan = shared(plan);
@@ -756,6 +852,7 @@ void FlavourLibrary::build(const BuildRequest& request, std::stop_token stop, Bu
   throwIfStopped(stop);
   if (plan == nullptr) throw failed("compile the model " + request.modelPath, messages);
   result.warnings = messages.warnings();
+  if (lacksKernel) result.warnings.push_back(fusionWarning(fused));
   if (timingCache) {
     if (timingCache->wasReplaced()) {
       result.warnings.push_back(

@@ -139,7 +139,7 @@ describe('lowerDecoder', () => {
     const { model, graph } = await lowered('qwen2-window/genai-full-cache', { attention: 'lengths' });
     expect(graph.inputs).toMatchObject({ past_lengths: 'past_lengths', total_lengths: 'total_lengths' });
     const count = (opType: string) => model.graph.node.filter((node) => node.opType === opType).length;
-    expect([count('TensorScatter'), count('TRT_Attention'), count('Attention')]).toEqual([4, 1, 1]);
+    expect([count('TensorScatter'), count('TRT_Attention'), count('Attention')]).toEqual([4, 2, 0]);
   });
 
   it('leaves the lengths to who else reads them', async () => {

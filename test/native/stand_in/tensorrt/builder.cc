@@ -103,6 +103,35 @@ class Builder : public IBuilder, public Slots<apiv::VBuilder> {
            config.getFlag(BuilderFlag::kREFIT_INDIVIDUAL) || config.getFlag(BuilderFlag::kSTRIP_PLAN);
   }
 
+  // The caches that a plan copies in every run: those that attention gets as the product of something.
+  static std::vector<std::string> movedCaches(const Network& network) {
+    std::map<const Tensor*, const PlainLayer*> updates;
+    std::map<const Tensor*, const ElementWiseLayer*> products;
+    for (const auto& layer : network.layers) {
+      if (const auto* plain = dynamic_cast<const PlainLayer*>(layer.get());
+          plain != nullptr && plain->type == LayerType::kKVCACHE_UPDATE) {
+        updates.emplace(plain->outputs.at(0), plain);
+      }
+      if (const auto* product = dynamic_cast<const ElementWiseLayer*>(layer.get())) {
+        products.emplace(product->outputs.at(0), product);
+      }
+    }
+    std::vector<std::string> moved;
+    for (const auto& layer : network.layers) {
+      const auto* attention = dynamic_cast<const AttentionInputLayer*>(layer.get());
+      if (attention == nullptr) continue;
+      for (const Tensor* input : attention->inputs) {
+        const auto product = products.find(input);
+        if (product == products.end()) continue;
+        const auto update = updates.find(product->second->inputs.at(0));
+        if (update != updates.end()) moved.push_back(update->first->info.name);
+      }
+    }
+    return moved;
+  }
+
+  // "level 3, workspace 1024, refit w;", and after a comma each, where they apply: the caches that are moved,
+  // the attention that has no fused kernel.
   static std::string settingsOf(const Network& network, const Config& config) {
     std::string text = "level " + std::to_string(config.optimizationLevel) + ", workspace ";
     text += std::to_string(config.getMemoryPoolLimit(MemoryPoolType::kWORKSPACE)) + ", refit";
@@ -110,6 +139,12 @@ class Builder : public IBuilder, public Slots<apiv::VBuilder> {
     if (config.getFlag(BuilderFlag::kREFIT_INDIVIDUAL)) {
       for (const std::string& name : network.refittable) text.append(" ").append(name);
     }
+    const auto list = [&text](const char* title, const std::vector<std::string>& names) {
+      if (!names.empty()) text.append(", ").append(title);
+      for (const std::string& name : names) text.append(" ").append(name);
+    };
+    list("moves", movedCaches(network));
+    list("decomposes", unfusedAttention(network));
     if (config.verbosity == ProfilingVerbosity::kDETAILED) text += kDetailed;
     return text + ";";
   }
@@ -161,15 +196,35 @@ class Builder : public IBuilder, public Slots<apiv::VBuilder> {
     return true;
   }
 
+  // FP32 attention, and attention to a cache of many positions: TensorRT-RTX 1.7, 32 heads over 8 of 128
+  // elements.
+  static std::vector<std::string> unfusedAttention(const Network& network) {
+    constexpr int64_t kFirstUnfused = 32768;
+    std::vector<std::string> names;
+    for (const auto& layer : network.layers) {
+      const auto* attention = dynamic_cast<const AttentionInputLayer*>(layer.get());
+      if (attention == nullptr) continue;
+      const Shape& key = attention->inputs.at(1)->info.shape;
+      const bool isLong = key.size() == 4 && key[2] >= kFirstUnfused;
+      if (isLong || attention->inputs.at(0)->getType() == DataType::kFLOAT)
+        names.push_back(attention->attention->name);
+    }
+    return names;
+  }
+
   bool fitAttention(const Network& network) const {
+    const std::vector<std::string> unfused = unfusedAttention(network);
     for (const auto& layer : network.layers) {
       const auto* attention = dynamic_cast<const AttentionInputLayer*>(layer.get());
       if (attention == nullptr || attention->attention->isDecomposable ||
-          attention->inputs.front()->getType() != DataType::kFLOAT) {
+          std::find(unfused.begin(), unfused.end(), attention->attention->name) == unfused.end()) {
         continue;
       }
-      logError(logger_, "Error Code 9: Internal Error (" + attention->name +
-                            ": Attention operation was not supported by a dedicated kernel)");
+      logError(logger_,
+               "IBuilder::buildSerializedNetwork: Error Code 1: Myelin ([myelin_graph.h:1295: "
+               "attachExceptionMsgToGraph] MyelinCheckException: decompose_composite_ops.cpp:59: "
+               "CHECK(composite_op->is_decomposable()) failed. Attention operation was not supported by a "
+               "dedicated kernel.)");
       return false;
     }
     return true;

@@ -1,6 +1,7 @@
 #include "model.h"
 
 #include <algorithm>
+#include <cstring>
 #include <filesystem>
 #include <fstream>
 #include <map>
@@ -188,6 +189,17 @@ bool isOneOf(const std::string& op, std::initializer_list<const char*> ops) {
 int64_t Node::integer(const std::string& attribute, int64_t otherwise) const {
   const auto entry = attributes.find(attribute);
   return entry == attributes.end() ? otherwise : static_cast<int64_t>(entry->second.value(kAttributeInteger));
+}
+
+float Node::number(const std::string& attribute, float otherwise) const {
+  const auto entry = attributes.find(attribute);
+  if (entry == attributes.end()) return otherwise;
+  for (const Field& field : entry->second.fields) {
+    if (field.number == kAttributeFloat && field.bytes.size() == sizeof otherwise) {
+      std::memcpy(&otherwise, field.bytes.data(), sizeof otherwise);
+    }
+  }
+  return otherwise;
 }
 
 std::string Node::text(const std::string& attribute, const std::string& otherwise) const {

@@ -32,6 +32,7 @@ struct Node {
 
   bool hasInput(size_t index) const { return index < inputs.size() && !inputs[index].empty(); }
   int64_t integer(const std::string& attribute, int64_t otherwise) const;
+  float number(const std::string& attribute, float otherwise) const;
   std::string text(const std::string& attribute, const std::string& otherwise) const;
   // Updates a KV cache: TensorScatter, or TensorRT's own TRT_KVCacheUpdate, which is the same.
   bool isCacheUpdate() const { return op == "TensorScatter" || op == "TRT_KVCacheUpdate"; }

@@ -70,10 +70,12 @@ class Tensor : public ITensor, public Slots<apiv::VTensor> {
 
 class Attention : public IAttention, public Slots<apiv::VAttention> {
  public:
-  Attention() { mImpl = this; }
+  explicit Attention(std::string nodeName) : name(std::move(nodeName)) { mImpl = this; }
+  char const* getName() const noexcept override { return name.c_str(); }
   bool setDecomposable(bool decomposable) noexcept override { return isDecomposable = decomposable, true; }
   bool getDecomposable() const noexcept override { return isDecomposable; }
 
+  const std::string name;
   bool isDecomposable = false;
 };
 
@@ -92,13 +94,18 @@ class LayerOf : public Interface, public Slots<apiv::VLayer> {
   LayerType getType() const noexcept override { return type; }
   char const* getName() const noexcept override { return name.c_str(); }
   int32_t getNbInputs() const noexcept override { return static_cast<int32_t>(inputs.size()); }
-  ITensor* getInput(int32_t index) const noexcept override { return inputs.at(static_cast<size_t>(index)); }
+  ITensor* getInput(int32_t index) const noexcept override {
+    return index < getNbInputs() ? inputs.at(static_cast<size_t>(index)) : nullptr;
+  }
   int32_t getNbOutputs() const noexcept override { return static_cast<int32_t>(outputs.size()); }
   ITensor* getOutput(int32_t index) const noexcept override { return outputs.at(static_cast<size_t>(index)); }
+  void setInput(int32_t index, ITensor& tensor) noexcept override {
+    inputs.at(static_cast<size_t>(index)) = static_cast<Tensor*>(&tensor);
+  }
 
   const LayerType type;
   const std::string name;
-  const std::vector<Tensor*> inputs;
+  std::vector<Tensor*> inputs;
   const std::vector<Tensor*> outputs;
 };
 
@@ -107,17 +114,45 @@ class PlainLayer : public LayerOf<ILayer> {
   using LayerOf::LayerOf;
 };
 
+class ElementWiseLayer : public LayerOf<IElementWiseLayer>, public Slots<apiv::VElementWiseLayer> {
+ public:
+  ElementWiseLayer(ElementWiseOperation computed, std::string layerName, std::vector<Tensor*> layerInputs,
+                   std::vector<Tensor*> layerOutputs)
+      : LayerOf(LayerType::kELEMENTWISE, std::move(layerName), std::move(layerInputs),
+                std::move(layerOutputs)),
+        operation(computed) {
+    mImpl = this;
+  }
+  ElementWiseOperation getOperation() const noexcept override { return operation; }
+
+  const ElementWiseOperation operation;
+};
+
+// One FP32 number; of a node Constant the model has the values.
+class ConstantLayer : public LayerOf<IConstantLayer>, public Slots<apiv::VConstantLayer> {
+ public:
+  ConstantLayer(std::optional<float> value, std::string layerName, std::vector<Tensor*> layerOutputs)
+      : LayerOf(LayerType::kCONSTANT, std::move(layerName), {}, std::move(layerOutputs)), number(value) {
+    mImpl = this;
+  }
+  Weights getWeights() const noexcept override {
+    return {DataType::kFLOAT, number ? &*number : nullptr, number ? 1 : 0};
+  }
+
+  const std::optional<float> number;
+};
+
 class AttentionInputLayer : public LayerOf<IAttentionInputLayer>,
                             public Slots<apiv::VAttentionBoundaryLayer> {
  public:
-  AttentionInputLayer(std::string layerName, std::vector<Tensor*> layerInputs)
-      : LayerOf(LayerType::kATTENTION_INPUT, std::move(layerName), std::move(layerInputs), {}) {
+  AttentionInputLayer(const std::string& node, std::vector<Tensor*> layerInputs)
+      : LayerOf(LayerType::kATTENTION_INPUT, node + "_AttentionInput", std::move(layerInputs), {}),
+        attention(std::make_unique<Object<Attention, apiv::VAttention>>(node)) {
     mBoundary = this;
   }
   IAttention* getAttention() const noexcept override { return attention.get(); }
 
-  const std::unique_ptr<Object<Attention, apiv::VAttention>> attention =
-      std::make_unique<Object<Attention, apiv::VAttention>>();
+  const std::unique_ptr<Object<Attention, apiv::VAttention>> attention;
 };
 
 class Network : public INetworkDefinition, public Slots<apiv::VNetworkDefinition> {

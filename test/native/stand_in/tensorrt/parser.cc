@@ -1,6 +1,7 @@
 // IParser: an ONNX model becomes a network. It lives in the core library; the parser's own library hands it
 // on.
 #include <algorithm>
+#include <cmath>
 #include <cstdlib>
 #include <fstream>
 #include <sstream>
@@ -110,6 +111,18 @@ LayerType layerTypeOf(const std::string& op) {
   };
   const auto entry = types.find(op);
   return entry == types.end() ? LayerType::kIDENTITY : entry->second;
+}
+
+// Of the operators that become an elementwise layer.
+ElementWiseOperation operationOf(const std::string& op) {
+  static const std::map<std::string_view, ElementWiseOperation> operations = {
+      {"Add", ElementWiseOperation::kSUM},   {"Sub", ElementWiseOperation::kSUB},
+      {"Mul", ElementWiseOperation::kPROD},  {"Div", ElementWiseOperation::kDIV},
+      {"Pow", ElementWiseOperation::kPOW},   {"Equal", ElementWiseOperation::kEQUAL},
+      {"Less", ElementWiseOperation::kLESS}, {"Greater", ElementWiseOperation::kGREATER},
+      {"Min", ElementWiseOperation::kMIN},   {"Max", ElementWiseOperation::kMAX},
+  };
+  return operations.at(op);
 }
 
 // Whether the parser has an importer of this name, whose domain it does not look at: for all operators of
@@ -359,17 +372,65 @@ class Parser : public Slots<nvonnxparser::IParser> {
       }
       for (const std::string& output : node.outputs) outputs.push_back(find(output));
       if (node.op == "TRT_Attention" || (node.op == "Attention" && node.domain.empty())) {
-        network_.layers.push_back(
-            std::make_shared<Object<AttentionInputLayer, apiv::VLayer, apiv::VAttentionBoundaryLayer>>(
-                node.name + "_AttentionInput", std::move(inputs)));
-        network_.layers.push_back(std::make_shared<Object<PlainLayer, apiv::VLayer>>(
-            LayerType::kATTENTION_OUTPUT, node.name + "_AttentionOutput", std::vector<Tensor*>(),
-            std::move(outputs)));
+        if (node.op == "Attention") scaleQueryAndKey(node, inputs);
+        add<AttentionInputLayer, apiv::VLayer, apiv::VAttentionBoundaryLayer>(node.name, std::move(inputs));
+        add<PlainLayer, apiv::VLayer>(LayerType::kATTENTION_OUTPUT, node.name + "_AttentionOutput",
+                                      std::vector<Tensor*>(), std::move(outputs));
         continue;
       }
-      network_.layers.push_back(std::make_shared<Object<PlainLayer, apiv::VLayer>>(
-          layerTypeOf(node.op), node.name, std::move(inputs), std::move(outputs)));
+      const LayerType type = layerTypeOf(node.op);
+      if (type == LayerType::kELEMENTWISE) {
+        add<ElementWiseLayer, apiv::VLayer, apiv::VElementWiseLayer>(operationOf(node.op), node.name,
+                                                                     std::move(inputs), std::move(outputs));
+      } else if (type == LayerType::kCONSTANT) {
+        add<ConstantLayer, apiv::VLayer, apiv::VConstantLayer>(std::nullopt, node.name, std::move(outputs));
+      } else {
+        add<PlainLayer, apiv::VLayer>(type, node.name, std::move(inputs), std::move(outputs));
+      }
     }
+  }
+
+  // IAttention scales nothing: the parser multiplies the query and the key of ONNX's Attention by the root of
+  // its scale each, whatever that is. A KV cache that is the key is so copied.
+  void scaleQueryAndKey(const Node& node, std::vector<Tensor*>& inputs) {
+    constexpr size_t kScaled = 2;
+    const float headDim = static_cast<float>(std::max<int64_t>(inputs.at(0)->info.shape.back(), 1));
+    const float root = std::sqrt(node.number("scale", 1 / std::sqrt(headDim)));
+    for (size_t i = 0; i < kScaled; ++i) {
+      const auto unnamed = [this] {
+        return "(Unnamed Layer* " + std::to_string(network_.getNbLayers()) + ") ";
+      };
+      std::string name = unnamed() + "[Constant]";
+      Tensor* factor = addTensor({name + "_output", 1, {1, 1, 1, 1}, std::vector<std::string>(4)});
+      add<ConstantLayer, apiv::VLayer, apiv::VConstantLayer>(root, name, std::vector{factor});
+      if (inputs[i]->info.type != factor->info.type) {
+        name = "ONNXTRT_castHelper_" + std::to_string(network_.getNbLayers());
+        Tensor* cast =
+            addTensor({name + "_output", inputs[i]->info.type, factor->info.shape, factor->info.symbols});
+        add<PlainLayer, apiv::VLayer>(LayerType::kCAST, name, std::vector{factor}, std::vector{cast});
+        factor = cast;
+      }
+      name = unnamed() + "[ElementWise]";
+      ValueInfo product = inputs[i]->info;
+      product.name = name + "_output";
+      Tensor* scaled = addTensor(std::move(product));
+      add<ElementWiseLayer, apiv::VLayer, apiv::VElementWiseLayer>(
+          ElementWiseOperation::kPROD, name, std::vector{inputs[i], factor}, std::vector{scaled});
+      inputs[i] = scaled;
+    }
+  }
+
+  Tensor* addTensor(ValueInfo value) {
+    std::string name = value.name;
+    auto& tensor = network_.tensors[std::move(name)];
+    tensor = std::make_unique<Object<Tensor, apiv::VTensor>>(std::move(value));
+    return tensor.get();
+  }
+
+  template <class Layer, class... Interfaces, class... Arguments>
+  void add(Arguments&&... arguments) {
+    network_.layers.push_back(
+        std::make_shared<Object<Layer, Interfaces...>>(std::forward<Arguments>(arguments)...));
   }
 
   Network& network_;
