@@ -6,7 +6,8 @@ import { promisify } from 'node:util';
 import { describe } from 'vitest';
 
 const root = path.join(import.meta.dirname, '..');
-const standIn = process.env.NODE_TENSORRT_STAND_IN ?? path.join(root, 'build/addon-tests/stand_in');
+/** The folder of the stand-ins' folders. */
+export const standIn = process.env.NODE_TENSORRT_STAND_IN ?? path.join(root, 'build/addon-tests/stand_in');
 // Without GoogleTest it is not built, which `npm test` says.
 export const onStandIn = existsSync(path.join(standIn, 'cuda/libcuda.so.1')) ? describe : describe.skip;
 export const flavours = ['trt10', 'trt11', 'rtx'] as const;

@@ -1,10 +1,10 @@
 // Compiling for the GPUs that the stand-in libraries play (test/native/stand_in), whose plans say what they were
 // compiled with.
-import { mkdtemp, readdir, readFile, rm, writeFile } from 'node:fs/promises';
+import { mkdtemp, readdir, readFile, rm, symlink, writeFile } from 'node:fs/promises';
 import os from 'node:os';
 import path from 'node:path';
 import { afterAll, beforeAll, expect, test } from 'vitest';
-import { type Flavour, onStandIn, run, type Tools } from '../stand-in.js';
+import { type Flavour, onStandIn, run, standIn, type Tools } from '../stand-in.js';
 
 let folder: string;
 beforeAll(async () => {
@@ -129,6 +129,22 @@ onStandIn.each(versions)('StandIn %s %s: buildEngine', (flavour, version) => {
       return failure(trt.buildEngine(fixture('linear.onnx'), options));
     };
     expect(await run(flavour, build, { ...played, ...env, OPTIONS: given })).toMatch(expected);
+  });
+
+  test('finds the library that TensorRT opens while it builds in its own folder, and says what it is if it is not there', async () => {
+    const build = ({ trt, fixture, failure }: Tools) =>
+      failure(trt.buildEngine(fixture('linear.onnx'), { precision: 'fp32', cache: false }));
+    expect(await run(flavour, build, played)).toBe('no error');
+    const without = await mkdtemp(path.join(folder, 'without-'));
+    const major = flavour.slice(3);
+    for (const name of [`libnvinfer.so.${major}`, `libnvonnxparser.so.${major}`]) {
+      await symlink(path.join(standIn, flavour, name), path.join(without, name));
+    }
+    expect(await run(flavour, build, { ...played, NODE_TENSORRT_TENSORRT_PATH: without })).toMatch(
+      new RegExp(
+        `^ERR_BUILD_FAILED: .*libnvinfer_builder_resource_ptx.so.${major}.*beside libnvinfer.so.*LD_LIBRARY_PATH`,
+      ),
+    );
   });
 
   test('a process exits as asked during a step that takes longer than it waits', async () => {

@@ -70,6 +70,9 @@ struct Options {
 
 Built build(Log& log, const std::string& model, const Options& options = {}) {
   Built built;
+#if NV_TENSORRT_MAJOR == 11
+  setInternalLibraryPath(NODE_TENSORRT_STAND_IN "/trt11");
+#endif
   const std::unique_ptr<IBuilder> builder(createInferBuilder(log));
   if (!builder) return built;
   NetworkDefinitionCreationFlags flags = 0;

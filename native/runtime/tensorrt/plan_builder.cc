@@ -649,6 +649,10 @@ std::string explain(const std::vector<std::string>& errors) {
        "same dimension name in the model."},
       {"violate shape constraints", "The model does not allow these shapes: give others in options.shapes."},
       {"CHECK(status == CUDA_SUCCESS)", "This combination of options needs a GPU at build time."},
+      {"Unable to load library",
+       "TensorRT opens this library by its name while it compiles: it belongs beside libnvinfer.so; "
+       "elsewhere, "
+       "name its folder in LD_LIBRARY_PATH before the process starts."},
       {"Error Code 35", "There is no usable NVIDIA driver on this machine."},
       {"ut of memory", "Lower options.workspace or the maximum shapes, or free memory."},
       {"OutOfMemory", "Lower options.workspace or the maximum shapes, or free memory."},

@@ -143,11 +143,28 @@ SharedLibrary openParser(const std::string& path, Flavour flavour, const Version
   return parser;
 }
 
+// While it compiles, TensorRT opens libraries of its own by their bare names (libnvinfer_builder_resource…),
+// which nothing finds that is only known by its path. TensorRT 10 has a run path of its own folder
+// (readelf, 10.15.1). Later ones are told the folder, if those libraries are there: else the loader's search
+// is the better guess. To open them first would not help: their sonames are not those names.
+void tellFolder(const SharedLibrary& core) {
+  const auto setPath = core.find<bool(const char*) noexcept>("setInternalLibraryPath");
+  if (setPath == nullptr) return;
+  const std::filesystem::path folder = std::filesystem::absolute(core.path()).parent_path();
+  std::error_code unreadable;
+  for (const auto& entry : std::filesystem::directory_iterator(folder, unreadable)) {
+    if (!entry.path().filename().string().starts_with("libnvinfer_builder_resource")) continue;
+    setPath(folder.c_str());
+    return;
+  }
+}
+
 std::shared_ptr<const Library> openLibrary(const std::string& path) {
   SharedLibrary core = SharedLibrary::open(path);
   const Version version = versionOf(core);
   const Flavour flavour = flavourOf(path, version);
   SharedLibrary parser = openParser(path, flavour, version);
+  tellFolder(core);
   LibraryFiles files{std::move(core), std::move(parser), toString(version),
                      capabilitiesOf(flavour, version[1])};
   switch (flavour) {

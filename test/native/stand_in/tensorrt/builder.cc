@@ -1,4 +1,5 @@
 // IBuilder: a network becomes a plan.
+#include <dlfcn.h>
 #include <sys/mman.h>
 
 #include <algorithm>
@@ -7,6 +8,7 @@
 #include <cstdio>
 #include <cstdlib>
 #include <cstring>
+#include <filesystem>
 #include <set>
 #include <thread>
 
@@ -47,6 +49,32 @@ class PaddedMemory : public IHostMemory, public Slots<apiv::VHostMemory> {
   void* const data_;
 };
 
+std::string& internalLibraryPath() {
+  static std::string path;
+  return path;
+}
+
+// What it compiles with is a library of its own, which it opens by its bare name. TensorRT 10 has a run path
+// of its own folder (readelf, 10.15.1); TensorRT 11 is taken to have none, and to look where
+// setInternalLibraryPath says.
+bool openBuilderResource([[maybe_unused]] ILogger* logger) {
+#if NV_TENSORRT_MAJOR != 1
+  std::string path = "libnvinfer_builder_resource_ptx.so." + std::to_string(NV_TENSORRT_MAJOR);
+  std::string folder = internalLibraryPath();
+  if (Dl_info self;
+      NV_TENSORRT_MAJOR == 10 && ::dladdr(__extension__(void*) openBuilderResource, &self) != 0) {
+    folder = std::filesystem::path(self.dli_fname).parent_path();
+  }
+  if (!folder.empty()) path = folder + "/" + path;
+  if (::dlopen(path.c_str(), RTLD_LAZY | RTLD_LOCAL) == nullptr) {
+    logError(logger,
+             std::string("Error Code 6: API Usage Error (Unable to load library: ") + ::dlerror() + ")");
+    return false;
+  }
+#endif
+  return true;
+}
+
 class Builder : public IBuilder, public Slots<apiv::VBuilder> {
  public:
   explicit Builder(ILogger* logger) : logger_(logger) { mImpl = this; }
@@ -79,8 +107,8 @@ class Builder : public IBuilder, public Slots<apiv::VBuilder> {
       return nullptr;
     }
     Plan plan;
-    if (!fitProfiles(network, config) || !fitTargets(config, plan.targets) || !fitAttention(network) ||
-        !fitCaches(*network.model)) {
+    if (!openBuilderResource(logger_) || !fitProfiles(network, config) || !fitTargets(config, plan.targets) ||
+        !fitAttention(network) || !fitCaches(*network.model)) {
       return nullptr;
     }
     if (!compile(network, config)) return nullptr;
@@ -292,6 +320,13 @@ class Builder : public IBuilder, public Slots<apiv::VBuilder> {
 
 }  // namespace
 }  // namespace stand_in
+
+#if NV_TENSORRT_MAJOR != 10
+extern "C" STAND_IN_EXPORT bool setInternalLibraryPath(char const* path) noexcept {
+  if (path == nullptr || (*path != '\0' && !std::filesystem::is_directory(path))) return false;
+  return stand_in::internalLibraryPath() = path, true;
+}
+#endif
 
 extern "C" STAND_IN_EXPORT void* createInferBuilder_INTERNAL(void* logger, int32_t) noexcept {
   using namespace stand_in;

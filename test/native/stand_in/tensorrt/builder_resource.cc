@@ -1,0 +1,2 @@
+// Kernels, in the real one.
+extern "C" __attribute__((visibility("default"))) const int standInBuilderResource = 1;
