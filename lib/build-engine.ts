@@ -60,9 +60,10 @@ export interface BuildOptions {
    * 'fp16' (default) casts the graph first, by the rules of {@link castToFloat16}: matrix products, convolutions and
    * what is computed element by element in FP16 where values are small enough; softmax, normalisation, reductions,
    * powers, exponentials and the graph's inputs and outputs in FP32. 'bf16' does so with BF16, whatever the values.
-   * 'fp32' and 'as-exported' compile the types that the model has.
+   * 'fp32' and 'as-exported' compile the types that the model has, and FP32 is FP32, also where 'fp16' and 'bf16' leave it:
+   * TF32, which rounds the factors of products to 11 bits, is used with 'tf32' alone, which is 'fp32' otherwise.
    */
-  precision?: 'as-exported' | 'fp32' | 'fp16' | 'bf16';
+  precision?: 'as-exported' | 'fp32' | 'tf32' | 'fp16' | 'bf16';
   /**
    * Shapes to compile for, by input name: `{ min, opt, max }`, or one shape. An array is several optimization
    * profiles. An input that is left out gets ranges that the names of its dimensions suggest: batch 1 to 16 and
@@ -151,6 +152,9 @@ export function pickBuildOptions(options: object): BuildOptions {
   const names: readonly string[] = buildOptionNames;
   return Object.fromEntries(Object.entries(options).filter(([name]) => names.includes(name)));
 }
+
+/** The default first. */
+export const precisions = ['fp16', 'bf16', 'fp32', 'tf32', 'as-exported'] as const;
 
 const untested = 'is not supported until a GPU has tested it.';
 const theirs = "is onnxruntime-node's";
@@ -447,6 +451,7 @@ function readOptions(options: BuildOptions) {
   const optimizationLevel = integerOption(options.optimizationLevel, optimization, undefined, 0, 5);
   const most = Number.MAX_SAFE_INTEGER;
   const workspace = integerOption(options.workspace, 'options.workspace', undefined, 0, most);
+  const precision = enumOption(options.precision, 'options.precision', precisions);
   const sparsity = enumOption(options.sparsity, 'options.sparsity', ['off', 'auto']);
   const keepFp32 = stringsOption(options.keepFp32, 'options.keepFp32');
   const calibration = readCalibration(options.calibration, 'options.calibration');
@@ -471,10 +476,15 @@ function readOptions(options: BuildOptions) {
     parent: parentOption(options.parent),
     lineage: lineageOption(options.lineage),
     calibration,
-    precision: enumOption(options.precision, 'options.precision', ['fp16', 'bf16', 'fp32', 'as-exported']),
+    precision,
     profiles: parseShapes(options.shapes),
     computeCapabilities: parseTargets(options.target),
-    compiler: { ...given, sparsity: sparsity === 'auto', ...(timingCache ? { timingCache } : {}) },
+    compiler: {
+      ...given,
+      sparsity: sparsity === 'auto',
+      tf32: precision === 'tf32',
+      ...(timingCache ? { timingCache } : {}),
+    },
     recorded: {
       ...given,
       ...(sparsity === 'auto' ? { sparsity } : {}),

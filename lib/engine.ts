@@ -45,7 +45,7 @@ export interface EngineManifest {
   readonly builder: string;
   /** GPUs it was compiled for, e.g. 'sm_89'. */
   readonly targets: readonly string[];
-  readonly precision: 'as-exported' | 'fp32' | 'fp16' | 'bf16';
+  readonly precision: 'as-exported' | 'fp32' | 'tf32' | 'fp16' | 'bf16';
   /** With 'fp16' and 'bf16': what every node became, and why. */
   readonly cast?: CastFloat16Report | CastBfloat16Report;
   /** Empty where every input is static. */

@@ -61,10 +61,10 @@ export interface LanguageModelOptions
   /** Requests that may wait for a row; one more is refused with ERR_QUEUE_FULL. Default 1024. */
   maxQueue?: number;
   /**
-   * On a GPU as in {@link BuildOptions}. On the CPU a decoder runs in the types that it has: 'fp16' and 'bf16' are refused
-   * there with ERR_INVALID_ARG_VALUE.
+   * On a GPU as in {@link BuildOptions}. On the CPU a decoder runs in the types that it has, FP32 as FP32 with 'tf32' too:
+   * 'fp16' and 'bf16' are refused there with ERR_INVALID_ARG_VALUE.
    */
-  precision?: 'as-exported' | 'fp32' | 'fp16' | 'bf16';
+  precision?: 'as-exported' | 'fp32' | 'tf32' | 'fp16' | 'bf16';
 }
 
 /** What a model has done so far. */
@@ -380,13 +380,15 @@ interface Settings {
   readonly threads: number;
   readonly maxQueue: number;
   readonly chunkSize: number;
-  readonly precision: 'as-exported' | 'fp32' | 'fp16' | 'bf16';
+  readonly precision: 'as-exported' | 'fp32' | 'tf32' | 'fp16' | 'bf16';
   readonly kvCache: KvCacheSettings;
   readonly cudaGraph: boolean;
   readonly tokenizer: Tokenizer | undefined;
   readonly chatTemplate: string | undefined;
   readonly signal: AbortSignal | undefined;
 }
+
+const precisions = ['as-exported', 'fp32', 'tf32', 'fp16', 'bf16'] as const;
 
 function readOptions(options: LanguageModelOptions): Settings {
   checkOptions(options, 'options', optionNames, refusedOptions);
@@ -403,7 +405,7 @@ function readOptions(options: LanguageModelOptions): Settings {
     threads: integerOption(options.threads, 'options.threads', 0, 1, 1024),
     maxQueue: integerOption(options.maxQueue, 'options.maxQueue', 1024, 1, 2 ** 31 - 1),
     chunkSize: integerOption(options.chunkSize, 'options.chunkSize', 512, 1, 2 ** 20),
-    precision: enumOption(options.precision, 'options.precision', ['as-exported', 'fp32', 'fp16', 'bf16']),
+    precision: enumOption(options.precision, 'options.precision', precisions),
     kvCache: readKvCacheOptions(options.kvCache, 'options.kvCache'),
     cudaGraph,
     tokenizer,
@@ -426,7 +428,7 @@ function rowLength({ maxLength }: KvCacheSettings, { maxLength: positions }: Dec
 }
 
 function requireCpuPrecision(precision: Settings['precision'], why: string): void {
-  if (precision === 'as-exported' || precision === 'fp32') return;
+  if (precision !== 'fp16' && precision !== 'bf16') return;
   throw invalidArgValue(
     'options.precision',
     `can't be '${precision}' on the CPU, where a decoder runs in the types that it has. It is the CPU: ${why}`,

@@ -247,6 +247,8 @@ export interface NativeBuildRequest {
   /** CUDA's number of the GPU to compile for and measure on; none ahead of time. */
   device?: number;
   sparsity: boolean;
+  /** Whether products in FP32 may round their factors to TF32. */
+  tf32: boolean;
   /** 0–5. */
   optimizationLevel?: number;
   /** Bytes. */

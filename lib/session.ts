@@ -113,11 +113,11 @@ export interface SessionOptions extends Omit<BuildOptions, 'target' | 'parent' |
   /** Runs that may wait; one more is refused with ERR_QUEUE_FULL. Default 1024. */
   maxQueue?: number;
   /**
-   * On a GPU as in {@link BuildOptions}. On the CPU 'as-exported' (default) and 'fp32' run a model in the types that it
-   * has; 'fp16' and 'bf16' run what the GPU would get, as far as ONNX Runtime has the operators: it computes FP16 in
+   * On a GPU as in {@link BuildOptions}. On the CPU 'as-exported' (default), 'fp32' and 'tf32' run a model in the types that
+   * it has, FP32 as FP32; 'fp16' and 'bf16' run what the GPU would get, as far as ONNX Runtime has the operators: it computes FP16 in
    * FP32 inside, and most of BF16 not at all.
    */
-  precision?: 'as-exported' | 'fp32' | 'fp16' | 'bf16';
+  precision?: 'as-exported' | 'fp32' | 'tf32' | 'fp16' | 'bf16';
   /**
    * Shapes that runs may have, by input name; a run outside them is refused with ERR_SHAPE_MISMATCH. Default: any on
    * the CPU; on a GPU what {@link BuildOptions} derives, or what the engine was compiled for.
@@ -676,7 +676,7 @@ function readOptions(options: SessionOptions): Settings {
   checkSignal(signal, 'options.signal');
   const path = 'options.preferredOutputLocation';
   const location = enumOption(preferredOutputLocation, path, ['cpu', 'cuda']);
-  const precisions = ['as-exported', 'fp32', 'fp16', 'bf16'] as const;
+  const precisions = ['as-exported', 'fp32', 'tf32', 'fp16', 'bf16'] as const;
   const precision = enumOption(options.precision, 'options.precision', precisions);
   return {
     device,

@@ -83,7 +83,7 @@ export function addBenchCommand(program: Command): void {
       [],
     )
     .option('--device <device>', "'auto', 'cpu', 'cuda' or 'cuda:N'", 'auto')
-    .option('--precision <precision>', 'types to compute in: as-exported, fp32, fp16')
+    .option('--precision <precision>', 'types to compute in: as-exported, fp32, tf32, fp16, bf16')
     .option('--threads <count>', 'CPU threads for one query; default: one per physical core')
     .option('--concurrency <count>', 'queries in flight at a time', '1')
     .addOption(new Option('--compare <peer>', 'measure it too, in turns').choices(['onnxruntime']))

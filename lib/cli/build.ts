@@ -1,6 +1,6 @@
 import path from 'node:path';
 import { type Command, Option } from 'commander';
-import { type BuildOptions, buildEngine } from '../build-engine.js';
+import { type BuildOptions, buildEngine, precisions } from '../build-engine.js';
 import { Engine } from '../engine.js';
 import type { ShapeRange } from '../shapes.js';
 import { productOf, targetNumber } from '../system/nvidia-support.js';
@@ -27,8 +27,6 @@ interface BuildFlags {
   lineage?: string;
   json: boolean;
 }
-
-const precisions = ['bf16', 'fp16', 'fp32', 'as-exported'] as const;
 
 const collect = (value: string, all: string[]) => [...all, value];
 

@@ -133,6 +133,7 @@ BuildRequest readRequest(const Napi::Object& object) {
   }
   request.device = readDevice(object);
   request.sparsity = object.Get("sparsity").ToBoolean();
+  request.tf32 = object.Get("tf32").ToBoolean();
   const Napi::Value refit = object.Get("refit");
   if (refit.IsArray()) {
     const Napi::Array names = refit.As<Napi::Array>();

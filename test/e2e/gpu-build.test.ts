@@ -31,6 +31,9 @@ onStandIn.each(versions)('StandIn %s %s: buildEngine', (flavour, version) => {
         for (const given of [
           { target: 'sm_89' },
           { optimizationLevel: 1, workspace: 4096, refit: true },
+          { precision: 'as-exported' },
+          { precision: 'fp16' },
+          { precision: 'tf32' },
           {
             refit: ['w'],
             onProgress: ({ phase, step, steps }) => progress.push(`${phase} ${step}/${steps}`),
@@ -49,6 +52,11 @@ onStandIn.each(versions)('StandIn %s %s: buildEngine', (flavour, version) => {
     expect(found.built).toEqual([
       { settings: `level 3, workspace ${2n ** 64n - 1n}, refit;`, targets: ['sm_89'], library },
       { settings: 'level 1, workspace 4096, refit all;', targets: ['sm_89'], library },
+      ...['', '', ', TF32'].map((tf32) => ({
+        settings: `level 3, workspace ${2n ** 64n - 1n}, refit${tf32};`,
+        targets: ['sm_89'],
+        library,
+      })),
       { settings: `level 3, workspace ${2n ** 64n - 1n}, refit w;`, targets: ['sm_89'], library },
     ]);
     // Of a phase's steps a busy listener hears the latest; of each phase the end.

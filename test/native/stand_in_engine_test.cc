@@ -568,6 +568,16 @@ TEST_P(StandInEngineTest, ACacheIsUpdatedWhereItIs) {
   }
 }
 
+TEST_P(StandInEngineTest, RoundsToTF32OnlyWhenAsked) {
+  for (const bool asked : {false, true}) {
+    BuildRequest request = linear();
+    request.tf32 = asked;
+    Observer observer;
+    library()->buildPlan(request, {}, observer);
+    EXPECT_EQ(contains(settings(observer.result), "TF32"), asked);
+  }
+}
+
 // ---- attention over a KV cache ----
 
 constexpr int64_t kHeads = 4;

@@ -829,6 +829,8 @@ void FlavourLibrary::build(const BuildRequest& request, std::stop_token stop, Bu
 
   setProfiles(*builder, *config, *network, request.profiles);
   if (request.sparsity) config->setFlag(nvinfer1::BuilderFlag::kSPARSE_WEIGHTS);
+  // TensorRT's default is to use it.
+  if (!request.tf32) config->clearFlag(nvinfer1::BuilderFlag::kTF32);
   if (request.optimizationLevel) config->setBuilderOptimizationLevel(*request.optimizationLevel);
   if (request.workspace) {
     config->setMemoryPoolLimit(nvinfer1::MemoryPoolType::kWORKSPACE, *request.workspace);

@@ -28,6 +28,7 @@ struct BuildRequest {
   // CUDA's ordinal of the GPU to compile for and measure on; none: ahead of time.
   std::optional<int> device;
   bool sparsity = false;
+  bool tf32 = false;                      // FP32 products may round their factors to TF32
   std::optional<int> optimizationLevel;   // 0 to 5
   std::optional<size_t> workspace;        // bytes
   bool refit = false;                     // every weight can be replaced

@@ -158,8 +158,8 @@ class Builder : public IBuilder, public Slots<apiv::VBuilder> {
     return moved;
   }
 
-  // "level 3, workspace 1024, refit w;", and after a comma each, where they apply: the caches that are moved,
-  // the attention that has no fused kernel.
+  // "level 3, workspace 1024, refit w;", and after a comma each, where they apply: TF32, the caches that are
+  // moved, the attention that has no fused kernel.
   static std::string settingsOf(const Network& network, const Config& config) {
     std::string text = "level " + std::to_string(config.optimizationLevel) + ", workspace ";
     text += std::to_string(config.getMemoryPoolLimit(MemoryPoolType::kWORKSPACE)) + ", refit";
@@ -167,6 +167,7 @@ class Builder : public IBuilder, public Slots<apiv::VBuilder> {
     if (config.getFlag(BuilderFlag::kREFIT_INDIVIDUAL)) {
       for (const std::string& name : network.refittable) text.append(" ").append(name);
     }
+    if (config.getFlag(BuilderFlag::kTF32)) text += ", TF32";
     const auto list = [&text](const char* title, const std::vector<std::string>& names) {
       if (!names.empty()) text.append(", ").append(title);
       for (const std::string& name : names) text.append(" ").append(name);

@@ -278,7 +278,8 @@ class Config : public IBuilderConfig, public Slots<apiv::VBuilderConfig> {
   std::vector<ComputeCapability> targets;
 #endif
 
-  BuilderFlags flags = 0;
+  // TensorRT's default.
+  BuilderFlags flags = BuilderFlags{1} << static_cast<int>(BuilderFlag::kTF32);
   std::vector<ProfileRanges> profiles;
   std::map<MemoryPoolType, size_t> pools;
   int32_t optimizationLevel = 3;
