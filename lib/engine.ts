@@ -341,6 +341,17 @@ export class Engine {
 
 /** What TensorRT says of a bare plan; undefined where no GPU and library here can run it. */
 async function readBindings(engine: Engine): Promise<Bindings | undefined> {
+  const { native } = await import('./native.js');
+  // One of them may be of the kind that the plan is for.
+  const { gpus } = await native().probeCuda();
+  for (const ordinal of gpus.keys()) {
+    const bindings = await readBindingsOn(ordinal, engine);
+    if (bindings) return bindings;
+  }
+  return undefined;
+}
+
+async function readBindingsOn(ordinal: number, engine: Engine): Promise<Bindings | undefined> {
   const { findGpu } = await import('./system/gpu.js');
   const { loadEngine } = await import('./load-engine.js');
   const { native } = await import('./native.js');
@@ -348,7 +359,7 @@ async function readBindings(engine: Engine): Promise<Bindings | undefined> {
     const session = new (native().NativeSession)({ concurrency: 1, maxQueue: 1 });
     const request = {
       engine,
-      gpu: await findGpu(0),
+      gpu: await findGpu(ordinal),
       libraryPath: undefined,
       cudaGraph: false,
       deviceOutputs: false,

@@ -60,7 +60,12 @@ describe('exit codes', () => {
       2,
       /--workspace must be a whole number/,
     ],
-    ['no precision', ['build', 'x.onnx', '--precision', 'fp99'], 2, /fp99.*fp16, bf16, fp32, tf32, as-exported/],
+    [
+      'no precision',
+      ['build', 'x.onnx', '--precision', 'fp99'],
+      2,
+      /fp99.*fp16, bf16, fp32, tf32, as-exported/,
+    ],
     ['no level', ['build', 'x.onnx', '--optimization-level', '9'], 2, /0, 1, 2, 3, 4, 5/],
     ['no GPU name', ['build', 'x.onnx', '--target', 'rtx4090'], 2, /'rtx4090' is no GPU/],
     ['no device', ['run', 'x.onnx', '--device', 'gpu'], 2, /--device must be auto/],

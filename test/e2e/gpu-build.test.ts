@@ -214,6 +214,15 @@ onStandIn.each(['trt10', 'trt11', 'rtx'] as const)('StandIn %s: of two GPUs', (f
     expect(kept).toHaveLength(2);
   });
 
+  test('a bare plan says what it is on the one that can run it', async () => {
+    const scenario = async ({ trt, fixture }: Tools) => {
+      const device = { target: 'sm_120', precision: 'fp32', cache: false } as const;
+      const plan = (await trt.buildEngine(fixture('linear.onnx'), device)).plan();
+      return (await trt.Engine.load(plan, { trusted: true })).inputs.map(({ name }) => name);
+    };
+    expect(await run(flavour, scenario, { STAND_IN_CUDA_DEVICES: 'A:89:8192,B:120:8192' })).toEqual(['x']);
+  });
+
   test('of one kind but for the name, each has its own engine', async () => {
     const keys = [];
     for (const device of ['A:89:8192', 'B:89:8192', 'A:89:8192']) {
@@ -229,4 +238,24 @@ onStandIn.each(['trt10', 'trt11', 'rtx'] as const)('StandIn %s: of two GPUs', (f
     }
     expect(keys).toEqual([1, 2, 2]);
   });
+});
+
+onStandIn('StandIn rtx: of two GPUs, one of a kind that TensorRT-RTX has no kernels for', () => {
+  test.each(['A:90:8192,B:89:8192', 'B:89:8192,A:90:8192'])(
+    'the one that was chosen is judged: %s',
+    async (gpus) => {
+      const scenario = async ({ trt, fixture, failure }: Tools) => {
+        const found: string[] = [];
+        for (const device of ['cuda:0', 'cuda:1'] as const) {
+          const options = { device, runtime: 'tensorrt-rtx', precision: 'fp32', cache: false } as const;
+          const creating = trt.InferenceSession.create(fixture('linear.onnx'), options);
+          found.push(await failure(creating.then((session) => session.dispose())));
+        }
+        return found;
+      };
+      const found = await run('rtx', scenario, { STAND_IN_CUDA_DEVICES: gpus });
+      const refused = expect.stringMatching(/^ERR_LIBRARY_UNSUPPORTED: .*\(A, sm_90\)/);
+      expect(found).toEqual(gpus.startsWith('A') ? [refused, 'no error'] : ['no error', refused]);
+    },
+  );
 });

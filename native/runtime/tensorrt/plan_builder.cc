@@ -371,6 +371,16 @@ void setProfiles(nvinfer1::IBuilder& builder, nvinfer1::IBuilderConfig& config,
   }
 }
 
+// The GPU that TensorRT compiles for where no other is named: `device`, else CUDA's first.
+cuda::Gpu gpuHere(const cuda::Device* device) {
+  if (device != nullptr) return device->gpu();
+  cuda::Report report = cuda::probe();
+  if (!report.gpus.empty()) return std::move(report.gpus.front());
+  throw Error(
+      "ERR_NO_GPU",
+      "There is no GPU to compile for: name one in options.target, such as \"sm_89\". " + report.error);
+}
+
 #if NODE_TENSORRT_RTX
 
 // TensorRT-RTX's own list; it has no kernels for sm_90 and sm_100.
@@ -398,7 +408,7 @@ std::string listComputeCapabilities() {
 }
 
 void setTargets(nvinfer1::IBuilderConfig& config, const std::vector<int>& computeCapabilities,
-                const cuda::Device*) {
+                const cuda::Device* device) {
   std::vector<nvinfer1::ComputeCapability> targets;
   for (const int number : computeCapabilities) {
     const nvinfer1::ComputeCapability* target = findComputeCapability(number);
@@ -410,13 +420,7 @@ void setTargets(nvinfer1::IBuilderConfig& config, const std::vector<int>& comput
     targets.push_back(*target);
   }
   if (targets.empty()) {
-    const cuda::Report report = cuda::probe();
-    if (report.gpus.empty()) {
-      throw Error(
-          "ERR_NO_GPU",
-          "There is no GPU to compile for: name one in options.target, such as \"sm_89\". " + report.error);
-    }
-    const cuda::Gpu& gpu = report.gpus.front();
+    const cuda::Gpu gpu = gpuHere(device);
     if (findComputeCapability(gpu.major * 10 + gpu.minor) == nullptr) {
       throw Error("ERR_LIBRARY_UNSUPPORTED", "TensorRT-RTX cannot compile for this machine's GPU (" +
                                                  gpu.name + ", sm_" +
@@ -437,7 +441,7 @@ void setTargets(nvinfer1::IBuilderConfig& config, const std::vector<int>& comput
 // TensorRT measures kernels on the GPU present, and compiles for nothing else.
 void setTargets(nvinfer1::IBuilderConfig&, const std::vector<int>& computeCapabilities,
                 const cuda::Device* device) {
-  const cuda::Gpu gpu = device != nullptr ? device->gpu() : cuda::probe().gpus.front();
+  const cuda::Gpu gpu = gpuHere(device);
   for (const int number : computeCapabilities) {
     if (number == gpu.major * 10 + gpu.minor) continue;
     throw Error("ERR_LIBRARY_UNSUPPORTED",
