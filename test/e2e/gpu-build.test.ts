@@ -4,7 +4,7 @@ import { mkdtemp, readdir, readFile, rm, symlink, writeFile } from 'node:fs/prom
 import os from 'node:os';
 import path from 'node:path';
 import { afterAll, beforeAll, expect, test } from 'vitest';
-import { type Flavour, onStandIn, run, standIn, type Tools } from '../stand-in.js';
+import { type Flavour, flavours, onStandIn, run, standIn, type Tools } from '../stand-in.js';
 
 let folder: string;
 beforeAll(async () => {
@@ -259,3 +259,71 @@ onStandIn('StandIn rtx: of two GPUs, one of a kind that TensorRT-RTX has no kern
     },
   );
 });
+
+onStandIn.each(flavours)('StandIn %s: plugins', (flavour) => {
+  // In a process of its own each: plugins stay registered.
+  const roiAlign = async ({ trt, onnx, failure }: Tools) => {
+    const g = new onnx.GraphBuilder('crops', { opset: 16 });
+    const boxes = g.initializer('boxes', 'float32', [1, 4], Float32Array.of(0, 0, 3, 3));
+    const batch = g.initializer('batch', 'int64', [1], BigInt64Array.of(0n));
+    const x = g.input('x', 'float32', [1, 1, 4, 4]);
+    g.op(
+      'RoiAlign',
+      [x, boxes, batch],
+      { output_height: 2, output_width: 2 },
+      { name: 'crop', outputs: ['y'] },
+    );
+    g.output('y', 'float32', [1, 1, 2, 2]);
+    const model = onnx.serializeModel(g.finish());
+    const file = process.env.ENGINE!;
+    const run = async (from: Uint8Array | import('node-tensorrt').Engine, device: 'cpu' | 'cuda') => {
+      const session = await trt.InferenceSession.create(from, { device });
+      const x = new trt.Tensor(
+        'float32',
+        Float32Array.from({ length: 16 }, (_, i) => i),
+        [1, 1, 4, 4],
+      );
+      const { y } = await session.run({ x });
+      await session.dispose();
+      return Array.from(y!.data as Float32Array);
+    };
+    const load = async () => {
+      const y = await run(await trt.Engine.load(file), 'cuda');
+      if (JSON.stringify(y) !== JSON.stringify(await run(model, 'cpu')))
+        throw new Error(`other numbers: ${y}`);
+    };
+    if (process.env.STEP === 'load') return failure(load());
+    const building = trt.buildEngine(model, { precision: 'fp32', cache: false });
+    return failure(building.then((engine) => engine.save(file)));
+  };
+
+  test.skipIf(flavour === 'rtx')('are loaded where a model, or an engine, has one', async () => {
+    const env = { ENGINE: path.join(folder, `${flavour}-crops.engine`), STEP: 'build' };
+    expect(await run(flavour, roiAlign, env)).toBe('no error');
+    env.STEP = 'load';
+    expect(await run(flavour, roiAlign, env)).toBe('no error');
+    const without = await librariesWithoutPlugins(flavour);
+    expect(await run(flavour, roiAlign, { ...env, NODE_TENSORRT_TENSORRT_PATH: without })).toMatch(
+      new RegExp(`^ERR_.*Plugin Registry.* ${path.join(without, 'libnvinfer_plugin.so')}.*is not there`),
+    );
+  });
+
+  test('that are missing are named, with the node', async () => {
+    const env = { ENGINE: path.join(folder, `${flavour}-missing.engine`), STEP: 'build' };
+    const without = flavour === 'rtx' ? path.join(standIn, flavour) : await librariesWithoutPlugins(flavour);
+    const reason =
+      flavour === 'rtx' ? 'TensorRT-RTX has no plugins' : `${without}/libnvinfer_plugin.so.*is not there`;
+    expect(await run(flavour, roiAlign, { ...env, NODE_TENSORRT_TENSORRT_PATH: without })).toMatch(
+      new RegExp(`^ERR_MODEL_UNSUPPORTED: .*"crop" \\(RoiAlign\\).*${reason}`),
+    );
+  });
+});
+
+/** A folder with a flavour's libraries, but for its plugins. */
+async function librariesWithoutPlugins(flavour: Flavour): Promise<string> {
+  const without = await mkdtemp(path.join(folder, 'without-'));
+  for (const name of await readdir(path.join(standIn, flavour))) {
+    if (!name.includes('plugin')) await symlink(path.join(standIn, flavour, name), path.join(without, name));
+  }
+  return without;
+}

@@ -1004,7 +1004,8 @@ TEST_P(StandInEngineTest, MemoryOfALostDeviceIsAnErrorAtEveryCall) {
 // Each reason is TensorRT-RTX 1.7's own.
 TEST_P(StandInEngineTest, RefusesTheOperatorsThatTensorRTDoes) {
   const bool isTen = std::string_view(GetParam().flavour) == "trt10";
-  const std::string noPlugin = "TensorRT has neither an operator nor a plugin of this name.";
+  std::string noPlugin = "TensorRT has neither an operator nor a plugin of this name.";
+  if (isRtx()) noPlugin += " TensorRT-RTX has no plugins, which TensorRT has.";
   const auto attention = [](const std::vector<std::string>& inputs,
                             const std::vector<std::string>& attributes, const std::string& op) {
     return cachedAttention(node(op, inputs, {"y"}, attributes),

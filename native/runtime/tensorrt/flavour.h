@@ -16,6 +16,7 @@ struct LibraryFiles {
   SharedLibrary parser;
   std::string version;
   Capabilities capabilities;
+  std::string plugins;  // where the library of TensorRT's own plugins should be; empty: there is none
 };
 
 namespace trt10 {

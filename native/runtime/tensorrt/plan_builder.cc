@@ -1,6 +1,7 @@
 // Compiling an ONNX model with one flavour of TensorRT. Compiled once per flavour, with NODE_TENSORRT_FLAVOUR
 // as its name: see flavour.h.
 #include <NvOnnxParser.h>
+#include <unistd.h>
 
 #include <algorithm>
 #include <array>
@@ -154,6 +155,8 @@ std::string describeInput(const nvinfer1::ITensor& tensor) {
   return text + ']';
 }
 
+constexpr char kNoPlugin[] = "TensorRT has neither an operator nor a plugin of this name.";
+
 // The parser's assertions hold their text as `expression: text` or as `expression && "text"`.
 std::string readableAssertion(std::string text) {
   constexpr std::string_view kPrefix = "Assertion failed: ";
@@ -161,8 +164,10 @@ std::string readableAssertion(std::string text) {
     return "TensorRT has no equal of its element type.";
   }
   if (text == "false") return "TensorRT's ONNX parser does not implement this operator.";
-  if (text.find("Plugin not found") != std::string::npos || text.starts_with("failed to load ")) {
-    return "TensorRT has neither an operator nor a plugin of this name.";
+  if (text.find("Plugin not found") != std::string::npos ||
+      text.find("not found in the plugin registry") != std::string::npos ||
+      text.starts_with("failed to load ")) {
+    return kNoPlugin;
   }
   if (const size_t quote = text.find("&& \""); quote != std::string::npos) {
     const size_t from = quote + 4;
@@ -684,7 +689,14 @@ class FlavourLibrary final : public Library {
 
   std::unique_ptr<Model> loadEngine(std::span<const uint8_t> plan, const EngineOptions& options,
                                     std::stop_token stop) const override {
-    return NODE_TENSORRT_FLAVOUR::loadEngine(files_, plan, options, std::move(stop));
+    try {
+      return NODE_TENSORRT_FLAVOUR::loadEngine(files_, plan, options, stop);
+    } catch (const Error& error) {
+      // "Cannot deserialize plugin since corresponding IPluginCreator not found in Plugin Registry"
+      if (std::string_view(error.what()).find("Plugin Registry") == std::string_view::npos) throw;
+      if (!registerPlugins()) throw Error(error.code(), error.what() + withoutPlugins());
+    }
+    return NODE_TENSORRT_FLAVOUR::loadEngine(files_, plan, options, stop);
   }
   PlanDescription inspectPlan(std::span<const uint8_t> plan, const EngineOptions& options) const override {
     return NODE_TENSORRT_FLAVOUR::inspectPlan(files_, plan, options);
@@ -702,11 +714,25 @@ class FlavourLibrary final : public Library {
   void build(const BuildRequest& request, std::stop_token stop, BuildObserver& observer) const override;
   ParseResult parse(const std::string& model, const std::string& modelPath,
                     std::optional<int> device) const override;
+  // With a builder alone.
   Import createImport(const Messages& messages) const;
+  // Into a network of its own. What could not be imported; nothing where all was.
+  std::vector<ImportError> importModel(Import& import, const std::string& model, const std::string& modelPath,
+                                       Messages& messages) const;
+  std::vector<ImportError> tryImport(Import& import, const std::string& model, const std::string& modelPath,
+                                     const Messages& messages) const;
+  // TensorRT's own plugins are in a library of their own, which is not opened before a model needs one.
+  // Whether they are registered now.
+  bool registerPlugins() const;
+  bool hasPlugins() const;
+  // The sentence to say where they are not, after a space.
+  std::string withoutPlugins() const;
 
   const LibraryFiles files_;
   void* (*const createBuilder_)(void*, int32_t) noexcept;
   void* (*const createParser_)(void*, void*, int) noexcept;
+  mutable std::mutex pluginMutex_;
+  mutable bool hasPlugins_ = false;
 };
 
 // The GPU for TensorRT to use, which takes the one that is current on its thread.
@@ -744,16 +770,56 @@ FlavourLibrary::Import FlavourLibrary::createImport(const Messages& messages) co
   Import import;
   import.builder.reset(static_cast<nvinfer1::IBuilder*>(createBuilder_(&logger, NV_TENSORRT_VERSION)));
   if (!import.builder) throwNoBuilder(messages);
-  import.network.reset(import.builder->createNetworkV2(networkFlags()));
-  if (!import.network) throw failed("create a network", messages);
-  import.parser.reset(static_cast<nvonnxparser::IParser*>(
-      createParser_(import.network.get(), &logger, NV_ONNX_PARSER_VERSION)));
-  if (!import.parser) throw failed("create its ONNX parser", messages);
   return import;
 }
 
-// Whether `parser` could import the ONNX file `path`.
-bool importModel(nvonnxparser::IParser& parser, const std::string& path, const std::string& modelPath) {
+bool FlavourLibrary::hasPlugins() const {
+  const std::lock_guard lock(pluginMutex_);
+  return hasPlugins_;
+}
+
+bool FlavourLibrary::registerPlugins() const {
+  const std::lock_guard lock(pluginMutex_);
+  if (hasPlugins_ || ::access(files_.plugins.c_str(), F_OK) != 0) return hasPlugins_;
+  const SharedLibrary plugins = SharedLibrary::open(files_.plugins);
+  nvinfer1::ILogger* logger = &Logger::instance();
+  hasPlugins_ = (*plugins.symbol<bool(void*, const char*)>("initLibNvInferPlugins"))(logger, "");
+  return hasPlugins_;
+}
+
+std::string FlavourLibrary::withoutPlugins() const {
+  if (files_.plugins.empty()) return " TensorRT-RTX has no plugins, which TensorRT has.";
+  if (hasPlugins()) return "";
+  const bool isThere = ::access(files_.plugins.c_str(), F_OK) == 0;
+  return " The library of TensorRT's own plugins, " + files_.plugins +
+         (isThere ? ", could not be initialised." : ", is not there.");
+}
+
+std::vector<ImportError> FlavourLibrary::importModel(Import& import, const std::string& model,
+                                                     const std::string& modelPath, Messages& messages) const {
+  const auto lacksPlugin = [](const ImportError& error) { return error.reason == kNoPlugin; };
+  const bool hadPlugins = hasPlugins();
+  std::vector<ImportError> errors = tryImport(import, model, modelPath, messages);
+  if (std::none_of(errors.begin(), errors.end(), lacksPlugin)) return errors;
+  if (!hadPlugins && registerPlugins()) {
+    messages.forgetErrors();
+    errors = tryImport(import, model, modelPath, messages);
+  }
+  for (ImportError& error : errors) {
+    if (lacksPlugin(error)) error.reason += withoutPlugins();
+  }
+  return errors;
+}
+
+std::vector<ImportError> FlavourLibrary::tryImport(Import& import, const std::string& path,
+                                                   const std::string& modelPath,
+                                                   const Messages& messages) const {
+  import.parser.reset();
+  import.network.reset(import.builder->createNetworkV2(networkFlags()));
+  if (!import.network) throw failed("create a network", messages);
+  import.parser.reset(static_cast<nvonnxparser::IParser*>(
+      createParser_(import.network.get(), &Logger::instance(), NV_ONNX_PARSER_VERSION)));
+  if (!import.parser) throw failed("create its ONNX parser", messages);
   const MappedFile model(path);
   // A protobuf message cannot be larger: the parser would only call it damaged.
   if (model.size() > INT32_MAX) {
@@ -761,7 +827,8 @@ bool importModel(nvonnxparser::IParser& parser, const std::string& path, const s
                 "The model " + path +
                     " is larger than 2 GB, the limit of an ONNX file: store its weights as external data.");
   }
-  return parser.parse(model.data(), model.size(), modelPath.c_str());
+  if (import.parser->parse(model.data(), model.size(), modelPath.c_str())) return {};
+  return importErrors(modelPath, *import.parser, messages);
 }
 
 NetworkDescription describe(const nvinfer1::INetworkDefinition& network) {
@@ -795,13 +862,10 @@ ParseResult FlavourLibrary::parse(const std::string& model, const std::string& m
   Messages messages;
   const Logger::Scope scope(messages);
   const UsedDevice used(device);
-  const Import import = createImport(messages);
+  Import import = createImport(messages);
   ParseResult result;
-  if (importModel(*import.parser, model, modelPath)) {
-    result.network = describe(*import.network);
-  } else {
-    result.errors = importErrors(modelPath, *import.parser, messages);
-  }
+  result.errors = importModel(import, model, modelPath, messages);
+  if (result.errors.empty()) result.network = describe(*import.network);
   return result;
 }
 
@@ -810,17 +874,18 @@ void FlavourLibrary::build(const BuildRequest& request, std::stop_token stop, Bu
   Messages messages;
   const Logger::Scope scope(messages);
   const UsedDevice used(request.device);
-  const Import import = createImport(messages);
+  Import import = createImport(messages);
   const auto& [builder, network, parser] = import;
   const std::unique_ptr<nvinfer1::IBuilderConfig> config(builder->createBuilderConfig());
   if (!config) throw failed("create a configuration", messages);
   setTargets(*config, request.computeCapabilities, used.device());
 
   observer.progress("Parsing", 0, 1);
-  if (!importModel(*parser, request.model, request.modelPath)) {
+  const std::vector<ImportError> errors = importModel(import, request.model, request.modelPath, messages);
+  if (!errors.empty()) {
     throwIfStopped(stop);
-    throw Error("ERR_MODEL_UNSUPPORTED", "TensorRT does not support the model " + request.modelPath + ". " +
-                                             describe(importErrors(request.modelPath, *parser, messages)));
+    throw Error("ERR_MODEL_UNSUPPORTED",
+                "TensorRT does not support the model " + request.modelPath + ". " + describe(errors));
   }
   observer.progress("Parsing", 1, 1);
   throwIfStopped(stop);

@@ -165,8 +165,10 @@ std::shared_ptr<const Library> openLibrary(const std::string& path) {
   const Flavour flavour = flavourOf(path, version);
   SharedLibrary parser = openParser(path, flavour, version);
   tellFolder(core);
-  LibraryFiles files{std::move(core), std::move(parser), toString(version),
-                     capabilitiesOf(flavour, version[1])};
+  const std::string plugins = "libnvinfer_plugin.so." + std::to_string(version[0]);
+  LibraryFiles files{
+      std::move(core), std::move(parser), toString(version), capabilitiesOf(flavour, version[1]),
+      flavour == Flavour::kRtx ? "" : (std::filesystem::path(path).parent_path() / plugins).string()};
   switch (flavour) {
     case Flavour::kTrt10:
       return trt10::createLibrary(std::move(files));

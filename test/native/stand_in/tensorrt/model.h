@@ -34,9 +34,14 @@ struct Node {
   int64_t integer(const std::string& attribute, int64_t otherwise) const;
   float number(const std::string& attribute, float otherwise) const;
   std::string text(const std::string& attribute, const std::string& otherwise) const;
+  // Known to TensorRT only as a plugin of its own library of them; TensorRT-RTX has none.
+  bool isPlugin() const { return op == "RoiAlign" || op == "EfficientNMS_TRT"; }
   // Updates a KV cache: TensorScatter, or TensorRT's own TRT_KVCacheUpdate, which is the same.
   bool isCacheUpdate() const { return op == "TensorScatter" || op == "TRT_KVCacheUpdate"; }
 };
+
+// Whether the library of plugins has registered them.
+bool hasPlugins() noexcept;
 
 class OnnxModel {
  public:

@@ -1,6 +1,7 @@
 // IParser: an ONNX model becomes a network. It lives in the core library; the parser's own library hands it
 // on.
 #include <algorithm>
+#include <atomic>
 #include <cmath>
 #include <cstdlib>
 #include <fstream>
@@ -132,6 +133,7 @@ bool isSupported(const Node& node) {
   const char* list = std::getenv("STAND_IN_UNSUPPORTED_OPERATORS");
   const std::string refused = std::string(",").append(list == nullptr ? "" : list).append(",");
   if (refused.find(',' + node.op + ',') != std::string::npos) return false;
+  if (node.isPlugin()) return hasPlugins();
   constexpr bool kIsTen = NV_TENSORRT_MAJOR == 10;
   const auto isOneOf = [&node](std::initializer_list<std::string_view> ops) {
     return std::find(ops.begin(), ops.end(), node.op) != ops.end();
@@ -442,6 +444,17 @@ class Parser : public Slots<nvonnxparser::IParser> {
 
 }  // namespace
 }  // namespace stand_in
+
+namespace {
+std::atomic<bool> pluginsAreRegistered = false;
+}
+bool stand_in::hasPlugins() noexcept {
+  return pluginsAreRegistered;
+}
+// Called by the library of plugins.
+extern "C" STAND_IN_EXPORT void standInRegisterPlugins() noexcept {
+  pluginsAreRegistered = true;
+}
 
 // Called by the parser's own library.
 extern "C" STAND_IN_EXPORT void* standInCreateParser(void* network, void* logger) noexcept {

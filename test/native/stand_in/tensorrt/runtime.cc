@@ -101,6 +101,15 @@ class Runtime : public IRuntime, public Slots<apiv::VRuntime> {
     std::string problem;
     std::optional<Plan> plan = Plan::read(bytes, problem);
     if (!plan) return fail(problem);
+    const OnnxModel model(plan->model, "");
+    const bool usesPlugins = std::any_of(model.nodes().begin(), model.nodes().end(),
+                                         [](const Node& node) { return node.isPlugin(); });
+    if (usesPlugins && !hasPlugins()) {
+      return fail(
+          "Serialization (Serialization assertion creator failed.Cannot deserialize plugin since "
+          "corresponding "
+          "IPluginCreator not found in Plugin Registry)");
+    }
     if (plan->version != playedVersion()) {
       return fail(
           "Serialization (The engine plan file is not compatible with this version of TensorRT, expecting "
