@@ -578,6 +578,13 @@ TEST_P(StandInEngineTest, RoundsToTF32OnlyWhenAsked) {
   }
 }
 
+// Contexts bring their memory (kUSER_MANAGED): TensorRT-RTX then promises that runs can be captured.
+TEST_P(StandInEngineTest, DemandsNoMemoryAtRunTimeWhereTensorRTCanPromiseThat) {
+  Observer observer;
+  library()->buildPlan(linear(), {}, observer);
+  EXPECT_EQ(contains(settings(observer.result), "user allocation"), isRtx());
+}
+
 // ---- attention over a KV cache ----
 
 constexpr int64_t kHeads = 4;

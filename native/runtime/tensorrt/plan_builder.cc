@@ -165,8 +165,7 @@ std::string readableAssertion(std::string text) {
   }
   if (text == "false") return "TensorRT's ONNX parser does not implement this operator.";
   if (text.find("Plugin not found") != std::string::npos ||
-      text.find("not found in the plugin registry") != std::string::npos ||
-      text.starts_with("failed to load ")) {
+      text.find("plugin registry") != std::string::npos || text.starts_with("failed to load ")) {
     return kNoPlugin;
   }
   if (const size_t quote = text.find("&& \""); quote != std::string::npos) {
@@ -557,6 +556,19 @@ void setRefit(nvinfer1::IBuilderConfig& config, nvinfer1::INetworkDefinition& ne
 
 #if NODE_TENSORRT_RTX
 
+// Contexts are given all their memory (kUSER_MANAGED): TensorRT-RTX need not allocate any in a run, which
+// would keep that from being captured. A network whose shapes the data decides could not be built so
+// (NvInfer.h).
+void requireUserAllocation(nvinfer1::IBuilderConfig& config, const nvinfer1::INetworkDefinition& network) {
+  using nvinfer1::LayerType;
+  constexpr std::array kDataDependent = {LayerType::kNON_ZERO, LayerType::kNMS, LayerType::kTRIP_LIMIT};
+  for (int32_t i = 0; i < network.getNbLayers(); ++i) {
+    const LayerType type = network.getLayer(i)->getType();
+    if (std::find(kDataDependent.begin(), kDataDependent.end(), type) != kDataDependent.end()) return;
+  }
+  config.setFlag(nvinfer1::BuilderFlag::kREQUIRE_USER_ALLOCATION);
+}
+
 // Deprecated there, and without effect.
 class TimingCache {
  public:
@@ -898,6 +910,9 @@ void FlavourLibrary::build(const BuildRequest& request, std::stop_token stop, Bu
 
   setProfiles(*builder, *config, *network, request.profiles);
   if (request.sparsity) config->setFlag(nvinfer1::BuilderFlag::kSPARSE_WEIGHTS);
+#if NODE_TENSORRT_RTX
+  requireUserAllocation(*config, *network);
+#endif
   // TensorRT's default is to use it.
   if (!request.tf32) config->clearFlag(nvinfer1::BuilderFlag::kTF32);
   if (request.optimizationLevel) config->setBuilderOptimizationLevel(*request.optimizationLevel);

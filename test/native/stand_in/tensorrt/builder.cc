@@ -108,7 +108,7 @@ class Builder : public IBuilder, public Slots<apiv::VBuilder> {
     }
     Plan plan;
     if (!openBuilderResource(logger_) || !fitProfiles(network, config) || !fitTargets(config, plan.targets) ||
-        !fitAttention(network) || !fitCaches(*network.model)) {
+        !fitAttention(network) || !fitAllocation(network, config) || !fitCaches(*network.model)) {
       return nullptr;
     }
     if (!compile(network, config)) return nullptr;
@@ -158,8 +158,8 @@ class Builder : public IBuilder, public Slots<apiv::VBuilder> {
     return moved;
   }
 
-  // "level 3, workspace 1024, refit w;", and after a comma each, where they apply: TF32, the caches that are
-  // moved, the attention that has no fused kernel.
+  // "level 3, workspace 1024, refit w;", and after a comma each, where they apply: TF32, that contexts bring
+  // their memory, the caches that are moved, the attention that has no fused kernel.
   static std::string settingsOf(const Network& network, const Config& config) {
     std::string text = "level " + std::to_string(config.optimizationLevel) + ", workspace ";
     text += std::to_string(config.getMemoryPoolLimit(MemoryPoolType::kWORKSPACE)) + ", refit";
@@ -168,6 +168,9 @@ class Builder : public IBuilder, public Slots<apiv::VBuilder> {
       for (const std::string& name : network.refittable) text.append(" ").append(name);
     }
     if (config.getFlag(BuilderFlag::kTF32)) text += ", TF32";
+#if NV_TENSORRT_MAJOR == 1
+    if (config.getFlag(BuilderFlag::kREQUIRE_USER_ALLOCATION)) text += ", user allocation";
+#endif
     const auto list = [&text](const char* title, const std::vector<std::string>& names) {
       if (!names.empty()) text.append(", ").append(title);
       for (const std::string& name : names) text.append(" ").append(name);
@@ -239,6 +242,19 @@ class Builder : public IBuilder, public Slots<apiv::VBuilder> {
         names.push_back(attention->attention->name);
     }
     return names;
+  }
+
+  bool fitAllocation([[maybe_unused]] const Network& network, [[maybe_unused]] const Config& config) const {
+#if NV_TENSORRT_MAJOR == 1
+    if (!config.getFlag(BuilderFlag::kREQUIRE_USER_ALLOCATION)) return true;
+    for (const auto& layer : network.layers) {
+      if (layer->getType() != LayerType::kNON_ZERO) continue;
+      logError(logger_, "Error Code 4: API Usage Error (kREQUIRE_USER_ALLOCATION: " +
+                            std::string(layer->getName()) + " requires runtime allocation)");
+      return false;
+    }
+#endif
+    return true;
   }
 
   bool fitAttention(const Network& network) const {
