@@ -176,8 +176,7 @@ export class Engine {
     const source = isPath ? file : bytesOf(file, 'file');
     if (source === undefined) throw invalidArgType('file', 'a path, a Uint8Array or an ArrayBuffer', file);
     const label = isPath ? file : 'The engine';
-    const container =
-      typeof source === 'string' ? await Container.open(source) : Container.of(source, label);
+    const container = typeof source === 'string' ? await Container.open(source) : Container.of(source, label);
     if (container.head.length > 0) return new Engine(container, await container.check(label));
     if (options.trusted !== true) {
       container.release();
