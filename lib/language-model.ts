@@ -242,6 +242,7 @@ export class LanguageModel {
           .digest('hex'),
       });
       const { libraryPath } = options;
+      const precision = place.made?.engine.manifest.precision ?? 'as-exported';
       const loaded = await loadInto(loop, signal, (model) =>
         place.made
           ? loadEngine(model, {
@@ -272,7 +273,7 @@ export class LanguageModel {
         device: place.made ? place.gpu.device : 'cpu',
         why: place.why,
         runtime: loaded.runtime,
-        precision: place.made?.engine.manifest.precision ?? 'as-exported',
+        precision,
       });
     } finally {
       await directory.remove();
