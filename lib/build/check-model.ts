@@ -4,7 +4,7 @@ import { TensorRTError } from '../errors.js';
 import { sizeOfWeights } from '../onnx/file-range.js';
 import { checkExternalData, externalLocations } from '../onnx/initializer.js';
 import { parseModel, readModel } from '../onnx/model.js';
-import { onModelThread, runOnModelThread } from './model-thread.js';
+import { copyForThread, onModelThread, runOnModelThread } from './model-thread.js';
 
 /**
  * Looks for what is wrong with a model that ONNX Runtime could not load: it says little of a damaged file, and calls
@@ -13,8 +13,7 @@ import { onModelThread, runOnModelThread } from './model-thread.js';
  */
 export async function checkModel(model: string | Uint8Array, signal: AbortSignal | undefined): Promise<void> {
   if (typeof model === 'string') return runOnModelThread(__filename, { model }, [], signal);
-  // A copy: the caller's bytes stay the caller's.
-  const bytes = new Uint8Array(model);
+  const bytes = copyForThread(model);
   return runOnModelThread(__filename, { model: bytes }, [bytes.buffer], signal);
 }
 

@@ -5,8 +5,7 @@ import { absolutePath } from '../files/working-directory.js';
 import { readRange, readWhole } from '../onnx/file-range.js';
 import { externalLocations } from '../onnx/initializer.js';
 import { parseModel } from '../onnx/model.js';
-import { checkAttached } from '../options.js';
-import { onModelThread, runOnModelThread } from './model-thread.js';
+import { copyForThread, onModelThread, runOnModelThread } from './model-thread.js';
 
 /** What a model is, to its last byte. */
 export interface ModelDigest {
@@ -54,9 +53,7 @@ export async function digestModel(
     if (remembered) return remembered;
     return runOnModelThread(__filename, { model: absolutePath(model), memo }, [], signal);
   }
-  // A copy: the caller's bytes stay the caller's, who may have transferred them by now.
-  checkAttached(model.buffer, 'model');
-  const bytes = new Uint8Array(model);
+  const bytes = copyForThread(model);
   return runOnModelThread(__filename, { model: bytes, memo }, [bytes.buffer], signal);
 }
 

@@ -1,7 +1,7 @@
 import { parentPort, type TransferListItem, Worker, workerData } from 'node:worker_threads';
 import { TensorRTError } from '../errors.js';
 import { isWorkingDirectoryRemoved } from '../files/working-directory.js';
-import { onAbort } from '../options.js';
+import { checkAttached, onAbort } from '../options.js';
 
 type Answer<Value> = { value: Value } | { error: { code?: string; name: string; message: string } };
 
@@ -70,6 +70,15 @@ function answerOf(work: Work, request: object): Promise<Answer<unknown>> {
     (value) => ({ value }),
     ({ code, name, message }) => ({ error: { code, name, message } }),
   );
+}
+
+/**
+ * A copy of a model's bytes to transfer: the caller's stay the caller's.
+ * @throws RangeError ERR_INVALID_ARG_VALUE where they were transferred meanwhile
+ */
+export function copyForThread(model: Uint8Array): Uint8Array<ArrayBuffer> {
+  checkAttached(model.buffer, 'model');
+  return new Uint8Array(model);
 }
 
 /** What `module`, which calls this, does on the other thread; it does it now if this is one of its own. */

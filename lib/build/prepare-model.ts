@@ -27,10 +27,9 @@ import {
 } from '../onnx/model.js';
 import { subgraphs } from '../onnx/traverse.js';
 import { writeBeside } from '../onnx/write-beside.js';
-import { checkAttached } from '../options.js';
 import type { DeclaredInput } from '../shapes.js';
 import { readModelFile } from './model-digest.js';
-import { onModelThread, runOnModelThread } from './model-thread.js';
+import { copyForThread, onModelThread, runOnModelThread } from './model-thread.js';
 
 /** What has to happen to a model before TensorRT's parser sees it. */
 export interface PrepareRequest {
@@ -89,9 +88,7 @@ export async function prepareModel(
 ): Promise<PreparedModel> {
   const { model } = request;
   if (typeof model === 'string') return runOnModelThread(__filename, request, [], signal);
-  // A copy: the caller's bytes stay the caller's, who may have transferred them by now.
-  checkAttached(model.buffer, 'model');
-  const bytes = new Uint8Array(model);
+  const bytes = copyForThread(model);
   return runOnModelThread(__filename, { ...request, model: bytes }, [bytes.buffer], signal);
 }
 
