@@ -251,6 +251,8 @@ export class InferenceSession {
   readonly precision: EngineManifest['precision'] | undefined;
 
   readonly #native: NativeSession;
+  /** Names of the outputs that can be fetched. */
+  readonly #tensorOutputs: readonly string[];
   /** Shapes that runs may have; empty for any. */
   readonly #profiles: readonly Profile[];
   readonly #concurrency: number;
@@ -270,6 +272,9 @@ export class InferenceSession {
     this.outputMetadata = loaded.outputs.map(toMetadata);
     this.inputNames = this.inputMetadata.map((input) => input.name);
     this.outputNames = this.outputMetadata.map((output) => output.name);
+    this.#tensorOutputs = this.outputMetadata
+      .filter((output) => output.isTensor)
+      .map((output) => output.name);
     this.runtime = Object.freeze(loaded.runtime);
     this.device = device;
     this.why = why;
@@ -574,7 +579,7 @@ export class InferenceSession {
       requireProfile(this.#profiles, shapes, origin);
     }
 
-    const tensors = this.outputMetadata.filter((output) => output.isTensor).map((output) => output.name);
+    const tensors = this.#tensorOutputs;
     const names = fetches === undefined ? tensors : Array.isArray(fetches) ? fetches : Object.keys(fetches);
     if (names.length === 0) {
       const none = 'must name an output that is a tensor, and this model has none.';
