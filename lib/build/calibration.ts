@@ -44,6 +44,7 @@ export function readCalibration(value: Iterable<Feeds> | undefined, path: string
 function copied(tensor: TensorLike, path: string): TensorLike {
   checkTensor(tensor, path);
   const { type, dims, data } = tensor;
-  const elements = ArrayBuffer.isView(data) ? (data as Uint8Array).slice() : [...data];
+  // A Buffer's own slice() would be no copy.
+  const elements = ArrayBuffer.isView(data) ? Uint8Array.prototype.slice.call(data) : [...data];
   return { type, dims: [...dims], data: elements };
 }
