@@ -13,6 +13,8 @@ namespace node_tensorrt {
 struct DecodeLoop::Sequence {
   std::vector<int32_t> tokens;
   size_t cached = 0;          // of them, in the row; 0 without one
+  size_t promised = 0;        // tokens that were cached when a fork or save was asked for that still waits
+  size_t promises = 0;        // forks and saves that wait
   std::optional<size_t> row;  // the thread's
   std::string salt;
   bool shared = true;          // with requests of its salt, as far as it is cached
@@ -21,6 +23,8 @@ struct DecodeLoop::Sequence {
   uint64_t used = 0;           // when last, counted by uses_; the thread's
 
   bool isPrefix() const { return !held && request == nullptr; }
+  // Tokens whose keys and values the row must keep: a sequence may be cut while a fork of it waits.
+  size_t kept() const { return std::max(cached, promised); }
 };
 
 struct DecodeLoop::Request {
@@ -109,10 +113,15 @@ std::shared_ptr<DecodeLoop::Sequence> DecodeLoop::find(uint32_t sequence) const 
   return entry->second;
 }
 
-// Of a sequence's first tokens, which were cached when a command came, those that are when it runs: a step
-// that failed meanwhile may have taken some, or all with the row.
-size_t DecodeLoop::stillCached(const Sequence& sequence, size_t length) const {
-  return sequence.row ? std::min(length, decoder_->cache().trusted(*sequence.row)) : 0;
+// Enqueues a command that reads the tokens of the sequence that are cached now: `read` gets how many there
+// are when it runs. A step that failed meanwhile may have taken some, or all with the row.
+void DecodeLoop::enqueueRead(const std::shared_ptr<Sequence>& source, Read read) {
+  enqueue([this, source, length = source->cached, read = std::move(read)](Lock& lock) {
+    read(source->row ? std::min(length, decoder_->cache().trusted(*source->row)) : 0, lock);
+    if (--source->promises == 0) source->promised = 0;
+  });
+  source->promised = source->kept();
+  ++source->promises;
 }
 
 void DecodeLoop::enqueue(Command command) {
@@ -210,18 +219,17 @@ uint32_t DecodeLoop::fork(uint32_t sequence, Completion done) {
   copy->held = true;
   const uint32_t id = ++lastSequence_;
   sequences_.emplace(id, copy);
-  enqueue([this, id, source, copy, length = source->cached, done = std::move(done)](Lock& lock) {
+  enqueueRead(source, [this, id, source, copy, done = std::move(done)](size_t cached, Lock& lock) {
     std::exception_ptr error;
     try {
-      const size_t kept = stillCached(*source, length);
-      if (kept > 0) {
+      if (cached > 0) {
         const size_t row = takeRow();
         rows_[row] = copy;
         copy->row = row;
         lock.unlock();
-        decoder_->cache().copy(*source->row, row, kept);
+        decoder_->cache().copy(*source->row, row, cached);
         lock.lock();
-        copy->cached = kept;
+        copy->cached = cached;
       }
     } catch (...) {
       error = std::current_exception();
@@ -270,23 +278,22 @@ void DecodeLoop::save(uint32_t sequence, Saved saved) {
   Lock lock(mutex_);
   requireOpen();
   const std::shared_ptr<Sequence> source = find(sequence);
-  enqueue(
-      [this, source, tokens = source->tokens, length = source->cached, saved = std::move(saved)](Lock& lock) {
-        const size_t kept = stillCached(*source, length);
-        lock.unlock();
-        EncodedState state;
-        std::exception_ptr error;
-        try {
-          KvCache& cache = decoder_->cache();
-          state = encodeState({config_.fingerprint, cache.bytesPerToken()}, tokens, kept, [&](std::byte* to) {
-            if (kept > 0) cache.read(*source->row, kept, to);
-          });
-        } catch (...) {
-          error = std::current_exception();
-        }
-        saved(std::move(state), error);
-        lock.lock();
+  enqueueRead(source, [this, source, tokens = source->tokens, saved = std::move(saved)](size_t cached,
+                                                                                        Lock& lock) {
+    lock.unlock();
+    EncodedState state;
+    std::exception_ptr error;
+    try {
+      KvCache& cache = decoder_->cache();
+      state = encodeState({config_.fingerprint, cache.bytesPerToken()}, tokens, cached, [&](std::byte* to) {
+        if (cached > 0) cache.read(*source->row, cached, to);
       });
+    } catch (...) {
+      error = std::current_exception();
+    }
+    saved(std::move(state), error);
+    lock.lock();
+  });
 }
 
 uint32_t DecodeLoop::restore(std::vector<std::byte> state, Completion done) {
@@ -629,8 +636,8 @@ void DecodeLoop::move(const std::shared_ptr<Sequence>& sequence, size_t to, Lock
   const size_t from = *sequence->row;
   if (from == to) return;
   const std::shared_ptr<Sequence> resident = rows_[to];
-  const size_t length = sequence->cached;
-  const size_t residentLength = resident ? resident->cached : 0;
+  const size_t length = sequence->kept();
+  const size_t residentLength = resident ? resident->kept() : 0;
   KvCache& cache = decoder_->cache();
   lock.unlock();
   if (residentLength == 0) {
@@ -696,9 +703,12 @@ void DecodeLoop::decodeRows(std::span<const std::shared_ptr<Request>> requests, 
   // The rows that fill the step up read their last token once more. Its keys and values go behind what the
   // row holds, where nobody looks; in a full row they take their own place, with the same numbers.
   for (size_t row = requests.size(); row < decoder_->decodeRows(requests.size()); ++row) {
-    const size_t cached = rows_[row] ? rows_[row]->cached : 0;
-    pasts_.push_back(std::min(cached, config_.maxLength - 1));
-    tokens_.push_back(cached > 0 ? rows_[row]->tokens[cached - 1] : tokens_[0]);
+    const Sequence* resident = rows_[row].get();
+    const size_t kept = resident ? resident->kept() : 0;
+    pasts_.push_back(std::min(kept, config_.maxLength - 1));
+    // The last token of a sequence that was cut meanwhile is unknown: in a full row its place is then in
+    // doubt.
+    tokens_.push_back(kept > 0 && kept == resident->cached ? resident->tokens[kept - 1] : tokens_[0]);
   }
   drawn_.assign(requests.size(), {});
   lock.unlock();
@@ -844,8 +854,8 @@ void DecodeLoop::finish(const std::shared_ptr<Request>& request, FinishReason re
   requests_.erase(request->id);
 }
 
-// Of the sequence whose request failed, and of prefixes, which it may have begun with: keys and values that
-// no logits vouch for would fail others too.
+// Gives up the keys and values that no logits vouch for, which would fail others too: those of the sequence
+// whose request failed, and of prefixes, which it may have begun with.
 void DecodeLoop::forgetDoubtful(Sequence& failed) {
   if (failed.row) decoder_->cache().distrust(*failed.row);
   for (size_t row = 0; row < rows_.size(); ++row) {
@@ -870,7 +880,7 @@ void DecodeLoop::rest(Lock& lock) {
   restAt_.reset();
   KvCache& cache = decoder_->cache();
   for (size_t row = 0; row < rows_.size(); ++row) {
-    const size_t needed = rows_[row] ? rows_[row]->cached : 0;
+    const size_t needed = rows_[row] ? rows_[row]->kept() : 0;
     if (cache.held(row) <= needed) continue;
     lock.unlock();
     try {

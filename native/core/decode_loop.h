@@ -139,7 +139,7 @@ class DecodeLoop {
   // Forgets all prefixes that no sequence or request holds.
   void clear();
   DecodeLoopStats stats();
-  // Of the model, while it is loaded; nothing for one in host memory.
+  // What the model takes of a device, while it is loaded; nothing for a model in host memory.
   std::optional<DeviceStats> deviceStats();
 
   // Nothing more is accepted; what was is finished, then the model is freed and `closed` called.
@@ -154,6 +154,8 @@ class DecodeLoop {
   using Lock = std::unique_lock<std::mutex>;
   // What the thread does between steps. The lock is held, and may be let go of meanwhile.
   using Command = std::function<void(Lock&)>;
+  // The same, of a sequence of which so many tokens are cached.
+  using Read = std::function<void(size_t cached, Lock& lock)>;
 
   void serve(LoadModel load, Completion loaded);
   void loop(Lock& lock);
@@ -184,7 +186,7 @@ class DecodeLoop {
   void requireOpen() const;
   void requireRow() const;
   std::shared_ptr<Sequence> find(uint32_t sequence) const;
-  size_t stillCached(const Sequence& sequence, size_t length) const;
+  void enqueueRead(const std::shared_ptr<Sequence>& source, Read read);
   void enqueue(Command command);
 
   const DecodeLoopConfig config_;

@@ -63,7 +63,7 @@ std::atomic<int> afterNextRun = -1;
 // A model of whose next run the logits are not numbers, and the one after so many others.
 std::atomic<int> untilNaN = -1;
 
-// Called once, while that run goes on.
+// Called once: while that run goes on, or the next one where no run is to give NaN.
 std::function<void()> meanwhile;
 
 class FailingContext final : public ExecutionContext {
@@ -75,8 +75,9 @@ class FailingContext final : public ExecutionContext {
       const Spared spared;
       std::vector<Tensor> before(outputs.begin(), outputs.end());
       context_->execute(inputs, outputIndices, outputs);
-      if (untilNaN >= 0 && untilNaN-- == 0) {
-        if (meanwhile) std::exchange(meanwhile, nullptr)();
+      const bool isNaN = untilNaN >= 0 && untilNaN-- == 0;
+      if (meanwhile && untilNaN < 0) std::exchange(meanwhile, nullptr)();
+      if (isNaN) {
         // The last one: those before are of the cache.
         std::fill_n(static_cast<float*>(outputs.back().data.get()), outputs.back().byteLength / sizeof(float),
                     NAN);
@@ -540,6 +541,43 @@ TEST_P(DecodeLoopTest, WhatFailsIsNeitherForkedNorSaved) {
     const Answer answer = model.generate({}, 40, copy);
     EXPECT_EQ(answer.end.cachedTokens, 0u);
     EXPECT_EQ(answer.tokens, each.greedy);
+  }
+}
+
+// The sequence is cut while what was asked for before still waits for a step, after which its row moves.
+TEST_P(DecodeLoopTest, AForkAndASaveAreOfTheSequenceAsItWasThen) {
+  const Case& each = cases_[2];
+  const Case& other = cases_[3];
+  for (const size_t left : {size_t{10}, size_t{0}}) {
+    for (const bool forks : {true, false}) {
+      Generator model(GetParam(), {.rows = forks ? 3u : 2u, .prefixReuse = false});
+      const uint32_t sequence = model->createSequence();
+      model.generate(each.prompt, 0, sequence);
+      std::promise<void> forked;
+      std::promise<std::vector<std::byte>> saved;
+      uint32_t copy = 0;
+      meanwhile = [&] {
+        if (forks) {
+          copy = model->fork(sequence, [&](std::exception_ptr) { forked.set_value(); });
+        } else {
+          model->save(sequence, [&](EncodedState state, std::exception_ptr) {
+            const auto* begin = static_cast<const std::byte*>(state.data.get());
+            saved.set_value({begin, begin + state.byteLength});
+          });
+        }
+        model->truncate(sequence, left);
+      };
+      EXPECT_EQ(model.generate(other.prompt, 40).tokens, other.greedy);
+      if (forks) {
+        forked.get_future().get();
+      } else {
+        copy = model.restore(saved.get_future().get());
+      }
+      const Answer answer = model.generate({}, 40, copy);
+      EXPECT_EQ(answer.tokens, each.greedy) << left << (forks ? " forked" : " saved");
+      EXPECT_EQ(answer.end.cachedTokens, each.prompt.size() - 1);
+      EXPECT_EQ(model->sequenceLength(sequence), left);
+    }
   }
 }
 
