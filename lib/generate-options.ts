@@ -98,7 +98,7 @@ const refused: Readonly<Record<string, string>> = Object.assign(Object.create(nu
 /** What options are checked against. */
 export interface GenerateContext {
   readonly vocabulary: number;
-  /** Those outside the vocabulary are another model's, or a padded vocabulary's: the model never chooses them. */
+  /** Tokens that end an answer. One outside the vocabulary, which the model can't choose, is ignored. */
   readonly eosTokens: readonly number[] | UnusableValue;
   readonly sampling: SamplingDefaults;
   /** Without one, answers have no text. */
@@ -169,7 +169,7 @@ export function readGenerateOptions(
   return {
     maxTokens,
     minTokens,
-    // Of a smaller one the reciprocal, which native multiplies by, is no float32.
+    // Native multiplies by the reciprocal, which isn't a float32 for a smaller temperature.
     temperature: temperature < leastTemperature ? 0 : temperature,
     topK: whole('topK', filters.topK, 0, int32),
     topP,

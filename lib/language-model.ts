@@ -33,7 +33,12 @@ import {
 } from './options.js';
 import { type Prompt, promptTokens } from './prompt.js';
 import { Sequence, type SequenceContext } from './sequence.js';
-import { refusedSessionOptions, type SessionOptions, type SessionStats } from './session.js';
+import {
+  refusedSessionOptions,
+  type SessionOptions,
+  type SessionStats,
+  sessionPrecisions,
+} from './session.js';
 import { findOnnxRuntime } from './system/onnxruntime-library.js';
 import {
   checkTokenizer,
@@ -123,7 +128,7 @@ const noPieces: TokenPieces = {
   stripLeadingSpace: false,
 };
 
-/** Of a session, a language model decides the rest itself. */
+/** As {@link refusedSessionOptions}, for a language model: it decides some options of a session itself. */
 const refusedOptions: Readonly<Record<string, string>> = {
   ...refusedSessionOptions,
   concurrency: 'is not an option of a language model: its steps run all requests together.',
@@ -389,8 +394,6 @@ interface Settings {
   readonly signal: AbortSignal | undefined;
 }
 
-const precisions = ['as-exported', 'fp32', 'tf32', 'fp16', 'bf16'] as const;
-
 function readOptions(options: LanguageModelOptions): Settings {
   checkOptions(options, 'options', optionNames, refusedOptions);
   checkBuildOptions(options);
@@ -406,7 +409,7 @@ function readOptions(options: LanguageModelOptions): Settings {
     threads: integerOption(options.threads, 'options.threads', 0, 1, 1024),
     maxQueue: integerOption(options.maxQueue, 'options.maxQueue', 1024, 1, 2 ** 31 - 1),
     chunkSize: integerOption(options.chunkSize, 'options.chunkSize', 512, 1, 2 ** 20),
-    precision: enumOption(options.precision, 'options.precision', precisions),
+    precision: enumOption(options.precision, 'options.precision', sessionPrecisions),
     kvCache: readKvCacheOptions(options.kvCache, 'options.kvCache'),
     cudaGraph,
     tokenizer,

@@ -72,7 +72,7 @@ export interface NativeSessionStats {
   executing: number;
   /** Milliseconds of the latest runs that completed, in no order. */
   latencies: number[];
-  /** Of a model on a GPU. */
+  /** Present for a model on a GPU. */
   device?: NativeDeviceStats;
 }
 
@@ -265,7 +265,7 @@ export interface NativeBuildRequest {
 export interface NativePlan {
   /** Its own JSON. `Layers` are names; of a plan that was built `detailed`, objects that say what each reads and writes. */
   information: string;
-  /** Of outputs that are an input's memory: its name. */
+  /** For each output that is written over an input's memory, the name of that input. */
   aliases: Record<string, string>;
 }
 

@@ -178,9 +178,9 @@ export interface SessionStats {
     readonly io: number;
     /** Host memory that the GPU copies from and to, likewise. */
     readonly pinned: number;
-    /** What of the GPU nobody used when this process last allocated or freed memory there. */
+    /** Memory of the GPU that was free when this process last allocated or freed some there. */
     readonly free: number;
-    /** Of the GPU. */
+    /** All memory of the GPU. */
     readonly total: number;
   } | null;
   /**
@@ -208,7 +208,10 @@ const sessionOptionNames = [
   ...buildOptionNames.filter((name) => !['target', 'parent', 'lineage'].includes(name)),
 ];
 
-/** As {@link refusedBuildOptions}, of a session. */
+/** The default first: the CPU's. On a GPU an option that is left out is the build's default. */
+export const sessionPrecisions = ['as-exported', 'fp32', 'tf32', 'fp16', 'bf16'] as const;
+
+/** As {@link refusedBuildOptions}, for a session. */
 export const refusedSessionOptions: Readonly<Record<string, string>> = {
   ...refusedBuildOptions,
   batching: 'is not supported in this version.',
@@ -219,7 +222,7 @@ export const refusedSessionOptions: Readonly<Record<string, string>> = {
   enableGraphCapture: "is onnxruntime-node's. Here it is options.cudaGraph, which is true by default.",
 };
 
-/** As {@link refusedBuildOptions}, of a run. */
+/** As {@link refusedBuildOptions}, for a run. */
 const refusedRunOptions: Readonly<Record<string, string>> = {
   terminate: "is onnxruntime-node's. Here options.signal ends a run: an AbortSignal.",
   tag: refusedBuildOptions.logId,
@@ -681,8 +684,7 @@ function readOptions(options: SessionOptions): Settings {
   checkSignal(signal, 'options.signal');
   const path = 'options.preferredOutputLocation';
   const location = enumOption(preferredOutputLocation, path, ['cpu', 'cuda']);
-  const precisions = ['as-exported', 'fp32', 'tf32', 'fp16', 'bf16'] as const;
-  const precision = enumOption(options.precision, 'options.precision', precisions);
+  const precision = enumOption(options.precision, 'options.precision', sessionPrecisions);
   return {
     device,
     threads: integerOption(options.threads, 'options.threads', 0, 1, 1024),

@@ -28,7 +28,7 @@ export interface DeclaredInput {
   readonly name: string;
   readonly type: DataType | undefined;
   readonly shape: readonly (number | string)[];
-  /** Of an input that counts the turns of a loop: how many there are. A profile has its values then, not its shape. */
+  /** How many turns a loop may take, where this input is its trip count. A profile then has the input's values, not its shape. */
   readonly turns?: SizeRange;
 }
 

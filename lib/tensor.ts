@@ -260,7 +260,7 @@ function bigInteger(type: DataType, element: unknown, i: number, min: bigint, ma
 
 const notFinite = ['NaN', 'Infinity', '-Infinity'];
 
-/** Of a tensor's JSON, a number that JSON doesn't have. */
+/** The number that a tensor's JSON names, since JSON has no literal for it: 'NaN', 'Infinity' or '-Infinity'. */
 function namedNumber(element: unknown, i: number): number {
   if (notFinite.includes(element as string)) return Number(element);
   throw invalidArgType(`data[${i}]`, 'a number', element);

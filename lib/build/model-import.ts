@@ -127,7 +127,7 @@ async function findFailures(
       if (!node) others.push(failure);
       else if (!failed.has(node)) failed.set(node, failure);
     }
-    // Of no node that could be left out: there is no further to go.
+    // The errors name no node that could be left out, so nothing more can be found.
     if (failed.size === before) break;
     graph = withoutNodes(model.graph, failed);
     if (graph.node.length === 0) break;

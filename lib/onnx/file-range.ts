@@ -3,7 +3,7 @@ import { TensorRTError } from '../errors.js';
 import { isLfsPointer, mostPointerBytes } from '../files/file-format.js';
 import { fstat, mostBytes, read, withDescriptor } from '../files/promises.js';
 
-/** Of a file that is used while it is read. */
+/** How much is read at a time of a file that is used meanwhile. */
 const streamedBytes = 2 ** 21;
 
 /**

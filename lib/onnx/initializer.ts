@@ -179,7 +179,7 @@ export function externalLocations(model: ModelProto, directory: string): string[
     try {
       locations.add(externalData(tensor, directory)!.location);
     } catch {
-      // Who reads the tensor says what is wrong with it.
+      // Reading the tensor says what is wrong with it.
     }
   }
   return [...locations].sort();

@@ -30,7 +30,7 @@ class Sha256::OpenSsl final : public Computation {
     int (*update)(void*, const void*, size_t) = nullptr;
     int (*finish)(void*, unsigned char*, unsigned*) = nullptr;
 
-    // Of this process; null where it has none.
+    // The functions that this process exports; null where it exports none.
     static const Functions* find() {
       static const Functions found = [] {
         Functions functions;
@@ -159,7 +159,7 @@ class Sha256::Portable final : public Computation {
     for (size_t i = 0; i < state_.size(); ++i) state_[i] += sums[i];
   }
 
-  // Of the square roots of the first 8 primes (5.3.3).
+  // The first 32 bits of the fractional parts of the square roots of the first 8 primes (5.3.3).
   std::array<uint32_t, 8> state_ = {0x6a09e667, 0xbb67ae85, 0x3c6ef372, 0xa54ff53a,
                                     0x510e527f, 0x9b05688c, 0x1f83d9ab, 0x5be0cd19};
   std::array<std::byte, kBlockBytes> buffer_ = {};

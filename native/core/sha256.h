@@ -13,7 +13,7 @@ class Sha256 {
   Sha256();
   ~Sha256();
   void update(std::span<const std::byte> bytes);
-  // Of all that it was updated with. Call once.
+  // The hash of all that it was updated with. Call once.
   std::array<std::byte, 32> digest();
 
  private:

@@ -57,7 +57,7 @@ const env = {
 };
 delete env.NODE_TENSORRT_ENGINE_CACHE;
 
-/** Of a step's output, for when its process ends as it should not. */
+/** The last lines of a step's output that are shown when its process doesn't end as it should. */
 const keptLines = 8;
 
 /**

@@ -15,7 +15,13 @@ import {
 import { largeLlamaDecoder, llamaDecoder, readOfStep } from '../../bench/llama.mjs';
 import { describeMachine } from '../../bench/results.mjs';
 import { median, timeSteps } from '../../bench/step-time.mjs';
-import { logitTolerance, randomElements, requireAgreement, tolerance } from '../../test/gpu/agreement.mjs';
+import {
+  decoders,
+  logitTolerance,
+  randomElements,
+  requireAgreement,
+  tolerance,
+} from '../../test/gpu/agreement.mjs';
 import { cacheCopies, layersOf } from './plan-layers.mjs';
 
 const fixtures = path.resolve(import.meta.dirname, '../../test/fixtures');
@@ -90,7 +96,7 @@ async function runSmallest({ keep, folder, table }) {
 
 // ---- decoders: their plan, two steps, a poisoned row, PyTorch's answers ---------------------------------------------
 
-/** Of two layers, 8 query heads over 2 of keys and values. */
+/** A decoder of two layers, with 8 query heads over 2 heads of keys and values. */
 const small = { layers: 2, hidden: 512, heads: 8, kvHeads: 2, intermediate: 1024, vocabulary: 1000 };
 
 async function readPlans({ folder, note, table, check }) {
@@ -252,19 +258,6 @@ function differingToken(tokens, expected, gap) {
   return first.logprob - second.logprob < gap ? -1 : at;
 }
 
-/** Those of test/gpu/generation.test.ts. */
-const suite = [
-  ['llama/optimum', 'fp32'],
-  ['llama/optimum', 'fp16'],
-  ['qwen2-window/optimum', 'fp32'],
-  ['llama3/genai', 'fp16'],
-  ['llama-int4/genai', 'fp32'],
-  ['gemma3/optimum', 'fp32'],
-  ['gpt2/optimum', 'fp32'],
-  ['qwen3/optimum', 'fp32'],
-  ['llama/tensor-scatter', 'fp32'],
-];
-
 async function answerFixtures({ table, check, secondsLeft }) {
   const row = table(
     'decoder',
@@ -274,7 +267,7 @@ async function answerFixtures({ table, check, secondsLeft }) {
     'largest difference of a logit',
   );
   let longest = 0;
-  for (const [fixture, precision] of suite) {
+  for (const [fixture, precision] of decoders) {
     if (secondsLeft() < 1.5 * longest) {
       row(fixture, precisionNames[precision], 'not run: no time', '', '');
       check(false, `${fixture} in ${precisionNames[precision]} was not run: no time.`);

@@ -141,7 +141,7 @@ onStandIn('a plan of 400 MiB', () => {
       for (let i = 0; i < 40; i++) await trt.Engine.load(bytes, { trusted: true });
       return (resident() - before) / (bytes.length / 2 ** 20);
     };
-    // Of the 40 that were loaded.
+    // It loaded 40.
     expect(await run('trt10', scenario, builds(20))).toBeLessThan(20);
   });
 

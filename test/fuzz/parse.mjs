@@ -91,7 +91,7 @@ const formats = {
         if (tokens.length > 64 || tokens.some(isNoToken))
           throw new Error(`the tokens ${tokens} were restored`);
         if (tokens.length === 0 || tokens.length === 64) return;
-        // Of large numbers the logits may not be finite.
+        // Large numbers may give logits that aren't finite.
         const answer = await sequence
           .generate({ maxTokens: 2, temperature: 1, seed: 1, ignoreEos: true })
           .catch((error) => {

@@ -75,7 +75,7 @@ async function writeSafetensorsCorpus() {
   await write('empty', { x: scalar, y: { dtype: 'U8', shape: [0, 7], data_offsets: [4, 4] } }, 4);
 }
 
-/** Of a row of 64 tokens: an empty one, one that was only read, one that has answered, a full one. */
+/** Saved sequences of a row of 64 tokens: an empty one, one that was only read, one that has answered, a full one. */
 async function writeSequenceCorpus() {
   const model = await LanguageModel.load(
     path.join(import.meta.dirname, '../fixtures/decoders/llama/optimum'),

@@ -1,10 +1,27 @@
-// How close results of a GPU must be to the CPU's: for the suites here and for scripts/gpu-first-run, which has no vitest.
+// How close results of a GPU must be to the CPU's, and which decoders are tried: for the suites here and for
+// scripts/gpu-first-run, which has no vitest.
 
 /** FP32 on a GPU sums in another order than the CPU does; TF32 is off. FP16 rounds factors and every intermediate value. */
 export const tolerance = /** @type {const} */ ({
   fp32: { cosine: 0.99999, relative: 1e-3 },
   fp16: { cosine: 0.999, relative: 5e-2 },
 });
+
+/**
+ * Decoders of test/fixtures/decoders and the precisions to try them in, the most telling first: grouped queries, windows,
+ * int4, every head its own, one key/value head, normalised queries, the cache's own operator.
+ */
+export const decoders = /** @type {const} */ ([
+  ['llama/optimum', 'fp32'],
+  ['llama/optimum', 'fp16'],
+  ['qwen2-window/optimum', 'fp32'],
+  ['llama3/genai', 'fp16'],
+  ['llama-int4/genai', 'fp32'],
+  ['gemma3/optimum', 'fp32'],
+  ['gpt2/optimum', 'fp32'],
+  ['qwen3/optimum', 'fp32'],
+  ['llama/tensor-scatter', 'fp32'],
+]);
 
 /** What logits of a standard deviation of 2 may differ by from PyTorch's on a CPU. */
 export const logitTolerance = /** @type {const} */ ({ fp32: 0.002, fp16: 0.1 });

@@ -3,7 +3,7 @@ import path from 'node:path';
 import { LanguageModel } from 'node-tensorrt';
 import { afterAll, beforeAll, expect, test } from 'vitest';
 import { asked, decoderAnswers, decoderModel, expectGreedy, expectLogits } from '../decoder-fixture.js';
-import { logitTolerance as tolerance } from './agreement.mjs';
+import { decoders, logitTolerance as tolerance } from './agreement.mjs';
 import { describeOnGpu, temporaryFolder } from './gpu.js';
 
 const load = (fixture: string, precision: 'fp32' | 'fp16') =>
@@ -15,18 +15,7 @@ const load = (fixture: string, precision: 'fp32' | 'fp16') =>
     kvCache: { maxBatchSize: 4, maxLength: 250 },
   });
 
-// Grouped queries; every head its own; one key/value head; normalised queries; windows; int4; the cache's own operator.
-describeOnGpu.each([
-  ['llama/optimum', 'fp32'],
-  ['llama/optimum', 'fp16'],
-  ['gpt2/optimum', 'fp32'],
-  ['llama3/genai', 'fp16'],
-  ['qwen3/optimum', 'fp32'],
-  ['gemma3/optimum', 'fp32'],
-  ['qwen2-window/optimum', 'fp32'],
-  ['llama-int4/genai', 'fp32'],
-  ['llama/tensor-scatter', 'fp32'],
-] as const)('a language model on a GPU: %s in %s', (fixture, precision) => {
+describeOnGpu.each(decoders)('a language model on a GPU: %s in %s', (fixture, precision) => {
   const { suppressed, cases } = decoderAnswers(fixture);
   let model: LanguageModel;
   beforeAll(async () => {

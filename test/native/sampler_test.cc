@@ -363,7 +363,7 @@ TEST(Sampler, LogitsThatAreNotFiniteAreAnError) {
       logits[0] = std::nanf("");
       EXPECT_EQ(codeOf([&] { Sampler(options, size).sample(top, {}); }), "ERR_EXECUTION_FAILED");
       logits[0] = 1;
-      // Of a logit that is not in the head, the sum tells.
+      // The sum tells of a logit that is not in the head.
       for (const float sum : {kInfinity, std::nanf("")}) {
         top.logSumExp = sum;
         EXPECT_EQ(codeOf([&] { Sampler(options, size).sample(top, {}); }), "ERR_EXECUTION_FAILED");

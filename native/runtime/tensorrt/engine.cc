@@ -43,16 +43,9 @@ size_t elementCount(const Shape& shape) {
   return count;
 }
 
-bool contains(const std::vector<std::string>& texts, std::initializer_list<std::string_view> patterns) {
-  return std::any_of(texts.begin(), texts.end(), [&](const std::string& text) {
-    return std::any_of(patterns.begin(), patterns.end(),
-                       [&](std::string_view pattern) { return text.find(pattern) != std::string::npos; });
-  });
-}
-
 // What TensorRT said, as an error.
 Error failed(const char* code, const std::string& what, const Messages& messages) {
-  const bool isMemory = contains(messages.errors(), {"ut of memory", "OutOfMemory", "OUT_OF_MEMORY"});
+  const bool isMemory = messages.hasError({"ut of memory", "OutOfMemory", "OUT_OF_MEMORY"});
   return Error(isMemory ? "ERR_OUT_OF_MEMORY" : code, couldNot(what, messages));
 }
 
@@ -268,8 +261,8 @@ Engine::Engine(const LibraryFiles& library, std::span<const uint8_t> plan, const
   // Host code within a plan stays forbidden (IRuntime::setEngineHostCodeAllowed): anyone can have made it.
   engine_.reset(runtime_->deserializeCudaEngine(plan.data(), plan.size()));
   if (!engine_) {
-    const bool incompatible = contains(
-        messages.errors(), {"ncompatible", "not compatible", "ompute capability", "ersion", "platform"});
+    const bool incompatible =
+        messages.hasError({"ncompatible", "not compatible", "ompute capability", "ersion", "platform"});
     throw failed(incompatible ? "ERR_ENGINE_INCOMPATIBLE" : "ERR_ENGINE_CORRUPT", "load the plan", messages);
   }
   readBindings();

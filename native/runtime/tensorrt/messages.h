@@ -3,6 +3,7 @@
 #pragma once
 
 #include <algorithm>
+#include <initializer_list>
 #include <mutex>
 #include <string>
 #include <string_view>
@@ -89,13 +90,16 @@ class Messages {
     return errors_;
   }
 
-  bool hasError(std::string_view part) const {
+  // Whether any of these texts is in an error.
+  bool hasError(std::initializer_list<std::string_view> parts) const {
     std::lock_guard lock(mutex_);
-    return std::any_of(errors_.begin(), errors_.end(),
-                       [part](const std::string& error) { return error.find(part) != std::string::npos; });
+    return std::any_of(errors_.begin(), errors_.end(), [&](const std::string& error) {
+      return std::any_of(parts.begin(), parts.end(),
+                         [&](std::string_view part) { return error.find(part) != std::string::npos; });
+    });
   }
 
-  // Of an attempt that is made again.
+  // To be called before an attempt is made again.
   void forgetErrors() {
     std::lock_guard lock(mutex_);
     errors_.clear();

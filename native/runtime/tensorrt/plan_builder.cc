@@ -649,7 +649,7 @@ std::shared_ptr<void> shared(nvinfer1::IHostMemory* memory) {
 }
 
 // What TensorRT's more opaque messages mean.
-std::string explain(const std::vector<std::string>& errors) {
+std::string explain(const Messages& messages) {
   struct Explanation {
     const char* pattern;
     const char* text;
@@ -679,9 +679,7 @@ std::string explain(const std::vector<std::string>& errors) {
       {"OutOfMemory", "Lower options.workspace or the maximum shapes, or free memory."},
   };
   for (const Explanation& explanation : kExplanations) {
-    for (const std::string& error : errors) {
-      if (error.find(explanation.pattern) != std::string::npos) return std::string(" ") + explanation.text;
-    }
+    if (messages.hasError({explanation.pattern})) return std::string(" ") + explanation.text;
   }
   return "";
 }
@@ -764,7 +762,7 @@ class UsedDevice {
 };
 
 Error failed(const std::string& what, const Messages& messages) {
-  return Error("ERR_BUILD_FAILED", couldNot(what, messages).append(explain(messages.errors())));
+  return Error("ERR_BUILD_FAILED", couldNot(what, messages).append(explain(messages)));
 }
 
 // TensorRT, unlike TensorRT-RTX, creates no builder without a GPU.
@@ -927,7 +925,7 @@ void FlavourLibrary::build(const BuildRequest& request, std::stop_token stop, Bu
   config->setProgressMonitor(&monitor);
   throwIfStopped(stop);
   nvinfer1::IHostMemory* plan = builder->buildSerializedNetwork(*network, *config);
-  const bool lacksKernel = plan == nullptr && !fused.empty() && messages.hasError(kNoFusedKernel);
+  const bool lacksKernel = plan == nullptr && !fused.empty() && messages.hasError({kNoFusedKernel});
   if (lacksKernel) {
     // It finds out early in a build, and does not say which layer it is.
     throwIfStopped(stop);

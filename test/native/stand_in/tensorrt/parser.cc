@@ -114,7 +114,7 @@ LayerType layerTypeOf(const std::string& op) {
   return entry == types.end() ? LayerType::kIDENTITY : entry->second;
 }
 
-// Of the operators that become an elementwise layer.
+// The operation of an ONNX operator that becomes an elementwise layer.
 ElementWiseOperation operationOf(const std::string& op) {
   static const std::map<std::string_view, ElementWiseOperation> operations = {
       {"Add", ElementWiseOperation::kSUM},   {"Sub", ElementWiseOperation::kSUB},
