@@ -29,6 +29,7 @@ import {
   type Bytes,
   bytesOf,
   checkOptions,
+  checkPath,
   checkSignal,
   enumOption,
   integerOption,
@@ -223,9 +224,7 @@ export async function buildEngine(model: string | Bytes, options: BuildOptions =
 export function readModelArgument(model: unknown, expected: string): string | Uint8Array {
   const source = typeof model === 'string' ? model : bytesOf(model, 'model');
   if (source === undefined) throw invalidArgType('model', expected, model);
-  if (typeof source === 'string' && source.includes('\0')) {
-    throw invalidArgValue('model', 'is a path with a zero byte in it.');
-  }
+  if (typeof source === 'string') checkPath(source, 'model');
   return source;
 }
 
@@ -440,9 +439,7 @@ function readOptions(options: BuildOptions) {
   checkOptions(options, 'options', buildOptionNames, refusedBuildOptions);
   const { libraryPath, onProgress, signal } = options;
   const runtime = enumOption(options.runtime, 'options.runtime', ['auto', 'tensorrt', 'tensorrt-rtx']);
-  if (libraryPath !== undefined && typeof libraryPath !== 'string') {
-    throw invalidArgType('options.libraryPath', 'a string', libraryPath);
-  }
+  if (libraryPath !== undefined) checkPath(libraryPath, 'options.libraryPath');
   if (onProgress !== undefined && typeof onProgress !== 'function') {
     throw invalidArgType('options.onProgress', 'a function', onProgress);
   }
@@ -457,10 +454,7 @@ function readOptions(options: BuildOptions) {
   const calibration = readCalibration(options.calibration, 'options.calibration');
   const refit = refitOption(options.refit);
   const { timingCache } = options;
-  if (timingCache !== undefined && typeof timingCache !== 'string') {
-    throw invalidArgType('options.timingCache', 'a path', timingCache);
-  }
-  if (timingCache === '') throw invalidArgValue('options.timingCache', 'is an empty path.');
+  if (timingCache !== undefined) checkPath(timingCache, 'options.timingCache');
   const given = {
     ...(refit === false ? {} : { refit }),
     ...(optimizationLevel === undefined ? {} : { optimizationLevel }),
@@ -510,7 +504,7 @@ function cacheOption(cache: unknown): string | undefined | false {
   if (cache === undefined || cache === true) return undefined;
   if (cache === false) return false;
   if (typeof cache !== 'string') throw invalidArgType('options.cache', "a boolean or a folder's path", cache);
-  if (cache === '') throw invalidArgValue('options.cache', 'is an empty path.');
+  checkPath(cache, 'options.cache');
   return cache;
 }
 

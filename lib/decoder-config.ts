@@ -1,6 +1,6 @@
 import path from 'node:path';
 import { TensorRTError } from './errors.js';
-import { isLfsPointer, otherFormat } from './files/file-format.js';
+import { otherFormat } from './files/file-format.js';
 import { readdir, readFile, stat } from './files/promises.js';
 import { absolutePath } from './files/working-directory.js';
 
@@ -183,7 +183,9 @@ class Section {
   }
 
   #unusable(name: string): UnusableValue {
-    const text = JSON.stringify(this.values[name])?.slice(0, 40);
+    const named = (_: string, value: unknown) =>
+      value === Infinity || value === -Infinity ? String(value) : value;
+    const text = JSON.stringify(this.values[name], named)?.slice(0, 40);
     return new UnusableValue(`${this.label}: ${name} can't be ${text}.`);
   }
 }
@@ -244,16 +246,18 @@ async function readBytes(file: string): Promise<Buffer | undefined> {
     if ((cause as NodeJS.ErrnoException).code === 'ENOENT') return undefined;
     throw new TensorRTError('ERR_IO', `Can't read ${file}: ${(cause as Error).message}.`, { cause });
   }
-  if (isLfsPointer(bytes)) throw new TensorRTError('ERR_MODEL_INVALID', `${file} is ${otherFormat(bytes)}`);
   return bytes;
 }
 
 /**
  * @internal undefined where there is no such file.
- * @throws (rejects) TensorRTError ERR_MODEL_INVALID where it is Git LFS's pointer to the file, ERR_IO
+ * @throws (rejects) TensorRTError ERR_MODEL_INVALID where it is no text in UTF-8, ERR_IO
  */
 export async function readText(file: string): Promise<string | undefined> {
-  return (await readBytes(file))?.toString('utf8');
+  const bytes = await readBytes(file);
+  const other = bytes && otherFormat(bytes);
+  if (other) throw new TensorRTError('ERR_MODEL_INVALID', `${file} is ${other}`);
+  return bytes?.toString('utf8');
 }
 
 /** @internal As {@link readText}. @throws (rejects) TensorRTError ERR_MODEL_INVALID where it holds no object, ERR_IO */
@@ -261,13 +265,13 @@ export async function readJson(file: string): Promise<Json | undefined> {
   const bytes = await readBytes(file);
   if (bytes === undefined) return undefined;
   try {
-    const values = section(parseJson(bytes.toString('utf8')));
+    // A byte-order mark, as editors on Windows write it, is no part of the text.
+    const values = section(parseJson(bytes.toString('utf8').replace(/^\uFEFF/, '')));
     if (values) return values;
   } catch (cause) {
-    const other = otherFormat(bytes);
-    const reason =
-      bytes.length === 0 ? 'it is empty.' : other ? `it is ${other}` : `${(cause as Error).message}.`;
-    throw new TensorRTError('ERR_MODEL_INVALID', `${file} is no JSON: ${reason}`, { cause });
+    const reason = bytes.length === 0 ? 'it is empty' : (cause as Error).message;
+    const problem = otherFormat(bytes) ?? `no JSON: ${reason}.`;
+    throw new TensorRTError('ERR_MODEL_INVALID', `${file} is ${problem}`, { cause });
   }
   throw new TensorRTError('ERR_MODEL_INVALID', `${file} is no JSON object.`);
 }

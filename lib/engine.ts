@@ -8,7 +8,7 @@ import { engineMagic as magic, otherThanBinary, planMagics, seenBytes } from './
 import { type DecoderGraph, type NativeBytes, native, requireArrayLength } from './native.js';
 import type { CastBfloat16Report, CastFloat16Report } from './onnx/cast-precision.js';
 import { readStart, withOpenFile } from './onnx/file-range.js';
-import { type Bytes, bytesOf, checkOptions, refuseCloning } from './options.js';
+import { type Bytes, bytesOf, checkOptions, checkPath, refuseCloning } from './options.js';
 import { type Profile, rangeOf, type ShapeRange } from './shapes.js';
 import type { Flavour } from './system/nvidia-support.js';
 import type { Dims } from './tensor.js';
@@ -168,11 +168,12 @@ export class Engine {
    * A bare TensorRT plan can run code of its maker's choice when TensorRT loads it, and carries no checksum: it needs
    * `trusted`. What its inputs and outputs are, TensorRT says where there is a GPU that can run it.
    * @throws (rejects) TensorRTError ERR_ENGINE_CORRUPT, ERR_ENGINE_INCOMPATIBLE, ERR_MODEL_NOT_FOUND, ERR_IO,
-   *   ERR_OUT_OF_MEMORY; TypeError ERR_INVALID_ARG_TYPE
+   *   ERR_OUT_OF_MEMORY; TypeError ERR_INVALID_ARG_TYPE, RangeError ERR_INVALID_ARG_VALUE
    */
   static async load(file: string | Bytes, options: { trusted?: boolean } = {}): Promise<Engine> {
     checkOptions(options, 'options', ['trusted'], {});
     const isPath = typeof file === 'string';
+    if (isPath) checkPath(file, 'file');
     const source = isPath ? file : bytesOf(file, 'file');
     if (source === undefined) throw invalidArgType('file', 'a path, a Uint8Array or an ArrayBuffer', file);
     const label = isPath ? file : 'The engine';
@@ -275,19 +276,19 @@ export class Engine {
 
   /**
    * Writes the engine file, from a thread. It appears whole or not at all: it is written beside its place, then renamed.
-   * @throws (rejects) TensorRTError ERR_IO, ERR_DISPOSED; TypeError ERR_INVALID_ARG_TYPE
+   * @throws (rejects) TensorRTError ERR_IO, ERR_DISPOSED; TypeError ERR_INVALID_ARG_TYPE, RangeError ERR_INVALID_ARG_VALUE
    */
   async save(file: string): Promise<void> {
-    if (typeof file !== 'string') throw invalidArgType('path', 'a string', file);
+    checkPath(file, 'file');
     await this.#live().write(file);
   }
 
   /**
    * Writes the bare TensorRT plan, what trtexec and Triton load, as {@link save} writes the engine file.
-   * @throws (rejects) TensorRTError ERR_IO, ERR_DISPOSED; TypeError ERR_INVALID_ARG_TYPE
+   * @throws (rejects) TensorRTError ERR_IO, ERR_DISPOSED; TypeError ERR_INVALID_ARG_TYPE, RangeError ERR_INVALID_ARG_VALUE
    */
   async savePlan(file: string): Promise<void> {
-    if (typeof file !== 'string') throw invalidArgType('path', 'a string', file);
+    checkPath(file, 'file');
     await this.#live().writePlan(file);
   }
 

@@ -45,8 +45,8 @@ export function invalidArgType(path: string, expected: string, actual: unknown):
 }
 
 /** A value of the right kind that is out of its range. */
-export function invalidArgValue(path: string, problem: string): RangeError {
-  return Object.assign(new RangeError(`${path} ${problem}`), { code: 'ERR_INVALID_ARG_VALUE' });
+export function invalidArgValue(path: string, problem: string, options?: { cause?: unknown }): RangeError {
+  return Object.assign(new RangeError(`${path} ${problem}`, options), { code: 'ERR_INVALID_ARG_VALUE' });
 }
 
 /** Dimensions that contradict the model, the data or a profile. */

@@ -1,4 +1,4 @@
-import { types } from 'node:util';
+import { type InspectOptionsStylized, inspect, types } from 'node:util';
 import { describe, invalidArgType, invalidArgValue } from './errors.js';
 
 /**
@@ -102,22 +102,36 @@ export function bytesOf(value: unknown, path: string): Uint8Array | undefined {
   return types.isSharedArrayBuffer(buffer) ? new Uint8Array(bytes) : bytes;
 }
 
-/** @throws RangeError ERR_INVALID_ARG_VALUE where `buffer` was transferred */
-export function checkAttached(buffer: ArrayBufferLike, path: string): void {
+/** Whether `buffer` was transferred. ArrayBuffer has `detached` only from Node 21 on. */
+export function isDetached(buffer: ArrayBufferLike): boolean {
   try {
     new Uint8Array(buffer);
+    return false;
   } catch {
-    throw invalidArgValue(path, 'is detached: its ArrayBuffer was transferred. Use the receiving buffer.');
+    return true;
   }
+}
+
+/** @throws RangeError ERR_INVALID_ARG_VALUE where `buffer` was transferred */
+export function checkAttached(buffer: ArrayBufferLike, path: string): void {
+  if (!isDetached(buffer)) return;
+  throw invalidArgValue(path, 'is detached: its ArrayBuffer was transferred. Use the receiving buffer.');
 }
 
 /**
  * Makes structuredClone() and postMessage() throw a DataCloneError for an object whose substance is native: their copy
  * would silently lack it. They refuse an object with a function among its own properties; JSON.stringify() leaves that
- * out.
+ * out, and console.log() too.
  */
 export function refuseCloning(handle: object): void {
   Object.defineProperty(handle, 'constructor', { value: handle.constructor, enumerable: true });
+  Object.defineProperty(handle, inspect.custom, {
+    value(this: object, depth: number, options: InspectOptionsStylized): string {
+      const shown = Object.assign(Object.create(Object.getPrototypeOf(this)), this);
+      delete shown.constructor;
+      return inspect(shown, { ...options, depth });
+    },
+  });
 }
 
 export function checkPath(value: unknown, path: string): asserts value is string {

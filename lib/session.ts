@@ -1,4 +1,3 @@
-import { statSync } from 'node:fs';
 import { availableParallelism } from 'node:os';
 import { types } from 'node:util';
 import { readCalibration } from './build/calibration.js';
@@ -17,6 +16,7 @@ import { type DataType, dataTypeFromOnnx, dataTypes } from './data-type.js';
 import { type DeviceChoice, deviceOption, placeOnGpu } from './device.js';
 import { Engine, type EngineManifest, isDescribed } from './engine.js';
 import { invalidArgType, invalidArgValue, shapeMismatch, TensorRTError } from './errors.js';
+import { readFile, stat } from './files/promises.js';
 import { loadEngine } from './load-engine.js';
 import {
   type DeviceTensor,
@@ -365,9 +365,9 @@ export class InferenceSession {
     // They may have been transferred while a GPU was looked for.
     if (typeof model !== 'string') checkAttached(model.buffer, 'model');
     try {
-      if (typeof model === 'string' && weights === undefined && isTiny(model)) {
-        const { refusePointers } = await import('./build/check-model.js');
-        refusePointers(model);
+      if (typeof model === 'string' && weights === undefined && (await mayHaveFewWeightsBeside(model))) {
+        const { refuseFailedDownloads } = await import('./build/check-model.js');
+        refuseFailedDownloads(model);
       }
       return precision === undefined
         ? await load(model, weights)
@@ -648,10 +648,13 @@ export class InferenceSession {
   }
 }
 
-/** Whether a model's weights, in other files, could be as few as fit into Git LFS's pointer to them. */
-function isTiny(file: string): boolean {
+/**
+ * Whether a model may have weights in other files that are as few as what a failed download leaves instead of them. A
+ * larger graph has more.
+ */
+async function mayHaveFewWeightsBeside(file: string): Promise<boolean> {
   try {
-    return statSync(file).size < 2 ** 14;
+    return (await stat(file)).size < 2 ** 20 && (await readFile(file)).includes('location');
   } catch {
     return false;
   }

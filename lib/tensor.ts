@@ -3,7 +3,7 @@ import { type DataType, dataTypes } from './data-type.js';
 import { describe, invalidArgType, invalidArgValue, shapeMismatch, TensorRTError } from './errors.js';
 import { type DeviceTensor, type HostBuffer, native } from './native.js';
 import { fromBfloat16Bits, fromFloat16Bits, toBfloat16Bits, toFloat16Bits } from './onnx/float16.js';
-import { checkAttached } from './options.js';
+import { checkAttached, isDetached } from './options.js';
 
 export type Dims = readonly number[];
 
@@ -161,7 +161,8 @@ export function checkTensor(tensor: TensorLike, path: string): asserts tensor is
   if (typeof tensor !== 'object' || tensor === null) throw invalidArgType(path, 'a tensor', tensor);
   // Native made it, whole.
   if (deviceTensors.has(tensor)) return;
-  const { type, dims, data } = tensor;
+  const { type, dims } = tensor;
+  const data = readData(tensor, `${path}.data`);
   checkType(type, `${path}.type`);
   const count = elementCount(dims, `${path}.dims`);
   let length: number;
@@ -187,6 +188,16 @@ export function checkTensor(tensor: TensorLike, path: string): asserts tensor is
   }
   if (length !== count) {
     throw shapeMismatch(`${path}.data has ${length} elements, but dims [${dims}] hold ${count}.`);
+  }
+}
+
+/** The elements of another library's tensor too, whose `data` may throw: onnxruntime-common's does on a GPU, or disposed. */
+function readData(tensor: TensorLike, path: string): TensorLike['data'] {
+  try {
+    return tensor.data;
+  } catch (cause) {
+    if (cause instanceof Error && 'code' in cause) throw cause;
+    throw invalidArgValue(path, `can't be read: ${(cause as Error).message}`, { cause });
   }
 }
 
@@ -432,11 +443,13 @@ export class TypedTensor<T extends DataType> implements TensorLike {
   /**
    * What `new Tensor(type, data, dims)` makes the same tensor of: numbers, of float16 and bfloat16 too. Integers beyond
    * 2^53 are strings of digits; what JSON has no number for is 'NaN', 'Infinity' or '-Infinity'.
-   * @throws as {@link data}
+   * @throws as {@link data}; RangeError ERR_INVALID_ARG_VALUE where its ArrayBuffer was transferred
    */
   toJSON(): { type: T; dims: Dims; data: (number | string)[] } {
     const { type, dims } = this;
-    return { type, dims, data: Array.from(valuesOf(type, this.data), toJsonElement) };
+    const data: ArrayBufferView | readonly string[] = this.data;
+    if (ArrayBuffer.isView(data)) checkAttached(data.buffer, 'tensor.data');
+    return { type, dims, data: Array.from(valuesOf(type, data), toJsonElement) };
   }
 
   /** @internal Type, dimensions, where the elements are, and the first of them. */
@@ -475,6 +488,7 @@ function inferType(data: unknown): DataType {
 
 /** For `inspect`: the values of bit patterns, as far as they are shown, in an array that says how many there are. */
 function firstValues(type: DataType, data: ArrayBufferView | readonly string[], shown: number): unknown {
+  if (ArrayBuffer.isView(data) && isDetached(data.buffer)) return 'detached';
   if (!isBits(type, data)) return data;
   const values = new Array<unknown>(Math.min(data.length, 2 ** 32 - 1));
   return Object.assign(values, Array.from(valuesOf(type, data.subarray(0, shown))));

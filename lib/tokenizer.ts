@@ -169,15 +169,20 @@ export function checkTokenizer(tokenizer: unknown, path: string): asserts tokeni
 }
 
 class FileTokenizer implements Tokenizer {
-  readonly pieces: TokenPieces;
+  readonly #pieces: TokenPieces;
   readonly #encoder: HuggingFaceEncoder;
   /** As Rust's from_utf8_lossy: one U+FFFD for each maximal part of a character. */
   readonly #utf8 = new TextDecoder('utf-8', { ignoreBOM: true });
 
   constructor(encoder: HuggingFaceEncoder, pieces: TokenPieces) {
     this.#encoder = encoder;
-    this.pieces = pieces;
+    this.#pieces = pieces;
     refuseCloning(this);
+  }
+
+  // Not a property of its own: JSON and console.log would have the whole vocabulary.
+  get pieces(): TokenPieces {
+    return this.#pieces;
   }
 
   encode(text: string, options: { specialTokens?: boolean } = {}): number[] {

@@ -18,11 +18,11 @@ export async function checkModel(model: string | Uint8Array, signal: AbortSignal
 }
 
 /**
- * Refuses external data that is Git LFS's pointer: where the weights are few enough, ONNX Runtime takes its text for them.
- * What else is wrong with the model is for {@link checkModel}.
+ * Refuses external data that a failed download left, a web page or Git LFS's pointer: where the weights are few enough,
+ * ONNX Runtime takes its text for them. What else is wrong with the model is for {@link checkModel}.
  * @throws TensorRTError ERR_MODEL_INVALID
  */
-export function refusePointers(file: string): void {
+export function refuseFailedDownloads(file: string): void {
   const directory = path.dirname(file);
   let locations: string[];
   try {

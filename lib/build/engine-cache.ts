@@ -18,11 +18,17 @@ const remainsName = /^(?:\.([0-9a-f]{64})\.engine\.\w+\.tmp|([0-9a-f]{64})\.lock
 export class EngineCache {
   readonly directory: string;
   readonly #maxBytes: number;
+  /** What names another folder. */
+  readonly #chooser: string;
 
-  /** @param maxBytes of all entries; the one last written stays in any case */
-  constructor(directory = path.join(cacheDirectory(), 'engines'), maxBytes = 20e9) {
-    this.directory = directory;
+  /**
+   * @param directory defaults to a folder of the user's cache, which the environment names
+   * @param maxBytes of all entries; the one last written stays in any case
+   */
+  constructor(directory?: string, maxBytes = 20e9) {
+    this.directory = directory ?? path.join(cacheDirectory(), 'engines');
     this.#maxBytes = maxBytes;
+    this.#chooser = directory === undefined ? 'NODE_TENSORRT_CACHE' : 'options.cache';
   }
 
   /** The file of what is known of models, of decoders that were rewritten, and of TensorRT libraries: a {@link FileMemo}'s. */
@@ -49,7 +55,7 @@ export class EngineCache {
       lock = await fileLock(this.#lockFile(key), signal, onWait);
     } catch (error) {
       signal?.throwIfAborted();
-      warn(error);
+      this.#warn(error);
       return build();
     }
     try {
@@ -60,7 +66,7 @@ export class EngineCache {
         await engine.save(this.#entryFile(key));
         await this.#tidy(key);
       } catch (error) {
-        warn(error);
+        this.#warn(error);
       }
       return engine;
     } finally {
@@ -94,7 +100,7 @@ export class EngineCache {
         code !== 'ERR_ENGINE_CORRUPT' &&
         code !== 'ERR_ENGINE_INCOMPATIBLE'
       )
-        warn(error);
+        this.#warn(error);
       return undefined;
     }
   }
@@ -125,12 +131,13 @@ export class EngineCache {
       total -= size;
     }
   }
-}
 
-function warn(error: unknown): void {
-  const { message, code } = error as NodeJS.ErrnoException;
-  process.emitWarning(`The engine cache is of no use: ${message} NODE_TENSORRT_CACHE names another folder.`, {
-    type: 'NodeTensorRTWarning',
-    ...(code ? { code } : {}),
-  });
+  #warn(error: unknown): void {
+    const { message, code } = error as NodeJS.ErrnoException;
+    const problem = message.replace(/\.?$/, '.');
+    process.emitWarning(`The engine cache is of no use: ${problem} ${this.#chooser} names another folder.`, {
+      type: 'NodeTensorRTWarning',
+      ...(code ? { code } : {}),
+    });
+  }
 }

@@ -361,7 +361,7 @@ async function makeInputs(
     ...shapes,
     ...[...given].map(([name, tensor]) => [name, tensor.dims] as const),
   ]);
-  const { batch, profile } = batchedShapes(declared, wanted, dims);
+  const { batch, profile } = blamingInputs(given, names, () => batchedShapes(declared, wanted, dims));
   const feeds: Record<string, Tensor> = {};
   for (const input of declared) {
     const { name, type } = tensorInput(input);
@@ -381,6 +381,22 @@ async function makeInputs(
     feeds,
     dynamic: Object.fromEntries(dynamic.map(({ name }) => [name, profile.get(name)!])),
   };
+}
+
+/** What `work` says of the shapes of given inputs, it says of the inputs: `--shapes` did not give them. */
+function blamingInputs<T>(given: ReadonlyMap<string, Tensor>, names: readonly string[], work: () => T): T {
+  try {
+    return work();
+  } catch (error) {
+    const [before, ...mentions] = (error as Error).message.split('options.shapes.');
+    const blamed = mentions.map((text) => {
+      const [name] = names.filter((each) => text.startsWith(each)).sort((a, b) => b.length - a.length);
+      if (name === undefined || !given.has(name)) return `options.shapes.${text}`;
+      return `feeds['${name}']${text.slice(name.length).replace(/^\.(?:min|opt|max)\b/, '')}`;
+    });
+    (error as Error).message = [before, ...blamed].join('');
+    throw error;
+  }
 }
 
 function tensorInput({ name, type, shape }: DeclaredInput): InputMetadata {

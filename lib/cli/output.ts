@@ -77,15 +77,20 @@ export function withFlags(message: string, command: Command): string {
     const other = root(command).commands.find(flagIn);
     return other && `\`${other.name()} ${flagIn(other)}\``;
   };
-  const shapes = flagOf('shapes');
+  const shapes = flagOf('shapes') ?? 'options.shapes';
   return message
-    .replace(/\boptions((?:\.\w+|\[\d+\])+)(?: of [A-Z]\w+\.\w+)?/g, (name, path: string) => {
-      const [first = '', ...rest] = path.match(/\w+/g) ?? [];
-      // What follows is the name of an input, with whatever characters.
-      if (first === 'shapes' && shapes)
-        return path === '.shapes' ? shapes : name.replace(/^options\.shapes\.?/, `${shapes} `);
-      return [first, ...rest].map(flagOf).find((flag) => flag !== undefined) ?? name;
-    })
+    .replace(/\boptions\.shapes(?: of [A-Z]\w+\.\w+|\.(?=\S))?/g, (name) =>
+      // After a dot there is the name of an input, with whatever characters.
+      name.endsWith('.') ? `${shapes} ` : shapes,
+    )
+    .replace(
+      /\boptions((?:\.\w+|\[\d+\])+)(?: of [A-Z]\w+\.\w+)?/g,
+      (name, path: string) =>
+        path
+          .match(/\w+/g)!
+          .map(flagOf)
+          .find((flag) => flag !== undefined) ?? name,
+    )
     .replaceAll(
       'Give { min, opt, max }.',
       `Give ${shapes} NAME:MIN,OPT,MAX, such as ${shapes} NAME:1x3,8x3,16x3.`,

@@ -4,11 +4,6 @@ export const engineMagic = Buffer.from([0x89, 0x4e, 0x54, 0x52, 0x54, 0x0d, 0x0a
 /** What the plans of TensorRT and of TensorRT-RTX begin with. */
 export const planMagics: readonly string[] = ['ptrt', 'vtrt'];
 
-/** Git LFS itself takes no file of 1024 bytes or more for a pointer. */
-export const mostPointerBytes = 1023;
-
-const lfsStart = /^version https:\/\/git-lfs/;
-const pointer = "Git LFS's pointer to the file, not the file: `git lfs pull` fetches it.";
 const archive = (kind: string) => `${kind} archive: unpack it, and give the file in it.`;
 
 /** The bytes that tell what a file is. */
@@ -17,9 +12,12 @@ export const seenBytes = 1024;
 /** What a file of a format has, by its first bytes, a character each. */
 type Sign = RegExp | { readonly [offset: number]: string; readonly has?: string };
 
-/** Formats by their signs, and what there is to say of a file of one. */
-const formats: readonly (readonly [sign: Sign, what: string])[] = [
-  [lfsStart, pointer],
+/** A format's sign, and what there is to say of a file of it. */
+type Format = readonly [sign: Sign, what: string];
+
+/** What a download leaves that did not bring the file. */
+const failedDownloads: readonly Format[] = [
+  [/^version https:\/\/git-lfs/, "Git LFS's pointer to the file, not the file: `git lfs pull` fetches it."],
   [
     /^(?:\xef\xbb\xbf)?\s*<(?:!doctype html|html|head|body)/i,
     'a web page, not the file: download the file itself (on a model hub from its /resolve/ address, not /blob/).',
@@ -28,6 +26,11 @@ const formats: readonly (readonly [sign: Sign, what: string])[] = [
     /^(?:\xef\xbb\xbf)?\s*<(?:\?xml|Error)/,
     "XML: the message of a server that refused the download, or another framework's model.",
   ],
+];
+
+const formats: readonly Format[] = [
+  ...failedDownloads,
+  [/^(?:\xff\xfe|\xfe\xff|\{\0|\0\{)/, 'UTF-16 text: save it as UTF-8.'],
   [{ 8: '{"' }, 'a safetensors file: it has weights, and no graph to run. Export the model to ONNX.'],
   [{ 0: 'GGUF' }, "a GGUF file, llama.cpp's. Export the model to ONNX."],
   [{ 4: 'TFL3' }, 'a TensorFlow Lite model. Convert it to ONNX (tf2onnx).'],
@@ -72,9 +75,9 @@ function shows(start: string, sign: Sign): boolean {
   );
 }
 
-/** Whether these are the first bytes of Git LFS's pointer to a file. */
-export function isLfsPointer(start: Uint8Array): boolean {
-  return lfsStart.test(characters(start));
+function named(bytes: Uint8Array, among: readonly Format[]): string | undefined {
+  const start = characters(bytes);
+  return among.find(([sign]) => shows(start, sign))?.[1];
 }
 
 /**
@@ -82,8 +85,12 @@ export function isLfsPointer(start: Uint8Array): boolean {
  * undefined where nothing tells.
  */
 export function otherFormat(bytes: Uint8Array): string | undefined {
-  const start = characters(bytes);
-  return formats.find(([sign]) => shows(start, sign))?.[1];
+  return named(bytes, formats);
+}
+
+/** {@link otherFormat} of bytes that may be anything, as weights may: what a download left instead of the file. */
+export function failedDownload(bytes: Uint8Array): string | undefined {
+  return named(bytes, failedDownloads);
 }
 
 /** {@link otherFormat} of what should be no text: that says so too. */

@@ -1,6 +1,7 @@
 import { join } from 'node:path';
 import { dataTypes } from '../data-type.js';
 import { describe, invalidArgType, invalidArgValue, TensorRTError } from '../errors.js';
+import { checkPath } from '../options.js';
 import { readWhole } from './file-range.js';
 import { GraphBuilder, type Value } from './graph-builder.js';
 import type { ModelProto } from './model.js';
@@ -61,6 +62,7 @@ export async function buildBert(
   if (typeof source !== 'string' && (typeof source !== 'object' || source === null)) {
     throw invalidArgType('source', "a folder's path or a configuration", source);
   }
+  if (typeof source === 'string') checkPath(source, 'source');
   const head = options.head ?? 'embedding';
   if (head !== 'last_hidden_state' && head !== 'embedding') {
     throw invalidArgValue(

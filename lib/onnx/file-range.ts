@@ -1,6 +1,6 @@
 import { closeSync, constants, fstatSync, openSync, readSync } from 'node:fs';
 import { TensorRTError } from '../errors.js';
-import { isLfsPointer, mostPointerBytes } from '../files/file-format.js';
+import { failedDownload, seenBytes } from '../files/file-format.js';
 import { fstat, mostBytes, read, withDescriptor } from '../files/promises.js';
 
 /** How much is read at a time of a file that is used meanwhile. */
@@ -112,7 +112,7 @@ export function readRangeWhole(
 /**
  * The size of a file of weights, which is opened to see that it can be read.
  *
- * @throws TensorRTError ERR_MODEL_NOT_FOUND, ERR_IO; ERR_MODEL_INVALID for Git LFS's pointer to the file.
+ * @throws TensorRTError ERR_MODEL_NOT_FOUND, ERR_IO; ERR_MODEL_INVALID for what a download left instead of it.
  */
 export function sizeOfWeights(path: string, what: string): number {
   try {
@@ -154,14 +154,10 @@ function withFile<T>(path: string, what: string, use: (descriptor: number, size:
     descriptor = openSync(path, constants.O_RDONLY | constants.O_NONBLOCK);
     const stats = fstatSync(descriptor);
     if (!stats.isFile()) throw Object.assign(new Error('it is not a file'), { code: 'EISDIR' });
-    if (stats.size <= mostPointerBytes) {
-      const start = new Uint8Array(Math.min(stats.size, 64));
-      fill(descriptor, start, 0);
-      if (isLfsPointer(start)) {
-        const problem = `${path} (${what}) is Git LFS's pointer to the file, not the file: \`git lfs pull\` fetches it.`;
-        throw new TensorRTError('ERR_MODEL_INVALID', problem);
-      }
-    }
+    const start = new Uint8Array(Math.min(stats.size, seenBytes));
+    fill(descriptor, start, 0);
+    const other = failedDownload(start);
+    if (other) throw new TensorRTError('ERR_MODEL_INVALID', `${path} (${what}) is ${other}`);
     return use(descriptor, stats.size);
   } catch (cause) {
     throw readError(path, what, cause);

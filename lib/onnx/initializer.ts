@@ -207,8 +207,8 @@ export function straightenLocations(model: ModelProto, directory: string): boole
 /**
  * Checks, without reading it, that the external data of a model is there and whole.
  *
- * @throws TensorRTError ERR_MODEL_NOT_FOUND when a file is missing; ERR_MODEL_INVALID for one that is too short or Git
- * LFS's pointer, without a folder, and for what {@link externalData} refuses; ERR_IO.
+ * @throws TensorRTError ERR_MODEL_NOT_FOUND when a file is missing; ERR_MODEL_INVALID for one that is too short or what a
+ * failed download left, without a folder, and for what {@link externalData} refuses; ERR_IO.
  */
 export function checkExternalData(model: ModelProto, { directory }: ExternalDataOptions): void {
   const sizes = new Map<string, number>();

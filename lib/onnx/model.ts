@@ -1,7 +1,7 @@
 import { invalidArgType, TensorRTError } from '../errors.js';
 import { writeAtomically } from '../files/atomic-file.js';
 import { otherThanBinary } from '../files/file-format.js';
-import { type Bytes, bytesOf } from '../options.js';
+import { type Bytes, bytesOf, checkPath } from '../options.js';
 import { readWhole } from './file-range.js';
 import { decodeMessage, encodeMessage, type Field, type MessageType, messageType } from './protobuf.js';
 
@@ -444,6 +444,7 @@ export function serializeModel(value: ModelProto): Uint8Array {
  * @throws TensorRTError ERR_MODEL_NOT_FOUND, ERR_MODEL_INVALID, or ERR_IO with the cause.
  */
 export async function readModel(path: string): Promise<ModelProto> {
+  checkPath(path, 'path');
   const bytes = await readWhole(path, 'model');
   try {
     return parseModel(bytes);
@@ -461,5 +462,6 @@ export async function readModel(path: string): Promise<ModelProto> {
  * @throws TensorRTError ERR_IO with the cause, ERR_MODEL_UNSUPPORTED above 2 GiB.
  */
 export async function writeModel(value: ModelProto, path: string): Promise<void> {
+  checkPath(path, 'path');
   await writeAtomically(path, [serializeModel(value)], 'model');
 }

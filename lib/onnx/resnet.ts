@@ -1,4 +1,5 @@
-import { describe, invalidArgType, invalidArgValue } from '../errors.js';
+import { describe, invalidArgValue } from '../errors.js';
+import { checkPath } from '../options.js';
 import { GraphBuilder, type Value } from './graph-builder.js';
 import type { ModelProto } from './model.js';
 import { readSafetensors } from './safetensors.js';
@@ -41,9 +42,7 @@ export async function buildResnet(options: ResnetOptions = {}): Promise<ModelPro
   if (!Number.isSafeInteger(classes) || classes < 1) {
     throw invalidArgValue('options.classes', `must be a whole number above 0, not ${describe(classes)}.`);
   }
-  if (weights !== undefined && typeof weights !== 'string') {
-    throw invalidArgType('options.weights', "a file's path", weights);
-  }
+  if (weights !== undefined) checkPath(weights, 'options.weights');
   checkSeed(seed, 'options.seed');
   const source =
     weights === undefined ? randomWeights(seed) : new SafetensorsWeights(await readSafetensors(weights));

@@ -1,6 +1,6 @@
 import type { DataType } from '../data-type.js';
 import { describe, invalidArgType, TensorRTError } from '../errors.js';
-import { type Bytes, bytesOf } from '../options.js';
+import { type Bytes, bytesOf, checkPath } from '../options.js';
 import { readWhole, readWholeSync } from './file-range.js';
 import { dimsText } from './initializer.js';
 
@@ -157,11 +157,13 @@ function invalid(problem: string): TensorRTError {
  * @throws TensorRTError ERR_MODEL_NOT_FOUND, ERR_MODEL_INVALID, or ERR_IO with the cause.
  */
 export async function readSafetensors(path: string): Promise<Safetensors> {
+  checkPath(path, 'path');
   return named(path, await readWhole(path, 'safetensors weights'));
 }
 
 /** {@link readSafetensors}, blocking. */
 export function readSafetensorsSync(path: string): Safetensors {
+  checkPath(path, 'path');
   return named(path, readWholeSync(path, 'safetensors weights'));
 }
 

@@ -234,7 +234,7 @@ Napi::Value parseModel(const Napi::CallbackInfo& info) {
     return std::make_shared<Job>(env)->start(
         env, [library, model, modelPath, device](const std::stop_token& stop, Job& job) {
           auto parsed = std::make_shared<ParseResult>(
-              tensorrt::Library::open(library, stop)->parseModel(model, modelPath, device));
+              tensorrt::Library::open(library, stop)->parseModel(model, modelPath, device, stop));
           job.deliver([parsed](Napi::Env env) { return toJs(env, *parsed); });
         });
   });

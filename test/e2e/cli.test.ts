@@ -543,6 +543,10 @@ describe('errors', () => {
     await cp(demoModel, odd, { recursive: true });
     const config = { eos_token_id: 2, do_sample: true, top_p: -1 };
     await writeFile(path.join(odd, 'generation_config.json'), JSON.stringify(config));
+    const g = new GraphBuilder('letters');
+    g.op('Neg', [g.input('ünï', 'float32', ['n', 4])], {}, { outputs: ['y'] });
+    g.output('y', 'float32', ['n', 4]);
+    await writeFile(path.join(directory, 'ünï.onnx'), serializeModel(g.finish()));
   });
 
   test.each<[string, string[], RegExp]>([
@@ -553,6 +557,13 @@ describe('errors', () => {
     ['run', ['run', linear, '--device', 'cuda'], /ERR_NO_GPU/],
     ['run', ['run', linear, '--input', 'x=random:2x5'], /: --input x has dims \[2,5\]/],
     ['bench', ['bench', linear, '--shapes', 'x:1x5'], /: --shapes x\.min has 5 in dim/],
+    [
+      'bench',
+      ['bench', linear, '--input', 'x=random:2x5'],
+      /: --input x has 5 in dimension 1, which the mod/,
+    ],
+    ['bench', ['bench', linear, '--input', 'x=random:2x4x1'], /: --input x has 3 dimensions/],
+    ['bench', ['bench', 'ünï.onnx', '--shapes', 'ünï:1x5'], /: --shapes ünï\.min has 5 in dimension 1/],
     ['bench', ['bench', linear, '--concurrency', '99999'], /: --concurrency must be/],
     ['bench', ['bench', linear, '--precision', 'fp99'], /: --precision must be one of/],
     ['generate', ['generate', demoModel, '1+1', '--top-p', '0'], /: --top-p must be more than 0/],

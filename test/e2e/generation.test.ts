@@ -2,6 +2,7 @@ import { getEventListeners } from 'node:events';
 import { copyFile, mkdtemp, readFile, rm, writeFile } from 'node:fs/promises';
 import os from 'node:os';
 import path from 'node:path';
+import { inspect } from 'node:util';
 import { Worker } from 'node:worker_threads';
 import {
   type ChatMessage,
@@ -507,7 +508,10 @@ describe('sequences', () => {
     using sequence = llama.createSequence();
     for (const handle of [llama, llama.kvCache, llama.tokenizer, sequence]) {
       expect(() => structuredClone(handle)).toThrow(expect.objectContaining({ name: 'DataCloneError' }));
+      expect(inspect(handle)).not.toContain('constructor');
     }
+    // Without the vocabulary.
+    expect(JSON.stringify(llama).length).toBeLessThan(2000);
     expect(llama.precision).toBe('as-exported');
   });
 

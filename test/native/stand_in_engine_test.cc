@@ -481,6 +481,16 @@ TEST_P(StandInEngineTest, ParsesWithoutCompiling) {
   EXPECT_EQ(failed.errors[0].op, "Add");
 }
 
+TEST_P(StandInEngineTest, OpensNoLibraryOfPluginsOnceItIsStopped) {
+  const std::string path = testing::TempDir() + "stopped-" + GetParam().flavour + std::to_string(::getpid());
+  std::ofstream(path, std::ios::binary)
+      << model({node("RoiAlign", {"x"}, {"y"})}, {value("x", kFloat, {"4"})}, {value("y", kFloat, {"4"})});
+  std::stop_source stop;
+  stop.request_stop();
+  EXPECT_THROW(library()->parseModel(path, path, std::nullopt, stop.get_token()), Cancelled);
+  std::remove(path.c_str());
+}
+
 TEST_P(StandInEngineTest, WhatIsMeasuredIsAddedToAFileUnderItsLock) {
   const std::string path = testing::TempDir() + "timings-" + GetParam().flavour + std::to_string(::getpid());
   BuildRequest request = linear();

@@ -18,7 +18,8 @@ async function folder(files: Record<string, string | object>): Promise<string> {
   for (const [name, content] of Object.entries(files)) {
     const file = path.join(root, name);
     await mkdir(path.dirname(file), { recursive: true });
-    await writeFile(file, typeof content === 'string' ? content : JSON.stringify(content));
+    const isText = typeof content === 'string' || Buffer.isBuffer(content);
+    await writeFile(file, isText ? content : JSON.stringify(content));
   }
   return root;
 }
@@ -123,12 +124,18 @@ describe('values at the edge of what a sampler takes', () => {
     expect(await samplingOf(generation)).toEqual(expected);
   });
 
+  test('after a byte-order mark', async () => {
+    expect(await samplingOf('\uFEFF{"do_sample": true, "top_k": 7}')).toEqual({ ...sampled, topK: 7 });
+  });
+
   test('as Python writes them', async () => {
     const text =
       '{"do_sample": true, "max_time": Infinity, "a": -Infinity, "b": "\\"NaN", "temperature": NaN}';
     const { temperature, ...rest } = await samplingOf(text);
     expect(temperature).toMatchObject({ problem: expect.stringMatching(/: temperature can't be "NaN"\.$/) });
     expect(rest).toEqual({ ...sampled, temperature: undefined });
+    const { topP } = await samplingOf('{"do_sample": true, "top_p": -Infinity}');
+    expect(topP).toMatchObject({ problem: expect.stringMatching(/: top_p can't be "-Infinity"\.$/) });
   });
 });
 
@@ -235,7 +242,19 @@ describe('refused', () => {
       'a web page',
       { 'generation_config.json': '<html><body>404</body></html>' },
       'ERR_MODEL_INVALID',
-      /generation_config\.json is no JSON: it is a web page/,
+      /generation_config\.json is a web page/,
+    ],
+    [
+      'UTF-16',
+      { 'config.json': Buffer.from('\uFEFF{"eos_token_id": 7}', 'utf16le'), 'model.onnx': '' },
+      'ERR_MODEL_INVALID',
+      /config\.json is UTF-16 text: save it as UTF-8/,
+    ],
+    [
+      'UTF-16 without a mark',
+      { 'config.json': Buffer.from('{"eos_token_id": 7}', 'utf16le'), 'model.onnx': '' },
+      'ERR_MODEL_INVALID',
+      /config\.json is UTF-16 text: save it as UTF-8/,
     ],
     ['nothing', { 'config.json': '' }, 'ERR_MODEL_INVALID', /config\.json is no JSON: it is empty/],
     ['no object', { 'config.json': '[]', 'model.onnx': '' }, 'ERR_MODEL_INVALID', /is no JSON object/],

@@ -3,6 +3,7 @@ import { copyFile, mkdir, mkdtemp, rm, writeFile } from 'node:fs/promises';
 import { createRequire } from 'node:module';
 import os from 'node:os';
 import path from 'node:path';
+import { inspect } from 'node:util';
 import { MessageChannel } from 'node:worker_threads';
 import {
   buildEngine,
@@ -12,7 +13,7 @@ import {
   Tensor,
   type TensorLike,
 } from 'node-tensorrt';
-import { GraphBuilder, readModel, serializeModel } from 'node-tensorrt/onnx';
+import { GraphBuilder, parseModel, readModel, serializeModel } from 'node-tensorrt/onnx';
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
 
 const ort = createRequire(import.meta.url)('onnxruntime-node') as typeof import('onnxruntime-node');
@@ -213,6 +214,18 @@ describe('buffers', () => {
   });
 });
 
+function disposedOrtTensor(): unknown {
+  const tensor = new ort.Tensor('float32', new Float32Array(4), [1, 4]);
+  tensor.dispose();
+  return tensor;
+}
+
+/** Its `data` throws: only onnxruntime-node has the elements. */
+function ortTensorOnGpu(): unknown {
+  const download = () => Promise.resolve(new Float32Array(4));
+  return ort.Tensor.fromGpuBuffer({} as never, { dataType: 'float32', dims: [1, 4], download });
+}
+
 describe('bad input is refused with a code and leaves the session working', () => {
   const good = { type: 'float32', dims: [1, 4], data: new Float32Array(4) } as const;
   const detached = new Float32Array(4);
@@ -221,6 +234,8 @@ describe('bad input is refused with a code and leaves the session working', () =
   test.each<[string, Record<string, unknown>, string]>([
     ['an unknown name', { z: good, x: good }, 'ERR_INVALID_ARG_VALUE'],
     ['a missing input', {}, 'ERR_INVALID_ARG_VALUE'],
+    ["onnxruntime-node's, disposed", { x: disposedOrtTensor() }, 'ERR_INVALID_ARG_VALUE'],
+    ["onnxruntime-node's, on a GPU", { x: ortTensorOnGpu() }, 'ERR_INVALID_ARG_VALUE'],
     ['a wrong type', { x: { ...good, type: 'float64', data: new Float64Array(4) } }, 'ERR_INVALID_ARG_VALUE'],
     ['a wrong array', { x: { ...good, data: new Float64Array(4) } }, 'ERR_INVALID_ARG_TYPE'],
     ['a wrong rank', { x: { ...good, dims: [4] } }, 'ERR_SHAPE_MISMATCH'],
@@ -383,6 +398,32 @@ describe('what ONNX Runtime says little of', () => {
       await expect(load(await modelWith('../outside.bin', 'odd'))).rejects.toThrow(
         /model\.onnx: Tensor "w" has external data at "\.\.\/outside\.bin", outside the model's folder/,
       );
+    });
+
+    test.each<[string, string, RegExp]>([
+      ["Git LFS's pointer", pointer, /is Git LFS's pointer .*git lfs pull/],
+      ['a web page', `\n<!DOCTYPE html>\n<html>${' '.repeat(3000)}</html>`, /is a web page, not the file/],
+      ["a server's answer", '<?xml version="1.0"?><Error><Code>AccessDenied</Code></Error>', /is XML/],
+    ])('that is %s is not taken for weights', async (_, text, message) => {
+      // The second has a graph of more than 64 KiB.
+      for (const wide of [false, true]) {
+        const file = await modelWith('w.bin', 'downloads');
+        if (wide) {
+          const model = parseModel(readFileSync(file));
+          await writeFile(file, serializeModel({ ...model, docString: 'long '.repeat(20_000) }));
+        }
+        await writeFile(path.join(folder, 'downloads/w.bin'), text);
+        for (const precision of ['as-exported', 'fp16'] as const) {
+          const creating = InferenceSession.create(file, { device: 'cpu', precision });
+          await expect(creating).rejects.toThrow(
+            expect.objectContaining({ code: 'ERR_MODEL_INVALID', message: expect.stringMatching(message) }),
+          );
+        }
+        const building = buildEngine(file, { target: 'sm_89', cache: false });
+        await expect(building).rejects.toThrow(
+          expect.objectContaining({ code: 'ERR_MODEL_INVALID', message: expect.stringMatching(message) }),
+        );
+      }
     });
 
     test('of a model given as bytes has no folder', async () => {
@@ -684,6 +725,10 @@ test('a session is not cloned into something that is none', () => {
   port1.close();
   expect(JSON.parse(JSON.stringify(linear))).toMatchObject({ inputNames: ['x'], device: 'cpu' });
   expect(linear.constructor).toBe(InferenceSession);
+  const printed = inspect({ linear }, { depth: 0 });
+  expect(printed).toBe('{ linear: [InferenceSession] }');
+  expect(inspect(linear)).toMatch(/^InferenceSession \{/);
+  expect(inspect(linear)).not.toContain('constructor');
 });
 
 describe('shapes', () => {

@@ -247,6 +247,20 @@ test('a disposed tensor is neither cloned nor written as JSON', () => {
   expect(inspect(tensor)).toBe("Tensor { type: 'float32', dims: [ 2 ], location: 'none' }");
 });
 
+test('a tensor whose buffer was transferred is not written as JSON, and prints', () => {
+  for (const type of ['float32', 'float16', 'bfloat16', 'bool', 'int64'] as const) {
+    const tensor = new Tensor(type, [1, 0]);
+    structuredClone(0, { transfer: [(tensor.data as Uint8Array).buffer as ArrayBuffer] });
+    expect(() => JSON.stringify(tensor)).toThrow(
+      expect.objectContaining({
+        code: 'ERR_INVALID_ARG_VALUE',
+        message: expect.stringMatching(/^tensor\.data is detached/),
+      }),
+    );
+    expect(inspect({ tensor })).toContain("data: 'detached'");
+  }
+});
+
 test('prints its type, dimensions and first values', () => {
   expect(inspect(new Tensor('int64', [1, 2], [1, 2]), { breakLength: 200 })).toBe(
     "Tensor { type: 'int64', dims: [ 1, 2 ], location: 'cpu', data: BigInt64Array(2) [ 1n, 2n ] }",

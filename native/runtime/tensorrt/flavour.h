@@ -4,6 +4,8 @@
 #pragma once
 
 #include <memory>
+#include <mutex>
+#include <stop_token>
 #include <string>
 
 #include "runtime/shared_library.h"
@@ -17,6 +19,19 @@ struct LibraryFiles {
   std::string version;
   Capabilities capabilities;
   std::string plugins;  // where the library of TensorRT's own plugins should be; empty: there is none
+};
+
+// While a library is opened and initialised: one at a time, which an exit waits for. Its exit handlers, which
+// destroy what builds use, then run after those have ended.
+class Opening {
+ public:
+  // Throws Cancelled once `stop` was requested: an exit has waited by then.
+  explicit Opening(const std::stop_token& stop);
+  // To be called when the library is open.
+  void opened() const;
+
+ private:
+  std::unique_lock<std::mutex> lock_;
 };
 
 namespace trt10 {

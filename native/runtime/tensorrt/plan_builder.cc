@@ -5,6 +5,7 @@
 
 #include <algorithm>
 #include <array>
+#include <atomic>
 #include <chrono>
 #include <fstream>
 #include <iterator>
@@ -704,7 +705,7 @@ class FlavourLibrary final : public Library {
     } catch (const Error& error) {
       // "Cannot deserialize plugin since corresponding IPluginCreator not found in Plugin Registry"
       if (std::string_view(error.what()).find("Plugin Registry") == std::string_view::npos) throw;
-      if (!registerPlugins()) throw Error(error.code(), error.what() + withoutPlugins());
+      if (!registerPlugins(stop)) throw Error(error.code(), error.what() + withoutPlugins());
     }
     return NODE_TENSORRT_FLAVOUR::loadEngine(files_, plan, options, stop);
   }
@@ -722,27 +723,25 @@ class FlavourLibrary final : public Library {
   };
 
   void build(const BuildRequest& request, std::stop_token stop, BuildObserver& observer) const override;
-  ParseResult parse(const std::string& model, const std::string& modelPath,
-                    std::optional<int> device) const override;
+  ParseResult parse(const std::string& model, const std::string& modelPath, std::optional<int> device,
+                    std::stop_token stop) const override;
   // With a builder alone.
   Import createImport(const Messages& messages) const;
   // Into a network of its own. What could not be imported; nothing where all was.
   std::vector<ImportError> importModel(Import& import, const std::string& model, const std::string& modelPath,
-                                       Messages& messages) const;
+                                       Messages& messages, const std::stop_token& stop) const;
   std::vector<ImportError> tryImport(Import& import, const std::string& model, const std::string& modelPath,
                                      const Messages& messages) const;
   // TensorRT's own plugins are in a library of their own, which is not opened before a model needs one.
   // Whether they are registered now.
-  bool registerPlugins() const;
-  bool hasPlugins() const;
+  bool registerPlugins(const std::stop_token& stop) const;
   // The sentence to say where they are not, after a space.
   std::string withoutPlugins() const;
 
   const LibraryFiles files_;
   void* (*const createBuilder_)(void*, int32_t) noexcept;
   void* (*const createParser_)(void*, void*, int) noexcept;
-  mutable std::mutex pluginMutex_;
-  mutable bool hasPlugins_ = false;
+  mutable std::atomic<bool> hasPlugins_ = false;
 };
 
 // The GPU for TensorRT to use, which takes the one that is current on its thread.
@@ -783,35 +782,32 @@ FlavourLibrary::Import FlavourLibrary::createImport(const Messages& messages) co
   return import;
 }
 
-bool FlavourLibrary::hasPlugins() const {
-  const std::lock_guard lock(pluginMutex_);
-  return hasPlugins_;
-}
-
-bool FlavourLibrary::registerPlugins() const {
-  const std::lock_guard lock(pluginMutex_);
+bool FlavourLibrary::registerPlugins(const std::stop_token& stop) const {
+  const Opening opening(stop);
   if (hasPlugins_ || ::access(files_.plugins.c_str(), F_OK) != 0) return hasPlugins_;
   const SharedLibrary plugins = SharedLibrary::open(files_.plugins);
   nvinfer1::ILogger* logger = &Logger::instance();
   hasPlugins_ = (*plugins.symbol<bool(void*, const char*)>("initLibNvInferPlugins"))(logger, "");
+  opening.opened();
   return hasPlugins_;
 }
 
 std::string FlavourLibrary::withoutPlugins() const {
   if (files_.plugins.empty()) return " TensorRT-RTX has no plugins, which TensorRT has.";
-  if (hasPlugins()) return "";
+  if (hasPlugins_) return "";
   const bool isThere = ::access(files_.plugins.c_str(), F_OK) == 0;
   return " The library of TensorRT's own plugins, " + files_.plugins +
          (isThere ? ", could not be initialised." : ", is not there.");
 }
 
 std::vector<ImportError> FlavourLibrary::importModel(Import& import, const std::string& model,
-                                                     const std::string& modelPath, Messages& messages) const {
+                                                     const std::string& modelPath, Messages& messages,
+                                                     const std::stop_token& stop) const {
   const auto lacksPlugin = [](const ImportError& error) { return error.reason == kNoPlugin; };
-  const bool hadPlugins = hasPlugins();
+  const bool hadPlugins = hasPlugins_;
   std::vector<ImportError> errors = tryImport(import, model, modelPath, messages);
   if (std::none_of(errors.begin(), errors.end(), lacksPlugin)) return errors;
-  if (!hadPlugins && registerPlugins()) {
+  if (!hadPlugins && registerPlugins(stop)) {
     messages.forgetErrors();
     errors = tryImport(import, model, modelPath, messages);
   }
@@ -868,13 +864,13 @@ NetworkDescription describe(const nvinfer1::INetworkDefinition& network) {
 }
 
 ParseResult FlavourLibrary::parse(const std::string& model, const std::string& modelPath,
-                                  std::optional<int> device) const {
+                                  std::optional<int> device, std::stop_token stop) const {
   Messages messages;
   const Logger::Scope scope(messages);
   const UsedDevice used(device);
   Import import = createImport(messages);
   ParseResult result;
-  result.errors = importModel(import, model, modelPath, messages);
+  result.errors = importModel(import, model, modelPath, messages, stop);
   if (result.errors.empty()) result.network = describe(*import.network);
   return result;
 }
@@ -891,7 +887,8 @@ void FlavourLibrary::build(const BuildRequest& request, std::stop_token stop, Bu
   setTargets(*config, request.computeCapabilities, used.device());
 
   observer.progress("Parsing", 0, 1);
-  const std::vector<ImportError> errors = importModel(import, request.model, request.modelPath, messages);
+  const std::vector<ImportError> errors =
+      importModel(import, request.model, request.modelPath, messages, stop);
   if (!errors.empty()) {
     throwIfStopped(stop);
     throw Error("ERR_MODEL_UNSUPPORTED",

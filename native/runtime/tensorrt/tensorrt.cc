@@ -188,6 +188,14 @@ std::mutex& openingMutex() {
 
 }  // namespace
 
+Opening::Opening(const std::stop_token& stop) : lock_(openingMutex()) {
+  if (stop.stop_requested()) throw Cancelled();
+}
+
+void Opening::opened() const {
+  Builds::instance().stopAtExit();
+}
+
 const char* toString(Flavour flavour) noexcept {
   switch (flavour) {
     case Flavour::kTrt10:
@@ -221,12 +229,11 @@ std::shared_ptr<const Library> Library::open(const std::string& path, const std:
   if (error) {
     throw Error("ERR_LIBRARY_NOT_FOUND", "Could not open " + path + ": " + error.message() + ".");
   }
-  std::lock_guard lock(openingMutex());
-  if (stop.stop_requested()) throw Cancelled();
+  const Opening opening(stop);
   std::shared_ptr<const Library>& library = libraries[canonical.string()];
   if (!library) {
     library = openLibrary(path);
-    Builds::instance().stopAtExit();
+    opening.opened();
   }
   return library;
 }
@@ -242,9 +249,10 @@ void Library::buildPlan(const BuildRequest& request, std::stop_token stop, Build
 }
 
 ParseResult Library::parseModel(const std::string& model, const std::string& modelPath,
-                                std::optional<int> device) const {
-  const Builds::Entry entry;
-  return parse(model, modelPath, device);
+                                std::optional<int> device, std::stop_token stop) const {
+  Builds::Entry entry;
+  const std::stop_callback forward(std::move(stop), [&entry] { entry.stop().request_stop(); });
+  return parse(model, modelPath, device, entry.stop().get_token());
 }
 
 }  // namespace node_tensorrt::tensorrt

@@ -158,10 +158,11 @@ class Library {
   void buildPlan(const BuildRequest& request, std::stop_token stop, BuildObserver& observer) const;
 
   // Parses, on the calling thread, as buildPlan does, and compiles nothing. Arguments as in BuildRequest.
-  // The parser stops early: there may be more errors than it names. Throws Error with one of
-  // ERR_MODEL_NOT_FOUND, ERR_MODEL_INVALID, ERR_NO_GPU, ERR_OUT_OF_MEMORY, ERR_BUILD_FAILED.
+  // The parser stops early: there may be more errors than it names. Throws Cancelled where the model needs
+  // plugins once `stop` was requested, and Error with one of ERR_MODEL_NOT_FOUND, ERR_MODEL_INVALID,
+  // ERR_NO_GPU, ERR_OUT_OF_MEMORY, ERR_BUILD_FAILED.
   ParseResult parseModel(const std::string& model, const std::string& modelPath,
-                         std::optional<int> device = std::nullopt) const;
+                         std::optional<int> device = std::nullopt, std::stop_token stop = {}) const;
 
   // Loads a plan onto a GPU. It is never allowed to run code of its own on the host. Throws Cancelled once
   // `stop` was requested, before or after TensorRT's part, and Error with one of ERR_NO_GPU,
@@ -174,8 +175,8 @@ class Library {
 
  private:
   virtual void build(const BuildRequest& request, std::stop_token stop, BuildObserver& observer) const = 0;
-  virtual ParseResult parse(const std::string& model, const std::string& modelPath,
-                            std::optional<int> device) const = 0;
+  virtual ParseResult parse(const std::string& model, const std::string& modelPath, std::optional<int> device,
+                            std::stop_token stop) const = 0;
 };
 
 }  // namespace node_tensorrt::tensorrt
