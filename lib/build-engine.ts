@@ -1,10 +1,10 @@
-import { createHash } from 'node:crypto';
 import { tmpdir } from 'node:os';
 import path from 'node:path';
 import { isDeepStrictEqual } from 'node:util';
 import { readCalibration } from './build/calibration.js';
 import type { ModelDigest } from './build/model-digest.js';
 import type { DecoderLowering } from './build/prepare-model.js';
+import { createHash } from './crypto.js';
 import { type DataType, dataTypeFromOnnx } from './data-type.js';
 import {
   Engine,

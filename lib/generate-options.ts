@@ -1,4 +1,4 @@
-import { randomBytes } from 'node:crypto';
+import { randomBytes } from './crypto.js';
 import { type SamplingDefaults, type UnusableValue, usable } from './decoder-config.js';
 import { describe, invalidArgType, invalidArgValue } from './errors.js';
 import type { NativeGenerateOptions } from './native.js';

@@ -1,4 +1,3 @@
-import { createHash } from 'node:crypto';
 import { EngineCache } from './build/engine-cache.js';
 import type { PreparedDecoder } from './build/prepare-decoder.js';
 import {
@@ -9,6 +8,7 @@ import {
   pickBuildOptions,
 } from './build-engine.js';
 import { ChatTemplate } from './chat-template.js';
+import { createHash } from './crypto.js';
 import { DecodeLoop } from './decode-loop.js';
 import { type DecoderConfig, readDecoderConfig, UnusableValue, usable } from './decoder-config.js';
 import { type DeviceChoice, deviceOption, placeOnGpu } from './device.js';

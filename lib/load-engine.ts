@@ -1,5 +1,5 @@
-import { createHash } from 'node:crypto';
 import path from 'node:path';
+import { createHash } from './crypto.js';
 import { type Engine, flavourOfPlan, planOf } from './engine.js';
 import { TensorRTError } from './errors.js';
 import { cacheDirectory } from './files/cache-directory.js';

@@ -1,4 +1,4 @@
-import { createHash } from 'node:crypto';
+import { createHash } from '../crypto.js';
 import { invalidArgType, invalidArgValue } from '../errors.js';
 import type { Feeds } from '../onnx/measure-ranges.js';
 import { checkTensor, type TensorLike } from '../tensor.js';

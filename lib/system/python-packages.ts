@@ -1,4 +1,3 @@
-import { execFile } from 'node:child_process';
 import { promisify } from 'node:util';
 
 /** Where pip installs packages, for the `python3` on the PATH; nowhere if there is none, or it does not answer. */
@@ -6,6 +5,7 @@ export async function sitePackages(): Promise<string[]> {
   const code =
     'import json, site, sysconfig; print(json.dumps([sysconfig.get_path("purelib"), site.getusersitepackages()]))';
   try {
+    const { execFile } = await import('node:child_process');
     const { stdout } = await promisify(execFile)('python3', ['-c', code], { timeout: 5000 });
     return [...new Set(JSON.parse(stdout) as string[])];
   } catch {

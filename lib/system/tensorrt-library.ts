@@ -1,8 +1,7 @@
-import { spawn } from 'node:child_process';
-import { createHash } from 'node:crypto';
 import { createReadStream, existsSync } from 'node:fs';
 import path from 'node:path';
 import { pipeline } from 'node:stream/promises';
+import { createHash } from '../crypto.js';
 import { TensorRTError } from '../errors.js';
 import { cacheDirectory } from '../files/cache-directory.js';
 import { type FileLock, fileLock } from '../files/file-lock.js';
@@ -374,6 +373,7 @@ async function licenceFile(target: string): Promise<string> {
 
 /** Runs Python; its failure becomes an error that ends with its own last words. */
 async function python(args: readonly string[], signal: AbortSignal | undefined): Promise<void> {
+  const { spawn } = await import('node:child_process');
   const child = spawn('python3', args, { stdio: ['ignore', 'ignore', 'pipe'], signal });
   // Else it would go on writing what an ending process removes.
   const stop = () => child.kill();
