@@ -1,6 +1,6 @@
 import { existsSync } from 'node:fs';
 import path from 'node:path';
-import { invalidArgValue, TensorRTError } from './errors.js';
+import { invalidArgValue, TensorRTError } from './base/errors.js';
 import { kernelModuleVersion } from './system/nvidia-driver.js';
 import { newestCuda, versionAtLeast } from './system/nvidia-support.js';
 

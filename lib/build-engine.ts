@@ -1,30 +1,9 @@
 import { tmpdir } from 'node:os';
 import path from 'node:path';
 import { isDeepStrictEqual } from 'node:util';
-import { readCalibration } from './build/calibration.js';
-import type { ModelDigest } from './build/model-digest.js';
-import type { DecoderLowering } from './build/prepare-model.js';
-import { createHash } from './crypto.js';
-import { type DataType, dataTypeFromOnnx } from './data-type.js';
-import {
-  Engine,
-  type EngineManifest,
-  maxNesting,
-  nestsWithin,
-  type Provenance,
-  type TensorInfo,
-} from './engine.js';
-import { describe, invalidArgType, invalidArgValue, TensorRTError } from './errors.js';
-import { writeAtomically } from './files/atomic-file.js';
-import { type TemporaryDirectory, temporaryDirectory } from './files/temporary-directory.js';
-import {
-  type NativeBuildRequest,
-  type NativeBuildResult,
-  type NativeCuda,
-  type NativeGpu,
-  type NativeTensorRT,
-  native,
-} from './native.js';
+import { createHash } from './base/crypto.js';
+import { type DataType, dataTypeFromOnnx } from './base/data-type.js';
+import { describe, invalidArgType, invalidArgValue, TensorRTError } from './base/errors.js';
 import {
   type Bytes,
   bytesOf,
@@ -35,18 +14,39 @@ import {
   integerOption,
   onAbort,
   stringsOption,
-} from './options.js';
+} from './base/options.js';
 import {
   checkProfiles,
   completeProfiles,
   type DeclaredInput,
   parseShapes,
   type ShapeRanges,
-} from './shapes.js';
+} from './base/shapes.js';
+import { version as builder } from './base/version.js';
+import { readCalibration } from './build/calibration.js';
+import type { ModelDigest } from './build/model-digest.js';
+import type { DecoderLowering } from './build/prepare-model.js';
+import {
+  Engine,
+  type EngineManifest,
+  maxNesting,
+  nestsWithin,
+  type Provenance,
+  type TensorInfo,
+} from './engine.js';
+import { writeAtomically } from './files/atomic-file.js';
+import { type TemporaryDirectory, temporaryDirectory } from './files/temporary-directory.js';
+import {
+  type NativeBuildRequest,
+  type NativeBuildResult,
+  type NativeCuda,
+  type NativeGpu,
+  type NativeTensorRT,
+  native,
+} from './native.js';
 import { targetNumber } from './system/nvidia-support.js';
 import { hasOnnxRuntime } from './system/onnxruntime-library.js';
 import type { TensorLike } from './tensor.js';
-import { version as builder } from './version.js';
 
 export interface BuildProgress {
   /** 'Preparing model', then TensorRT's own terms, e.g. 'Parsing', 'Building engine'. Phases may nest. */

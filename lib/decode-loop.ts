@@ -1,4 +1,5 @@
-import { TensorRTError } from './errors.js';
+import { TensorRTError } from './base/errors.js';
+import { onAbort } from './base/options.js';
 import { type Generation, type GenerationChunk, type GenerationEnd, toGeneration } from './generation.js';
 import {
   type NativeGenerateOptions,
@@ -8,7 +9,6 @@ import {
   type NativeToken,
   native,
 } from './native.js';
-import { onAbort } from './options.js';
 
 /** What native is asked to do. */
 export interface GenerationRequest {

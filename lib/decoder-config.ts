@@ -1,5 +1,5 @@
 import path from 'node:path';
-import { TensorRTError } from './errors.js';
+import { TensorRTError } from './base/errors.js';
 import { otherFormat } from './files/file-format.js';
 import { readdir, readFile, stat } from './files/promises.js';
 import { absolutePath } from './files/working-directory.js';

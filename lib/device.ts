@@ -1,4 +1,4 @@
-import { describe, invalidArgValue, TensorRTError } from './errors.js';
+import { describe, invalidArgValue, TensorRTError } from './base/errors.js';
 import { findGpu, type Gpu } from './system/gpu.js';
 
 /** What `options.device` asks for. */

@@ -1,15 +1,15 @@
 import { constants as bufferConstants } from 'node:buffer';
 import { closeSync, constants, openSync, readSync } from 'node:fs';
 import { isDeepStrictEqual } from 'node:util';
-import { type DataType, dataTypeFromOnnx, dataTypes } from './data-type.js';
-import { invalidArgType, TensorRTError } from './errors.js';
+import { type DataType, dataTypeFromOnnx, dataTypes } from './base/data-type.js';
+import { invalidArgType, TensorRTError } from './base/errors.js';
+import { type Bytes, bytesOf, checkOptions, checkPath, refuseCloning } from './base/options.js';
+import { type Profile, rangeOf, type ShapeRange } from './base/shapes.js';
 import { writeAtomically } from './files/atomic-file.js';
 import { engineMagic as magic, otherThanBinary, planMagics, seenBytes } from './files/file-format.js';
 import { type DecoderGraph, type NativeBytes, native, requireArrayLength } from './native.js';
 import type { CastBfloat16Report, CastFloat16Report } from './onnx/cast-precision.js';
 import { readStart, withOpenFile } from './onnx/file-range.js';
-import { type Bytes, bytesOf, checkOptions, checkPath, refuseCloning } from './options.js';
-import { type Profile, rangeOf, type ShapeRange } from './shapes.js';
 import type { Flavour } from './system/nvidia-support.js';
 import type { Dims } from './tensor.js';
 

@@ -1,8 +1,8 @@
-import { randomBytes } from './crypto.js';
+import { randomBytes } from './base/crypto.js';
+import { describe, invalidArgType, invalidArgValue } from './base/errors.js';
+import { checkOptions, checkSignal, integerOption, numberOption, stringsOption } from './base/options.js';
 import { type SamplingDefaults, type UnusableValue, usable } from './decoder-config.js';
-import { describe, invalidArgType, invalidArgValue } from './errors.js';
 import type { NativeGenerateOptions } from './native.js';
-import { checkOptions, checkSignal, integerOption, numberOption, stringsOption } from './options.js';
 import { specialToken, type Tokenizer } from './tokenizer.js';
 
 /**

@@ -1,8 +1,9 @@
+export type { DataType } from './base/data-type.js';
+export { type ErrorCode, TensorRTError } from './base/errors.js';
+export type { Profile, ShapeRange, ShapeRanges } from './base/shapes.js';
 export { type BuildOptions, type BuildProgress, buildEngine } from './build-engine.js';
 export type { ChatMessage } from './chat-template.js';
-export type { DataType } from './data-type.js';
 export { Engine, type EngineManifest, type EngineTensor, type LayerInfo, type TensorInfo } from './engine.js';
-export { type ErrorCode, TensorRTError } from './errors.js';
 export type { GenerateOptions, SequenceGenerateOptions } from './generate-options.js';
 export type { ChosenTokenLogprob, Generation, GenerationChunk, TokenLogprob } from './generation.js';
 export type { KvCache, KvCacheOptions } from './kv-cache.js';
@@ -23,7 +24,6 @@ export {
   type TensorValueMetadata,
   type ValueMetadata,
 } from './session.js';
-export type { Profile, ShapeRange, ShapeRanges } from './shapes.js';
 export type { Finding } from './system/diagnosis.js';
 export type { Flavour } from './system/nvidia-support.js';
 export { inspectSystem, type SystemReport } from './system/system-report.js';

@@ -1,25 +1,5 @@
-import { EngineCache } from './build/engine-cache.js';
-import type { PreparedDecoder } from './build/prepare-decoder.js';
-import {
-  type BuildOptions,
-  buildDirectory,
-  buildOptionNames,
-  checkBuildOptions,
-  pickBuildOptions,
-} from './build-engine.js';
-import { ChatTemplate } from './chat-template.js';
-import { createHash } from './crypto.js';
-import { DecodeLoop } from './decode-loop.js';
-import { type DecoderConfig, readDecoderConfig, UnusableValue, usable } from './decoder-config.js';
-import { type DeviceChoice, deviceOption, placeOnGpu } from './device.js';
-import type { Engine, EngineManifest } from './engine.js';
-import { invalidArgType, invalidArgValue, TensorRTError } from './errors.js';
-import { type GenerateOptions, readGenerateOptions } from './generate-options.js';
-import type { Generation, GenerationChunk } from './generation.js';
-import { KvCache, type KvCacheOptions, type KvCacheSettings, readKvCacheOptions } from './kv-cache.js';
-import { loadEngine } from './load-engine.js';
-import { type NativeBytes, type NativeLanguageModel, type NativeLoadedModel, native } from './native.js';
-import { withOpenFile } from './onnx/file-range.js';
+import { createHash } from './base/crypto.js';
+import { invalidArgType, invalidArgValue, TensorRTError } from './base/errors.js';
 import {
   type Bytes,
   bytesOf,
@@ -30,7 +10,27 @@ import {
   integerOption,
   onAbort,
   refuseCloning,
-} from './options.js';
+} from './base/options.js';
+import { EngineCache } from './build/engine-cache.js';
+import type { PreparedDecoder } from './build/prepare-decoder.js';
+import {
+  type BuildOptions,
+  buildDirectory,
+  buildOptionNames,
+  checkBuildOptions,
+  pickBuildOptions,
+} from './build-engine.js';
+import { ChatTemplate } from './chat-template.js';
+import { DecodeLoop } from './decode-loop.js';
+import { type DecoderConfig, readDecoderConfig, UnusableValue, usable } from './decoder-config.js';
+import { type DeviceChoice, deviceOption, placeOnGpu } from './device.js';
+import type { Engine, EngineManifest } from './engine.js';
+import { type GenerateOptions, readGenerateOptions } from './generate-options.js';
+import type { Generation, GenerationChunk } from './generation.js';
+import { KvCache, type KvCacheOptions, type KvCacheSettings, readKvCacheOptions } from './kv-cache.js';
+import { loadEngine } from './load-engine.js';
+import { type NativeBytes, type NativeLanguageModel, type NativeLoadedModel, native } from './native.js';
+import { withOpenFile } from './onnx/file-range.js';
 import { type Prompt, promptTokens } from './prompt.js';
 import { Sequence, type SequenceContext } from './sequence.js';
 import {

@@ -1,7 +1,7 @@
 import path from 'node:path';
-import { createHash } from './crypto.js';
+import { createHash } from './base/crypto.js';
+import { TensorRTError } from './base/errors.js';
 import { type Engine, flavourOfPlan, planOf } from './engine.js';
-import { TensorRTError } from './errors.js';
 import { cacheDirectory } from './files/cache-directory.js';
 import { makeDirectories } from './files/promises.js';
 import type { NativeBytes, NativeLoadedModel, NativeSession, NativeTensorRT } from './native.js';

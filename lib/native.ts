@@ -1,6 +1,6 @@
 import { constants } from 'node:buffer';
+import { TensorRTError } from './base/errors.js';
 import { loadBinary } from './binary.js';
-import { TensorRTError } from './errors.js';
 import type { Flavour } from './system/nvidia-support.js';
 
 /** Native memory behind an ArrayBuffer; runs use it without a copy. */

@@ -1,5 +1,6 @@
+import { invalidArgType, invalidArgValue, TensorRTError } from './base/errors.js';
+import { checkOptions, checkPath, checkSignal, refuseCloning } from './base/options.js';
 import { type DecodeLoop, type GenerationTarget, requireIdle } from './decode-loop.js';
-import { invalidArgType, invalidArgValue, TensorRTError } from './errors.js';
 import { writeAtomically } from './files/atomic-file.js';
 import {
   type GenerateContext,
@@ -8,7 +9,6 @@ import {
 } from './generate-options.js';
 import type { Generation, GenerationChunk } from './generation.js';
 import { type NativeGenerateOptions, type NativeLanguageModel, requireArrayLength } from './native.js';
-import { checkOptions, checkPath, checkSignal, refuseCloning } from './options.js';
 import { inputTokens, type PromptContext, requireRoom } from './prompt.js';
 
 /** What a sequence knows of its model. */

@@ -1,5 +1,28 @@
 import { availableParallelism } from 'node:os';
 import { types } from 'node:util';
+import { type DataType, dataTypeFromOnnx, dataTypes } from './base/data-type.js';
+import { invalidArgType, invalidArgValue, shapeMismatch, TensorRTError } from './base/errors.js';
+import {
+  type Bytes,
+  checkAttached,
+  checkOptions,
+  checkSignal,
+  enumOption,
+  integerOption,
+  onAbort,
+  refuseCloning,
+  stringsOption,
+} from './base/options.js';
+import {
+  checkProfiles,
+  completeProfiles,
+  type Profile,
+  parseShapes,
+  rangeOf,
+  requireProfile,
+  type ShapeRanges,
+  shapeText,
+} from './base/shapes.js';
 import { readCalibration } from './build/calibration.js';
 import {
   type BuildOptions,
@@ -12,10 +35,8 @@ import {
   readModelArgument,
   refusedBuildOptions,
 } from './build-engine.js';
-import { type DataType, dataTypeFromOnnx, dataTypes } from './data-type.js';
 import { type DeviceChoice, deviceOption, placeOnGpu } from './device.js';
 import { Engine, type EngineManifest, isDescribed } from './engine.js';
-import { invalidArgType, invalidArgValue, shapeMismatch, TensorRTError } from './errors.js';
 import { readFile, stat } from './files/promises.js';
 import { loadEngine } from './load-engine.js';
 import {
@@ -29,27 +50,6 @@ import {
   native,
 } from './native.js';
 import { WrittenModel } from './onnx/written-model.js';
-import {
-  type Bytes,
-  checkAttached,
-  checkOptions,
-  checkSignal,
-  enumOption,
-  integerOption,
-  onAbort,
-  refuseCloning,
-  stringsOption,
-} from './options.js';
-import {
-  checkProfiles,
-  completeProfiles,
-  type Profile,
-  parseShapes,
-  rangeOf,
-  requireProfile,
-  type ShapeRanges,
-  shapeText,
-} from './shapes.js';
 import { findOnnxRuntime } from './system/onnxruntime-library.js';
 import {
   checkTensor,

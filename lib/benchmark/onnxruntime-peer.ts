@@ -1,5 +1,5 @@
-import type { DataType } from '../data-type.js';
-import { TensorRTError } from '../errors.js';
+import type { DataType } from '../base/data-type.js';
+import { TensorRTError } from '../base/errors.js';
 import { requireFromWorkingDirectory } from '../files/working-directory.js';
 import type { Tensor } from '../tensor.js';
 import type { BenchmarkTarget } from './benchmark.js';

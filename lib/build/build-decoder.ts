@@ -1,6 +1,6 @@
+import { TensorRTError } from '../base/errors.js';
 import { type BuildOptions, buildEngineOn } from '../build-engine.js';
 import type { Engine } from '../engine.js';
-import { TensorRTError } from '../errors.js';
 import type { DecoderGraph } from '../native.js';
 import type { LowerDecoderOptions } from '../onnx/lower-decoder.js';
 

@@ -1,5 +1,5 @@
-import { createHash } from '../crypto.js';
-import { invalidArgType, invalidArgValue } from '../errors.js';
+import { createHash } from '../base/crypto.js';
+import { invalidArgType, invalidArgValue } from '../base/errors.js';
 import type { Feeds } from '../onnx/measure-ranges.js';
 import { checkTensor, type TensorLike } from '../tensor.js';
 

@@ -1,4 +1,4 @@
-import type { TensorRTError } from '../errors.js';
+import type { TensorRTError } from '../base/errors.js';
 import type { DecoderGraph, DecoderInputRole } from '../native.js';
 import type { CacheTensor, Decoder } from '../onnx/decoder.js';
 import { numbers } from '../onnx/rotary.js';

@@ -1,6 +1,6 @@
 import { readFileSync } from 'node:fs';
 import path from 'node:path';
-import { TensorRTError } from '../errors.js';
+import { TensorRTError } from '../base/errors.js';
 import { sizeOfWeights } from '../onnx/file-range.js';
 import { checkExternalData, externalLocations } from '../onnx/initializer.js';
 import { parseModel, readModel } from '../onnx/model.js';

@@ -1,6 +1,6 @@
 import path from 'node:path';
+import type { TensorRTError } from '../base/errors.js';
 import { Engine } from '../engine.js';
-import type { TensorRTError } from '../errors.js';
 import { cacheDirectory } from '../files/cache-directory.js';
 import { type FileLock, fileLock, tryFileLock } from '../files/file-lock.js';
 import { makeDirectories, readdir, rm, stat } from '../files/promises.js';

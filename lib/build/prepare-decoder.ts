@@ -1,7 +1,8 @@
 import type { BigIntStats } from 'node:fs';
 import path from 'node:path';
 import { isDeepStrictEqual } from 'node:util';
-import { TensorRTError } from '../errors.js';
+import { TensorRTError } from '../base/errors.js';
+import { version } from '../base/version.js';
 import { FileMemo, identity, isUnchanged, statistics } from '../files/file-memo.js';
 import { makeDirectories } from '../files/promises.js';
 import { absolutePath } from '../files/working-directory.js';
@@ -16,7 +17,6 @@ import { rewriteDecoder } from '../onnx/rewrite-decoder.js';
 import { writeBeside } from '../onnx/write-beside.js';
 import { WrittenModel } from '../onnx/written-model.js';
 import { findOnnxRuntime } from '../system/onnxruntime-library.js';
-import { version } from '../version.js';
 import { type CheckVerdict, checkDecoder } from './check-decoder.js';
 import { onModelThread, runOnModelThread } from './model-thread.js';
 

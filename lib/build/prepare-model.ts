@@ -1,7 +1,8 @@
 import { createHash } from 'node:crypto';
 import path from 'node:path';
+import { TensorRTError } from '../base/errors.js';
+import type { DeclaredInput } from '../base/shapes.js';
 import { declaredInputs } from '../benchmark/model-inputs.js';
-import { TensorRTError } from '../errors.js';
 import { writePieces } from '../files/atomic-file.js';
 import { makeDirectories, makeDirectory, symlink } from '../files/promises.js';
 import { absolutePath } from '../files/working-directory.js';
@@ -27,7 +28,6 @@ import {
 } from '../onnx/model.js';
 import { subgraphs } from '../onnx/traverse.js';
 import { writeBeside } from '../onnx/write-beside.js';
-import type { DeclaredInput } from '../shapes.js';
 import { readModelFile } from './model-digest.js';
 import { copyForThread, onModelThread, runOnModelThread } from './model-thread.js';
 

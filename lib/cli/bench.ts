@@ -4,6 +4,9 @@ import os from 'node:os';
 import path from 'node:path';
 import { pipeline } from 'node:stream/promises';
 import { type Command, Option } from 'commander';
+import { invalidArgValue, TensorRTError } from '../base/errors.js';
+import { checkProfiles, completeProfiles, type DeclaredInput, rangeOf } from '../base/shapes.js';
+import { version } from '../base/version.js';
 import {
   type BenchmarkResult,
   type BenchmarkTarget,
@@ -19,12 +22,9 @@ import { modelInputs } from '../benchmark/model-inputs.js';
 import { OnnxRuntimePeer } from '../benchmark/onnxruntime-peer.js';
 import { resetPeakMemory, residentMemory } from '../benchmark/resident-memory.js';
 import { Engine, isEngineFile } from '../engine.js';
-import { invalidArgValue, TensorRTError } from '../errors.js';
 import { writeAtomically } from '../files/atomic-file.js';
 import { InferenceSession, type InputMetadata, type SessionOptions } from '../session.js';
-import { checkProfiles, completeProfiles, type DeclaredInput, rangeOf } from '../shapes.js';
 import type { Dims, Tensor } from '../tensor.js';
-import { version } from '../version.js';
 import { parseShapeFlag } from './build.js';
 import {
   checkInputFlags,

@@ -1,5 +1,5 @@
-import type { DataType } from '../data-type.js';
-import { invalidArgValue, TensorRTError } from '../errors.js';
+import type { DataType } from '../base/data-type.js';
+import { invalidArgValue, TensorRTError } from '../base/errors.js';
 import { readFile } from '../files/promises.js';
 import type { InputMetadata, SessionOptions } from '../session.js';
 import { Tensor } from '../tensor.js';

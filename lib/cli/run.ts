@@ -1,7 +1,7 @@
 import path from 'node:path';
 import type { Command } from 'commander';
+import { TensorRTError } from '../base/errors.js';
 import { Engine, isEngineFile } from '../engine.js';
-import { TensorRTError } from '../errors.js';
 import { writeAtomically } from '../files/atomic-file.js';
 import { makeDirectories } from '../files/promises.js';
 import { InferenceSession } from '../session.js';

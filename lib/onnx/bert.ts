@@ -1,7 +1,7 @@
 import { join } from 'node:path';
-import { dataTypes } from '../data-type.js';
-import { describe, invalidArgType, invalidArgValue, TensorRTError } from '../errors.js';
-import { checkPath } from '../options.js';
+import { dataTypes } from '../base/data-type.js';
+import { describe, invalidArgType, invalidArgValue, TensorRTError } from '../base/errors.js';
+import { checkPath } from '../base/options.js';
 import { readWhole } from './file-range.js';
 import { GraphBuilder, type Value } from './graph-builder.js';
 import type { ModelProto } from './model.js';

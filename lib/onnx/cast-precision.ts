@@ -1,4 +1,4 @@
-import { dataTypes } from '../data-type.js';
+import { dataTypes } from '../base/data-type.js';
 import {
   beyondBfloat16,
   exceedsFloat16,
@@ -6,7 +6,7 @@ import {
   smallestNormalFloat16,
   toBfloat16Bits,
   toFloat16Bits,
-} from './float16.js';
+} from '../base/float16.js';
 import { attributeProto } from './graph-builder.js';
 import { type ExternalDataOptions, makeTensor, tensorElements } from './initializer.js';
 import type { Ranges } from './measure-ranges.js';

@@ -1,4 +1,4 @@
-import { TensorRTError } from '../errors.js';
+import { TensorRTError } from '../base/errors.js';
 import { attributeProto } from './graph-builder.js';
 import { makeTensor, tensorElements } from './initializer.js';
 import type { GraphProto, ModelProto, NodeProto, TensorProto } from './model.js';

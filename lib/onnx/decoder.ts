@@ -1,5 +1,5 @@
-import { type DataType, dataTypes } from '../data-type.js';
-import { TensorRTError } from '../errors.js';
+import { type DataType, dataTypes } from '../base/data-type.js';
+import { TensorRTError } from '../base/errors.js';
 import type { DecoderGraph, DecoderInputRole } from '../native.js';
 import type { GraphProto, ModelProto, NodeProto } from './model.js';
 import { operatorName } from './operators.js';

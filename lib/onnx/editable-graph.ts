@@ -1,4 +1,4 @@
-import { type DataType, dataTypes } from '../data-type.js';
+import { type DataType, dataTypes } from '../base/data-type.js';
 import { type FloatType, floatTensor } from './float-tensor.js';
 import { type AttributeValue, attributeProto, type SymbolicDims, valueInfo } from './graph-builder.js';
 import { type ElementArray, makeTensor } from './initializer.js';

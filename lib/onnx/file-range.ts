@@ -1,5 +1,5 @@
 import { closeSync, constants, fstatSync, openSync, readSync } from 'node:fs';
-import { TensorRTError } from '../errors.js';
+import { TensorRTError } from '../base/errors.js';
 import { failedDownload, seenBytes } from '../files/file-format.js';
 import { fstat, mostBytes, read, withDescriptor } from '../files/promises.js';
 

@@ -1,6 +1,6 @@
-import { dataTypeFromOnnx } from '../data-type.js';
-import { TensorRTError } from '../errors.js';
-import { fromBfloat16Bits, fromFloat16Bits, toBfloat16Bits, toFloat16Bits } from './float16.js';
+import { dataTypeFromOnnx } from '../base/data-type.js';
+import { TensorRTError } from '../base/errors.js';
+import { fromBfloat16Bits, fromFloat16Bits, toBfloat16Bits, toFloat16Bits } from '../base/float16.js';
 import { type ExternalDataOptions, makeTensor, tensorElements } from './initializer.js';
 import type { TensorProto } from './model.js';
 

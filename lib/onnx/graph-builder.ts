@@ -1,5 +1,5 @@
-import { type DataType, dataTypes } from '../data-type.js';
-import { invalidArgType, invalidArgValue } from '../errors.js';
+import { type DataType, dataTypes } from '../base/data-type.js';
+import { invalidArgType, invalidArgValue } from '../base/errors.js';
 import { type ElementArray, makeTensor } from './initializer.js';
 import {
   type AttributeProto,

@@ -1,5 +1,5 @@
 import { createHash, type Hash } from 'node:crypto';
-import { dataTypeFromOnnx, dataTypes } from '../data-type.js';
+import { dataTypeFromOnnx, dataTypes } from '../base/data-type.js';
 import { readRange } from './file-range.js';
 import {
   type ExternalDataOptions,

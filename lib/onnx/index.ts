@@ -1,3 +1,10 @@
+export {
+  fromBfloat16Bits,
+  fromFloat16Bits,
+  maxFloat16,
+  toBfloat16Bits,
+  toFloat16Bits,
+} from '../base/float16.js';
 export type { DecoderGraph, DecoderInputRole } from '../native.js';
 export { type BertOptions, buildBert } from './bert.js';
 export {
@@ -13,7 +20,6 @@ export {
 } from './cast-precision.js';
 export { type CacheTensor, type Decoder, recogniseDecoder } from './decoder.js';
 export type { FloatType } from './float-tensor.js';
-export { fromBfloat16Bits, fromFloat16Bits, maxFloat16, toBfloat16Bits, toFloat16Bits } from './float16.js';
 export { fuseNormalization } from './fuse-normalization.js';
 export {
   type AttributeValue,

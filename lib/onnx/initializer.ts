@@ -1,6 +1,6 @@
 import { isAbsolute, join, normalize } from 'node:path';
-import { type DataType, dataTypeFromOnnx, dataTypes } from '../data-type.js';
-import { invalidArgValue, TensorRTError } from '../errors.js';
+import { type DataType, dataTypeFromOnnx, dataTypes } from '../base/data-type.js';
+import { invalidArgValue, TensorRTError } from '../base/errors.js';
 import { rangeLength, readRangeWhole, sizeOfWeights } from './file-range.js';
 import type { GraphProto, ModelProto, NodeProto, SparseTensorProto, TensorProto } from './model.js';
 

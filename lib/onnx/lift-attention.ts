@@ -1,5 +1,5 @@
-import { type DataType, dataTypes } from '../data-type.js';
-import type { TensorRTError } from '../errors.js';
+import { type DataType, dataTypes } from '../base/data-type.js';
+import type { TensorRTError } from '../base/errors.js';
 import type { DecoderInputRole } from '../native.js';
 import { isVisible, proveMask } from './attention-mask.js';
 import type { CacheTensor, Decoder } from './decoder.js';

@@ -1,5 +1,5 @@
-import type { DataType } from '../data-type.js';
-import { TensorRTError } from '../errors.js';
+import type { DataType } from '../base/data-type.js';
+import { TensorRTError } from '../base/errors.js';
 import type { DecoderGraph, DecoderInputRole } from '../native.js';
 import { EditableGraph } from './editable-graph.js';
 import type { FloatType } from './float-tensor.js';

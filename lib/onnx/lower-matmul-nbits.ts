@@ -1,5 +1,5 @@
-import { dataTypes } from '../data-type.js';
-import { TensorRTError } from '../errors.js';
+import { dataTypes } from '../base/data-type.js';
+import { TensorRTError } from '../base/errors.js';
 import { EditableGraph } from './editable-graph.js';
 import { type FloatType, floatElements, floatTensor } from './float-tensor.js';
 import { type ExternalDataOptions, tensorElements } from './initializer.js';

@@ -1,5 +1,5 @@
-import { dataTypes } from '../data-type.js';
-import { invalidArgValue } from '../errors.js';
+import { dataTypes } from '../base/data-type.js';
+import { invalidArgValue } from '../base/errors.js';
 import { temporaryDirectory } from '../files/temporary-directory.js';
 import type { InferenceSession } from '../session.js';
 import type { TensorLike } from '../tensor.js';

@@ -1,7 +1,7 @@
-import { invalidArgType, TensorRTError } from '../errors.js';
+import { invalidArgType, TensorRTError } from '../base/errors.js';
+import { type Bytes, bytesOf, checkPath } from '../base/options.js';
 import { writeAtomically } from '../files/atomic-file.js';
 import { otherThanBinary } from '../files/file-format.js';
-import { type Bytes, bytesOf, checkPath } from '../options.js';
 import { readWhole } from './file-range.js';
 import { decodeMessage, encodeMessage, type Field, type MessageType, messageType } from './protobuf.js';
 

@@ -1,4 +1,4 @@
-import { dataTypeFromOnnx } from '../data-type.js';
+import { dataTypeFromOnnx } from '../base/data-type.js';
 import { recogniseDecoder } from './decoder.js';
 import { dropIdleCasts } from './drop-idle-casts.js';
 import { EditableGraph } from './editable-graph.js';

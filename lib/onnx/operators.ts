@@ -1,4 +1,4 @@
-import { dataTypes } from '../data-type.js';
+import { dataTypes } from '../base/data-type.js';
 import type { NodeProto } from './model.js';
 import { intAttribute, tensorAttribute } from './node-attribute.js';
 

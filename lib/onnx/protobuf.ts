@@ -1,6 +1,6 @@
 import { constants } from 'node:buffer';
 import { getHeapStatistics } from 'node:v8';
-import { invalidArgType, TensorRTError } from '../errors.js';
+import { invalidArgType, TensorRTError } from '../base/errors.js';
 
 /**
  * The protobuf wire format (https://protobuf.dev/programming-guides/encoding/), driven by tables of field

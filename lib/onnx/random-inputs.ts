@@ -1,7 +1,7 @@
-import { type DataType, dataTypeFromOnnx } from '../data-type.js';
-import { TensorRTError } from '../errors.js';
+import { type DataType, dataTypeFromOnnx } from '../base/data-type.js';
+import { TensorRTError } from '../base/errors.js';
+import { toFloat16Bits } from '../base/float16.js';
 import { Tensor } from '../tensor.js';
-import { toFloat16Bits } from './float16.js';
 import type { ExternalDataOptions } from './initializer.js';
 import type { GraphProto, ModelProto, ValueInfoProto } from './model.js';
 import { intAttribute } from './node-attribute.js';

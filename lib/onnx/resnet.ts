@@ -1,5 +1,5 @@
-import { describe, invalidArgValue } from '../errors.js';
-import { checkPath } from '../options.js';
+import { describe, invalidArgValue } from '../base/errors.js';
+import { checkPath } from '../base/options.js';
 import { GraphBuilder, type Value } from './graph-builder.js';
 import type { ModelProto } from './model.js';
 import { readSafetensors } from './safetensors.js';

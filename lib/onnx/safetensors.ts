@@ -1,6 +1,6 @@
-import type { DataType } from '../data-type.js';
-import { describe, invalidArgType, TensorRTError } from '../errors.js';
-import { type Bytes, bytesOf, checkPath } from '../options.js';
+import type { DataType } from '../base/data-type.js';
+import { describe, invalidArgType, TensorRTError } from '../base/errors.js';
+import { type Bytes, bytesOf, checkPath } from '../base/options.js';
 import { readWhole, readWholeSync } from './file-range.js';
 import { dimsText } from './initializer.js';
 

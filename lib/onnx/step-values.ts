@@ -1,4 +1,4 @@
-import { type DataType, dataTypeFromOnnx } from '../data-type.js';
+import { type DataType, dataTypeFromOnnx } from '../base/data-type.js';
 import { temporaryDirectory } from '../files/temporary-directory.js';
 import type { DecoderInputRole } from '../native.js';
 import { Tensor } from '../tensor.js';

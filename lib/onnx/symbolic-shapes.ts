@@ -1,4 +1,4 @@
-import { dataTypes } from '../data-type.js';
+import { dataTypes } from '../base/data-type.js';
 import { tensorElements, tensorSize } from './initializer.js';
 import type { GraphProto, NodeProto, TensorProto } from './model.js';
 import { intAttribute, intsAttribute, tensorAttribute } from './node-attribute.js';

@@ -1,5 +1,5 @@
-import { dataTypes } from '../data-type.js';
-import { TensorRTError } from '../errors.js';
+import { dataTypes } from '../base/data-type.js';
+import { TensorRTError } from '../base/errors.js';
 import type { DecoderGraph } from '../native.js';
 import { EditableGraph } from './editable-graph.js';
 import type { ModelProto } from './model.js';

@@ -1,4 +1,4 @@
-import { type DataType, dataTypeFromOnnx } from '../data-type.js';
+import { type DataType, dataTypeFromOnnx } from '../base/data-type.js';
 import type { GraphProto, ValueInfoProto } from './model.js';
 
 /** What a graph says of a value. */

@@ -1,5 +1,5 @@
-import { invalidArgType, TensorRTError } from '../errors.js';
-import { fromBfloat16Bits, fromFloat16Bits } from './float16.js';
+import { invalidArgType, TensorRTError } from '../base/errors.js';
+import { fromBfloat16Bits, fromFloat16Bits } from '../base/float16.js';
 import { viewAs } from './initializer.js';
 import type { Safetensors } from './safetensors.js';
 

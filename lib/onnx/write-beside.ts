@@ -1,5 +1,5 @@
 import path from 'node:path';
-import { TensorRTError } from '../errors.js';
+import { TensorRTError } from '../base/errors.js';
 import { makeDirectories, realpath, symlink } from '../files/promises.js';
 import { type ExternalDataOptions, externalData, isExternal } from './initializer.js';
 import { type ModelProto, type TensorProto, writeModel } from './model.js';

@@ -1,4 +1,4 @@
-import { TensorRTError } from '../errors.js';
+import { TensorRTError } from '../base/errors.js';
 import { type NativeGpu, native } from '../native.js';
 
 /** A GPU that a session can run on. */

@@ -1,6 +1,6 @@
 import { existsSync } from 'node:fs';
 import path from 'node:path';
-import { TensorRTError } from '../errors.js';
+import { TensorRTError } from '../base/errors.js';
 import { requireFromWorkingDirectory } from '../files/working-directory.js';
 
 /** Whether {@link findOnnxRuntime} finds it. */

@@ -1,7 +1,7 @@
 import os from 'node:os';
+import { version } from '../base/version.js';
 import { native, nativePath } from '../native.js';
 import { InferenceSession } from '../session.js';
-import { version } from '../version.js';
 import type { CudaCompiler, CudaRuntime, CudaToolkit } from './cuda-toolkit.js';
 import type { Finding } from './diagnosis.js';
 import { readDriverFiles } from './nvidia-driver.js';

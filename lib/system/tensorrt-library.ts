@@ -1,8 +1,8 @@
 import { createReadStream, existsSync } from 'node:fs';
 import path from 'node:path';
 import { pipeline } from 'node:stream/promises';
-import { createHash } from '../crypto.js';
-import { TensorRTError } from '../errors.js';
+import { createHash } from '../base/crypto.js';
+import { TensorRTError } from '../base/errors.js';
 import { cacheDirectory } from '../files/cache-directory.js';
 import { type FileLock, fileLock } from '../files/file-lock.js';
 import { makeDirectories, readdir, rename, rm } from '../files/promises.js';

@@ -11,7 +11,7 @@ namespace node_tensorrt {
 
 class Error : public std::runtime_error {
  public:
-  // `code` is one of lib/errors.ts' ErrorCode; it must outlive the error (a string literal).
+  // `code` is one of lib/base/errors.ts' ErrorCode; it must outlive the error (a string literal).
   Error(const char* code, const std::string& message) : std::runtime_error(message), code_(code) {}
 
   const char* code() const noexcept { return code_; }

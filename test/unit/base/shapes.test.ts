@@ -1,6 +1,11 @@
 import { describe, expect, test } from 'vitest';
-import { parseDimension, type SizeRange, symbolsIn } from '../../dist/dimension.js';
-import { checkProfiles, completeProfiles, type DeclaredInput, parseShapes } from '../../dist/shapes.js';
+import { parseDimension, type SizeRange, symbolsIn } from '../../../dist/base/dimension.js';
+import {
+  checkProfiles,
+  completeProfiles,
+  type DeclaredInput,
+  parseShapes,
+} from '../../../dist/base/shapes.js';
 
 // How the ranges of a profile are completed and checked before TensorRT sees them.
 

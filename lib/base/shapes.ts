@@ -1,3 +1,4 @@
+import type { Dims } from '../tensor.js';
 import type { DataType } from './data-type.js';
 import {
   type Dimension,
@@ -8,7 +9,6 @@ import {
   symbolsIn,
 } from './dimension.js';
 import { describe, invalidArgType, invalidArgValue, shapeMismatch } from './errors.js';
-import type { Dims } from './tensor.js';
 
 /** The shapes an engine accepts for one input: the smallest, the one it is tuned for, the largest. */
 export interface ShapeRange {

@@ -1,0 +1,2 @@
+/** Of this package. */
+export const { version } = require('../../package.json') as { version: string };

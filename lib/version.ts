@@ -1,2 +1,0 @@
-/** Of this package. */
-export const { version } = require('../package.json') as { version: string };
