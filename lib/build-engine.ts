@@ -34,8 +34,8 @@ import {
   type Provenance,
   type TensorInfo,
 } from './engine.js';
-import { writeAtomically } from './files/atomic-file.js';
-import { type TemporaryDirectory, temporaryDirectory } from './files/temporary-directory.js';
+import { writeAtomically } from './system/files/atomic-file.js';
+import { type TemporaryDirectory, temporaryDirectory } from './system/files/temporary-directory.js';
 import {
   type NativeBuildRequest,
   type NativeBuildResult,
@@ -43,7 +43,7 @@ import {
   type NativeGpu,
   type NativeTensorRT,
   native,
-} from './native.js';
+} from './system/native.js';
 import { targetNumber } from './system/nvidia-support.js';
 import { hasOnnxRuntime } from './system/onnxruntime-library.js';
 import type { TensorLike } from './tensor.js';

@@ -8,7 +8,7 @@ import {
   type NativeLanguageModelConfig,
   type NativeToken,
   native,
-} from './native.js';
+} from './system/native.js';
 
 /** What native is asked to do. */
 export interface GenerationRequest {

@@ -2,7 +2,7 @@ import { randomBytes } from './base/crypto.js';
 import { describe, invalidArgType, invalidArgValue } from './base/errors.js';
 import { checkOptions, checkSignal, integerOption, numberOption, stringsOption } from './base/options.js';
 import { type SamplingDefaults, type UnusableValue, usable } from './decoder-config.js';
-import type { NativeGenerateOptions } from './native.js';
+import type { NativeGenerateOptions } from './system/native.js';
 import { specialToken, type Tokenizer } from './tokenizer.js';
 
 /**

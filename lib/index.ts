@@ -8,7 +8,6 @@ export type { GenerateOptions, SequenceGenerateOptions } from './generate-option
 export type { ChosenTokenLogprob, Generation, GenerationChunk, TokenLogprob } from './generation.js';
 export type { KvCache, KvCacheOptions } from './kv-cache.js';
 export { LanguageModel, type LanguageModelOptions, type LanguageModelStats } from './language-model.js';
-export type { TensorRTCapabilities } from './native.js';
 export type { Prompt } from './prompt.js';
 export type { Sequence } from './sequence.js';
 export {
@@ -25,6 +24,7 @@ export {
   type ValueMetadata,
 } from './session.js';
 export type { Finding } from './system/diagnosis.js';
+export type { TensorRTCapabilities } from './system/native.js';
 export type { Flavour } from './system/nvidia-support.js';
 export { inspectSystem, type SystemReport } from './system/system-report.js';
 export type { TensorRTLibrary } from './system/tensorrt-library.js';

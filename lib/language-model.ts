@@ -29,8 +29,6 @@ import { type GenerateOptions, readGenerateOptions } from './generate-options.js
 import type { Generation, GenerationChunk } from './generation.js';
 import { KvCache, type KvCacheOptions, type KvCacheSettings, readKvCacheOptions } from './kv-cache.js';
 import { loadEngine } from './load-engine.js';
-import { type NativeBytes, type NativeLanguageModel, type NativeLoadedModel, native } from './native.js';
-import { withOpenFile } from './onnx/file-range.js';
 import { type Prompt, promptTokens } from './prompt.js';
 import { Sequence, type SequenceContext } from './sequence.js';
 import {
@@ -39,6 +37,13 @@ import {
   type SessionStats,
   sessionPrecisions,
 } from './session.js';
+import { withOpenFile } from './system/files/file-range.js';
+import {
+  type NativeBytes,
+  type NativeLanguageModel,
+  type NativeLoadedModel,
+  native,
+} from './system/native.js';
 import { findOnnxRuntime } from './system/onnxruntime-library.js';
 import {
   checkTokenizer,

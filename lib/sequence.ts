@@ -1,15 +1,15 @@
 import { invalidArgType, invalidArgValue, TensorRTError } from './base/errors.js';
 import { checkOptions, checkPath, checkSignal, refuseCloning } from './base/options.js';
 import { type DecodeLoop, type GenerationTarget, requireIdle } from './decode-loop.js';
-import { writeAtomically } from './files/atomic-file.js';
 import {
   type GenerateContext,
   readSequenceOptions,
   type SequenceGenerateOptions,
 } from './generate-options.js';
 import type { Generation, GenerationChunk } from './generation.js';
-import { type NativeGenerateOptions, type NativeLanguageModel, requireArrayLength } from './native.js';
 import { inputTokens, type PromptContext, requireRoom } from './prompt.js';
+import { writeAtomically } from './system/files/atomic-file.js';
+import { type NativeGenerateOptions, type NativeLanguageModel, requireArrayLength } from './system/native.js';
 
 /** What a sequence knows of its model. */
 export type SequenceContext = GenerateContext & PromptContext;

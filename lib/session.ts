@@ -37,8 +37,9 @@ import {
 } from './build-engine.js';
 import { type DeviceChoice, deviceOption, placeOnGpu } from './device.js';
 import { Engine, type EngineManifest, isDescribed } from './engine.js';
-import { readFile, stat } from './files/promises.js';
 import { loadEngine } from './load-engine.js';
+import { WrittenModel } from './onnx/written-model.js';
+import { readFile, stat } from './system/files/promises.js';
 import {
   type DeviceTensor,
   type HostBuffer,
@@ -48,8 +49,7 @@ import {
   type NativeSession,
   type NativeTensorInfo,
   native,
-} from './native.js';
-import { WrittenModel } from './onnx/written-model.js';
+} from './system/native.js';
 import { findOnnxRuntime } from './system/onnxruntime-library.js';
 import {
   checkTensor,

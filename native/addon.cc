@@ -13,13 +13,13 @@
 
 namespace {
 
-// initialize(TensorRTError): called once by lib/native.ts, before anything else.
+// initialize(TensorRTError): called once by lib/system/native.ts, before anything else.
 void initialize(const Napi::CallbackInfo& info) {
   node_tensorrt::Environment::of(info.Env()).setErrorClass(info[0].As<Napi::Function>());
 }
 
-// stopAll(): called once by lib/native.ts, when the process begins to exit. Node runs no cleanup hooks then,
-// and our threads must be gone before the exit handlers of the libraries that they are in.
+// stopAll(): called once by lib/system/native.ts, when the process begins to exit. Node runs no cleanup hooks
+// then, and our threads must be gone before the exit handlers of the libraries that they are in.
 void stopAll(const Napi::CallbackInfo& info) {
   node_tensorrt::Environment::of(info.Env()).end();
 }

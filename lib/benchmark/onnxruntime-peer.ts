@@ -1,6 +1,6 @@
 import type { DataType } from '../base/data-type.js';
 import { TensorRTError } from '../base/errors.js';
-import { requireFromWorkingDirectory } from '../files/working-directory.js';
+import { requireFromWorkingDirectory } from '../system/files/working-directory.js';
 import type { Tensor } from '../tensor.js';
 import type { BenchmarkTarget } from './benchmark.js';
 

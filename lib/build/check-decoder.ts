@@ -1,10 +1,10 @@
 import type { TensorRTError } from '../base/errors.js';
-import type { DecoderGraph, DecoderInputRole } from '../native.js';
 import type { CacheTensor, Decoder } from '../onnx/decoder.js';
 import { numbers } from '../onnx/rotary.js';
 import { uniformNumbers } from '../onnx/weights.js';
 import type { WrittenModel } from '../onnx/written-model.js';
 import { InferenceSession } from '../session.js';
+import type { DecoderGraph, DecoderInputRole } from '../system/native.js';
 import { Tensor } from '../tensor.js';
 
 export interface CheckRequest {

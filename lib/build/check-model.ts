@@ -1,9 +1,9 @@
 import { readFileSync } from 'node:fs';
 import path from 'node:path';
 import { TensorRTError } from '../base/errors.js';
-import { sizeOfWeights } from '../onnx/file-range.js';
 import { checkExternalData, externalLocations } from '../onnx/initializer.js';
 import { parseModel, readModel } from '../onnx/model.js';
+import { sizeOfWeights } from '../system/files/file-range.js';
 import { copyForThread, onModelThread, runOnModelThread } from './model-thread.js';
 
 /**

@@ -1,10 +1,10 @@
 import { createHash } from 'node:crypto';
 import path from 'node:path';
-import { FileMemo, isUnchanged, statistics } from '../files/file-memo.js';
-import { absolutePath } from '../files/working-directory.js';
-import { readRange, readWhole } from '../onnx/file-range.js';
 import { externalLocations } from '../onnx/initializer.js';
 import { parseModel } from '../onnx/model.js';
+import { FileMemo, isUnchanged, statistics } from '../system/files/file-memo.js';
+import { readRange, readWhole } from '../system/files/file-range.js';
+import { absolutePath } from '../system/files/working-directory.js';
 import { copyForThread, onModelThread, runOnModelThread } from './model-thread.js';
 
 /** What a model is, to its last byte. */

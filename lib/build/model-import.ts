@@ -1,12 +1,12 @@
 import path from 'node:path';
 import { buildDirectory, numberOf, withTypeName } from '../build-engine.js';
 import type { LayerInfo, TensorInfo } from '../engine.js';
-import { absolutePath } from '../files/working-directory.js';
-import { type NativeParseResult, native } from '../native.js';
 import { checkExternalData } from '../onnx/initializer.js';
 import { type GraphProto, type ModelProto, type NodeProto, readModel, writeModel } from '../onnx/model.js';
 import { captured, subgraphs } from '../onnx/traverse.js';
+import { absolutePath } from '../system/files/working-directory.js';
 import { findGpu } from '../system/gpu.js';
+import { type NativeParseResult, native } from '../system/native.js';
 import type { Flavour } from '../system/nvidia-support.js';
 import { findTensorRT } from '../system/tensorrt-library.js';
 import { adaptToParser, misreadNodes, misreadReason } from './prepare-model.js';

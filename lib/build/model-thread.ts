@@ -1,7 +1,7 @@
 import { parentPort, type TransferListItem, Worker, workerData } from 'node:worker_threads';
 import { TensorRTError } from '../base/errors.js';
 import { checkAttached, onAbort } from '../base/options.js';
-import { isWorkingDirectoryRemoved } from '../files/working-directory.js';
+import { isWorkingDirectoryRemoved } from '../system/files/working-directory.js';
 
 type Answer<Value> = { value: Value } | { error: { code?: string; name: string; message: string } };
 

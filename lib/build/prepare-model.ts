@@ -3,10 +3,6 @@ import path from 'node:path';
 import { TensorRTError } from '../base/errors.js';
 import type { DeclaredInput } from '../base/shapes.js';
 import { declaredInputs } from '../benchmark/model-inputs.js';
-import { writePieces } from '../files/atomic-file.js';
-import { makeDirectories, makeDirectory, symlink } from '../files/promises.js';
-import { absolutePath } from '../files/working-directory.js';
-import type { DecoderGraph } from '../native.js';
 import {
   type CastBfloat16Report,
   type CastFloat16Report,
@@ -28,6 +24,10 @@ import {
 } from '../onnx/model.js';
 import { subgraphs } from '../onnx/traverse.js';
 import { writeBeside } from '../onnx/write-beside.js';
+import { writePieces } from '../system/files/atomic-file.js';
+import { makeDirectories, makeDirectory, symlink } from '../system/files/promises.js';
+import { absolutePath } from '../system/files/working-directory.js';
+import type { DecoderGraph } from '../system/native.js';
 import { readModelFile } from './model-digest.js';
 import { copyForThread, onModelThread, runOnModelThread } from './model-thread.js';
 

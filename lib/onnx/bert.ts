@@ -2,7 +2,7 @@ import { join } from 'node:path';
 import { dataTypes } from '../base/data-type.js';
 import { describe, invalidArgType, invalidArgValue, TensorRTError } from '../base/errors.js';
 import { checkPath } from '../base/options.js';
-import { readWhole } from './file-range.js';
+import { readWhole } from '../system/files/file-range.js';
 import { GraphBuilder, type Value } from './graph-builder.js';
 import type { ModelProto } from './model.js';
 import { readSafetensors, type Safetensors } from './safetensors.js';

@@ -1,6 +1,6 @@
 import { type DataType, dataTypes } from '../base/data-type.js';
 import { TensorRTError } from '../base/errors.js';
-import type { DecoderGraph, DecoderInputRole } from '../native.js';
+import type { DecoderGraph, DecoderInputRole } from '../system/native.js';
 import type { GraphProto, ModelProto, NodeProto } from './model.js';
 import { operatorName } from './operators.js';
 import { headSize } from './random-inputs.js';

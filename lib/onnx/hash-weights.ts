@@ -1,6 +1,6 @@
 import { createHash, type Hash } from 'node:crypto';
 import { dataTypeFromOnnx, dataTypes } from '../base/data-type.js';
-import { readRange } from './file-range.js';
+import { readRange } from '../system/files/file-range.js';
 import {
   type ExternalDataOptions,
   externalData,

@@ -1,4 +1,4 @@
-import type { DecoderGraph } from '../native.js';
+import type { DecoderGraph } from '../system/native.js';
 import type { ModelProto } from './model.js';
 import { Size } from './size.js';
 import { SymbolicShapes } from './symbolic-shapes.js';

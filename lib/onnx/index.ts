@@ -5,7 +5,7 @@ export {
   toBfloat16Bits,
   toFloat16Bits,
 } from '../base/float16.js';
-export type { DecoderGraph, DecoderInputRole } from '../native.js';
+export type { DecoderGraph, DecoderInputRole } from '../system/native.js';
 export { type BertOptions, buildBert } from './bert.js';
 export {
   type CastBfloat16Report,

@@ -1,7 +1,7 @@
 import { isAbsolute, join, normalize } from 'node:path';
 import { type DataType, dataTypeFromOnnx, dataTypes } from '../base/data-type.js';
 import { invalidArgValue, TensorRTError } from '../base/errors.js';
-import { rangeLength, readRangeWhole, sizeOfWeights } from './file-range.js';
+import { rangeLength, readRangeWhole, sizeOfWeights } from '../system/files/file-range.js';
 import type { GraphProto, ModelProto, NodeProto, SparseTensorProto, TensorProto } from './model.js';
 
 /** Elements of a tensor; float16 and bfloat16 are bit patterns in a Uint16Array, bool is 0 or 1 in a Uint8Array. */

@@ -1,4 +1,4 @@
-import type { DecoderGraph } from '../native.js';
+import type { DecoderGraph } from '../system/native.js';
 import { EditableGraph } from './editable-graph.js';
 import { inPlaceShapes, isSequence } from './in-place-shapes.js';
 import { type ExternalDataOptions, tensorElements } from './initializer.js';

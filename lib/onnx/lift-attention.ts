@@ -1,6 +1,6 @@
 import { type DataType, dataTypes } from '../base/data-type.js';
 import type { TensorRTError } from '../base/errors.js';
-import type { DecoderInputRole } from '../native.js';
+import type { DecoderInputRole } from '../system/native.js';
 import { isVisible, proveMask } from './attention-mask.js';
 import type { CacheTensor, Decoder } from './decoder.js';
 import { dropIdleCasts } from './drop-idle-casts.js';

@@ -1,4 +1,4 @@
-import type { DecoderInputRole } from '../native.js';
+import type { DecoderInputRole } from '../system/native.js';
 import type { Decoder } from './decoder.js';
 import { EditableGraph } from './editable-graph.js';
 import type { Lift } from './lift.js';

@@ -1,4 +1,4 @@
-import type { DecoderGraph, DecoderInputRole } from '../native.js';
+import type { DecoderGraph, DecoderInputRole } from '../system/native.js';
 import type { CacheTensor, Decoder } from './decoder.js';
 import { EditableGraph } from './editable-graph.js';
 import { type ExternalDataOptions, tensorElements } from './initializer.js';

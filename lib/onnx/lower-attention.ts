@@ -1,6 +1,6 @@
 import type { DataType } from '../base/data-type.js';
 import { TensorRTError } from '../base/errors.js';
-import type { DecoderGraph, DecoderInputRole } from '../native.js';
+import type { DecoderGraph, DecoderInputRole } from '../system/native.js';
 import { EditableGraph } from './editable-graph.js';
 import type { FloatType } from './float-tensor.js';
 import { groupQueryInputs, isGroupQueryAttention } from './lift-group-query-attention.js';

@@ -1,4 +1,4 @@
-import type { DecoderGraph } from '../native.js';
+import type { DecoderGraph } from '../system/native.js';
 import { Tensor } from '../tensor.js';
 import {
   type CastBfloat16Report,

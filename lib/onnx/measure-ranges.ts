@@ -1,7 +1,7 @@
 import { dataTypes } from '../base/data-type.js';
 import { invalidArgValue } from '../base/errors.js';
-import { temporaryDirectory } from '../files/temporary-directory.js';
 import type { InferenceSession } from '../session.js';
+import { temporaryDirectory } from '../system/files/temporary-directory.js';
 import type { TensorLike } from '../tensor.js';
 import type { RangesReport } from './cast-precision.js';
 import type { ExternalDataOptions } from './initializer.js';

@@ -1,8 +1,8 @@
 import { invalidArgType, TensorRTError } from '../base/errors.js';
 import { type Bytes, bytesOf, checkPath } from '../base/options.js';
-import { writeAtomically } from '../files/atomic-file.js';
-import { otherThanBinary } from '../files/file-format.js';
-import { readWhole } from './file-range.js';
+import { writeAtomically } from '../system/files/atomic-file.js';
+import { otherThanBinary } from '../system/files/file-format.js';
+import { readWhole } from '../system/files/file-range.js';
 import { decodeMessage, encodeMessage, type Field, type MessageType, messageType } from './protobuf.js';
 
 // The messages of the ONNX standard (https://onnx.ai/onnx/repo-docs/IR.html), in camel case.

@@ -1,4 +1,4 @@
-import type { DecoderInputRole } from '../native.js';
+import type { DecoderInputRole } from '../system/native.js';
 import type { Tensor } from '../tensor.js';
 import type { Decoder } from './decoder.js';
 import { valueInfo } from './graph-builder.js';

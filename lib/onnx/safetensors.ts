@@ -1,7 +1,7 @@
 import type { DataType } from '../base/data-type.js';
 import { describe, invalidArgType, TensorRTError } from '../base/errors.js';
 import { type Bytes, bytesOf, checkPath } from '../base/options.js';
-import { readWhole, readWholeSync } from './file-range.js';
+import { readWhole, readWholeSync } from '../system/files/file-range.js';
 import { dimsText } from './initializer.js';
 
 /** One tensor of a safetensors file. */

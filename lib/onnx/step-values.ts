@@ -1,6 +1,6 @@
 import { type DataType, dataTypeFromOnnx } from '../base/data-type.js';
-import { temporaryDirectory } from '../files/temporary-directory.js';
-import type { DecoderInputRole } from '../native.js';
+import { temporaryDirectory } from '../system/files/temporary-directory.js';
+import type { DecoderInputRole } from '../system/native.js';
 import { Tensor } from '../tensor.js';
 import type { EditableGraph } from './editable-graph.js';
 import { valueInfo } from './graph-builder.js';

@@ -1,6 +1,6 @@
 import { dataTypes } from '../base/data-type.js';
 import { TensorRTError } from '../base/errors.js';
-import type { DecoderGraph } from '../native.js';
+import type { DecoderGraph } from '../system/native.js';
 import { EditableGraph } from './editable-graph.js';
 import type { ModelProto } from './model.js';
 import { valueType } from './value-type.js';

@@ -1,4 +1,4 @@
-import type { NativeCuda, NativeGpu } from '../native.js';
+import type { NativeCuda, NativeGpu } from './native.js';
 import type { DriverFiles } from './nvidia-driver.js';
 import {
   driverOfTensorRT,

@@ -1,5 +1,5 @@
 import { TensorRTError } from '../base/errors.js';
-import { type NativeGpu, native } from '../native.js';
+import { type NativeGpu, native } from './native.js';
 
 /** A GPU that a session can run on. */
 export interface Gpu {

@@ -1,7 +1,7 @@
 import { existsSync } from 'node:fs';
 import path from 'node:path';
 import { TensorRTError } from '../base/errors.js';
-import { requireFromWorkingDirectory } from '../files/working-directory.js';
+import { requireFromWorkingDirectory } from './files/working-directory.js';
 
 /** Whether {@link findOnnxRuntime} finds it. */
 export function hasOnnxRuntime(): boolean {

@@ -1,9 +1,9 @@
 import os from 'node:os';
 import { version } from '../base/version.js';
-import { native, nativePath } from '../native.js';
 import { InferenceSession } from '../session.js';
 import type { CudaCompiler, CudaRuntime, CudaToolkit } from './cuda-toolkit.js';
 import type { Finding } from './diagnosis.js';
+import { native, nativePath } from './native.js';
 import { readDriverFiles } from './nvidia-driver.js';
 import { type Flavour, flavoursFor } from './nvidia-support.js';
 import { findOnnxRuntime } from './onnxruntime-library.js';

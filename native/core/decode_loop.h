@@ -29,7 +29,7 @@
 
 namespace node_tensorrt {
 
-// lib/native.ts' NativeLanguageModelConfig.
+// lib/system/native.ts' NativeLanguageModelConfig.
 struct DecodeLoopConfig {
   DecoderGraph graph = {};
   size_t rows = 16;
@@ -41,7 +41,7 @@ struct DecodeLoopConfig {
   std::string fingerprint = {};
 };
 
-// lib/native.ts' NativeGenerateOptions.
+// lib/system/native.ts' NativeGenerateOptions.
 struct GenerateOptions {
   size_t maxTokens = 256;  // 0: the prompt is only read
   size_t minTokens = 0;    // before which no stop token is drawn

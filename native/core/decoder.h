@@ -15,7 +15,7 @@
 
 namespace node_tensorrt {
 
-// lib/native.ts' DecoderGraph, which says what the roles are.
+// lib/system/native.ts' DecoderGraph, which says what the roles are.
 enum class DecoderInputRole : uint8_t {
   kInputIds,
   kPositionIds,

@@ -26,7 +26,7 @@ class LanguageModel : public Napi::ObjectWrap<LanguageModel> {
   void Finalize(Napi::BasicEnv env) override;
 
  private:
-  // Of lib/native.ts' NativeLanguageModel.
+  // Of lib/system/native.ts' NativeLanguageModel.
   Napi::Value load(const Napi::CallbackInfo& info);
   void stopLoading(const Napi::CallbackInfo& info);
   void generate(const Napi::CallbackInfo& info);

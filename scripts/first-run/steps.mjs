@@ -102,7 +102,7 @@ const small = { layers: 2, hidden: 512, heads: 8, kvHeads: 2, intermediate: 1024
 async function readPlans({ folder, note, table, check }) {
   const { buildDecoder } = await import('../../dist/build/build-decoder.js');
   const { prepareDecoder } = await import('../../dist/build/prepare-decoder.js');
-  const { native } = await import('../../dist/native.js');
+  const { native } = await import('../../dist/system/native.js');
   const library = (await inspectSystem()).tensorrt.find(({ error }) => error === undefined).path;
   const models = {
     'one causal layer': await llamaDecoder(folder, 'float16', { ...small, layers: 1, positions: 4096 }),

@@ -258,7 +258,7 @@ test('what a killed process leaves in the temporary folder is swept by the next 
 test("processes that look for abandoned folders are in no one's way who makes one, and leave nothing behind", async () => {
   const prefix = path.join(mkdtempSync(path.join(os.tmpdir(), 'life-')), 'made-');
   const body = `
-    const { temporaryDirectory } = require('./dist/files/temporary-directory.js');
+    const { temporaryDirectory } = require('./dist/system/files/temporary-directory.js');
     const [, prefix, times, exitAfter] = process.argv;
     const make = async () => {
       for (let i = 0; i < Number(times); i++) await (await temporaryDirectory(prefix)).remove();

@@ -3,7 +3,6 @@ import os from 'node:os';
 import path from 'node:path';
 import { InferenceSession, Tensor } from 'node-tensorrt';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
-import type { DecoderGraph } from '../../../lib/native.js';
 import { recogniseDecoder } from '../../../lib/onnx/decoder.js';
 import { attributeProto, GraphBuilder } from '../../../lib/onnx/graph-builder.js';
 import { makeTensor, tensorElements } from '../../../lib/onnx/initializer.js';
@@ -19,6 +18,7 @@ import { type ModelProto, readModel, serializeModel } from '../../../lib/onnx/mo
 import { raiseOpset } from '../../../lib/onnx/raise-opset.js';
 import { addTopKHead } from '../../../lib/onnx/top-k-head.js';
 import { uniformNumbers } from '../../../lib/onnx/weights.js';
+import type { DecoderGraph } from '../../../lib/system/native.js';
 import { decoderAnswers, decoderModel, sessionBeside } from '../../decoder-fixture.js';
 import { expectAnswers } from '../../in-place-decoder.js';
 

@@ -1,14 +1,14 @@
 import { existsSync } from 'node:fs';
 import path from 'node:path';
-import { invalidArgValue, TensorRTError } from './base/errors.js';
-import { kernelModuleVersion } from './system/nvidia-driver.js';
-import { newestCuda, versionAtLeast } from './system/nvidia-support.js';
+import { invalidArgValue, TensorRTError } from '../base/errors.js';
+import { kernelModuleVersion } from './nvidia-driver.js';
+import { newestCuda, versionAtLeast } from './nvidia-support.js';
 
 /** The CUDA major versions that a binary is published for. */
 const variants = ['13', '12'] as const;
 
 /** The package's folder: this file is in its `dist`. */
-const root = path.join(__dirname, '..');
+const root = path.join(__dirname, '../..');
 
 /** What decides whether a compiled addon can be loaded. */
 interface Platform {
@@ -118,7 +118,7 @@ function loadError(failures: readonly { from: string; error: Error }[]): TensorR
 /** What of this machine keeps the addon from being loaded, or built: what to do about it. */
 export function platformProblems(): string[] {
   const { system, glibc, node } = currentPlatform();
-  const { engines, config } = require('../package.json') as {
+  const { engines, config } = require('../../package.json') as {
     engines: { node: string };
     config: { glibc: string };
   };

@@ -3,10 +3,10 @@ import { mkdirSync, mkdtempSync, rmSync, symlinkSync, writeFileSync } from 'node
 import os from 'node:os';
 import path from 'node:path';
 import { afterEach, beforeEach, describe, expect, test } from 'vitest';
-import { findCuda } from '../../dist/system/cuda-toolkit.js';
-import { readDriverFiles } from '../../dist/system/nvidia-driver.js';
-import { fileVersion } from '../../dist/system/system-files.js';
-import { tensorrtPackage } from '../../dist/system/tensorrt-package.js';
+import { findCuda } from '../../../dist/system/cuda-toolkit.js';
+import { readDriverFiles } from '../../../dist/system/nvidia-driver.js';
+import { fileVersion } from '../../../dist/system/system-files.js';
+import { tensorrtPackage } from '../../../dist/system/tensorrt-package.js';
 
 let root: string;
 beforeEach(() => {

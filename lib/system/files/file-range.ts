@@ -1,7 +1,7 @@
 import { closeSync, constants, fstatSync, openSync, readSync } from 'node:fs';
-import { TensorRTError } from '../base/errors.js';
-import { failedDownload, seenBytes } from '../files/file-format.js';
-import { fstat, mostBytes, read, withDescriptor } from '../files/promises.js';
+import { TensorRTError } from '../../base/errors.js';
+import { failedDownload, seenBytes } from './file-format.js';
+import { fstat, mostBytes, read, withDescriptor } from './promises.js';
 
 /** How much is read at a time of a file that is used meanwhile. */
 const streamedBytes = 2 ** 21;

@@ -1,7 +1,7 @@
 import { realpathSync } from 'node:fs';
 import { createRequire } from 'node:module';
 import path from 'node:path';
-import { type ErrorCode, TensorRTError } from '../base/errors.js';
+import { type ErrorCode, TensorRTError } from '../../base/errors.js';
 
 /**
  * A path from the root. Needed of a path alone: the working directory may have been removed, and only what is relative to

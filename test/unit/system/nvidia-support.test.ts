@@ -1,6 +1,6 @@
 // NVIDIA's tables: what its release notes and support matrices say.
 import { describe, expect, test } from 'vitest';
-import { flavoursFor, newestCuda, versionAtLeast } from '../../dist/system/nvidia-support.js';
+import { flavoursFor, newestCuda, versionAtLeast } from '../../../dist/system/nvidia-support.js';
 
 test.each([
   ['2.36', '2.34', true],

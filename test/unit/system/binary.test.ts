@@ -5,7 +5,7 @@ import os from 'node:os';
 import path from 'node:path';
 import { afterAll, beforeAll, expect, test } from 'vitest';
 
-const root = path.join(import.meta.dirname, '../..');
+const root = path.join(import.meta.dirname, '../../..');
 const addon = path.join(root, 'build/addon/Release/node_tensorrt.node');
 
 // An installed package: no checkout's build beside it, and binaries where prebuildify puts them.
@@ -39,7 +39,7 @@ interface Outcome {
 }
 function load(options: { env?: Record<string, string>; flags?: string[]; platform?: string } = {}): Outcome {
   const script = `${options.platform ?? ''}
-    const { native, nativePath } = require(${JSON.stringify(path.join(installed, 'dist/native.js'))});
+    const { native, nativePath } = require(${JSON.stringify(path.join(installed, 'dist/system/native.js'))});
     try {
       native();
       console.log(JSON.stringify({ path: nativePath() }));

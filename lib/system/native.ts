@@ -1,7 +1,7 @@
 import { constants } from 'node:buffer';
-import { TensorRTError } from './base/errors.js';
+import { TensorRTError } from '../base/errors.js';
 import { loadBinary } from './binary.js';
-import type { Flavour } from './system/nvidia-support.js';
+import type { Flavour } from './nvidia-support.js';
 
 /** Native memory behind an ArrayBuffer; runs use it without a copy. */
 export interface HostBuffer {

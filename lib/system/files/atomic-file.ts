@@ -1,5 +1,5 @@
 import { basename, dirname, join } from 'node:path';
-import { TensorRTError } from '../base/errors.js';
+import { TensorRTError } from '../../base/errors.js';
 import type { NativeBytes } from '../native.js';
 import { fsync, mostBytes, realpath, rename, rm, stat, withDescriptor, write } from './promises.js';
 

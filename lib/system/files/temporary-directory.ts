@@ -1,7 +1,7 @@
 import { mkdirSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import path from 'node:path';
-import { randomBytes } from '../base/crypto.js';
+import { randomBytes } from '../../base/crypto.js';
 import { native } from '../native.js';
 import { readdir, rm } from './promises.js';
 
