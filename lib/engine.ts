@@ -5,7 +5,7 @@ import { type DataType, dataTypeFromOnnx, dataTypes } from './base/data-type.js'
 import { invalidArgType, TensorRTError } from './base/errors.js';
 import { type Bytes, bytesOf, checkOptions, checkPath, refuseCloning } from './base/options.js';
 import { type Profile, rangeOf, type ShapeRange } from './base/shapes.js';
-import type { CastBfloat16Report, CastFloat16Report } from './onnx/cast-precision.js';
+import type { CastBfloat16Report, CastFloat16Report } from './onnx/precision/cast-precision.js';
 import { writeAtomically } from './system/files/atomic-file.js';
 import { engineMagic as magic, otherThanBinary, planMagics, seenBytes } from './system/files/file-format.js';
 import { readStart, withOpenFile } from './system/files/file-range.js';

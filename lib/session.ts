@@ -38,7 +38,7 @@ import {
 import { type DeviceChoice, deviceOption, placeOnGpu } from './device.js';
 import { Engine, type EngineManifest, isDescribed } from './engine.js';
 import { loadEngine } from './load-engine.js';
-import { WrittenModel } from './onnx/written-model.js';
+import { WrittenModel } from './onnx/format/written-model.js';
 import { readFile, stat } from './system/files/promises.js';
 import {
   type DeviceTensor,

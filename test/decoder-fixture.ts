@@ -9,7 +9,7 @@ import {
 } from 'node-tensorrt';
 import type { ModelProto } from 'node-tensorrt/onnx';
 import { expect } from 'vitest';
-import { writeBeside } from '../dist/onnx/write-beside.js';
+import { writeBeside } from '../dist/onnx/format/write-beside.js';
 
 const decoders = path.join(import.meta.dirname, 'fixtures/decoders');
 

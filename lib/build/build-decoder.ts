@@ -1,7 +1,7 @@
 import { TensorRTError } from '../base/errors.js';
 import { type BuildOptions, buildEngineOn } from '../build-engine.js';
 import type { Engine } from '../engine.js';
-import type { LowerDecoderOptions } from '../onnx/lower-decoder.js';
+import type { LowerDecoderOptions } from '../onnx/decoder/lower-decoder.js';
 import type { DecoderGraph } from '../system/native.js';
 
 /** A decoder to compile for TensorRT. */

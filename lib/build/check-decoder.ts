@@ -1,8 +1,8 @@
 import type { TensorRTError } from '../base/errors.js';
-import type { CacheTensor, Decoder } from '../onnx/decoder.js';
-import { numbers } from '../onnx/rotary.js';
-import { uniformNumbers } from '../onnx/weights.js';
-import type { WrittenModel } from '../onnx/written-model.js';
+import type { CacheTensor, Decoder } from '../onnx/decoder/decoder.js';
+import { numbers } from '../onnx/decoder/rotary.js';
+import type { WrittenModel } from '../onnx/format/written-model.js';
+import { uniformNumbers } from '../onnx/models/weights.js';
 import { InferenceSession } from '../session.js';
 import type { DecoderGraph, DecoderInputRole } from '../system/native.js';
 import { Tensor } from '../tensor.js';

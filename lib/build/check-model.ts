@@ -1,8 +1,8 @@
 import { readFileSync } from 'node:fs';
 import path from 'node:path';
 import { TensorRTError } from '../base/errors.js';
-import { checkExternalData, externalLocations } from '../onnx/initializer.js';
-import { parseModel, readModel } from '../onnx/model.js';
+import { checkExternalData, externalLocations } from '../onnx/format/initializer.js';
+import { parseModel, readModel } from '../onnx/format/model.js';
 import { sizeOfWeights } from '../system/files/file-range.js';
 import { copyForThread, onModelThread, runOnModelThread } from './model-thread.js';
 

@@ -1,9 +1,15 @@
 import path from 'node:path';
 import { buildDirectory, numberOf, withTypeName } from '../build-engine.js';
 import type { LayerInfo, TensorInfo } from '../engine.js';
-import { checkExternalData } from '../onnx/initializer.js';
-import { type GraphProto, type ModelProto, type NodeProto, readModel, writeModel } from '../onnx/model.js';
-import { captured, subgraphs } from '../onnx/traverse.js';
+import { checkExternalData } from '../onnx/format/initializer.js';
+import {
+  type GraphProto,
+  type ModelProto,
+  type NodeProto,
+  readModel,
+  writeModel,
+} from '../onnx/format/model.js';
+import { captured, subgraphs } from '../onnx/graph/traverse.js';
 import { absolutePath } from '../system/files/working-directory.js';
 import { findGpu } from '../system/gpu.js';
 import { type NativeParseResult, native } from '../system/native.js';

@@ -3,17 +3,14 @@ import path from 'node:path';
 import { TensorRTError } from '../base/errors.js';
 import type { DeclaredInput } from '../base/shapes.js';
 import { declaredInputs } from '../benchmark/model-inputs.js';
+import { type LowerDecoderOptions, lowerDecoder } from '../onnx/decoder/lower-decoder.js';
+import { hashWeights } from '../onnx/format/hash-weights.js';
 import {
-  type CastBfloat16Report,
-  type CastFloat16Report,
-  castToBfloat16,
-  castToFloat16,
-} from '../onnx/cast-precision.js';
-import { completeLoops, tripCounts } from '../onnx/complete-loops.js';
-import { hashWeights } from '../onnx/hash-weights.js';
-import { checkExternalData, externalData, isExternal, straightenLocations } from '../onnx/initializer.js';
-import { type LowerDecoderOptions, lowerDecoder } from '../onnx/lower-decoder.js';
-import { type Feeds, measureRanges, type Ranges } from '../onnx/measure-ranges.js';
+  checkExternalData,
+  externalData,
+  isExternal,
+  straightenLocations,
+} from '../onnx/format/initializer.js';
 import {
   type GraphProto,
   type ModelProto,
@@ -21,9 +18,17 @@ import {
   parseModel,
   serializeModel,
   type TensorProto,
-} from '../onnx/model.js';
-import { subgraphs } from '../onnx/traverse.js';
-import { writeBeside } from '../onnx/write-beside.js';
+} from '../onnx/format/model.js';
+import { writeBeside } from '../onnx/format/write-beside.js';
+import { subgraphs } from '../onnx/graph/traverse.js';
+import { type Feeds, measureRanges, type Ranges } from '../onnx/measure-ranges.js';
+import { completeLoops, tripCounts } from '../onnx/passes/complete-loops.js';
+import {
+  type CastBfloat16Report,
+  type CastFloat16Report,
+  castToBfloat16,
+  castToFloat16,
+} from '../onnx/precision/cast-precision.js';
 import { writePieces } from '../system/files/atomic-file.js';
 import { makeDirectories, makeDirectory, symlink } from '../system/files/promises.js';
 import { absolutePath } from '../system/files/working-directory.js';

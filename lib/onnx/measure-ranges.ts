@@ -3,12 +3,12 @@ import { invalidArgValue } from '../base/errors.js';
 import type { InferenceSession } from '../session.js';
 import { temporaryDirectory } from '../system/files/temporary-directory.js';
 import type { TensorLike } from '../tensor.js';
-import type { RangesReport } from './cast-precision.js';
-import type { ExternalDataOptions } from './initializer.js';
-import type { GraphProto, ModelProto, NodeProto } from './model.js';
-import { operatorName, outputType } from './operators.js';
+import type { ExternalDataOptions } from './format/initializer.js';
+import type { GraphProto, ModelProto, NodeProto } from './format/model.js';
+import { writeBeside } from './format/write-beside.js';
+import { operatorName, outputType } from './graph/operators.js';
+import type { RangesReport } from './precision/cast-precision.js';
 import { randomInputs } from './random-inputs.js';
-import { writeBeside } from './write-beside.js';
 
 const float32 = dataTypes.float32.onnx;
 

@@ -2,11 +2,11 @@ import { type DataType, dataTypeFromOnnx } from '../base/data-type.js';
 import { TensorRTError } from '../base/errors.js';
 import { toFloat16Bits } from '../base/float16.js';
 import { Tensor } from '../tensor.js';
-import type { ExternalDataOptions } from './initializer.js';
-import type { GraphProto, ModelProto, ValueInfoProto } from './model.js';
-import { intAttribute } from './node-attribute.js';
-import { operatorName } from './operators.js';
-import { normalNumbers, uniformNumbers } from './weights.js';
+import type { ExternalDataOptions } from './format/initializer.js';
+import type { GraphProto, ModelProto, ValueInfoProto } from './format/model.js';
+import { intAttribute } from './graph/node-attribute.js';
+import { operatorName } from './graph/operators.js';
+import { normalNumbers, uniformNumbers } from './models/weights.js';
 
 export interface RandomInputsOptions extends ExternalDataOptions {
   seed: number;

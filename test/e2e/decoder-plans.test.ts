@@ -6,9 +6,9 @@ import { GraphBuilder, type ModelProto, serializeModel } from 'node-tensorrt/onn
 import { afterAll, describe, expect, test } from 'vitest';
 import { buildDecoder } from '../../dist/build/build-decoder.js';
 import { prepareDecoder } from '../../dist/build/prepare-decoder.js';
-import { writeBeside } from '../../dist/onnx/write-beside.js';
-import { lowerDecoder } from '../../lib/onnx/lower-decoder.js';
-import { readModel } from '../../lib/onnx/model.js';
+import { writeBeside } from '../../dist/onnx/format/write-beside.js';
+import { lowerDecoder } from '../../lib/onnx/decoder/lower-decoder.js';
+import { readModel } from '../../lib/onnx/format/model.js';
 import { decoderAnswers, decoderModel, sessionBeside } from '../decoder-fixture.js';
 import { expectAnswers } from '../in-place-decoder.js';
 

@@ -1,6 +1,6 @@
 """Counts nodes, casts and FP16 nodes in what ModelOpt's AutoCast makes of models, into
 test/fixtures/precision/modelopt-counts.json: once with its defaults, and once told to keep in FP32 the operators that
-this package keeps there (`sensitive` in lib/onnx/operators.ts), which its defaults do not. Both with the inputs and
+this package keeps there (`sensitive` in lib/onnx/graph/operators.ts), which its defaults do not. Both with the inputs and
 outputs of the graph in float32, and with the same calibration data.
 
 Run once, in an environment of its own, for ModelOpt pins an older onnx:
@@ -24,7 +24,7 @@ from modelopt.onnx.autocast import convert_to_mixed_precision
 from onnx import TensorProto
 
 here = pathlib.Path(__file__).resolve().parent
-source = (here.parent.parent / "lib/onnx/operators.ts").read_text()
+source = (here.parent.parent / "lib/onnx/graph/operators.ts").read_text()
 sensitive = re.search(r"export const sensitive = operators\(`(.*?)`\)", source, re.S).group(1).split()
 
 

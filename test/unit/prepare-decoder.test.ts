@@ -4,10 +4,10 @@ import { tmpdir } from 'node:os';
 import path from 'node:path';
 import { afterAll, describe, expect, it } from 'vitest';
 import { prepareDecoder } from '../../dist/build/prepare-decoder.js';
-import { attributeProto } from '../../lib/onnx/graph-builder.js';
-import { isGroupQueryAttention } from '../../lib/onnx/lift-group-query-attention.js';
-import { readModel } from '../../lib/onnx/model.js';
-import { writeBeside } from '../../lib/onnx/write-beside.js';
+import { isGroupQueryAttention } from '../../lib/onnx/decoder/lift-group-query-attention.js';
+import { readModel } from '../../lib/onnx/format/model.js';
+import { writeBeside } from '../../lib/onnx/format/write-beside.js';
+import { attributeProto } from '../../lib/onnx/graph/graph-builder.js';
 import { decoderModel } from '../decoder-fixture.js';
 
 const folder = mkdtempSync(path.join(tmpdir(), 'prepare-decoder-'));

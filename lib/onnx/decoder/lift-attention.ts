@@ -1,0 +1,469 @@
+import { type DataType, dataTypes } from '../../base/data-type.js';
+import type { TensorRTError } from '../../base/errors.js';
+import type { DecoderInputRole } from '../../system/native.js';
+import type { ExternalDataOptions } from '../format/initializer.js';
+import type { ModelProto } from '../format/model.js';
+import { EditableGraph } from '../graph/editable-graph.js';
+import { valueInfo } from '../graph/graph-builder.js';
+import { operatorName } from '../graph/operators.js';
+import { normalNumbers } from '../models/weights.js';
+import { dropIdleCasts } from '../passes/drop-idle-casts.js';
+import { attributeKey, mergeEqualNodes } from '../passes/merge-equal-nodes.js';
+import { simplifyShapes } from '../passes/simplify-shapes.js';
+import { unwrapGemm } from '../passes/unwrap-gemm.js';
+import { isVisible, proveMask } from './attention-mask.js';
+import type { CacheTensor, Decoder } from './decoder.js';
+import type { Lift } from './lift.js';
+import {
+  type AttentionMatch,
+  type Factor,
+  type GraphKnowledge,
+  isHeadsSwap,
+  isShape,
+  matchAttention,
+  Unrecognised,
+} from './match-attention.js';
+import { measureShapes } from './measure-shapes.js';
+import { replacePositions } from './replace-positions.js';
+import {
+  computeRotary,
+  floats,
+  matchRotary,
+  numbers,
+  provesRotary,
+  type RotaryMatch,
+  type RotaryTable,
+} from './rotary.js';
+
+export interface LiftOptions extends ExternalDataOptions {
+  /** The most tokens that a row will hold. */
+  readonly maxLength: number;
+}
+
+/** What one layer's GroupQueryAttention is given. */
+interface Layer {
+  readonly match: AttentionMatch;
+  readonly key: CacheTensor;
+  readonly value: CacheTensor;
+  readonly scale: number;
+  readonly softcap: number;
+  readonly window: number | undefined;
+  /** Undefined where queries and keys are turned outside, or not at all. */
+  readonly rotary: { readonly query: string; readonly key: string; readonly table: RotaryTable } | undefined;
+}
+
+/**
+ * Lifts a decoder's attention from what the exporter wrote to com.microsoft.GroupQueryAttention, which reads and updates
+ * the cache in place: caches are `[rows, kvHeads, capacity, headDim]`, input and output the same memory; `last_indices`
+ * int32 `[rows]` and `longest` int32 `[1]` say how long rows are.
+ *
+ * What the exporter wrote is found by its shape and then proven on numbers, by running that part of the graph: the
+ * attention is compared with its formula, the mask with a causal one or one with a window, and what turns queries and keys
+ * by their positions with a rotary embedding, whose table is computed by the graph's own nodes. Whatever differs leaves
+ * the graph as it is.
+ *
+ * @throws (rejects) TensorRTError ERR_LIBRARY_NOT_FOUND, ERR_IO; ERR_MODEL_INVALID for weights that can't be read
+ */
+export async function liftAttention(
+  model: ModelProto,
+  decoder: Decoder,
+  options: LiftOptions,
+): Promise<Lift> {
+  try {
+    return await (await Lifter.of(model, decoder, options)).lift();
+  } catch (error) {
+    if (error instanceof Unrecognised) return { reason: error.message };
+    // Of a part that ONNX Runtime can't run by itself.
+    const { code, message } = error as TensorRTError;
+    if (partErrors.has(code)) return { reason: `a part of it can't be run by itself (${code}): ${message}` };
+    throw error;
+  }
+}
+
+const partErrors = new Set([
+  'ERR_MODEL_INVALID',
+  'ERR_MODEL_UNSUPPORTED',
+  'ERR_EXECUTION_FAILED',
+  'ERR_SHAPE_MISMATCH',
+]);
+
+class Lifter {
+  readonly #decoder: Decoder;
+  readonly #maxLength: number;
+  readonly #graph: EditableGraph;
+  readonly #known: GraphKnowledge;
+
+  private constructor(decoder: Decoder, known: GraphKnowledge, maxLength: number) {
+    this.#decoder = decoder;
+    this.#maxLength = maxLength;
+    this.#graph = known.graph;
+    this.#known = known;
+  }
+
+  static async of(model: ModelProto, decoder: Decoder, options: LiftOptions): Promise<Lifter> {
+    const graph = new EditableGraph(model);
+    dropIdleCasts(graph, model);
+    mergeEqualNodes(graph);
+    return new Lifter(decoder, await measureShapes(model, graph, decoder, options), options.maxLength);
+  }
+
+  async lift(): Promise<Lift> {
+    const { caches } = this.#decoder;
+    const pairs = Array.from(
+      { length: caches.length / 2 },
+      (_, i) => [caches[2 * i]!, caches[2 * i + 1]!] as const,
+    );
+    const layers: Layer[] = [];
+    for (const [key, value] of pairs) layers.push(await this.#understand(key, value));
+    const types = await this.#prove(layers);
+    const last = this.#input('last_indices', ['rows']);
+    const longest = this.#input('longest', []);
+    layers.forEach((layer, i) => {
+      this.#write(layer, types[i]!, i, last, longest);
+    });
+    unwrapGemm(this.#known);
+    simplifyShapes(this.#known);
+    const positions = await replacePositions(this.#known, this.#decoder);
+    return this.#finish({ ...positions, [last]: 'last_indices', [longest]: 'longest' });
+  }
+
+  readonly #windows = new Map<string, number | undefined>();
+  readonly #tables = new Map<string, RotaryTable | undefined>();
+  readonly #numbers = new Map<string, number>();
+
+  async #understand(key: CacheTensor, value: CacheTensor): Promise<Layer> {
+    if (key.type === 'bfloat16' || value.type !== key.type) {
+      throw new Unrecognised(`"${key.input}" is ${key.type}, which GroupQueryAttention does not take`);
+    }
+    const match = matchAttention(this.#known, key, value);
+    if (match.headDim % 8 !== 0) {
+      throw new Unrecognised(
+        `its heads have ${match.headDim} elements, and GroupQueryAttention takes multiples of 8`,
+      );
+    }
+    const maskKey = JSON.stringify(match.masks.map(({ value, kind }) => [kind, this.#formOf([], value)]));
+    if (!this.#windows.has(maskKey)) {
+      const { window } = await proveMask(match.masks, this.#known.steps, this.#maxLength);
+      this.#windows.set(maskKey, window);
+    }
+    const softcap =
+      typeof match.softcap === 'object' ? await this.#product(match.softcap) : (match.softcap ?? 0);
+    return {
+      match,
+      key,
+      value,
+      scale: match.factor * (await this.#product(match.factors)),
+      softcap,
+      window: this.#windows.get(maskKey),
+      rotary: await this.#rotary(match, key.type),
+    };
+  }
+
+  async #product(factors: readonly Factor[]): Promise<number> {
+    let result = 1;
+    for (const { value, inverse } of factors) {
+      if (!this.#numbers.has(value)) {
+        const part = await this.#known.steps.part([value]);
+        if (!part) throw new Unrecognised(`the scale "${value}" depends on tokens`);
+        await using _ = part;
+        const tensor = (await part.run({ rows: 1, new: 1, past: 1 }))[value]!;
+        this.#numbers.set(value, Number(numbers(tensor)[0]));
+      }
+      const number = this.#numbers.get(value)!;
+      result = inverse ? result / number : result * number;
+    }
+    return result;
+  }
+
+  /** Both turned by one table that the operator takes; else what turns them stays outside. */
+  async #rotary(match: AttentionMatch, type: 'float32' | 'float16'): Promise<Layer['rotary']> {
+    if (match.headDim % 16 !== 0) return undefined;
+    const query = matchRotary(this.#known, match.query);
+    const key = matchRotary(this.#known, match.newKey);
+    if (!query || !key) return undefined;
+    const sizes = { headDim: match.headDim, type, maxLength: this.#maxLength };
+    const form = (found: RotaryMatch) => this.#formOf([found.source], found.turned);
+    const name = JSON.stringify([
+      form(key),
+      key.layout,
+      match.kvHeads,
+      form(query),
+      query.layout,
+      match.heads,
+    ]);
+    if (!this.#tables.has(name)) {
+      const table = await computeRotary(this.#known, key, { ...sizes, heads: match.kvHeads });
+      const isSame =
+        table && (await provesRotary(this.#known, query, { ...sizes, heads: match.heads }, table));
+      this.#tables.set(name, isSame && table.pairs % 8 === 0 ? table : undefined);
+    }
+    const table = this.#tables.get(name);
+    if (!table) return undefined;
+    return {
+      query: await this.#merged(query.source, query.layout),
+      key: await this.#merged(key.source, key.layout),
+      table,
+    };
+  }
+
+  /** Equal where the same nodes compute a value from others. */
+  #formOf(sources: readonly string[], value: string): string {
+    const { graph, shapes } = this.#known;
+    const names = new Map(sources.map((source, i) => [source, `source ${i}`]));
+    const form: unknown[] = [];
+    const visit = (value: string): string => {
+      const known = names.get(value);
+      if (known !== undefined) return known;
+      const elements = shapes.elements(value);
+      if (elements) return `[${elements.join()}]`;
+      const node = graph.producer(value);
+      if (!node) return `value ${value}`;
+      const inputs = node.input.map((input) => (input === '' ? '' : visit(input)));
+      const attributes = node.attribute.map((each) => attributeKey(each) ?? `attribute of ${value}`);
+      form.push([operatorName(node), inputs, attributes]);
+      for (const [i, output] of node.output.entries()) names.set(output, `#${form.length}.${i}`);
+      return names.get(value)!;
+    };
+    visit(value);
+    return JSON.stringify(form);
+  }
+
+  /** A value of heads as `[rows, new, heads * headDim]`. */
+  #merged(value: string, layout: 'heads-first' | 'sequence-first'): string {
+    const { graph, shapes } = this.#known;
+    let current = value;
+    if (layout === 'heads-first') {
+      const node = graph.producer(value);
+      if (node && isHeadsSwap(node)) current = node.input[0]!;
+      else [current = ''] = graph.addNode('Transpose', [value], { perm: [0, 2, 1, 3] });
+    }
+    const shape = shapes.shape(value);
+    const heads = shape?.[layout === 'heads-first' ? 1 : 2]?.constant;
+    const headDim = shape?.[3]?.constant;
+    if (heads === undefined || headDim === undefined)
+      throw new Unrecognised(`"${value}" has heads of unknown size`);
+    const reshape = graph.producer(current);
+    if (reshape && operatorName(reshape) === 'Reshape') {
+      const [source = ''] = reshape.input;
+      if (isShape(shapes.shape(source), ['rows', 'new', heads * headDim])) return source;
+    }
+    return graph.addNode('Reshape', [current, graph.addVector([0, 0, heads * headDim])])[0]!;
+  }
+
+  /** Compares what the graph computes between queries, cache and output with attention's formula, on random numbers. */
+  async #prove(layers: readonly Layer[]): Promise<DataType[]> {
+    const proven = new Map<string, DataType>();
+    const types: DataType[] = [];
+    for (const layer of layers) {
+      const { match, key } = layer;
+      const sources = [match.query, match.key, match.value];
+      const { scale, softcap, window } = layer;
+      const { heads, kvHeads, headDim, outputLayout } = match;
+      const form = JSON.stringify([
+        this.#formOf(sources, match.output),
+        ...[scale, softcap, window, heads, kvHeads, headDim, outputLayout],
+      ]);
+      const known = proven.get(form);
+      if (known) {
+        types.push(known);
+        continue;
+      }
+      const type = key.type as 'float32' | 'float16';
+      const given = sources.map((name) => ({ name, type, rank: 4 }));
+      const part = await this.#known.steps.part([match.output], given);
+      if (!part)
+        throw new Unrecognised(
+          `the attention of "${key.input}" reads more than queries, keys, values and mask`,
+        );
+      await using _ = part;
+      for (const [past, count] of [
+        [0, 5],
+        [4, 3],
+        [9, 1],
+      ] as const) {
+        const step = { rows: 1, past, new: count };
+        const total = past + count;
+        if (total > this.#maxLength) continue;
+        const normal = normalNumbers(past + 1);
+        const random = (heads: number, length: number) =>
+          Float32Array.from({ length: heads * length * match.headDim }, normal);
+        const [q, k, v] = [
+          random(match.heads, count),
+          random(match.kvHeads, total),
+          random(match.kvHeads, total),
+        ];
+        const tensors = {
+          [match.query]: floats(type, q, [1, match.heads, count, match.headDim]),
+          [match.key]: floats(type, k, [1, match.kvHeads, total, match.headDim]),
+          [match.value]: floats(type, v, [1, match.kvHeads, total, match.headDim]),
+        };
+        const output = (await part.run(step, tensors))[match.output]!;
+        proven.set(form, output.type);
+        const difference = largestDifference(numbers(output), attention(layer, { q, k, v, past, count }));
+        if (!(difference <= (type === 'float16' ? 3e-2 : 1e-4))) {
+          throw new Unrecognised(
+            `what gives "${match.output}" is not the attention that it looks like: on random numbers it differs by ${difference}`,
+          );
+        }
+      }
+      types.push(proven.get(form)!);
+    }
+    return types;
+  }
+
+  #write(layer: Layer, type: DataType, i: number, last: string, longest: string): void {
+    const graph = this.#graph;
+    const { match, key, value, rotary } = layer;
+    const inputs = [
+      rotary?.query ?? this.#merged(match.query, 'heads-first'),
+      rotary?.key ?? this.#merged(match.newKey, 'heads-first'),
+      this.#merged(match.newValue, 'heads-first'),
+      ...[key.input, value.input, last, longest],
+      ...(rotary ? this.#tableInputs(rotary.table, key.type as 'float32' | 'float16') : []),
+    ];
+    for (const node of match.updates) graph.removeNode(node);
+    graph.removeNode(graph.producer(match.output)!);
+    const isMerged = match.outputLayout === 'merged';
+    const merged = isMerged ? match.output : graph.uniqueName(`attention.${i}.merged`);
+    // The attention may have been computed in another type than the cache has.
+    const output = type === key.type ? merged : graph.uniqueName(`attention.${i}.${key.type}`);
+    graph.addNode(
+      'GroupQueryAttention',
+      inputs,
+      {
+        num_heads: match.heads,
+        kv_num_heads: match.kvHeads,
+        scale: { float: layer.scale },
+        local_window_size: layer.window ?? -1,
+        ...(layer.softcap ? { softcap: { float: layer.softcap } } : {}),
+        do_rotary: rotary ? 1 : 0,
+        rotary_interleaved: rotary?.table.interleaved ? 1 : 0,
+      },
+      { name: `attention.${i}`, domain: 'com.microsoft', outputs: [output, key.output, value.output] },
+    );
+    if (output !== merged) {
+      graph.addNode('Cast', [output], { to: dataTypes[type].onnx }, { outputs: [merged] });
+    }
+    if (isMerged) return;
+    const split = graph.addVector([0, 0, match.heads, match.headDim]);
+    if (match.outputLayout === 'sequence-first') {
+      graph.addNode('Reshape', [merged, split], {}, { outputs: [match.output] });
+      return;
+    }
+    const [heads = ''] = graph.addNode('Reshape', [merged, split]);
+    graph.addNode('Transpose', [heads], { perm: [0, 2, 1, 3] }, { outputs: [match.output] });
+  }
+
+  readonly #tableNames = new Map<RotaryTable, [string, string]>();
+
+  #tableInputs(table: RotaryTable, type: 'float32' | 'float16'): [string, string] {
+    const same = [...this.#tableNames].find(([other]) => isSameTable(other, table));
+    if (same) return same[1];
+    const dims = [this.#maxLength, table.pairs];
+    const add = (name: string, values: Float32Array) =>
+      this.#graph.addConstant(name, type, dims, floats(type, values, dims).data as Float32Array);
+    const names: [string, string] = [add('rotary.cosines', table.cosines), add('rotary.sines', table.sines)];
+    this.#tableNames.set(table, names);
+    return names;
+  }
+
+  #input(base: string, dims: readonly (string | number)[]): string {
+    const name = this.#graph.uniqueName(base);
+    this.#graph.inputs.push(valueInfo(name, 'int32', dims));
+    return name;
+  }
+
+  #finish(added: Readonly<Record<string, DecoderInputRole>>): Lift {
+    const graph = this.#graph;
+    const { needed } = graph;
+    const roles: Record<string, DecoderInputRole> = {};
+    const inputs: typeof graph.inputs = [];
+    for (const input of graph.inputs) {
+      const cache = this.#decoder.caches.find((each) => each.input === input.name);
+      if (cache) inputs.push(cacheInfo(input.name, cache));
+      else if (needed.has(input.name)) {
+        inputs.push(input);
+        const role = added[input.name] ?? this.#decoder.graph.inputs[input.name];
+        if (role) roles[input.name] = role;
+      }
+    }
+    graph.inputs.splice(0, graph.inputs.length, ...inputs);
+    graph.outputs.forEach((output, i) => {
+      const cache = this.#decoder.caches.find((each) => each.output === output.name);
+      if (cache) graph.outputs[i] = cacheInfo(output.name, cache);
+    });
+    const model = graph.finish();
+    // Types that the exporter noted name sizes that are no longer theirs.
+    return {
+      model: { ...model, graph: { ...model.graph, valueInfo: [] } },
+      graph: { ...this.#decoder.graph, mode: 'in-place', inputs: roles },
+    };
+  }
+}
+
+function cacheInfo(name: string, { type, kvHeads, headDim }: CacheTensor) {
+  return valueInfo(name, type, ['rows', kvHeads, 'capacity', headDim]);
+}
+
+function isSameTable(a: RotaryTable, b: RotaryTable): boolean {
+  return (
+    a === b ||
+    (a.interleaved === b.interleaved &&
+      a.pairs === b.pairs &&
+      largestDifference(a.cosines, b.cosines) === 0 &&
+      largestDifference(a.sines, b.sines) === 0)
+  );
+}
+
+/** `[new, heads * headDim]` for outputs in the order of tokens, `[heads, new, headDim]` for those in that of heads. */
+function attention(
+  { match, scale, softcap, window }: Layer,
+  {
+    q,
+    k,
+    v,
+    past,
+    count,
+  }: { q: Float32Array; k: Float32Array; v: Float32Array; past: number; count: number },
+): Float32Array {
+  const { heads, kvHeads, headDim } = match;
+  const total = past + count;
+  const result = new Float32Array(heads * count * headDim);
+  for (let head = 0; head < heads; head++) {
+    const source = Math.floor((head * kvHeads) / heads) * total * headDim;
+    for (let token = 0; token < count; token++) {
+      const query = (head * count + token) * headDim;
+      const scores: number[] = [];
+      for (let key = 0; key < total; key++) {
+        let dot = 0;
+        for (let dim = 0; dim < headDim; dim++) dot += q[query + dim]! * k[source + key * headDim + dim]!;
+        const score = softcap ? softcap * Math.tanh((dot * scale) / softcap) : dot * scale;
+        scores.push(isVisible(key, past + token, window) ? score : Number.NEGATIVE_INFINITY);
+      }
+      const most = Math.max(...scores);
+      const weights = scores.map((score) => Math.exp(score - most));
+      const sum = weights.reduce((a, b) => a + b, 0);
+      const at =
+        match.outputLayout === 'heads-first'
+          ? (head * count + token) * headDim
+          : (token * heads + head) * headDim;
+      for (let dim = 0; dim < headDim; dim++) {
+        let value = 0;
+        for (let key = 0; key < total; key++) value += weights[key]! * v[source + key * headDim + dim]!;
+        result[at + dim] = value / sum;
+      }
+    }
+  }
+  return result;
+}
+
+/** Infinite where there are different numbers of them, NaN where one is none. */
+function largestDifference(a: Float32Array, b: Float32Array): number {
+  if (a.length !== b.length) return Number.POSITIVE_INFINITY;
+  let largest = 0;
+  for (let i = 0; i < a.length; i++) {
+    const difference = Math.abs(a[i]! - b[i]!);
+    if (!(difference <= largest)) largest = difference;
+  }
+  return largest;
+}

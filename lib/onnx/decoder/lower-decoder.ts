@@ -1,0 +1,167 @@
+import type { DecoderGraph } from '../../system/native.js';
+import { Tensor } from '../../tensor.js';
+import type { FloatType } from '../format/float-tensor.js';
+import type { ExternalDataOptions } from '../format/initializer.js';
+import type { ModelProto } from '../format/model.js';
+import { raiseOpset } from '../graph/raise-opset.js';
+import { valueType } from '../graph/value-type.js';
+import { type Feeds, measureRanges, type Ranges } from '../measure-ranges.js';
+import { uniformNumbers } from '../models/weights.js';
+import { isMatMulNBits, lowerMatMulNBits } from '../passes/lower-matmul-nbits.js';
+import { lowerNormalization } from '../passes/lower-normalization.js';
+import {
+  type CastBfloat16Report,
+  type CastFloat16Report,
+  castToBfloat16,
+  castToFloat16,
+  defaultMaxValue,
+} from '../precision/cast-precision.js';
+import { withLogitsIndex } from './last-position.js';
+import { cacheType, type LowerAttentionOptions, lowerAttention } from './lower-attention.js';
+import { addTopKHead } from './top-k-head.js';
+
+export interface LowerDecoderOptions extends ExternalDataOptions {
+  /** What the TensorRT that compiles it has: see {@link LowerAttentionOptions}. */
+  readonly attention: LowerAttentionOptions['attention'];
+  /** Tokens a row. */
+  readonly capacity: number;
+  /** How many of them are used, where not all. */
+  readonly length?: number;
+  readonly precision: 'fp32' | 'fp16' | 'bf16';
+  /** Of the caches, and of attention. 'auto': that of `precision`, where the values of keys and values allow. */
+  readonly cache: 'auto' | 'fp16' | 'fp32';
+  readonly keepFp32?: readonly string[];
+}
+
+export interface LoweredDecoder {
+  readonly model: ModelProto;
+  readonly graph: DecoderGraph;
+  readonly cacheType: FloatType;
+  readonly cast?: CastFloat16Report | CastBfloat16Report;
+}
+
+/** ONNX's operator set with TensorScatter and Attention up to a length. */
+const opset = 24;
+
+/** Keys, values and queries beyond this part of FP16's 65504 are not trusted to stay below it with other tokens. */
+const safeFloat16 = 65504 / 16;
+
+/** Of random prompts to measure ranges with, and how many there are. */
+const sampleLengths = [8, 33];
+
+/**
+ * Lowers a decoder whose attention is GroupQueryAttention, in place, and whose logits are the last position's, to what
+ * TensorRT compiles: caches of fixed capacity that its KV-cache layers update, int4 weights, 16-bit precision, an input
+ * that says whose logits are wanted, and the best logits of each row as outputs.
+ *
+ * @throws (rejects) TensorRTError ERR_MODEL_UNSUPPORTED names the node and the reason; what `measureRanges` rejects with
+ */
+export async function lowerDecoder(
+  lifted: ModelProto,
+  decoder: DecoderGraph,
+  options: LowerDecoderOptions,
+): Promise<LoweredDecoder> {
+  const { precision, cache, capacity, length = capacity, attention, keepFp32 = [], ...where } = options;
+  const { model, graph } = withLogitsIndex(lifted, decoder, where);
+  const own = cacheType(model, graph);
+  const standard = lowerNormalization(raiseOpset(model, opset), own);
+  const attend = (given: ModelProto, form: LowerAttentionOptions['attention'], type: FloatType) =>
+    lowerAttention(given, graph, { attention: form, capacity, length, type });
+
+  // What ONNX Runtime can run, with values of the same names: it has MatMulNBits.
+  const measured = async () => {
+    const runnable = attend(standard, 'mask', 'float32');
+    const calibration = samples(runnable.model, runnable.graph);
+    const { values } = await measureRanges(runnable.model, { ...where, calibration });
+    const report = { source: 'random', samples: sampleLengths.length, seed: 0 } as const;
+    return { ranges: { report, values }, runnable: runnable.model };
+  };
+  // A model that was exported in 16 bits stays as it is.
+  const casts = own === 'float32' && precision !== 'fp32';
+  const low = casts ? ({ fp16: 'float16', bf16: 'bfloat16' } as const)[precision] : own;
+  const measurement = low === 'float16' && casts ? await measured() : undefined;
+  const ownType = cache === 'auto' ? low : cache === 'fp16' ? 'float16' : 'float32';
+  const isTooLarge = cache === 'auto' && measurement !== undefined && attentionOverflows(measurement);
+  const type = isTooLarge ? 'float32' : ownType;
+  const exact = exactProducts(standard, graph.logits, measurement?.ranges);
+  const lowered = attend(
+    lowerMatMulNBits(standard, { ...where, from: own, type: low, exact }),
+    attention,
+    type,
+  );
+  const cast = measurement
+    ? castToFloat16(lowered.model, { ...where, keepFp32, ranges: measurement.ranges })
+    : casts
+      ? castToBfloat16(lowered.model, { ...where, keepFp32 })
+      : undefined;
+  const headed = addTopKHead(cast?.model ?? lowered.model, lowered.graph);
+  return { ...headed, cacheType: type, ...(cast ? { cast: cast.report } : {}) };
+}
+
+/** Does what goes into attention come near the largest number of FP16? */
+function attentionOverflows({ ranges, runnable }: { ranges: Ranges; runnable: ModelProto }): boolean {
+  const names = runnable.graph.node.flatMap(({ opType, input, output }) =>
+    opType === 'TensorScatter' ? [input[1]!] : opType === 'Attention' ? [input[0]!, output[0]!] : [],
+  );
+  return names.some((name) => {
+    const range = ranges.values.get(name);
+    return range !== undefined && Math.max(-range.least, range.most) > safeFloat16;
+  });
+}
+
+/**
+ * Of the quantized products those that are not rounded, by what they give: what makes the logits, which are compared with
+ * each other, and what `castToFloat16` would leave in FP32 for the size of its values.
+ */
+function exactProducts(
+  { graph: { node } }: ModelProto,
+  logits: string,
+  ranges: Ranges | undefined,
+): Set<string> {
+  const exact = new Set<string>();
+  const makers = new Map(node.flatMap((each) => each.output.map((name) => [name, each] as const)));
+  let last = makers.get(logits);
+  while (last && !isMatMulNBits(last)) last = makers.get(last.input[0] ?? '');
+  if (last) exact.add(last.output[0]!);
+  for (const { input, output } of node.filter(isMatMulNBits)) {
+    const isLarge = [input[0]!, output[0]!].some((name) => {
+      const range = ranges?.values.get(name);
+      return range !== undefined && Math.max(-range.least, range.most) > defaultMaxValue;
+    });
+    if (isLarge) exact.add(output[0]!);
+  }
+  return exact;
+}
+
+/** Prompts of random tokens, into an empty cache. */
+function* samples({ graph: { input, output } }: ModelProto, graph: DecoderGraph): Generator<Feeds> {
+  const logits = output.find(({ name }) => name === graph.logits)!;
+  const vocabulary = Number(valueType(logits).shape?.at(-1)) || 1;
+  const uniform = uniformNumbers(0);
+  for (const length of sampleLengths) {
+    const sizes: Record<string, number> = { rows: 1, new: length };
+    const step = Array.from({ length }, (_, i) => i);
+    const values = {
+      input_ids: step.map(() => Math.floor(uniform() * vocabulary)),
+      position_ids: step,
+      past_lengths: [0],
+      total_lengths: [length],
+      last_indices: [length - 1],
+      longest: [length],
+      logits_index: [length - 1],
+      attention_mask: step.map(() => 1),
+    };
+    yield Object.fromEntries(
+      input.map((each) => {
+        const { name, type, shape } = valueType(each);
+        const dims = shape!.map((dim) => (typeof dim === 'number' ? dim : sizes[dim]!));
+        const role = graph.inputs[name];
+        if (!role)
+          return [name, new Tensor('float32', new Float32Array(dims.reduce((a, b) => a * b, 1)), dims)];
+        const data =
+          type === 'int32' ? Int32Array.from(values[role]) : BigInt64Array.from(values[role], BigInt);
+        return [name, new Tensor(type!, data, dims)];
+      }),
+    );
+  }
+}

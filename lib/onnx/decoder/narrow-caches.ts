@@ -1,0 +1,59 @@
+import { dataTypeFromOnnx } from '../../base/data-type.js';
+import type { ModelProto, NodeProto, ValueInfoProto } from '../format/model.js';
+import { EditableGraph } from '../graph/editable-graph.js';
+import { attributeProto } from '../graph/graph-builder.js';
+import { intAttribute } from '../graph/node-attribute.js';
+import { operatorName } from '../graph/operators.js';
+import { dropIdleCasts } from '../passes/drop-idle-casts.js';
+import { recogniseDecoder } from './decoder.js';
+
+/**
+ * Converters to 16 bits let inputs and outputs keep their types: caches then come and go in FP32, and are cast before and
+ * behind. Without these casts they hold the same numbers, in 16 bits. The model itself where it has no such caches.
+ *
+ * @throws TensorRTError ERR_MODEL_UNSUPPORTED where it is no decoder
+ */
+export function withNarrowCaches(model: ModelProto): ModelProto {
+  const graph = new EditableGraph(model);
+  const types = new Map<string, number>();
+  for (const { input, output } of recogniseDecoder(model).caches) {
+    const type = narrowType(graph, input, output);
+    if (type !== undefined) types.set(input, type).set(output, type);
+  }
+  if (types.size === 0) return model;
+  const narrowed = (values: readonly ValueInfoProto[]) =>
+    values.map((value): ValueInfoProto => {
+      const elemType = types.get(value.name);
+      return elemType ? { ...value, type: { tensorType: { ...value.type!.tensorType, elemType } } } : value;
+    });
+  // The casts behind become idle, as those before are.
+  const node = model.graph.node.map((each): NodeProto => {
+    const to = types.get(each.output[0]!);
+    return to ? { ...each, attribute: [attributeProto('to', to)] } : each;
+  });
+  const { input, output } = model.graph;
+  const typed = {
+    ...model,
+    graph: { ...model.graph, node, input: narrowed(input), output: narrowed(output) },
+  };
+  const edited = new EditableGraph(typed);
+  dropIdleCasts(edited, typed);
+  return edited.finish();
+}
+
+/** The type of 16 bits that a cache is computed with between casts; undefined where it is not. */
+function narrowType(graph: EditableGraph, input: string, output: string): number | undefined {
+  const castTo = (node: NodeProto | undefined) =>
+    node && operatorName(node) === 'Cast' ? intAttribute(node, 'to', 0) : 0;
+  const readers = graph.readers(input);
+  const type = castTo(readers[0]);
+  const dataType = dataTypeFromOnnx(type);
+  if (dataType !== 'float16' && dataType !== 'bfloat16') return undefined;
+  const back = graph.producer(output);
+  const append = castTo(back) > 0 ? graph.producer(back!.input[0]) : undefined;
+  // What reads the cast's result reads FP32.
+  if (graph.readers(output).length > 0) return undefined;
+  const isAppended = append?.input.some((value) => readers.some((cast) => cast.output[0] === value));
+  const isNarrow = append && operatorName(append) === 'Concat' && isAppended;
+  return isNarrow && readers.every((node) => castTo(node) === type) ? type : undefined;
+}

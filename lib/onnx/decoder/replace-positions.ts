@@ -1,0 +1,98 @@
+import type { DecoderInputRole } from '../../system/native.js';
+import type { Tensor } from '../../tensor.js';
+import { valueInfo } from '../graph/graph-builder.js';
+import { operatorName } from '../graph/operators.js';
+import type { Decoder } from './decoder.js';
+import { type GraphKnowledge, label, Unrecognised } from './match-attention.js';
+import type { Step } from './step-values.js';
+
+/**
+ * Lets what the graph still computes from the length of the past, or from an attention mask, read an input of positions
+ * instead, `[rows, new]`: learned positions, and rotary embeddings outside of attention. The length of a cache that is
+ * updated in place is its capacity.
+ *
+ * @returns the input of positions with its role, where there is one now
+ * @throws Unrecognised: something else than positions is computed from it
+ */
+export async function replacePositions(
+  { graph, shapes, steps }: GraphKnowledge,
+  decoder: Decoder,
+): Promise<Record<string, DecoderInputRole>> {
+  const roles = Object.entries(decoder.graph.inputs);
+  const masks = roles.filter(([, role]) => role === 'attention_mask').map(([name]) => name);
+  let positions = roles.find(([, role]) => role === 'position_ids')?.[0];
+  const caches = decoder.caches.flatMap(({ input, output }) => [input, output]);
+  const offending = () => {
+    const { needed } = graph;
+    for (const source of [...masks, ...caches]) {
+      for (const node of graph.readers(source)) {
+        if (!node.output.some((value) => needed.has(value))) continue;
+        if (operatorName(node) === 'com.microsoft.GroupQueryAttention') continue;
+        // How many rows there are is what it always was.
+        const elements = operatorName(node) === 'Shape' ? shapes.elements(node.output[0]!) : undefined;
+        if (!elements || elements.some((size) => size.dependsOn('past'))) return { node, source };
+      }
+    }
+    return undefined;
+  };
+  if (!offending()) return positions === undefined ? {} : { [positions]: 'position_ids' };
+  const { needed } = graph;
+  const candidates = [...graph.nodes].flatMap((node) => {
+    const [value = ''] = node.output;
+    const shape = shapes.shape(value);
+    const isTable = shape?.length === 2 && `${shape[1]}` === 'new';
+    const isVector = shape?.length === 1 && `${shape[0]}` === 'new';
+    const isWanted = isTable || isVector || shape === undefined;
+    return needed.has(value) && isWanted && steps.has(value) && steps.isPositional(value) ? [value] : [];
+  });
+  const part = candidates.length > 0 ? await steps.part(candidates) : undefined;
+  if (part) {
+    await using _ = part;
+    const small: Step = { rows: 2, new: 3, past: 5 };
+    const large: Step = { rows: 2, new: 1, past: 8 };
+    const [a, b] = [await part.run(small), await part.run(large)];
+    for (const value of candidates) {
+      if (!offending()) break;
+      const offset = offsetOf(a[value]!, small);
+      if (offset === undefined || offset !== offsetOf(b[value]!, large)) continue;
+      const type = a[value]!.type as 'int64' | 'int32';
+      if (positions === undefined) {
+        positions = graph.uniqueName('position_ids');
+        graph.inputs.push(valueInfo(positions, 'int64', ['rows', 'new']));
+      }
+      const declared = graph.inputs.find(({ name }) => name === positions)!;
+      const isSame = declared.type?.tensorType?.elemType === (type === 'int64' ? 7 : 6);
+      let replacement = isSame
+        ? positions
+        : graph.addNode('Cast', [positions], { to: type === 'int64' ? 7 : 6 })[0]!;
+      if (offset !== 0) {
+        const array = type === 'int64' ? BigInt64Array.of(BigInt(offset)) : Int32Array.of(offset);
+        const constant = graph.addConstant('positions.offset', type, [1], array);
+        [replacement = ''] = graph.addNode('Add', [replacement, constant]);
+      }
+      // A vector of positions, where rows are not yet told apart, gets them from what reads it.
+      if (a[value]!.dims.length === 2) graph.replaceReads(value, replacement, graph.producer(replacement));
+      else {
+        for (const reader of graph.readers(value)) {
+          if (operatorName(reader) === 'Gather' && reader.input[1] === value)
+            graph.setInput(reader, 1, replacement);
+        }
+      }
+    }
+  }
+  const left = offending();
+  if (left)
+    throw new Unrecognised(`${label(left.node)} reads "${left.source}" for something that is not known`);
+  return positions === undefined ? {} : { [positions]: 'position_ids' };
+}
+
+/** What is added to positions, `[rows or 1, new]` or `[new]`; undefined where they are none. */
+function offsetOf({ type, dims, data }: Tensor, step: Step): number | undefined {
+  if (type !== 'int64' && type !== 'int32') return undefined;
+  const isShape =
+    dims.length <= 2 && dims.at(-1) === step.new && (dims.length === 1 || [1, step.rows].includes(dims[0]!));
+  if (!isShape) return undefined;
+  const values = Array.from(data as BigInt64Array | Int32Array, Number);
+  const offset = values[0]! - step.past;
+  return values.every((value, i) => value === step.past + (i % step.new) + offset) ? offset : undefined;
+}

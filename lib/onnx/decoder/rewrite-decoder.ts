@@ -1,0 +1,47 @@
+import type { ModelProto } from '../format/model.js';
+import { operatorName } from '../graph/operators.js';
+import type { Decoder } from './decoder.js';
+import { fuseNormalization } from './fuse-normalization.js';
+import { keepLastPosition } from './last-position.js';
+import type { Lift } from './lift.js';
+import { type LiftOptions, liftAttention } from './lift-attention.js';
+import { liftGroupQueryAttention } from './lift-group-query-attention.js';
+import { liftTensorScatter } from './lift-tensor-scatter.js';
+import { label } from './match-attention.js';
+import { packQueries } from './pack-queries.js';
+
+/** What quantizes activations by the largest and the least of a whole tensor. */
+const scaledByAll = new Set(['DynamicQuantizeLinear', 'com.microsoft.DynamicQuantizeMatMul']);
+
+/**
+ * Rewrites a decoder such that its caches are updated in place, by GroupQueryAttention, and that it computes the logits of
+ * the last position alone, with as few nodes as a decode step needs. Whether it computes the same is to be checked.
+ *
+ * @throws (rejects) what liftAttention rejects with
+ */
+export async function rewriteDecoder(
+  model: ModelProto,
+  decoder: Decoder,
+  options: LiftOptions,
+): Promise<Lift> {
+  const lifted = await lift(model, decoder, options);
+  if (lifted.reason !== undefined) return lifted;
+  const { graph } = lifted;
+  const packed = packQueries(lifted.model);
+  const fused = fuseNormalization(packed, graph);
+  return { model: keepLastPosition(fused, graph), graph };
+}
+
+/** By what the exporter wrote the attention as. */
+async function lift(model: ModelProto, decoder: Decoder, options: LiftOptions): Promise<Lift> {
+  const dynamic = model.graph.node.find((node) => scaledByAll.has(operatorName(node)));
+  if (dynamic) {
+    return {
+      reason: `${label(dynamic)} takes its scale from all rows and positions of a step: together, rows would change each other's answers`,
+    };
+  }
+  const operators = new Set(model.graph.node.map(operatorName));
+  if (operators.has('com.microsoft.GroupQueryAttention')) return liftGroupQueryAttention(model, decoder);
+  if (operators.has('TensorScatter')) return liftTensorScatter(model, decoder, options);
+  return liftAttention(model, decoder, options);
+}

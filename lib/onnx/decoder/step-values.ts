@@ -1,0 +1,239 @@
+import { type DataType, dataTypeFromOnnx } from '../../base/data-type.js';
+import { temporaryDirectory } from '../../system/files/temporary-directory.js';
+import type { DecoderInputRole } from '../../system/native.js';
+import { Tensor } from '../../tensor.js';
+import type { ExternalDataOptions } from '../format/initializer.js';
+import type { ModelProto, NodeProto, ValueInfoProto } from '../format/model.js';
+import { writeBeside } from '../format/write-beside.js';
+import type { EditableGraph } from '../graph/editable-graph.js';
+import { valueInfo } from '../graph/graph-builder.js';
+import { operatorName } from '../graph/operators.js';
+import type { SymbolicShapes } from '../graph/symbolic-shapes.js';
+import { captured } from '../graph/traverse.js';
+
+/** Sizes of a step: see `DecoderInputRole`. `past` is the same for all rows. */
+export interface Step {
+  readonly rows: number;
+  readonly new: number;
+  readonly past: number;
+}
+
+/** Inputs that a step's sizes decide, where no row is padded. */
+const determined: ReadonlySet<DecoderInputRole> = new Set(['position_ids', 'attention_mask']);
+
+/**
+ * Values of a decoder that a step's sizes decide, whatever its tokens: shapes, positions, masks, tables of cosines.
+ * ONNX Runtime computes them without the rest of the graph, weights and caches above all.
+ */
+export class StepValues {
+  readonly #model: ModelProto;
+  readonly #graph: EditableGraph;
+  readonly #shapes: SymbolicShapes;
+  readonly #roles: Readonly<Record<string, DecoderInputRole>>;
+  readonly #options: ExternalDataOptions;
+  readonly #memo = new Map<string, { isStep: boolean; isPositional: boolean }>();
+
+  constructor(
+    model: ModelProto,
+    graph: EditableGraph,
+    shapes: SymbolicShapes,
+    roles: Readonly<Record<string, DecoderInputRole>>,
+    options: ExternalDataOptions,
+  ) {
+    this.#model = model;
+    this.#graph = graph;
+    this.#shapes = shapes;
+    this.#roles = roles;
+    this.#options = options;
+  }
+
+  /** Whether a step's sizes decide the value; constants too. */
+  has(value: string): boolean {
+    return this.#classify(value).isStep;
+  }
+
+  /** Whether it depends on how much is in the cache, or on positions. */
+  isPositional(value: string): boolean {
+    return this.#classify(value).isPositional;
+  }
+
+  #classify(value: string): { isStep: boolean; isPositional: boolean } {
+    const stack = [value];
+    while (stack.length > 0) {
+      const name = stack.at(-1)!;
+      if (this.#memo.has(name)) {
+        stack.pop();
+        continue;
+      }
+      const node = this.#graph.producer(name);
+      if (!node) {
+        const role = this.#roles[name];
+        const isStep = this.#graph.initializer(name) !== undefined || determined.has(role!);
+        this.#memo.set(name, { isStep, isPositional: determined.has(role!) });
+        stack.pop();
+        continue;
+      }
+      const shape = this.#shapeOf(node);
+      if (shape) {
+        this.#memo.set(name, { isStep: true, isPositional: shape.some((size) => size.dependsOn('past')) });
+        stack.pop();
+        continue;
+      }
+      const inputs = [...node.input, ...captured(node)].filter((each) => each !== '');
+      const open = inputs.filter((each) => !this.#memo.has(each) && this.#isValue(each));
+      if (open.length > 0) {
+        stack.push(...open);
+        continue;
+      }
+      const known = inputs.flatMap((each) => this.#memo.get(each) ?? []);
+      this.#memo.set(name, {
+        isStep: known.every(({ isStep }) => isStep),
+        isPositional: known.some(({ isPositional }) => isPositional),
+      });
+      stack.pop();
+    }
+    return this.#memo.get(value)!;
+  }
+
+  /** Names in a body that are its own are none. */
+  #isValue(name: string): boolean {
+    return (
+      this.#graph.producer(name) !== undefined ||
+      this.#graph.initializer(name) !== undefined ||
+      this.#graph.inputs.some((input) => input.name === name)
+    );
+  }
+
+  /** What a Shape node gives, where that is known. */
+  #shapeOf(node: NodeProto) {
+    return operatorName(node) === 'Shape' ? this.#shapes.elements(node.output[0]!) : undefined;
+  }
+
+  /**
+   * A part of the graph to run: what `targets` need, down to `given`, values that the caller computes. undefined where
+   * more is needed than that and what a step's sizes decide.
+   *
+   * @throws (rejects) what InferenceSession.create rejects with
+   */
+  async part(
+    targets: readonly string[],
+    given: readonly { name: string; type: DataType; rank: number }[] = [],
+  ): Promise<StepPart | undefined> {
+    const inputs: ValueInfoProto[] = given.map(({ name, type, rank }) =>
+      valueInfo(
+        name,
+        type,
+        Array.from({ length: rank }, (_, i) => `${name}.${i}`),
+      ),
+    );
+    const shapeNodes: NodeProto[] = [];
+    const roles: string[] = [];
+    const nodes = new Set<NodeProto>();
+    const seen = new Set(given.map(({ name }) => name));
+    const stack = [...targets];
+    while (stack.length > 0) {
+      const name = stack.pop()!;
+      if (name === '' || seen.has(name)) continue;
+      seen.add(name);
+      const node = this.#graph.producer(name);
+      if (!node) {
+        if (this.#graph.initializer(name)) continue;
+        if (!determined.has(this.#roles[name]!)) {
+          if (this.#isValue(name)) return undefined;
+          continue;
+        }
+        roles.push(name);
+        inputs.push(this.#graph.inputs.find((input) => input.name === name)!);
+        continue;
+      }
+      const shape = this.#shapeOf(node);
+      if (shape) {
+        shapeNodes.push(node);
+        inputs.push(valueInfo(name, 'int64', [shape.length]));
+        continue;
+      }
+      nodes.add(node);
+      stack.push(...node.input, ...captured(node));
+    }
+    const outputs = [...new Set(targets)].filter((name) => !inputs.some((input) => input.name === name));
+    const model: ModelProto = {
+      ...this.#model,
+      graph: {
+        name: 'part',
+        node: [...this.#graph.nodes].filter((node) => nodes.has(node)),
+        initializer: [...seen].flatMap((name) => this.#graph.initializer(name) ?? []),
+        input: inputs,
+        output: outputs.map((name) => ({ name })),
+        valueInfo: [],
+      },
+    };
+    const { InferenceSession } = await import('../../session.js');
+    const temporary = await temporaryDirectory();
+    try {
+      const written = await writeBeside(model, temporary.path, this.#options);
+      const session =
+        outputs.length > 0
+          ? await InferenceSession.create(written, { device: 'cpu', threads: 1 })
+          : undefined;
+      return new StepPart(targets, session, (step) => this.#feeds(step, roles, shapeNodes));
+    } finally {
+      await temporary.remove();
+    }
+  }
+
+  #feeds(step: Step, roles: readonly string[], shapeNodes: readonly NodeProto[]): Record<string, Tensor> {
+    const feeds: Record<string, Tensor> = {};
+    const total = step.past + step.new;
+    for (const name of roles) {
+      const isMask = this.#roles[name] === 'attention_mask';
+      const length = isMask ? total : step.new;
+      const value = (i: number) => (isMask ? 1 : step.past + (i % length));
+      const type = dataTypeFromOnnx(
+        this.#graph.inputs.find((input) => input.name === name)!.type!.tensorType!.elemType!,
+      );
+      const size = step.rows * length;
+      const data =
+        type === 'int32'
+          ? Int32Array.from({ length: size }, (_, i) => value(i))
+          : BigInt64Array.from({ length: size }, (_, i) => BigInt(value(i)));
+      feeds[name] = new Tensor(type as 'int64', data, [step.rows, length]);
+    }
+    for (const node of shapeNodes) {
+      const sizes = this.#shapeOf(node)!.map((size) => BigInt(size.evaluate({ ...step })));
+      feeds[node.output[0]!] = new Tensor('int64', BigInt64Array.from(sizes), [sizes.length]);
+    }
+    return feeds;
+  }
+}
+
+/** A part of a graph, loaded. */
+export class StepPart {
+  readonly #targets: readonly string[];
+  readonly #session: import('../../session.js').InferenceSession | undefined;
+  readonly #feeds: (step: Step) => Record<string, Tensor>;
+
+  constructor(
+    targets: readonly string[],
+    session: import('../../session.js').InferenceSession | undefined,
+    feeds: (step: Step) => Record<string, Tensor>,
+  ) {
+    this.#targets = targets;
+    this.#session = session;
+    this.#feeds = feeds;
+  }
+
+  /** The targets' values in a step. @throws (rejects) what InferenceSession.run rejects with */
+  async run(step: Step, given: Readonly<Record<string, Tensor>> = {}): Promise<Record<string, Tensor>> {
+    const feeds = { ...this.#feeds(step), ...given };
+    const results = this.#session ? await this.#session.run(feeds) : {};
+    return Object.fromEntries(this.#targets.map((name) => [name, results[name] ?? feeds[name]!]));
+  }
+
+  async dispose(): Promise<void> {
+    await this.#session?.dispose();
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    await this.dispose();
+  }
+}

@@ -1,0 +1,153 @@
+import { dataTypes } from '../../base/data-type.js';
+import type { NodeProto } from '../format/model.js';
+import { intAttribute, tensorAttribute } from './node-attribute.js';
+
+// What mixed precision has to know of operators (https://onnx.ai/onnx/operators/), by name; those of another domain
+// have it before their name.
+
+const float32 = dataTypes.float32.onnx;
+const int64 = dataTypes.int64.onnx;
+const bool = dataTypes.bool.onnx;
+
+const operators = (names: string): ReadonlySet<string> => new Set(names.trim().split(/\s+/));
+
+/** `MatMul`, `com.microsoft.GroupQueryAttention`. */
+export function operatorName({ domain, opType }: NodeProto): string {
+  return !domain || domain === 'ai.onnx' ? opType : `${domain}.${opType}`;
+}
+
+/** Matrix products and convolutions. */
+export const products = operators('MatMul Gemm Conv ConvTranspose Einsum Attention');
+
+/** Element by element, or moving elements: as exact in 16 bits as what they read is. */
+export const elementWise = operators(`
+  Add Sub Mul Div Neg Abs Min Max Sum Mean Sign Floor Ceil Round
+  Relu LeakyRelu PRelu ThresholdedRelu Clip Sigmoid HardSigmoid HardSwish Tanh Gelu Softsign Erf Elu Selu Mish Swish
+  BatchNormalization RotaryEmbedding
+  Identity Reshape Transpose Squeeze Unsqueeze Flatten Concat Split Slice Expand Tile Pad Where DepthToSpace
+  SpaceToDepth Trilu ReverseSequence GatherElements GatherND ScatterElements ScatterND Compress
+  MaxPool GlobalMaxPool Gather Dropout`);
+
+/** Of those, the ones that only move elements, or count with them as exactly as with integers. */
+export const exact = operators(`
+  Add Sub Mul Div Neg Abs Min Max Sum Sign Floor Ceil Round Clip Identity Reshape Transpose Squeeze Unsqueeze Flatten
+  Concat Split Slice Expand Tile Pad Where DepthToSpace SpaceToDepth Trilu ReverseSequence GatherElements GatherND
+  ScatterElements ScatterND Compress Gather Dropout`);
+
+/**
+ * Sums over many elements, and powers and exponentials, which are what overflows or loses small addends first: those
+ * that NVIDIA's issues #2564, #2466, #3101 and #1262 blame. TensorRT 11 has no compute precision for a layer beside
+ * the type of its inputs (NvInfer.h 10.16, `setComputePrecision`: "controlled by casting the input tensors").
+ */
+export const sensitive = operators(`
+  Softmax LogSoftmax Hardmax
+  InstanceNormalization LayerNormalization GroupNormalization RMSNormalization LpNormalization
+  MeanVarianceNormalization LRN
+  SimplifiedLayerNormalization com.microsoft.SimplifiedLayerNormalization
+  com.microsoft.SkipSimplifiedLayerNormalization com.microsoft.SkipLayerNormalization
+  ReduceMean ReduceSum ReduceMax ReduceMin ReduceProd ReduceL1 ReduceL2 ReduceSumSquare ReduceLogSum ReduceLogSumExp
+  AveragePool GlobalAveragePool LpPool GlobalLpPool CumSum
+  Pow Exp Log Sqrt Reciprocal Softplus Sin Cos Tan Asin Acos Atan Sinh Cosh Asinh Acosh Atanh`);
+
+/** Known by type, and left in FP32 as ModelOpt's AutoCast leaves them, or because their answers hang on exact ties. */
+const others = operators(`
+  Resize Upsample Celu NonMaxSuppression TopK Mod GridSample RoiAlign LSTM GRU RNN
+  com.microsoft.GroupQueryAttention com.microsoft.MultiHeadAttention com.microsoft.RotaryEmbedding
+  com.microsoft.FastGelu com.microsoft.BiasGelu com.microsoft.QuickGelu com.microsoft.FusedMatMul
+  com.microsoft.MatMulNBits`);
+
+/** Of any type in and of another out: they read whichever version of a value there is. */
+export const typeless = operators('Shape Size IsNaN IsInf Cast');
+
+/** Those that prefer to be exact where it costs no cast. */
+export const delicate = operators('Erf Tanh Sigmoid Gelu Elu Selu Mish Swish');
+
+/**
+ * The inputs that share the element type T of the operator's first output and have to be cast together, where that
+ * is not all of them.
+ */
+const sharedInputs: ReadonlyMap<string, readonly number[]> = new Map([
+  ['Attention', [0, 1, 2, 3, 4, 5]],
+  ['BatchNormalization', [0, 1, 2, 3, 4]],
+  ['RotaryEmbedding', [0, 1, 2]],
+  ['MaxPool', [0]],
+  ['GlobalMaxPool', [0]],
+  ['Gather', [0]],
+  ['GatherElements', [0]],
+  ['GatherND', [0]],
+  ['Compress', [0]],
+  ['Dropout', [0]],
+  ['Expand', [0]],
+  ['Tile', [0]],
+  ['Reshape', [0]],
+  ['Squeeze', [0]],
+  ['Unsqueeze', [0]],
+  ['Slice', [0]],
+  ['Split', [0]],
+  ['Trilu', [0]],
+  ['ReverseSequence', [0]],
+  ['Pad', [0, 2]],
+  ['Where', [1, 2]],
+  ['ScatterElements', [0, 2]],
+  ['ScatterND', [0, 2]],
+]);
+
+export function typedInputs(operator: string, node: NodeProto): readonly number[] {
+  const shared = sharedInputs.get(operator) ?? node.input.map((_, i) => i);
+  return shared.filter((i) => node.input[i]);
+}
+
+/** Whether output `i` has the type T too. */
+export function isTypedOutput(operator: string, i: number): boolean {
+  return i === 0 || operator === 'Split' || operator === 'Attention';
+}
+
+const int64Operators = operators('Shape Size NonZero ArgMax ArgMin');
+const boolOperators = operators('Equal Less LessOrEqual Greater GreaterOrEqual And Or Xor Not IsNaN IsInf');
+
+/** The element type of a node's output, from those of its inputs; undefined where it is not known. */
+export function outputType(
+  node: NodeProto,
+  output: number,
+  typeOf: (input: number) => number | undefined,
+): number | undefined {
+  const operator = operatorName(node);
+  if (operator === 'TopK' && output === 1) return int64;
+  if (products.has(operator) || elementWise.has(operator)) {
+    if (!isTypedOutput(operator, output)) return undefined;
+    const known = typedInputs(operator, node).map(typeOf);
+    return known.find((type) => type !== undefined);
+  }
+  if (sensitive.has(operator) || others.has(operator)) return typeOf(0);
+  if (output > 0) return undefined;
+  if (int64Operators.has(operator)) return int64;
+  if (boolOperators.has(operator)) return bool;
+  switch (operator) {
+    case 'Cast':
+      return intAttribute(node, 'to', 0) || undefined;
+    case 'CastLike':
+    case 'DequantizeLinear':
+      return typeOf(1);
+    case 'ConstantOfShape':
+      return tensorAttribute(node, 'value')?.dataType ?? float32;
+    case 'Range':
+      return typeOf(0);
+    case 'OneHot':
+      return typeOf(2);
+    default:
+      return undefined;
+  }
+}
+
+/** The operator set from which an operator has BF16, where it is not 13; Infinity: none has it. */
+const bfloat16Opsets: ReadonlyMap<string, number> = new Map([
+  ...['LeakyRelu', 'PRelu', 'Where'].map((name) => [name, 16] as const),
+  ...`Conv ConvTranspose MaxPool GlobalMaxPool Round ThresholdedRelu HardSigmoid HardSwish Softsign Elu Selu Mish`
+    .split(' ')
+    .map((name) => [name, 22] as const),
+  ...['Einsum', 'ReverseSequence', 'Compress'].map((name) => [name, Number.POSITIVE_INFINITY] as const),
+]);
+
+export function bfloat16Opset(operator: string): number {
+  return bfloat16Opsets.get(operator) ?? 13;
+}

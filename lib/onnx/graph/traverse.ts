@@ -1,0 +1,30 @@
+import type { GraphProto, ModelProto, NodeProto } from '../format/model.js';
+
+/** The version of the standard's operators that a model uses. */
+export function standardOpset({ opsetImport }: ModelProto): number {
+  return opsetImport.find(({ domain }) => !domain || domain === 'ai.onnx')?.version ?? 1;
+}
+
+/** The bodies of a control-flow node. */
+export function subgraphs(node: NodeProto): GraphProto[] {
+  return node.attribute.flatMap(({ g, graphs }) => [...(g ? [g] : []), ...(graphs ?? [])]);
+}
+
+/** Values that the bodies of a control-flow node may read from outside: all names in them, to be safe. */
+export function captured(node: NodeProto): string[] {
+  return subgraphs(node).flatMap((graph) => [
+    ...graph.node.flatMap((inner) => [...inner.input, ...captured(inner)]),
+    ...graph.output.map((output) => output.name),
+  ]);
+}
+
+/** Adds every name in a graph, of nodes and of values. */
+export function collectNames(graph: GraphProto, names: Set<string>): void {
+  for (const { name } of [...graph.input, ...graph.output, ...graph.valueInfo]) names.add(name);
+  for (const { name } of graph.initializer) if (name) names.add(name);
+  for (const node of graph.node) {
+    if (node.name) names.add(node.name);
+    for (const name of [...node.input, ...node.output]) names.add(name);
+    for (const inner of subgraphs(node)) collectNames(inner, names);
+  }
+}

@@ -1,0 +1,26 @@
+import { type DataType, dataTypeFromOnnx } from '../../base/data-type.js';
+import type { GraphProto, ValueInfoProto } from '../format/model.js';
+
+/** What a graph says of a value. */
+export interface ValueType {
+  readonly name: string;
+  /** undefined where it is no tensor, or of a type that no {@link DataType} names. */
+  readonly type: DataType | undefined;
+  /** A string is a dynamic dimension, '' one without a name; undefined where the graph doesn't say even the rank. */
+  readonly shape: readonly (number | string)[] | undefined;
+}
+
+export function valueType({ name, type }: ValueInfoProto): ValueType {
+  const { elemType, shape } = type?.tensorType ?? {};
+  return {
+    name,
+    type: elemType === undefined ? undefined : dataTypeFromOnnx(elemType),
+    shape: shape?.dim.map((dim) => dim.dimValue ?? dim.dimParam ?? ''),
+  };
+}
+
+/** The inputs that a run has to give: without the weights, which old models list too. */
+export function graphInputs(graph: GraphProto): ValueType[] {
+  const weights = new Set(graph.initializer.map((tensor) => tensor.name));
+  return graph.input.filter(({ name }) => !weights.has(name)).map(valueType);
+}
