@@ -34,6 +34,7 @@ import {
   type Provenance,
   type TensorInfo,
 } from './engine.js';
+import type { TensorLike } from './execution/tensor.js';
 import { writeAtomically } from './system/files/atomic-file.js';
 import { type TemporaryDirectory, temporaryDirectory } from './system/files/temporary-directory.js';
 import {
@@ -46,7 +47,6 @@ import {
 } from './system/native.js';
 import { targetNumber } from './system/nvidia-support.js';
 import { hasOnnxRuntime } from './system/onnxruntime-library.js';
-import type { TensorLike } from './tensor.js';
 
 export interface BuildProgress {
   /** 'Preparing model', then TensorRT's own terms, e.g. 'Parsing', 'Building engine'. Phases may nest. */

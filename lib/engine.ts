@@ -5,13 +5,13 @@ import { type DataType, dataTypeFromOnnx, dataTypes } from './base/data-type.js'
 import { invalidArgType, TensorRTError } from './base/errors.js';
 import { type Bytes, bytesOf, checkOptions, checkPath, refuseCloning } from './base/options.js';
 import { type Profile, rangeOf, type ShapeRange } from './base/shapes.js';
+import type { Dims } from './execution/tensor.js';
 import type { CastBfloat16Report, CastFloat16Report } from './onnx/precision/cast-precision.js';
 import { writeAtomically } from './system/files/atomic-file.js';
 import { engineMagic as magic, otherThanBinary, planMagics, seenBytes } from './system/files/file-format.js';
 import { readStart, withOpenFile } from './system/files/file-range.js';
 import { type DecoderGraph, type NativeBytes, native, requireArrayLength } from './system/native.js';
 import type { Flavour } from './system/nvidia-support.js';
-import type { Dims } from './tensor.js';
 
 /** A value in a compiled network. */
 export interface TensorInfo {
@@ -353,7 +353,7 @@ async function readBindings(engine: Engine): Promise<Bindings | undefined> {
 
 async function readBindingsOn(ordinal: number, engine: Engine): Promise<Bindings | undefined> {
   const { findGpu } = await import('./system/gpu.js');
-  const { loadEngine } = await import('./load-engine.js');
+  const { loadEngine } = await import('./execution/load-plan.js');
   const { native } = await import('./system/native.js');
   try {
     const session = new (native().NativeSession)({ concurrency: 1, maxQueue: 1 });

@@ -4,6 +4,15 @@ export type { Profile, ShapeRange, ShapeRanges } from './base/shapes.js';
 export { type BuildOptions, type BuildProgress, buildEngine } from './build-engine.js';
 export type { ChatMessage } from './chat-template.js';
 export { Engine, type EngineManifest, type EngineTensor, type LayerInfo, type TensorInfo } from './engine.js';
+export {
+  type DataOf,
+  type Dims,
+  type OnnxValue,
+  Tensor,
+  type TensorConstructor,
+  type TensorLike,
+  type TypedTensor,
+} from './execution/tensor.js';
 export type { GenerateOptions, SequenceGenerateOptions } from './generate-options.js';
 export type { ChosenTokenLogprob, Generation, GenerationChunk, TokenLogprob } from './generation.js';
 export type { KvCache, KvCacheOptions } from './kv-cache.js';
@@ -28,13 +37,4 @@ export type { TensorRTCapabilities } from './system/native.js';
 export type { Flavour } from './system/nvidia-support.js';
 export { inspectSystem, type SystemReport } from './system/system-report.js';
 export type { TensorRTLibrary } from './system/tensorrt-library.js';
-export {
-  type DataOf,
-  type Dims,
-  type OnnxValue,
-  Tensor,
-  type TensorConstructor,
-  type TensorLike,
-  type TypedTensor,
-} from './tensor.js';
 export type { Tokenizer } from './tokenizer.js';

@@ -23,12 +23,12 @@ import {
 import { ChatTemplate } from './chat-template.js';
 import { DecodeLoop } from './decode-loop.js';
 import { type DecoderConfig, readDecoderConfig, UnusableValue, usable } from './decoder-config.js';
-import { type DeviceChoice, deviceOption, placeOnGpu } from './device.js';
 import type { Engine, EngineManifest } from './engine.js';
+import { type DeviceChoice, deviceOption, placeOnGpu } from './execution/device.js';
+import { loadEngine } from './execution/load-plan.js';
 import { type GenerateOptions, readGenerateOptions } from './generate-options.js';
 import type { Generation, GenerationChunk } from './generation.js';
 import { KvCache, type KvCacheOptions, type KvCacheSettings, readKvCacheOptions } from './kv-cache.js';
-import { loadEngine } from './load-engine.js';
 import { type Prompt, promptTokens } from './prompt.js';
 import { Sequence, type SequenceContext } from './sequence.js';
 import {

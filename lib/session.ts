@@ -35,9 +35,19 @@ import {
   readModelArgument,
   refusedBuildOptions,
 } from './build-engine.js';
-import { type DeviceChoice, deviceOption, placeOnGpu } from './device.js';
 import { Engine, type EngineManifest, isDescribed } from './engine.js';
-import { loadEngine } from './load-engine.js';
+import { type DeviceChoice, deviceOption, placeOnGpu } from './execution/device.js';
+import { loadEngine } from './execution/load-plan.js';
+import {
+  checkTensor,
+  type Dims,
+  deviceTensorOf,
+  hostBufferOf,
+  Tensor,
+  type TensorLike,
+  tensorOnDevice,
+  typedArray,
+} from './execution/tensor.js';
 import { WrittenModel } from './onnx/format/written-model.js';
 import { readFile, stat } from './system/files/promises.js';
 import {
@@ -51,16 +61,6 @@ import {
   native,
 } from './system/native.js';
 import { findOnnxRuntime } from './system/onnxruntime-library.js';
-import {
-  checkTensor,
-  type Dims,
-  deviceTensorOf,
-  hostBufferOf,
-  Tensor,
-  type TensorLike,
-  tensorOnDevice,
-  typedArray,
-} from './tensor.js';
 
 /** A model's input or output that is a tensor. */
 export interface TensorValueMetadata {

@@ -1,4 +1,4 @@
-import type { Dims } from '../tensor.js';
+import type { Dims } from '../execution/tensor.js';
 import type { DataType } from './data-type.js';
 import {
   type Dimension,

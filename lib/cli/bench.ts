@@ -22,9 +22,9 @@ import { modelInputs } from '../benchmark/model-inputs.js';
 import { OnnxRuntimePeer } from '../benchmark/onnxruntime-peer.js';
 import { resetPeakMemory, residentMemory } from '../benchmark/resident-memory.js';
 import { Engine, isEngineFile } from '../engine.js';
+import type { Dims, Tensor } from '../execution/tensor.js';
 import { InferenceSession, type InputMetadata, type SessionOptions } from '../session.js';
 import { writeAtomically } from '../system/files/atomic-file.js';
-import type { Dims, Tensor } from '../tensor.js';
 import { parseShapeFlag } from './build.js';
 import {
   checkInputFlags,

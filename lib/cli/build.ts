@@ -3,8 +3,8 @@ import { type Command, Option } from 'commander';
 import type { ShapeRange } from '../base/shapes.js';
 import { type BuildOptions, buildEngine, precisions } from '../build-engine.js';
 import { Engine } from '../engine.js';
+import type { Dims } from '../execution/tensor.js';
 import { productOf, targetNumber } from '../system/nvidia-support.js';
-import type { Dims } from '../tensor.js';
 import { bytes, castLines, print, progressLine, UsageError } from './output.js';
 
 interface BuildFlags {

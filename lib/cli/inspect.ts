@@ -8,13 +8,13 @@ import { type Ancestor, findAncestors } from '../build/engine-ancestors.js';
 import { EngineCache } from '../build/engine-cache.js';
 import { importModel, type ModelImport } from '../build/model-import.js';
 import { Engine, type EngineManifest, isEngineFile, type LayerInfo, planByteLength } from '../engine.js';
+import type { Dims } from '../execution/tensor.js';
 import { hashWeights } from '../onnx/format/hash-weights.js';
 import { isExternal, tensorSize } from '../onnx/format/initializer.js';
 import { parseModel, readModel } from '../onnx/format/model.js';
 import { graphInputs, type ValueType, valueType } from '../onnx/graph/value-type.js';
 import { readWhole } from '../system/files/file-range.js';
 import { productOf } from '../system/nvidia-support.js';
-import type { Dims } from '../tensor.js';
 import { parseGpu } from './model-input.js';
 import { bytes, castLines, print, table, UsageError, withFlags } from './output.js';
 

@@ -5,6 +5,7 @@ export {
   toBfloat16Bits,
   toFloat16Bits,
 } from '../base/float16.js';
+export { type RandomInputsOptions, randomInputs } from '../execution/random-inputs.js';
 export type { DecoderGraph, DecoderInputRole } from '../system/native.js';
 export { type CacheTensor, type Decoder, recogniseDecoder } from './decoder/decoder.js';
 export { fuseNormalization } from './decoder/fuse-normalization.js';
@@ -65,4 +66,3 @@ export {
   defaultMaxValue,
   type RangesReport,
 } from './precision/cast-precision.js';
-export { type RandomInputsOptions, randomInputs } from './random-inputs.js';

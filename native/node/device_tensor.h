@@ -1,4 +1,4 @@
-// A tensor in a GPU's memory, as JavaScript holds it: an opaque handle, which lib/tensor.ts wraps.
+// A tensor in a GPU's memory, as JavaScript holds it: an opaque handle, which lib/execution/tensor.ts wraps.
 #pragma once
 
 #include "core/tensor.h"

@@ -1,4 +1,4 @@
-import type { Tensor } from '../../tensor.js';
+import type { Tensor } from '../../execution/tensor.js';
 import { type Mask, Unrecognised } from './match-attention.js';
 import { numbers } from './rotary.js';
 import type { Step, StepPart, StepValues } from './step-values.js';

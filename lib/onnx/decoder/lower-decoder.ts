@@ -1,5 +1,5 @@
+import { Tensor } from '../../execution/tensor.js';
 import type { DecoderGraph } from '../../system/native.js';
-import { Tensor } from '../../tensor.js';
 import type { FloatType } from '../format/float-tensor.js';
 import type { ExternalDataOptions } from '../format/initializer.js';
 import type { ModelProto } from '../format/model.js';

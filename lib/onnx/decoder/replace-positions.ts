@@ -1,5 +1,5 @@
+import type { Tensor } from '../../execution/tensor.js';
 import type { DecoderInputRole } from '../../system/native.js';
-import type { Tensor } from '../../tensor.js';
 import { valueInfo } from '../graph/graph-builder.js';
 import { operatorName } from '../graph/operators.js';
 import type { Decoder } from './decoder.js';

@@ -1,5 +1,5 @@
 import { fromFloat16Bits, toFloat16Bits } from '../../base/float16.js';
-import { Tensor } from '../../tensor.js';
+import { Tensor } from '../../execution/tensor.js';
 import { operatorName } from '../graph/operators.js';
 import type { GraphKnowledge } from './match-attention.js';
 import type { Step, StepPart, StepValues } from './step-values.js';

@@ -1,10 +1,10 @@
 import { expect, it } from 'vitest';
+import { Tensor } from '../../../../lib/execution/tensor.js';
 import { recogniseDecoder } from '../../../../lib/onnx/decoder/decoder.js';
 import { withNarrowCaches } from '../../../../lib/onnx/decoder/narrow-caches.js';
 import { type ModelProto, readModel, serializeModel } from '../../../../lib/onnx/format/model.js';
 import { EditableGraph } from '../../../../lib/onnx/graph/editable-graph.js';
 import { InferenceSession } from '../../../../lib/session.js';
-import { Tensor } from '../../../../lib/tensor.js';
 import { decoderModel } from '../../../decoder-fixture.js';
 
 /** The Llama with caches that are computed with in FP16, and come and go in FP32. */

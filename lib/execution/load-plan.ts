@@ -1,13 +1,13 @@
 import path from 'node:path';
-import { createHash } from './base/crypto.js';
-import { TensorRTError } from './base/errors.js';
-import { type Engine, flavourOfPlan, planOf } from './engine.js';
-import { cacheDirectory } from './system/files/cache-directory.js';
-import { makeDirectories } from './system/files/promises.js';
-import type { Gpu } from './system/gpu.js';
-import type { NativeBytes, NativeLoadedModel, NativeSession, NativeTensorRT } from './system/native.js';
-import { productOf } from './system/nvidia-support.js';
-import { findRuntime } from './system/tensorrt-library.js';
+import { createHash } from '../base/crypto.js';
+import { TensorRTError } from '../base/errors.js';
+import { type Engine, flavourOfPlan, planOf } from '../engine.js';
+import { cacheDirectory } from '../system/files/cache-directory.js';
+import { makeDirectories } from '../system/files/promises.js';
+import type { Gpu } from '../system/gpu.js';
+import type { NativeBytes, NativeLoadedModel, NativeSession, NativeTensorRT } from '../system/native.js';
+import { productOf } from '../system/nvidia-support.js';
+import { findRuntime } from '../system/tensorrt-library.js';
 
 const hashedBytes = 2 ** 20;
 

@@ -1,9 +1,9 @@
 import { type InspectOptionsStylized, inspect } from 'node:util';
-import { type DataType, dataTypes } from './base/data-type.js';
-import { describe, invalidArgType, invalidArgValue, shapeMismatch, TensorRTError } from './base/errors.js';
-import { fromBfloat16Bits, fromFloat16Bits, toBfloat16Bits, toFloat16Bits } from './base/float16.js';
-import { checkAttached, isDetached } from './base/options.js';
-import { type DeviceTensor, type HostBuffer, native } from './system/native.js';
+import { type DataType, dataTypes } from '../base/data-type.js';
+import { describe, invalidArgType, invalidArgValue, shapeMismatch, TensorRTError } from '../base/errors.js';
+import { fromBfloat16Bits, fromFloat16Bits, toBfloat16Bits, toFloat16Bits } from '../base/float16.js';
+import { checkAttached, isDetached } from '../base/options.js';
+import { type DeviceTensor, type HostBuffer, native } from '../system/native.js';
 
 export type Dims = readonly number[];
 

@@ -1,12 +1,12 @@
 import { type DataType, dataTypeFromOnnx } from '../base/data-type.js';
 import { TensorRTError } from '../base/errors.js';
 import { toFloat16Bits } from '../base/float16.js';
-import { Tensor } from '../tensor.js';
-import type { ExternalDataOptions } from './format/initializer.js';
-import type { GraphProto, ModelProto, ValueInfoProto } from './format/model.js';
-import { intAttribute } from './graph/node-attribute.js';
-import { operatorName } from './graph/operators.js';
-import { normalNumbers, uniformNumbers } from './models/weights.js';
+import type { ExternalDataOptions } from '../onnx/format/initializer.js';
+import type { GraphProto, ModelProto, ValueInfoProto } from '../onnx/format/model.js';
+import { intAttribute } from '../onnx/graph/node-attribute.js';
+import { operatorName } from '../onnx/graph/operators.js';
+import { normalNumbers, uniformNumbers } from '../onnx/models/weights.js';
+import { Tensor } from './tensor.js';
 
 export interface RandomInputsOptions extends ExternalDataOptions {
   seed: number;

@@ -1,5 +1,5 @@
-import { describe, invalidArgValue, TensorRTError } from './base/errors.js';
-import { findGpu, type Gpu } from './system/gpu.js';
+import { describe, invalidArgValue, TensorRTError } from '../base/errors.js';
+import { findGpu, type Gpu } from '../system/gpu.js';
 
 /** What `options.device` asks for. */
 export interface DeviceChoice {
