@@ -1,9 +1,15 @@
 export type { DataType } from './base/data-type.js';
 export { type ErrorCode, TensorRTError } from './base/errors.js';
 export type { Profile, ShapeRange, ShapeRanges } from './base/shapes.js';
-export { type BuildOptions, type BuildProgress, buildEngine } from './build-engine.js';
 export type { ChatMessage } from './chat-template.js';
-export { Engine, type EngineManifest, type EngineTensor, type LayerInfo, type TensorInfo } from './engine.js';
+export { type BuildOptions, type BuildProgress, buildEngine } from './engine/build-engine.js';
+export {
+  Engine,
+  type EngineManifest,
+  type EngineTensor,
+  type LayerInfo,
+  type TensorInfo,
+} from './engine/engine.js';
 export {
   type DataOf,
   type Dims,

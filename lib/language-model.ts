@@ -11,19 +11,19 @@ import {
   onAbort,
   refuseCloning,
 } from './base/options.js';
-import { EngineCache } from './build/engine-cache.js';
-import type { PreparedDecoder } from './build/prepare-decoder.js';
+import { ChatTemplate } from './chat-template.js';
+import { DecodeLoop } from './decode-loop.js';
+import { type DecoderConfig, readDecoderConfig, UnusableValue, usable } from './decoder-config.js';
 import {
   type BuildOptions,
   buildDirectory,
   buildOptionNames,
   checkBuildOptions,
   pickBuildOptions,
-} from './build-engine.js';
-import { ChatTemplate } from './chat-template.js';
-import { DecodeLoop } from './decode-loop.js';
-import { type DecoderConfig, readDecoderConfig, UnusableValue, usable } from './decoder-config.js';
-import type { Engine, EngineManifest } from './engine.js';
+} from './engine/build-engine.js';
+import type { PreparedDecoder } from './engine/decoder/prepare-decoder.js';
+import type { Engine, EngineManifest } from './engine/engine.js';
+import { EngineCache } from './engine/engine-cache.js';
 import { type DeviceChoice, deviceOption, placeOnGpu } from './execution/device.js';
 import { loadEngine } from './execution/load-plan.js';
 import { type GenerateOptions, readGenerateOptions } from './generate-options.js';
@@ -206,8 +206,8 @@ export class LanguageModel {
     const named = config.eosTokens instanceof UnusableValue || config.eosTokens.length > 0;
     const eosTokens = named ? config.eosTokens : await readEosToken(config.directory, tokenizer);
     const chatTemplate = await ChatTemplate.load(config.directory, settings.chatTemplate);
-    const { prepareDecoder } = await import('./build/prepare-decoder.js');
-    const { digestModel } = await import('./build/model-digest.js');
+    const { prepareDecoder } = await import('./engine/decoder/prepare-decoder.js');
+    const { digestModel } = await import('./engine/model-digest.js');
     const directory = await buildDirectory();
     try {
       const maxLength = rowLength(kvCache, config);
@@ -226,7 +226,7 @@ export class LanguageModel {
       }
       const capacity = Math.min(maxLength, prepared.facts.capacity ?? maxLength);
       const place = await placeOnGpu(settings.device, signal, async ({ ordinal }) => {
-        const { buildDecoder } = await import('./build/build-decoder.js');
+        const { buildDecoder } = await import('./engine/decoder/build-decoder.js');
         const { maxBatchSize: rows, dtype } = kvCache;
         const decoder = { ...prepared, capacity, rows, chunkSize: settings.chunkSize, cache: dtype };
         return buildDecoder(ordinal, decoder, pickBuildOptions(options));

@@ -23,7 +23,6 @@ import {
   type ShapeRanges,
   shapeText,
 } from './base/shapes.js';
-import { readCalibration } from './build/calibration.js';
 import {
   type BuildOptions,
   buildDirectory,
@@ -34,8 +33,9 @@ import {
   pickBuildOptions,
   readModelArgument,
   refusedBuildOptions,
-} from './build-engine.js';
-import { Engine, type EngineManifest, isDescribed } from './engine.js';
+} from './engine/build-engine.js';
+import { readCalibration } from './engine/calibration.js';
+import { Engine, type EngineManifest, isDescribed } from './engine/engine.js';
 import { type DeviceChoice, deviceOption, placeOnGpu } from './execution/device.js';
 import { loadEngine } from './execution/load-plan.js';
 import {
@@ -366,7 +366,7 @@ export class InferenceSession {
     if (typeof model !== 'string') checkAttached(model.buffer, 'model');
     try {
       if (typeof model === 'string' && weights === undefined && (await mayHaveFewWeightsBeside(model))) {
-        const { refuseFailedDownloads } = await import('./build/check-model.js');
+        const { refuseFailedDownloads } = await import('./engine/check-model.js');
         refuseFailedDownloads(model);
       }
       return precision === undefined
@@ -375,7 +375,7 @@ export class InferenceSession {
     } catch (error) {
       const isInvalid = error instanceof TensorRTError && error.code === 'ERR_MODEL_INVALID';
       if (!isInvalid || signal?.aborted || weights !== undefined) throw error;
-      const { checkModel } = await import('./build/check-model.js');
+      const { checkModel } = await import('./engine/check-model.js');
       await checkModel(model, signal);
       throw error;
     }
@@ -724,7 +724,7 @@ async function castForCpu(
 ): Promise<InferenceSession> {
   const keepFp32 = stringsOption(options.keepFp32, 'options.keepFp32');
   const calibration = readCalibration(options.calibration, 'options.calibration')?.samples;
-  const { prepareModel } = await import('./build/prepare-model.js');
+  const { prepareModel } = await import('./engine/prepare-model.js');
   const directory = await buildDirectory();
   const request = { model, precision, calibration, keepFp32, directory: directory.path, maxInlineBytes };
   try {

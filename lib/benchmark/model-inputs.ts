@@ -1,5 +1,5 @@
 import type { DeclaredInput } from '../base/shapes.js';
-import { onModelThread, runOnModelThread } from '../build/model-thread.js';
+import { onModelThread, runOnModelThread } from '../engine/model-thread.js';
 import { type ModelProto, readModel } from '../onnx/format/model.js';
 import { graphInputs } from '../onnx/graph/value-type.js';
 

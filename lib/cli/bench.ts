@@ -21,7 +21,7 @@ import { mlperfLog, type Scenario } from '../benchmark/mlperf-log.js';
 import { modelInputs } from '../benchmark/model-inputs.js';
 import { OnnxRuntimePeer } from '../benchmark/onnxruntime-peer.js';
 import { resetPeakMemory, residentMemory } from '../benchmark/resident-memory.js';
-import { Engine, isEngineFile } from '../engine.js';
+import { Engine, isEngineFile } from '../engine/engine.js';
 import type { Dims, Tensor } from '../execution/tensor.js';
 import { InferenceSession, type InputMetadata, type SessionOptions } from '../session.js';
 import { writeAtomically } from '../system/files/atomic-file.js';

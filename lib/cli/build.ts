@@ -1,8 +1,8 @@
 import path from 'node:path';
 import { type Command, Option } from 'commander';
 import type { ShapeRange } from '../base/shapes.js';
-import { type BuildOptions, buildEngine, precisions } from '../build-engine.js';
-import { Engine } from '../engine.js';
+import { type BuildOptions, buildEngine, precisions } from '../engine/build-engine.js';
+import { Engine } from '../engine/engine.js';
 import type { Dims } from '../execution/tensor.js';
 import { productOf, targetNumber } from '../system/nvidia-support.js';
 import { bytes, castLines, print, progressLine, UsageError } from './output.js';

@@ -4,10 +4,16 @@ import path from 'node:path';
 import type { Command } from 'commander';
 import { dataTypeFromOnnx, dataTypes } from '../base/data-type.js';
 import { TensorRTError } from '../base/errors.js';
-import { type Ancestor, findAncestors } from '../build/engine-ancestors.js';
-import { EngineCache } from '../build/engine-cache.js';
-import { importModel, type ModelImport } from '../build/model-import.js';
-import { Engine, type EngineManifest, isEngineFile, type LayerInfo, planByteLength } from '../engine.js';
+import {
+  Engine,
+  type EngineManifest,
+  isEngineFile,
+  type LayerInfo,
+  planByteLength,
+} from '../engine/engine.js';
+import { type Ancestor, findAncestors } from '../engine/engine-ancestors.js';
+import { EngineCache } from '../engine/engine-cache.js';
+import { importModel, type ModelImport } from '../engine/model-import.js';
 import type { Dims } from '../execution/tensor.js';
 import { hashWeights } from '../onnx/format/hash-weights.js';
 import { isExternal, tensorSize } from '../onnx/format/initializer.js';

@@ -1,7 +1,7 @@
 import path from 'node:path';
 import type { Command } from 'commander';
 import { TensorRTError } from '../base/errors.js';
-import { Engine, isEngineFile } from '../engine.js';
+import { Engine, isEngineFile } from '../engine/engine.js';
 import type { Tensor } from '../execution/tensor.js';
 import { InferenceSession } from '../session.js';
 import { writeAtomically } from '../system/files/atomic-file.js';

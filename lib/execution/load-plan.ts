@@ -1,7 +1,7 @@
 import path from 'node:path';
 import { createHash } from '../base/crypto.js';
 import { TensorRTError } from '../base/errors.js';
-import { type Engine, flavourOfPlan, planOf } from '../engine.js';
+import { type Engine, flavourOfPlan, planOf } from '../engine/engine.js';
 import { cacheDirectory } from '../system/files/cache-directory.js';
 import { makeDirectories } from '../system/files/promises.js';
 import type { Gpu } from '../system/gpu.js';

@@ -5,6 +5,13 @@ export {
   toBfloat16Bits,
   toFloat16Bits,
 } from '../base/float16.js';
+export {
+  type Feeds,
+  type MeasureOptions,
+  measureRanges,
+  type Range,
+  type Ranges,
+} from '../engine/measure-ranges.js';
 export { type RandomInputsOptions, randomInputs } from '../execution/random-inputs.js';
 export type { DecoderGraph, DecoderInputRole } from '../system/native.js';
 export { type CacheTensor, type Decoder, recogniseDecoder } from './decoder/decoder.js';
@@ -50,7 +57,6 @@ export {
   valueInfo,
 } from './graph/graph-builder.js';
 export { raiseOpset } from './graph/raise-opset.js';
-export { type Feeds, type MeasureOptions, measureRanges, type Range, type Ranges } from './measure-ranges.js';
 export { type BertOptions, buildBert } from './models/bert.js';
 export { buildResnet, type ResnetOptions } from './models/resnet.js';
 export { type LowerMatMulNBitsOptions, lowerMatMulNBits } from './passes/lower-matmul-nbits.js';

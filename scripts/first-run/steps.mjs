@@ -100,8 +100,8 @@ async function runSmallest({ keep, folder, table }) {
 const small = { layers: 2, hidden: 512, heads: 8, kvHeads: 2, intermediate: 1024, vocabulary: 1000 };
 
 async function readPlans({ folder, note, table, check }) {
-  const { buildDecoder } = await import('../../dist/build/build-decoder.js');
-  const { prepareDecoder } = await import('../../dist/build/prepare-decoder.js');
+  const { buildDecoder } = await import('../../dist/engine/decoder/build-decoder.js');
+  const { prepareDecoder } = await import('../../dist/engine/decoder/prepare-decoder.js');
   const { native } = await import('../../dist/system/native.js');
   const library = (await inspectSystem()).tensorrt.find(({ error }) => error === undefined).path;
   const models = {

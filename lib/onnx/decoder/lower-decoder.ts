@@ -1,3 +1,4 @@
+import { type Feeds, measureRanges, type Ranges } from '../../engine/measure-ranges.js';
 import { Tensor } from '../../execution/tensor.js';
 import type { DecoderGraph } from '../../system/native.js';
 import type { FloatType } from '../format/float-tensor.js';
@@ -5,7 +6,6 @@ import type { ExternalDataOptions } from '../format/initializer.js';
 import type { ModelProto } from '../format/model.js';
 import { raiseOpset } from '../graph/raise-opset.js';
 import { valueType } from '../graph/value-type.js';
-import { type Feeds, measureRanges, type Ranges } from '../measure-ranges.js';
 import { uniformNumbers } from '../models/weights.js';
 import { isMatMulNBits, lowerMatMulNBits } from '../passes/lower-matmul-nbits.js';
 import { lowerNormalization } from '../passes/lower-normalization.js';

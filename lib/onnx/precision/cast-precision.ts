@@ -7,6 +7,7 @@ import {
   toBfloat16Bits,
   toFloat16Bits,
 } from '../../base/float16.js';
+import type { Ranges } from '../../engine/measure-ranges.js';
 import { type ExternalDataOptions, makeTensor, tensorElements } from '../format/initializer.js';
 import {
   AttributeType,
@@ -30,7 +31,6 @@ import {
   typeless,
 } from '../graph/operators.js';
 import { captured, collectNames, standardOpset, subgraphs } from '../graph/traverse.js';
-import type { Ranges } from '../measure-ranges.js';
 import { MinimumCut } from './minimum-cut.js';
 
 const float32 = dataTypes.float32.onnx;

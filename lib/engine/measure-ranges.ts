@@ -2,13 +2,13 @@ import { dataTypes } from '../base/data-type.js';
 import { invalidArgValue } from '../base/errors.js';
 import { randomInputs } from '../execution/random-inputs.js';
 import type { TensorLike } from '../execution/tensor.js';
+import type { ExternalDataOptions } from '../onnx/format/initializer.js';
+import type { GraphProto, ModelProto, NodeProto } from '../onnx/format/model.js';
+import { writeBeside } from '../onnx/format/write-beside.js';
+import { operatorName, outputType } from '../onnx/graph/operators.js';
+import type { RangesReport } from '../onnx/precision/cast-precision.js';
 import type { InferenceSession } from '../session.js';
 import { temporaryDirectory } from '../system/files/temporary-directory.js';
-import type { ExternalDataOptions } from './format/initializer.js';
-import type { GraphProto, ModelProto, NodeProto } from './format/model.js';
-import { writeBeside } from './format/write-beside.js';
-import { operatorName, outputType } from './graph/operators.js';
-import type { RangesReport } from './precision/cast-precision.js';
 
 const float32 = dataTypes.float32.onnx;
 

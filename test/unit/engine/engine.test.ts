@@ -18,9 +18,9 @@ import path from 'node:path';
 import { setImmediate as nextTurn } from 'node:timers/promises';
 import { buildEngine, Engine, InferenceSession, TensorRTError } from 'node-tensorrt';
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
-import { native } from '../../dist/system/native.js';
+import { native } from '../../../dist/system/native.js';
 
-const model = path.join(import.meta.dirname, '../fixtures/session/linear.onnx');
+const model = path.join(import.meta.dirname, '../../fixtures/session/linear.onnx');
 const withCode = (code: string) => expect.objectContaining({ code });
 
 let directory: string;

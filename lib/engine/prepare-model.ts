@@ -21,7 +21,6 @@ import {
 } from '../onnx/format/model.js';
 import { writeBeside } from '../onnx/format/write-beside.js';
 import { subgraphs } from '../onnx/graph/traverse.js';
-import { type Feeds, measureRanges, type Ranges } from '../onnx/measure-ranges.js';
 import { completeLoops, tripCounts } from '../onnx/passes/complete-loops.js';
 import {
   type CastBfloat16Report,
@@ -33,6 +32,7 @@ import { writePieces } from '../system/files/atomic-file.js';
 import { makeDirectories, makeDirectory, symlink } from '../system/files/promises.js';
 import { absolutePath } from '../system/files/working-directory.js';
 import type { DecoderGraph } from '../system/native.js';
+import { type Feeds, measureRanges, type Ranges } from './measure-ranges.js';
 import { readModelFile } from './model-digest.js';
 import { copyForThread, onModelThread, runOnModelThread } from './model-thread.js';
 

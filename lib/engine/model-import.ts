@@ -1,6 +1,4 @@
 import path from 'node:path';
-import { buildDirectory, numberOf, withTypeName } from '../build-engine.js';
-import type { LayerInfo, TensorInfo } from '../engine.js';
 import { checkExternalData } from '../onnx/format/initializer.js';
 import {
   type GraphProto,
@@ -15,6 +13,8 @@ import { findGpu } from '../system/gpu.js';
 import { type NativeParseResult, native } from '../system/native.js';
 import type { Flavour } from '../system/nvidia-support.js';
 import { findTensorRT } from '../system/tensorrt-library.js';
+import { buildDirectory, numberOf, withTypeName } from './build-engine.js';
+import type { LayerInfo, TensorInfo } from './engine.js';
 import { adaptToParser, misreadNodes, misreadReason } from './prepare-model.js';
 
 /** A node that TensorRT can't import. */

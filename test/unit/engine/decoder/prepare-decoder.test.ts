@@ -3,12 +3,12 @@ import { copyFile, mkdir, readFile, stat, symlink, writeFile } from 'node:fs/pro
 import { tmpdir } from 'node:os';
 import path from 'node:path';
 import { afterAll, describe, expect, it } from 'vitest';
-import { prepareDecoder } from '../../dist/build/prepare-decoder.js';
-import { isGroupQueryAttention } from '../../lib/onnx/decoder/lift-group-query-attention.js';
-import { readModel } from '../../lib/onnx/format/model.js';
-import { writeBeside } from '../../lib/onnx/format/write-beside.js';
-import { attributeProto } from '../../lib/onnx/graph/graph-builder.js';
-import { decoderModel } from '../decoder-fixture.js';
+import { prepareDecoder } from '../../../../dist/engine/decoder/prepare-decoder.js';
+import { isGroupQueryAttention } from '../../../../lib/onnx/decoder/lift-group-query-attention.js';
+import { readModel } from '../../../../lib/onnx/format/model.js';
+import { writeBeside } from '../../../../lib/onnx/format/write-beside.js';
+import { attributeProto } from '../../../../lib/onnx/graph/graph-builder.js';
+import { decoderModel } from '../../../decoder-fixture.js';
 
 const folder = mkdtempSync(path.join(tmpdir(), 'prepare-decoder-'));
 afterAll(() => rmSync(folder, { recursive: true }));
@@ -113,7 +113,7 @@ describe('prepareDecoder', () => {
   });
 
   it('refuses what is no decoder by the file and the reason', async () => {
-    const model = path.join(import.meta.dirname, '../fixtures/decoders/llama/optimum/config.json');
+    const model = path.join(import.meta.dirname, '../../../fixtures/decoders/llama/optimum/config.json');
     await expect(prepared(model)).rejects.toMatchObject({ code: 'ERR_MODEL_INVALID' });
     await expect(prepared(path.join(folder, 'none.onnx'))).rejects.toMatchObject({
       code: 'ERR_MODEL_NOT_FOUND',

@@ -1,9 +1,9 @@
 import path from 'node:path';
 import type { TensorRTError } from '../base/errors.js';
-import { Engine } from '../engine.js';
 import { cacheDirectory } from '../system/files/cache-directory.js';
 import { type FileLock, fileLock, tryFileLock } from '../system/files/file-lock.js';
 import { makeDirectories, readdir, rm, stat } from '../system/files/promises.js';
+import { Engine } from './engine.js';
 
 /** An entry: the key, in hexadecimal. */
 const entryName = /^([0-9a-f]{64})\.engine$/;

@@ -1,17 +1,17 @@
 import { constants as bufferConstants } from 'node:buffer';
 import { closeSync, constants, openSync, readSync } from 'node:fs';
 import { isDeepStrictEqual } from 'node:util';
-import { type DataType, dataTypeFromOnnx, dataTypes } from './base/data-type.js';
-import { invalidArgType, TensorRTError } from './base/errors.js';
-import { type Bytes, bytesOf, checkOptions, checkPath, refuseCloning } from './base/options.js';
-import { type Profile, rangeOf, type ShapeRange } from './base/shapes.js';
-import type { Dims } from './execution/tensor.js';
-import type { CastBfloat16Report, CastFloat16Report } from './onnx/precision/cast-precision.js';
-import { writeAtomically } from './system/files/atomic-file.js';
-import { engineMagic as magic, otherThanBinary, planMagics, seenBytes } from './system/files/file-format.js';
-import { readStart, withOpenFile } from './system/files/file-range.js';
-import { type DecoderGraph, type NativeBytes, native, requireArrayLength } from './system/native.js';
-import type { Flavour } from './system/nvidia-support.js';
+import { type DataType, dataTypeFromOnnx, dataTypes } from '../base/data-type.js';
+import { invalidArgType, TensorRTError } from '../base/errors.js';
+import { type Bytes, bytesOf, checkOptions, checkPath, refuseCloning } from '../base/options.js';
+import { type Profile, rangeOf, type ShapeRange } from '../base/shapes.js';
+import type { Dims } from '../execution/tensor.js';
+import type { CastBfloat16Report, CastFloat16Report } from '../onnx/precision/cast-precision.js';
+import { writeAtomically } from '../system/files/atomic-file.js';
+import { engineMagic as magic, otherThanBinary, planMagics, seenBytes } from '../system/files/file-format.js';
+import { readStart, withOpenFile } from '../system/files/file-range.js';
+import { type DecoderGraph, type NativeBytes, native, requireArrayLength } from '../system/native.js';
+import type { Flavour } from '../system/nvidia-support.js';
 
 /** A value in a compiled network. */
 export interface TensorInfo {
@@ -341,7 +341,7 @@ export class Engine {
 
 /** What TensorRT says of a bare plan; undefined where no GPU and library here can run it. */
 async function readBindings(engine: Engine): Promise<Bindings | undefined> {
-  const { native } = await import('./system/native.js');
+  const { native } = await import('../system/native.js');
   // One of them may be of the kind that the plan is for.
   const { gpus } = await native().probeCuda();
   for (const ordinal of gpus.keys()) {
@@ -352,9 +352,9 @@ async function readBindings(engine: Engine): Promise<Bindings | undefined> {
 }
 
 async function readBindingsOn(ordinal: number, engine: Engine): Promise<Bindings | undefined> {
-  const { findGpu } = await import('./system/gpu.js');
-  const { loadEngine } = await import('./execution/load-plan.js');
-  const { native } = await import('./system/native.js');
+  const { findGpu } = await import('../system/gpu.js');
+  const { loadEngine } = await import('../execution/load-plan.js');
+  const { native } = await import('../system/native.js');
   try {
     const session = new (native().NativeSession)({ concurrency: 1, maxQueue: 1 });
     const request = {

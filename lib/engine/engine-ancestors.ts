@@ -1,6 +1,6 @@
 import path from 'node:path';
-import { Engine, type EngineManifest, engineIdOf } from '../engine.js';
 import { read, readdir, withDescriptor } from '../system/files/promises.js';
+import { Engine, type EngineManifest, engineIdOf } from './engine.js';
 
 /** An engine that another one descends from. */
 export interface Ancestor {

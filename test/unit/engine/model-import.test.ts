@@ -9,8 +9,8 @@ import {
   writeModel,
 } from 'node-tensorrt/onnx';
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
-import { importModel } from '../../dist/build/model-import.js';
-import { decoderModel } from '../decoder-fixture.js';
+import { importModel } from '../../../dist/engine/model-import.js';
+import { decoderModel } from '../../decoder-fixture.js';
 
 let directory: string;
 beforeAll(async () => {
@@ -18,7 +18,7 @@ beforeAll(async () => {
 });
 afterAll(() => rm(directory, { recursive: true }));
 
-const fixture = (name: string) => path.join(import.meta.dirname, '../fixtures/session', name);
+const fixture = (name: string) => path.join(import.meta.dirname, '../../fixtures/session', name);
 
 /** A model of operators of several domains. */
 async function save(g: GraphBuilder, change: (model: ModelProto) => void = () => {}): Promise<string> {

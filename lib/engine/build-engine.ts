@@ -1,9 +1,9 @@
 import { tmpdir } from 'node:os';
 import path from 'node:path';
 import { isDeepStrictEqual } from 'node:util';
-import { createHash } from './base/crypto.js';
-import { type DataType, dataTypeFromOnnx } from './base/data-type.js';
-import { describe, invalidArgType, invalidArgValue, TensorRTError } from './base/errors.js';
+import { createHash } from '../base/crypto.js';
+import { type DataType, dataTypeFromOnnx } from '../base/data-type.js';
+import { describe, invalidArgType, invalidArgValue, TensorRTError } from '../base/errors.js';
 import {
   type Bytes,
   bytesOf,
@@ -14,18 +14,29 @@ import {
   integerOption,
   onAbort,
   stringsOption,
-} from './base/options.js';
+} from '../base/options.js';
 import {
   checkProfiles,
   completeProfiles,
   type DeclaredInput,
   parseShapes,
   type ShapeRanges,
-} from './base/shapes.js';
-import { version as builder } from './base/version.js';
-import { readCalibration } from './build/calibration.js';
-import type { ModelDigest } from './build/model-digest.js';
-import type { DecoderLowering } from './build/prepare-model.js';
+} from '../base/shapes.js';
+import { version as builder } from '../base/version.js';
+import type { TensorLike } from '../execution/tensor.js';
+import { writeAtomically } from '../system/files/atomic-file.js';
+import { type TemporaryDirectory, temporaryDirectory } from '../system/files/temporary-directory.js';
+import {
+  type NativeBuildRequest,
+  type NativeBuildResult,
+  type NativeCuda,
+  type NativeGpu,
+  type NativeTensorRT,
+  native,
+} from '../system/native.js';
+import { targetNumber } from '../system/nvidia-support.js';
+import { hasOnnxRuntime } from '../system/onnxruntime-library.js';
+import { readCalibration } from './calibration.js';
 import {
   Engine,
   type EngineManifest,
@@ -34,19 +45,8 @@ import {
   type Provenance,
   type TensorInfo,
 } from './engine.js';
-import type { TensorLike } from './execution/tensor.js';
-import { writeAtomically } from './system/files/atomic-file.js';
-import { type TemporaryDirectory, temporaryDirectory } from './system/files/temporary-directory.js';
-import {
-  type NativeBuildRequest,
-  type NativeBuildResult,
-  type NativeCuda,
-  type NativeGpu,
-  type NativeTensorRT,
-  native,
-} from './system/native.js';
-import { targetNumber } from './system/nvidia-support.js';
-import { hasOnnxRuntime } from './system/onnxruntime-library.js';
+import type { ModelDigest } from './model-digest.js';
+import type { DecoderLowering } from './prepare-model.js';
 
 export interface BuildProgress {
   /** 'Preparing model', then TensorRT's own terms, e.g. 'Parsing', 'Building engine'. Phases may nest. */
@@ -244,7 +244,7 @@ export async function buildEngineOn(
   signal?.throwIfAborted();
 
   // Only who builds pays for loading what builds.
-  const { findTensorRT } = await import('./system/tensorrt-library.js');
+  const { findTensorRT } = await import('../system/tensorrt-library.js');
   const { libraryPath, runtime, computeCapabilities } = settings;
   const cuda = await native().probeCuda();
   const named = cuda.gpus.findIndex((gpu) => numberOf(gpu) === computeCapabilities?.[0]);
@@ -263,9 +263,9 @@ export async function buildEngineOn(
     return compile(model, settings, library, targets, tunedFor(library)?.device, undefined, decoder);
   }
 
-  const { EngineCache } = await import('./build/engine-cache.js');
-  const { LibraryMemo } = await import('./build/library-memo.js');
-  const { digestModel } = await import('./build/model-digest.js');
+  const { EngineCache } = await import('./engine-cache.js');
+  const { LibraryMemo } = await import('./library-memo.js');
+  const { digestModel } = await import('./model-digest.js');
   const cache = new EngineCache(settings.cache);
   const libraries = await LibraryMemo.read(cache.memo('libraries'));
   const library = await findTensorRT({ ...wanted, open: libraries.open });
@@ -334,7 +334,7 @@ async function compile(
 ): Promise<Engine> {
   const { onProgress, signal, precision, calibration, keepFp32 } = settings;
   signal?.throwIfAborted();
-  const { prepareModel } = await import('./build/prepare-model.js');
+  const { prepareModel } = await import('./prepare-model.js');
   const directory = await buildDirectory();
   try {
     onProgress?.({ phase: 'Preparing model', step: 0, steps: 1 });

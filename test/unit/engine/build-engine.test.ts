@@ -5,10 +5,10 @@ import path from 'node:path';
 import { type BuildProgress, buildEngine, type Engine, Tensor } from 'node-tensorrt';
 import { GraphBuilder, readModel, serializeModel, writeModel } from 'node-tensorrt/onnx';
 import { afterAll, afterEach, beforeAll, describe, expect, test, vi } from 'vitest';
-import { importModel } from '../../dist/build/model-import.js';
-import { decoderModel } from '../decoder-fixture.js';
+import { importModel } from '../../../dist/engine/model-import.js';
+import { decoderModel } from '../../decoder-fixture.js';
 
-const fixture = (name: string) => path.join(import.meta.dirname, '../fixtures/session', name);
+const fixture = (name: string) => path.join(import.meta.dirname, '../../fixtures/session', name);
 const withCode = (code: string) => expect.objectContaining({ code });
 const target = 'sm_89';
 const x = { min: [1, 4], opt: [2, 4], max: [8, 4] };
@@ -509,7 +509,7 @@ describe('TensorRT libraries', () => {
 
 test('a model whose weights exceed one file keeps them beside it', async () => {
   // The limit is 2 GiB; the file format's own, so that only its code path is tried here, with a lower one.
-  const { prepareModel } = await import('../../dist/build/prepare-model.js');
+  const { prepareModel } = await import('../../../dist/engine/prepare-model.js');
   const folder = path.join(directory, 'large');
   await mkdir(folder);
   const source = path.join(directory, 'source.onnx');
