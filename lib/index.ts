@@ -37,7 +37,7 @@ export {
   type SessionStats,
   type TensorValueMetadata,
   type ValueMetadata,
-} from './session.js';
+} from './session/session.js';
 export type { Finding } from './system/diagnosis.js';
 export type { TensorRTCapabilities } from './system/native.js';
 export type { Flavour } from './system/nvidia-support.js';

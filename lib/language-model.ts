@@ -36,7 +36,7 @@ import {
   type SessionOptions,
   type SessionStats,
   sessionPrecisions,
-} from './session.js';
+} from './session/session.js';
 import { withOpenFile } from './system/files/file-range.js';
 import {
   type NativeBytes,

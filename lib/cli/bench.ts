@@ -23,7 +23,7 @@ import { OnnxRuntimePeer } from '../benchmark/onnxruntime-peer.js';
 import { resetPeakMemory, residentMemory } from '../benchmark/resident-memory.js';
 import { Engine, isEngineFile } from '../engine/engine.js';
 import type { Dims, Tensor } from '../execution/tensor.js';
-import { InferenceSession, type InputMetadata, type SessionOptions } from '../session.js';
+import { InferenceSession, type InputMetadata, type SessionOptions } from '../session/session.js';
 import { writeAtomically } from '../system/files/atomic-file.js';
 import { parseShapeFlag } from './build.js';
 import {

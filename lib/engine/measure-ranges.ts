@@ -7,7 +7,7 @@ import type { GraphProto, ModelProto, NodeProto } from '../onnx/format/model.js'
 import { writeBeside } from '../onnx/format/write-beside.js';
 import { operatorName, outputType } from '../onnx/graph/operators.js';
 import type { RangesReport } from '../onnx/precision/cast-precision.js';
-import type { InferenceSession } from '../session.js';
+import type { InferenceSession } from '../session/session.js';
 import { temporaryDirectory } from '../system/files/temporary-directory.js';
 
 const float32 = dataTypes.float32.onnx;
@@ -48,7 +48,7 @@ const randomSamples = 2;
  *   that doesn't fit the model
  */
 export async function measureRanges(model: ModelProto, options: MeasureOptions = {}): Promise<Ranges> {
-  const { InferenceSession: Session } = await import('../session.js');
+  const { InferenceSession: Session } = await import('../session/session.js');
   const { model: probed, names } = withProbes(model);
   const { calibration, seed = 0 } = options;
   const temporary = await temporaryDirectory();

@@ -1,6 +1,6 @@
 import os from 'node:os';
 import { version } from '../base/version.js';
-import { InferenceSession } from '../session.js';
+import { InferenceSession } from '../session/session.js';
 import type { CudaCompiler, CudaRuntime, CudaToolkit } from './cuda-toolkit.js';
 import type { Finding } from './diagnosis.js';
 import { native, nativePath } from './native.js';

@@ -54,7 +54,7 @@ double milliseconds(Clock::duration duration) {
   return std::chrono::duration<double, std::milli>(duration).count();
 }
 
-// lib/session.ts' RunTiming.
+// lib/session/session.ts' RunTiming.
 Napi::Object timingToJs(Napi::Env env, const Run& run) {
   Napi::Object result = Napi::Object::New(env);
   const auto set = [&](const char* name, double value) { result[name] = Napi::Number::New(env, value); };

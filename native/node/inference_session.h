@@ -1,6 +1,6 @@
-// JavaScript class NativeSession: lib/session.ts validates and documents; this copies what is fed, runs it on
-// the session's threads and settles promises. Arguments are asserted, not explained: lib/session.ts has
-// explained them.
+// JavaScript class NativeSession: lib/session/session.ts validates and documents; this copies what is fed,
+// runs it on the session's threads and settles promises. Arguments are asserted, not explained:
+// lib/session/session.ts has explained them.
 #pragma once
 
 #include <memory>

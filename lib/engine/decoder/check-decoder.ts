@@ -4,7 +4,7 @@ import type { CacheTensor, Decoder } from '../../onnx/decoder/decoder.js';
 import { numbers } from '../../onnx/decoder/rotary.js';
 import type { WrittenModel } from '../../onnx/format/written-model.js';
 import { uniformNumbers } from '../../onnx/models/weights.js';
-import { InferenceSession } from '../../session.js';
+import { InferenceSession } from '../../session/session.js';
 import type { DecoderGraph, DecoderInputRole } from '../../system/native.js';
 
 export interface CheckRequest {

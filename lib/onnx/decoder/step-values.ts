@@ -167,7 +167,7 @@ export class StepValues {
         valueInfo: [],
       },
     };
-    const { InferenceSession } = await import('../../session.js');
+    const { InferenceSession } = await import('../../session/session.js');
     const temporary = await temporaryDirectory();
     try {
       const written = await writeBeside(model, temporary.path, this.#options);
@@ -209,12 +209,12 @@ export class StepValues {
 /** A part of a graph, loaded. */
 export class StepPart {
   readonly #targets: readonly string[];
-  readonly #session: import('../../session.js').InferenceSession | undefined;
+  readonly #session: import('../../session/session.js').InferenceSession | undefined;
   readonly #feeds: (step: Step) => Record<string, Tensor>;
 
   constructor(
     targets: readonly string[],
-    session: import('../../session.js').InferenceSession | undefined,
+    session: import('../../session/session.js').InferenceSession | undefined,
     feeds: (step: Step) => Record<string, Tensor>,
   ) {
     this.#targets = targets;

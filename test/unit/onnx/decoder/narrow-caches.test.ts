@@ -4,7 +4,7 @@ import { recogniseDecoder } from '../../../../lib/onnx/decoder/decoder.js';
 import { withNarrowCaches } from '../../../../lib/onnx/decoder/narrow-caches.js';
 import { type ModelProto, readModel, serializeModel } from '../../../../lib/onnx/format/model.js';
 import { EditableGraph } from '../../../../lib/onnx/graph/editable-graph.js';
-import { InferenceSession } from '../../../../lib/session.js';
+import { InferenceSession } from '../../../../lib/session/session.js';
 import { decoderModel } from '../../../decoder-fixture.js';
 
 /** The Llama with caches that are computed with in FP16, and come and go in FP32. */

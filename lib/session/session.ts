@@ -1,7 +1,7 @@
 import { availableParallelism } from 'node:os';
 import { types } from 'node:util';
-import { type DataType, dataTypeFromOnnx, dataTypes } from './base/data-type.js';
-import { invalidArgType, invalidArgValue, shapeMismatch, TensorRTError } from './base/errors.js';
+import { type DataType, dataTypeFromOnnx, dataTypes } from '../base/data-type.js';
+import { invalidArgType, invalidArgValue, shapeMismatch, TensorRTError } from '../base/errors.js';
 import {
   type Bytes,
   checkAttached,
@@ -12,7 +12,7 @@ import {
   onAbort,
   refuseCloning,
   stringsOption,
-} from './base/options.js';
+} from '../base/options.js';
 import {
   checkProfiles,
   completeProfiles,
@@ -22,7 +22,7 @@ import {
   requireProfile,
   type ShapeRanges,
   shapeText,
-} from './base/shapes.js';
+} from '../base/shapes.js';
 import {
   type BuildOptions,
   buildDirectory,
@@ -33,11 +33,11 @@ import {
   pickBuildOptions,
   readModelArgument,
   refusedBuildOptions,
-} from './engine/build-engine.js';
-import { readCalibration } from './engine/calibration.js';
-import { Engine, type EngineManifest, isDescribed } from './engine/engine.js';
-import { type DeviceChoice, deviceOption, placeOnGpu } from './execution/device.js';
-import { loadEngine } from './execution/load-plan.js';
+} from '../engine/build-engine.js';
+import { readCalibration } from '../engine/calibration.js';
+import { Engine, type EngineManifest, isDescribed } from '../engine/engine.js';
+import { type DeviceChoice, deviceOption, placeOnGpu } from '../execution/device.js';
+import { loadEngine } from '../execution/load-plan.js';
 import {
   checkTensor,
   type Dims,
@@ -47,9 +47,9 @@ import {
   type TensorLike,
   tensorOnDevice,
   typedArray,
-} from './execution/tensor.js';
-import { WrittenModel } from './onnx/format/written-model.js';
-import { readFile, stat } from './system/files/promises.js';
+} from '../execution/tensor.js';
+import { WrittenModel } from '../onnx/format/written-model.js';
+import { readFile, stat } from '../system/files/promises.js';
 import {
   type DeviceTensor,
   type HostBuffer,
@@ -59,8 +59,8 @@ import {
   type NativeSession,
   type NativeTensorInfo,
   native,
-} from './system/native.js';
-import { findOnnxRuntime } from './system/onnxruntime-library.js';
+} from '../system/native.js';
+import { findOnnxRuntime } from '../system/onnxruntime-library.js';
 
 /** A model's input or output that is a tensor. */
 export interface TensorValueMetadata {
@@ -366,7 +366,7 @@ export class InferenceSession {
     if (typeof model !== 'string') checkAttached(model.buffer, 'model');
     try {
       if (typeof model === 'string' && weights === undefined && (await mayHaveFewWeightsBeside(model))) {
-        const { refuseFailedDownloads } = await import('./engine/check-model.js');
+        const { refuseFailedDownloads } = await import('../engine/check-model.js');
         refuseFailedDownloads(model);
       }
       return precision === undefined
@@ -375,7 +375,7 @@ export class InferenceSession {
     } catch (error) {
       const isInvalid = error instanceof TensorRTError && error.code === 'ERR_MODEL_INVALID';
       if (!isInvalid || signal?.aborted || weights !== undefined) throw error;
-      const { checkModel } = await import('./engine/check-model.js');
+      const { checkModel } = await import('../engine/check-model.js');
       await checkModel(model, signal);
       throw error;
     }
@@ -724,7 +724,7 @@ async function castForCpu(
 ): Promise<InferenceSession> {
   const keepFp32 = stringsOption(options.keepFp32, 'options.keepFp32');
   const calibration = readCalibration(options.calibration, 'options.calibration')?.samples;
-  const { prepareModel } = await import('./engine/prepare-model.js');
+  const { prepareModel } = await import('../engine/prepare-model.js');
   const directory = await buildDirectory();
   const request = { model, precision, calibration, keepFp32, directory: directory.path, maxInlineBytes };
   try {

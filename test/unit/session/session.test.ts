@@ -17,7 +17,7 @@ import { GraphBuilder, parseModel, readModel, serializeModel } from 'node-tensor
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
 
 const ort = createRequire(import.meta.url)('onnxruntime-node') as typeof import('onnxruntime-node');
-const fixture = (name: string) => path.join(import.meta.dirname, '../fixtures/session', name);
+const fixture = (name: string) => path.join(import.meta.dirname, '../../fixtures/session', name);
 const withCode = (code: string) => expect.objectContaining({ code });
 
 let linear: InferenceSession;
@@ -646,7 +646,7 @@ describe("onnxruntime-node's options", () => {
 
   test('are all known here', () => {
     const declared = readFileSync(
-      path.join(import.meta.dirname, '../../node_modules/onnxruntime-common/lib/inference-session.ts'),
+      path.join(import.meta.dirname, '../../../node_modules/onnxruntime-common/lib/inference-session.ts'),
       'utf8',
     );
     const names = (kind: string) => {
@@ -667,7 +667,7 @@ describe("onnxruntime-node's options", () => {
       refused(name, instead),
     );
     await expect(buildEngine(fixture('linear.onnx'), { [name]: 1 })).rejects.toEqual(refused(name, ''));
-    const model = path.join(import.meta.dirname, '../../examples/demo-model');
+    const model = path.join(import.meta.dirname, '../../../examples/demo-model');
     const ofModel = name === 'freeDimensionOverrides' ? /options\.kvCache/ : /is onnxruntime-node's/;
     await expect(LanguageModel.load(model, { [name]: 1 })).rejects.toThrow(ofModel);
   });
