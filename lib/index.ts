@@ -1,7 +1,6 @@
 export type { DataType } from './base/data-type.js';
 export { type ErrorCode, TensorRTError } from './base/errors.js';
 export type { Profile, ShapeRange, ShapeRanges } from './base/shapes.js';
-export type { ChatMessage } from './chat-template.js';
 export { type BuildOptions, type BuildProgress, buildEngine } from './engine/build-engine.js';
 export {
   Engine,
@@ -23,7 +22,6 @@ export type { GenerateOptions, SequenceGenerateOptions } from './generate-option
 export type { ChosenTokenLogprob, Generation, GenerationChunk, TokenLogprob } from './generation.js';
 export type { KvCache, KvCacheOptions } from './kv-cache.js';
 export { LanguageModel, type LanguageModelOptions, type LanguageModelStats } from './language-model.js';
-export type { Prompt } from './prompt.js';
 export type { Sequence } from './sequence.js';
 export {
   type Feeds,
@@ -43,4 +41,6 @@ export type { TensorRTCapabilities } from './system/native.js';
 export type { Flavour } from './system/nvidia-support.js';
 export { inspectSystem, type SystemReport } from './system/system-report.js';
 export type { TensorRTLibrary } from './system/tensorrt-library.js';
-export type { Tokenizer } from './tokenizer.js';
+export type { ChatMessage } from './text/chat-template.js';
+export type { Prompt } from './text/prompt.js';
+export type { Tokenizer } from './text/tokenizer.js';

@@ -11,7 +11,6 @@ import {
   onAbort,
   refuseCloning,
 } from './base/options.js';
-import { ChatTemplate } from './chat-template.js';
 import { DecodeLoop } from './decode-loop.js';
 import { type DecoderConfig, readDecoderConfig, UnusableValue, usable } from './decoder-config.js';
 import {
@@ -29,7 +28,6 @@ import { loadEngine } from './execution/load-plan.js';
 import { type GenerateOptions, readGenerateOptions } from './generate-options.js';
 import type { Generation, GenerationChunk } from './generation.js';
 import { KvCache, type KvCacheOptions, type KvCacheSettings, readKvCacheOptions } from './kv-cache.js';
-import { type Prompt, promptTokens } from './prompt.js';
 import { Sequence, type SequenceContext } from './sequence.js';
 import {
   refusedSessionOptions,
@@ -45,6 +43,8 @@ import {
   native,
 } from './system/native.js';
 import { findOnnxRuntime } from './system/onnxruntime-library.js';
+import { ChatTemplate } from './text/chat-template.js';
+import { type Prompt, promptTokens } from './text/prompt.js';
 import {
   checkTokenizer,
   readEosToken,
@@ -52,7 +52,7 @@ import {
   type Tokenizer,
   type TokenPieces,
   tokenPieces,
-} from './tokenizer.js';
+} from './text/tokenizer.js';
 
 /** Those of {@link SessionOptions} that are about where and how to run, and these. */
 export interface LanguageModelOptions

@@ -7,9 +7,9 @@ import {
   type SequenceGenerateOptions,
 } from './generate-options.js';
 import type { Generation, GenerationChunk } from './generation.js';
-import { inputTokens, type PromptContext, requireRoom } from './prompt.js';
 import { writeAtomically } from './system/files/atomic-file.js';
 import { type NativeGenerateOptions, type NativeLanguageModel, requireArrayLength } from './system/native.js';
+import { inputTokens, type PromptContext, requireRoom } from './text/prompt.js';
 
 /** What a sequence knows of its model. */
 export type SequenceContext = GenerateContext & PromptContext;

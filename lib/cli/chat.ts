@@ -1,9 +1,9 @@
 import { createInterface } from 'node:readline';
 import type { Command } from 'commander';
-import type { ChatMessage } from '../chat-template.js';
 import type { GenerateOptions } from '../generate-options.js';
 import type { Generation } from '../generation.js';
 import { LanguageModel } from '../language-model.js';
+import type { ChatMessage } from '../text/chat-template.js';
 import {
   addGenerationFlags,
   follow,

@@ -1,6 +1,6 @@
-import { describe, invalidArgType, invalidArgValue, shapeMismatch } from './base/errors.js';
+import { describe, invalidArgType, invalidArgValue, shapeMismatch } from '../base/errors.js';
+import { checkTokens } from '../generate-options.js';
 import type { ChatMessage, ChatTemplate } from './chat-template.js';
-import { checkTokens } from './generate-options.js';
 import type { Tokenizer } from './tokenizer.js';
 
 /** Text, which the tokenizer begins as the model expects; tokens; or a conversation that the model is to continue. */

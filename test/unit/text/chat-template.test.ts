@@ -2,7 +2,7 @@ import { mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'nod
 import { tmpdir } from 'node:os';
 import path from 'node:path';
 import { afterAll, describe, expect, test } from 'vitest';
-import { type ChatMessage, ChatTemplate } from '../../dist/chat-template.js';
+import { type ChatMessage, ChatTemplate } from '../../../dist/text/chat-template.js';
 
 // Against transformers' apply_chat_template: test/oracle/make_chat_goldens.py.
 

@@ -2,7 +2,7 @@ import { mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import path from 'node:path';
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
-import { checkTokenizer, readTokenizer, type Tokenizer, tokenPieces } from '../../dist/tokenizer.js';
+import { checkTokenizer, readTokenizer, type Tokenizer, tokenPieces } from '../../../dist/text/tokenizer.js';
 
 // Against what transformers makes of the same texts: test/oracle/make_tokenizer_goldens.py.
 
