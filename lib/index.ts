@@ -18,11 +18,20 @@ export {
   type TensorLike,
   type TypedTensor,
 } from './execution/tensor.js';
-export type { GenerateOptions, SequenceGenerateOptions } from './generate-options.js';
-export type { ChosenTokenLogprob, Generation, GenerationChunk, TokenLogprob } from './generation.js';
-export type { KvCache, KvCacheOptions } from './kv-cache.js';
-export { LanguageModel, type LanguageModelOptions, type LanguageModelStats } from './language-model.js';
-export type { Sequence } from './sequence.js';
+export type { GenerateOptions, SequenceGenerateOptions } from './generation/generate-options.js';
+export type {
+  ChosenTokenLogprob,
+  Generation,
+  GenerationChunk,
+  TokenLogprob,
+} from './generation/generation.js';
+export type { KvCache, KvCacheOptions } from './generation/kv-cache.js';
+export {
+  LanguageModel,
+  type LanguageModelOptions,
+  type LanguageModelStats,
+} from './generation/language-model.js';
+export type { Sequence } from './generation/sequence.js';
 export {
   type Feeds,
   type Fetches,

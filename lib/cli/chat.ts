@@ -1,8 +1,8 @@
 import { createInterface } from 'node:readline';
 import type { Command } from 'commander';
-import type { GenerateOptions } from '../generate-options.js';
-import type { Generation } from '../generation.js';
-import { LanguageModel } from '../language-model.js';
+import type { GenerateOptions } from '../generation/generate-options.js';
+import type { Generation } from '../generation/generation.js';
+import { LanguageModel } from '../generation/language-model.js';
 import type { ChatMessage } from '../text/chat-template.js';
 import {
   addGenerationFlags,

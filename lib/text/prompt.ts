@@ -1,5 +1,5 @@
 import { describe, invalidArgType, invalidArgValue, shapeMismatch } from '../base/errors.js';
-import { checkTokens } from '../generate-options.js';
+import { checkTokens } from '../generation/generate-options.js';
 import type { ChatMessage, ChatTemplate } from './chat-template.js';
 import type { Tokenizer } from './tokenizer.js';
 

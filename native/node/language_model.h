@@ -1,5 +1,5 @@
-// JavaScript class NativeLanguageModel: lib/language-model.ts validates and documents; this hands requests to
-// the model's decode loop and its events to JavaScript. Arguments are asserted, not explained.
+// JavaScript class NativeLanguageModel: lib/generation/language-model.ts validates and documents; this hands
+// requests to the model's decode loop and its events to JavaScript. Arguments are asserted, not explained.
 #pragma once
 
 #include <cstdint>

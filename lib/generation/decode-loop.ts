@@ -1,6 +1,5 @@
-import { TensorRTError } from './base/errors.js';
-import { onAbort } from './base/options.js';
-import { type Generation, type GenerationChunk, type GenerationEnd, toGeneration } from './generation.js';
+import { TensorRTError } from '../base/errors.js';
+import { onAbort } from '../base/options.js';
 import {
   type NativeGenerateOptions,
   type NativeGenerationEvent,
@@ -8,7 +7,8 @@ import {
   type NativeLanguageModelConfig,
   type NativeToken,
   native,
-} from './system/native.js';
+} from '../system/native.js';
+import { type Generation, type GenerationChunk, type GenerationEnd, toGeneration } from './generation.js';
 
 /** What native is asked to do. */
 export interface GenerationRequest {

@@ -1,9 +1,9 @@
-import { randomBytes } from './base/crypto.js';
-import { describe, invalidArgType, invalidArgValue } from './base/errors.js';
-import { checkOptions, checkSignal, integerOption, numberOption, stringsOption } from './base/options.js';
+import { randomBytes } from '../base/crypto.js';
+import { describe, invalidArgType, invalidArgValue } from '../base/errors.js';
+import { checkOptions, checkSignal, integerOption, numberOption, stringsOption } from '../base/options.js';
+import type { NativeGenerateOptions } from '../system/native.js';
+import { specialToken, type Tokenizer } from '../text/tokenizer.js';
 import { type SamplingDefaults, type UnusableValue, usable } from './decoder-config.js';
-import type { NativeGenerateOptions } from './system/native.js';
-import { specialToken, type Tokenizer } from './text/tokenizer.js';
 
 /**
  * How to answer. What chooses tokens, temperature to repetitionPenalty, defaults to what the model's

@@ -1,5 +1,5 @@
-import { createHash } from './base/crypto.js';
-import { invalidArgType, invalidArgValue, TensorRTError } from './base/errors.js';
+import { createHash } from '../base/crypto.js';
+import { invalidArgType, invalidArgValue, TensorRTError } from '../base/errors.js';
 import {
   type Bytes,
   bytesOf,
@@ -10,41 +10,35 @@ import {
   integerOption,
   onAbort,
   refuseCloning,
-} from './base/options.js';
-import { DecodeLoop } from './decode-loop.js';
-import { type DecoderConfig, readDecoderConfig, UnusableValue, usable } from './decoder-config.js';
+} from '../base/options.js';
 import {
   type BuildOptions,
   buildDirectory,
   buildOptionNames,
   checkBuildOptions,
   pickBuildOptions,
-} from './engine/build-engine.js';
-import type { PreparedDecoder } from './engine/decoder/prepare-decoder.js';
-import type { Engine, EngineManifest } from './engine/engine.js';
-import { EngineCache } from './engine/engine-cache.js';
-import { type DeviceChoice, deviceOption, placeOnGpu } from './execution/device.js';
-import { loadEngine } from './execution/load-plan.js';
-import { type GenerateOptions, readGenerateOptions } from './generate-options.js';
-import type { Generation, GenerationChunk } from './generation.js';
-import { KvCache, type KvCacheOptions, type KvCacheSettings, readKvCacheOptions } from './kv-cache.js';
-import { Sequence, type SequenceContext } from './sequence.js';
+} from '../engine/build-engine.js';
+import type { PreparedDecoder } from '../engine/decoder/prepare-decoder.js';
+import type { Engine, EngineManifest } from '../engine/engine.js';
+import { EngineCache } from '../engine/engine-cache.js';
+import { type DeviceChoice, deviceOption, placeOnGpu } from '../execution/device.js';
+import { loadEngine } from '../execution/load-plan.js';
 import {
   refusedSessionOptions,
   type SessionOptions,
   type SessionStats,
   sessionPrecisions,
-} from './session/session.js';
-import { withOpenFile } from './system/files/file-range.js';
+} from '../session/session.js';
+import { withOpenFile } from '../system/files/file-range.js';
 import {
   type NativeBytes,
   type NativeLanguageModel,
   type NativeLoadedModel,
   native,
-} from './system/native.js';
-import { findOnnxRuntime } from './system/onnxruntime-library.js';
-import { ChatTemplate } from './text/chat-template.js';
-import { type Prompt, promptTokens } from './text/prompt.js';
+} from '../system/native.js';
+import { findOnnxRuntime } from '../system/onnxruntime-library.js';
+import { ChatTemplate } from '../text/chat-template.js';
+import { type Prompt, promptTokens } from '../text/prompt.js';
 import {
   checkTokenizer,
   readEosToken,
@@ -52,7 +46,13 @@ import {
   type Tokenizer,
   type TokenPieces,
   tokenPieces,
-} from './text/tokenizer.js';
+} from '../text/tokenizer.js';
+import { DecodeLoop } from './decode-loop.js';
+import { type DecoderConfig, readDecoderConfig, UnusableValue, usable } from './decoder-config.js';
+import { type GenerateOptions, readGenerateOptions } from './generate-options.js';
+import type { Generation, GenerationChunk } from './generation.js';
+import { KvCache, type KvCacheOptions, type KvCacheSettings, readKvCacheOptions } from './kv-cache.js';
+import { Sequence, type SequenceContext } from './sequence.js';
 
 /** Those of {@link SessionOptions} that are about where and how to run, and these. */
 export interface LanguageModelOptions
@@ -206,8 +206,8 @@ export class LanguageModel {
     const named = config.eosTokens instanceof UnusableValue || config.eosTokens.length > 0;
     const eosTokens = named ? config.eosTokens : await readEosToken(config.directory, tokenizer);
     const chatTemplate = await ChatTemplate.load(config.directory, settings.chatTemplate);
-    const { prepareDecoder } = await import('./engine/decoder/prepare-decoder.js');
-    const { digestModel } = await import('./engine/model-digest.js');
+    const { prepareDecoder } = await import('../engine/decoder/prepare-decoder.js');
+    const { digestModel } = await import('../engine/model-digest.js');
     const directory = await buildDirectory();
     try {
       const maxLength = rowLength(kvCache, config);
@@ -226,7 +226,7 @@ export class LanguageModel {
       }
       const capacity = Math.min(maxLength, prepared.facts.capacity ?? maxLength);
       const place = await placeOnGpu(settings.device, signal, async ({ ordinal }) => {
-        const { buildDecoder } = await import('./engine/decoder/build-decoder.js');
+        const { buildDecoder } = await import('../engine/decoder/build-decoder.js');
         const { maxBatchSize: rows, dtype } = kvCache;
         const decoder = { ...prepared, capacity, rows, chunkSize: settings.chunkSize, cache: dtype };
         return buildDecoder(ordinal, decoder, pickBuildOptions(options));

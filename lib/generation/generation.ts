@@ -1,4 +1,4 @@
-import type { NativeGenerationEvent, NativeToken } from './system/native.js';
+import type { NativeGenerationEvent, NativeToken } from '../system/native.js';
 
 /** A token and the natural logarithm of its probability; see {@link GenerateOptions.logprobs}. */
 export interface TokenLogprob {

@@ -1,6 +1,6 @@
 import { InferenceSession } from 'node-tensorrt';
 import { expect, test } from 'vitest';
-import { decode, decoderAnswers, decoderModel } from '../decoder-fixture.js';
+import { decode, decoderAnswers, decoderModel } from '../../decoder-fixture.js';
 
 function best(logits: Float32Array, suppressed: readonly number[]): number {
   let token = -1;

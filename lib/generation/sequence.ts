@@ -1,5 +1,12 @@
-import { invalidArgType, invalidArgValue, TensorRTError } from './base/errors.js';
-import { checkOptions, checkPath, checkSignal, refuseCloning } from './base/options.js';
+import { invalidArgType, invalidArgValue, TensorRTError } from '../base/errors.js';
+import { checkOptions, checkPath, checkSignal, refuseCloning } from '../base/options.js';
+import { writeAtomically } from '../system/files/atomic-file.js';
+import {
+  type NativeGenerateOptions,
+  type NativeLanguageModel,
+  requireArrayLength,
+} from '../system/native.js';
+import { inputTokens, type PromptContext, requireRoom } from '../text/prompt.js';
 import { type DecodeLoop, type GenerationTarget, requireIdle } from './decode-loop.js';
 import {
   type GenerateContext,
@@ -7,9 +14,6 @@ import {
   type SequenceGenerateOptions,
 } from './generate-options.js';
 import type { Generation, GenerationChunk } from './generation.js';
-import { writeAtomically } from './system/files/atomic-file.js';
-import { type NativeGenerateOptions, type NativeLanguageModel, requireArrayLength } from './system/native.js';
-import { inputTokens, type PromptContext, requireRoom } from './text/prompt.js';
 
 /** What a sequence knows of its model. */
 export type SequenceContext = GenerateContext & PromptContext;

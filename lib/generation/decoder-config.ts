@@ -1,8 +1,8 @@
 import path from 'node:path';
-import { TensorRTError } from './base/errors.js';
-import { otherFormat } from './system/files/file-format.js';
-import { readdir, readFile, stat } from './system/files/promises.js';
-import { absolutePath } from './system/files/working-directory.js';
+import { TensorRTError } from '../base/errors.js';
+import { otherFormat } from '../system/files/file-format.js';
+import { readdir, readFile, stat } from '../system/files/promises.js';
+import { absolutePath } from '../system/files/working-directory.js';
 
 /** A value of a configuration that can't be used. It is an error only where it would be. */
 export class UnusableValue {
