@@ -4,7 +4,7 @@
 // { peakBytes }, of the whole process).
 import { createRequire } from 'node:module';
 import { createInterface } from 'node:readline';
-import { residentMemory } from '../dist/benchmark/resident-memory.js';
+import { residentMemory } from '../dist/apps/benchmark/resident-memory.js';
 
 const [runtime, device, precision, model, feedsJson] = process.argv.slice(2);
 const say = (message) => process.stdout.write(`${JSON.stringify(message)}\n`);

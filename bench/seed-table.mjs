@@ -13,7 +13,7 @@ import { createInterface } from 'node:readline';
 import { parseArgs } from 'node:util';
 import { inspectSystem } from 'node-tensorrt';
 import { buildBert, buildResnet, castToFloat16, measureRanges, writeModel } from 'node-tensorrt/onnx';
-import { latencyStatistics } from '../dist/benchmark/latency-statistics.js';
+import { latencyStatistics } from '../dist/apps/benchmark/latency-statistics.js';
 import { bertBase } from '../scripts/bert-base.mjs';
 import { describeMachine, writeResults } from './results.mjs';
 

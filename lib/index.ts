@@ -1,3 +1,5 @@
+export type { Finding } from './apps/doctor/diagnosis.js';
+export { inspectSystem, type SystemReport } from './apps/doctor/system-report.js';
 export type { DataType } from './base/data-type.js';
 export { type ErrorCode, TensorRTError } from './base/errors.js';
 export type { Profile, ShapeRange, ShapeRanges } from './base/shapes.js';
@@ -45,10 +47,8 @@ export {
   type TensorValueMetadata,
   type ValueMetadata,
 } from './session/session.js';
-export type { Finding } from './system/diagnosis.js';
 export type { TensorRTCapabilities } from './system/native.js';
 export type { Flavour } from './system/nvidia-support.js';
-export { inspectSystem, type SystemReport } from './system/system-report.js';
 export type { TensorRTLibrary } from './system/tensorrt-library.js';
 export type { ChatMessage } from './text/chat-template.js';
 export type { Prompt } from './text/prompt.js';

@@ -6,7 +6,7 @@ import { fileURLToPath } from 'node:url';
 const root = path.resolve(path.dirname(fileURLToPath(import.meta.url)), '..');
 
 export function nativeLibraries() {
-  const args = [path.join(root, 'dist/cli/main.js'), 'libs', 'install', 'rtx', '--json'];
+  const args = [path.join(root, 'dist/apps/cli/main.js'), 'libs', 'install', 'rtx', '--json'];
   const installed = spawnSync(process.execPath, args, {
     encoding: 'utf8',
     stdio: ['ignore', 'pipe', 'inherit'],

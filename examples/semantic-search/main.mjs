@@ -59,7 +59,7 @@ await step('ONNX graph', async () => {
 await step('TensorRT-RTX libraries', async () => {
   const find = async () => (await inspectSystem()).tensorrt.find(({ flavour }) => flavour === 'rtx');
   if (!(await find())) {
-    const command = ['dist/cli/main.js', 'libs', 'install', 'rtx'];
+    const command = ['dist/apps/cli/main.js', 'libs', 'install', 'rtx'];
     const { status } = spawnSync(process.execPath, command, { cwd: root, stdio: 'inherit' });
     if (status !== 0) process.exit(status ?? 1);
   }

@@ -1,8 +1,8 @@
 import { createHash } from 'node:crypto';
 import path from 'node:path';
+import { declaredInputs } from '../apps/benchmark/model-inputs.js';
 import { TensorRTError } from '../base/errors.js';
 import type { DeclaredInput } from '../base/shapes.js';
-import { declaredInputs } from '../benchmark/model-inputs.js';
 import { type LowerDecoderOptions, lowerDecoder } from '../onnx/decoder/lower-decoder.js';
 import { hashWeights } from '../onnx/format/hash-weights.js';
 import {

@@ -8,7 +8,7 @@ import { GraphBuilder, serializeModel } from 'node-tensorrt/onnx';
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
 import { python } from '../oracle/python.js';
 
-const cli = path.join(import.meta.dirname, '../../dist/cli/main.js');
+const cli = path.join(import.meta.dirname, '../../dist/apps/cli/main.js');
 const addon = path.join(import.meta.dirname, '../../build/addon/Release/node_tensorrt.node');
 const demoModel = path.join(import.meta.dirname, '../../examples/demo-model');
 const fixture = (name: string) => path.join(import.meta.dirname, '../fixtures/session', name);

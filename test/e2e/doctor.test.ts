@@ -15,7 +15,7 @@ const onStandIn = existsSync(path.join(standIn, 'libcuda.so.1')) ? describe : de
 async function doctor(env: Record<string, string>, ...options: string[]): Promise<string> {
   const { stdout } = await promisify(execFile)(
     process.execPath,
-    [path.join(root, 'dist/cli/main.js'), 'doctor', ...options],
+    [path.join(root, 'dist/apps/cli/main.js'), 'doctor', ...options],
     { env: { ...process.env, LD_LIBRARY_PATH: standIn, STAND_IN_JAVASCRIPT: 'main', ...env } },
   );
   return stdout;

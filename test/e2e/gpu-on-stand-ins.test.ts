@@ -53,7 +53,7 @@ describe.skipIf(!existsSync(path.join(standIns, 'trt10')))('on stand-ins', () =>
   test('bench: the parts of a query on a GPU, and its memory', async () => {
     const json = path.join(directory, 'bench.json');
     const model = path.join(root, 'test/fixtures/session/linear.onnx');
-    const cli = path.join(root, 'dist/cli/main.js');
+    const cli = path.join(root, 'dist/apps/cli/main.js');
     const args = [cli, 'bench', model, '--batch', '1,8', '--duration', '0.1', '--json', json];
     const { code, output } = await run('trt10', 90, args);
     expect({ code, output }).toEqual({ code: 0, output: expect.stringMatching(/on cuda:0[\s\S]*H2D/) });

@@ -365,7 +365,7 @@ describe('without a working directory, which was removed', () => {
   test('commands work', () => {
     const folder = mkdtempSync(path.join(os.tmpdir(), 'gone-'));
     const linear = path.join(root, 'test/fixtures/session/linear.onnx');
-    const main = path.join(root, 'dist/cli/main.js');
+    const main = path.join(root, 'dist/apps/cli/main.js');
     const command = `rmdir "$PWD"; exec node ${main}`;
     const inGone = (args: string) =>
       spawnSync('sh', ['-c', `${command} ${args}`], { cwd: folder, encoding: 'utf8' });

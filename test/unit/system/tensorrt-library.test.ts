@@ -42,7 +42,7 @@ test("processes that remove the same at once are in no one's way", async () => {
     mkdirSync(libraries, { recursive: true });
     for (let file = 0; file < 20; file++) writeFileSync(path.join(libraries, `${file}`), '');
   }
-  const cli = path.join(import.meta.dirname, '../../../dist/cli/main.js');
+  const cli = path.join(import.meta.dirname, '../../../dist/apps/cli/main.js');
   const remove = async () => {
     const env = { ...process.env, NODE_TENSORRT_CACHE: cache };
     const child = spawn(process.execPath, [cli, 'libs', 'remove', 'rtx'], { env });

@@ -1,6 +1,6 @@
 #!/usr/bin/env node
 import { Command, CommanderError } from 'commander';
-import { version } from '../base/version.js';
+import { version } from '../../base/version.js';
 import { addBenchCommand } from './bench.js';
 import { addBuildCommand } from './build.js';
 import { addChatCommand } from './chat.js';

@@ -4,9 +4,13 @@ import os from 'node:os';
 import path from 'node:path';
 import { pipeline } from 'node:stream/promises';
 import { type Command, Option } from 'commander';
-import { invalidArgValue, TensorRTError } from '../base/errors.js';
-import { checkProfiles, completeProfiles, type DeclaredInput, rangeOf } from '../base/shapes.js';
-import { version } from '../base/version.js';
+import { invalidArgValue, TensorRTError } from '../../base/errors.js';
+import { checkProfiles, completeProfiles, type DeclaredInput, rangeOf } from '../../base/shapes.js';
+import { version } from '../../base/version.js';
+import { Engine, isEngineFile } from '../../engine/engine.js';
+import type { Dims, Tensor } from '../../execution/tensor.js';
+import { InferenceSession, type InputMetadata, type SessionOptions } from '../../session/session.js';
+import { writeAtomically } from '../../system/files/atomic-file.js';
 import {
   type BenchmarkResult,
   type BenchmarkTarget,
@@ -21,10 +25,6 @@ import { mlperfLog, type Scenario } from '../benchmark/mlperf-log.js';
 import { modelInputs } from '../benchmark/model-inputs.js';
 import { OnnxRuntimePeer } from '../benchmark/onnxruntime-peer.js';
 import { resetPeakMemory, residentMemory } from '../benchmark/resident-memory.js';
-import { Engine, isEngineFile } from '../engine/engine.js';
-import type { Dims, Tensor } from '../execution/tensor.js';
-import { InferenceSession, type InputMetadata, type SessionOptions } from '../session/session.js';
-import { writeAtomically } from '../system/files/atomic-file.js';
 import { parseShapeFlag } from './build.js';
 import {
   checkInputFlags,

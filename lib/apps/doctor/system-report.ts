@@ -1,15 +1,15 @@
 import os from 'node:os';
-import { version } from '../base/version.js';
-import { InferenceSession } from '../session/session.js';
-import type { CudaCompiler, CudaRuntime, CudaToolkit } from './cuda-toolkit.js';
+import { version } from '../../base/version.js';
+import { InferenceSession } from '../../session/session.js';
+import type { CudaCompiler, CudaRuntime, CudaToolkit } from '../../system/cuda-toolkit.js';
+import { native, nativePath } from '../../system/native.js';
+import { readDriverFiles } from '../../system/nvidia-driver.js';
+import { type Flavour, flavoursFor } from '../../system/nvidia-support.js';
+import { findOnnxRuntime } from '../../system/onnxruntime-library.js';
+import { fileVersion } from '../../system/system-files.js';
+import type { TensorRTLibrary } from '../../system/tensorrt-library.js';
+import type { TensorRTPackage } from '../../system/tensorrt-package.js';
 import type { Finding } from './diagnosis.js';
-import { native, nativePath } from './native.js';
-import { readDriverFiles } from './nvidia-driver.js';
-import { type Flavour, flavoursFor } from './nvidia-support.js';
-import { findOnnxRuntime } from './onnxruntime-library.js';
-import { fileVersion } from './system-files.js';
-import type { TensorRTLibrary } from './tensorrt-library.js';
-import type { TensorRTPackage } from './tensorrt-package.js';
 
 export interface SystemReport {
   readonly platform: string;
@@ -62,9 +62,9 @@ export interface SystemReport {
  */
 export async function inspectSystem(): Promise<SystemReport> {
   // Importing the package loads none of these.
-  const { findCuda } = await import('./cuda-toolkit.js');
+  const { findCuda } = await import('../../system/cuda-toolkit.js');
   const { computeCapability, diagnose } = await import('./diagnosis.js');
-  const { sitePackages } = await import('./python-packages.js');
+  const { sitePackages } = await import('../../system/python-packages.js');
   const files = readDriverFiles();
   const found = {
     platform: `${process.platform}-${process.arch} (${os.type()} ${os.release()})`,
@@ -89,8 +89,8 @@ export async function inspectSystem(): Promise<SystemReport> {
     };
   }
   const cuda = await native().probeCuda();
-  const { listTensorRT } = await import('./tensorrt-library.js');
-  const { tensorrtPackage } = await import('./tensorrt-package.js');
+  const { listTensorRT } = await import('../../system/tensorrt-library.js');
+  const { tensorrtPackage } = await import('../../system/tensorrt-package.js');
   const tensorrt = (await listTensorRT()).map((library) => ({
     ...library,
     ...tensorrtPackage(library.path),
@@ -142,7 +142,7 @@ type Cpu = { version: string; path: string } | { error: string };
 async function tryCpu(): Promise<Cpu> {
   try {
     const path = findOnnxRuntime();
-    const { GraphBuilder, serializeModel } = await import('../onnx/index.js');
+    const { GraphBuilder, serializeModel } = await import('../../onnx/index.js');
     const graph = new GraphBuilder('identity');
     graph.op('Identity', [graph.input('x', 'float32', [1])], {}, { outputs: ['y'] });
     graph.output('y', 'float32', [1]);

@@ -1,6 +1,6 @@
 // What the doctor says: for each state of a machine the finding and its one remedy.
 import { describe, expect, test } from 'vitest';
-import { diagnose, type Facts } from '../../dist/system/diagnosis.js';
+import { diagnose, type Facts } from '../../../../dist/apps/doctor/diagnosis.js';
 
 const gpu = {
   name: 'NVIDIA H100 80GB HBM3',

@@ -1,6 +1,6 @@
-import { type DataType, dataTypes } from '../base/data-type.js';
-import { TensorRTError } from '../base/errors.js';
-import { Tensor, typedArray } from '../execution/tensor.js';
+import { type DataType, dataTypes } from '../../base/data-type.js';
+import { TensorRTError } from '../../base/errors.js';
+import { Tensor, typedArray } from '../../execution/tensor.js';
 
 // NumPy's file format for arrays: numpy/lib/format.py, versions 1.0 to 3.0. Little-endian and row-major only.
 

@@ -1,11 +1,11 @@
 import path from 'node:path';
 import type { Command } from 'commander';
-import { TensorRTError } from '../base/errors.js';
-import { Engine, isEngineFile } from '../engine/engine.js';
-import type { Tensor } from '../execution/tensor.js';
-import { InferenceSession } from '../session/session.js';
-import { writeAtomically } from '../system/files/atomic-file.js';
-import { makeDirectories } from '../system/files/promises.js';
+import { TensorRTError } from '../../base/errors.js';
+import { Engine, isEngineFile } from '../../engine/engine.js';
+import type { Tensor } from '../../execution/tensor.js';
+import { InferenceSession } from '../../session/session.js';
+import { writeAtomically } from '../../system/files/atomic-file.js';
+import { makeDirectories } from '../../system/files/promises.js';
 import { checkInputFlags, parseDevice, parseInputFlags, readInput } from './model-input.js';
 import { serializeNpy } from './npy.js';
 import { print, table, withFlags } from './output.js';

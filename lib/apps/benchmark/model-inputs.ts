@@ -1,7 +1,7 @@
-import type { DeclaredInput } from '../base/shapes.js';
-import { onModelThread, runOnModelThread } from '../engine/model-thread.js';
-import { type ModelProto, readModel } from '../onnx/format/model.js';
-import { graphInputs } from '../onnx/graph/value-type.js';
+import type { DeclaredInput } from '../../base/shapes.js';
+import { onModelThread, runOnModelThread } from '../../engine/model-thread.js';
+import { type ModelProto, readModel } from '../../onnx/format/model.js';
+import { graphInputs } from '../../onnx/graph/value-type.js';
 
 /**
  * The inputs of an ONNX file, read on a thread of its own, which takes the file's memory with it.

@@ -1,9 +1,9 @@
 import { readFileSync } from 'node:fs';
 import { text as readText } from 'node:stream/consumers';
 import type { Command } from 'commander';
-import type { GenerateOptions } from '../generation/generate-options.js';
-import type { Generation, GenerationChunk } from '../generation/generation.js';
-import { LanguageModel, type LanguageModelOptions } from '../generation/language-model.js';
+import type { GenerateOptions } from '../../generation/generate-options.js';
+import type { Generation, GenerationChunk } from '../../generation/generation.js';
+import { LanguageModel, type LanguageModelOptions } from '../../generation/language-model.js';
 import { parseDevice } from './model-input.js';
 import { print, progressLine, UsageError } from './output.js';
 

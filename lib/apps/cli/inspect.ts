@@ -2,25 +2,25 @@ import { createHash } from 'node:crypto';
 import { existsSync } from 'node:fs';
 import path from 'node:path';
 import type { Command } from 'commander';
-import { dataTypeFromOnnx, dataTypes } from '../base/data-type.js';
-import { TensorRTError } from '../base/errors.js';
+import { dataTypeFromOnnx, dataTypes } from '../../base/data-type.js';
+import { TensorRTError } from '../../base/errors.js';
 import {
   Engine,
   type EngineManifest,
   isEngineFile,
   type LayerInfo,
   planByteLength,
-} from '../engine/engine.js';
-import { type Ancestor, findAncestors } from '../engine/engine-ancestors.js';
-import { EngineCache } from '../engine/engine-cache.js';
-import { importModel, type ModelImport } from '../engine/model-import.js';
-import type { Dims } from '../execution/tensor.js';
-import { hashWeights } from '../onnx/format/hash-weights.js';
-import { isExternal, tensorSize } from '../onnx/format/initializer.js';
-import { parseModel, readModel } from '../onnx/format/model.js';
-import { graphInputs, type ValueType, valueType } from '../onnx/graph/value-type.js';
-import { readWhole } from '../system/files/file-range.js';
-import { productOf } from '../system/nvidia-support.js';
+} from '../../engine/engine.js';
+import { type Ancestor, findAncestors } from '../../engine/engine-ancestors.js';
+import { EngineCache } from '../../engine/engine-cache.js';
+import { importModel, type ModelImport } from '../../engine/model-import.js';
+import type { Dims } from '../../execution/tensor.js';
+import { hashWeights } from '../../onnx/format/hash-weights.js';
+import { isExternal, tensorSize } from '../../onnx/format/initializer.js';
+import { parseModel, readModel } from '../../onnx/format/model.js';
+import { graphInputs, type ValueType, valueType } from '../../onnx/graph/value-type.js';
+import { readWhole } from '../../system/files/file-range.js';
+import { productOf } from '../../system/nvidia-support.js';
 import { parseGpu } from './model-input.js';
 import { bytes, castLines, print, table, UsageError, withFlags } from './output.js';
 

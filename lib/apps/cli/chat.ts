@@ -1,9 +1,9 @@
 import { createInterface } from 'node:readline';
 import type { Command } from 'commander';
-import type { GenerateOptions } from '../generation/generate-options.js';
-import type { Generation } from '../generation/generation.js';
-import { LanguageModel } from '../generation/language-model.js';
-import type { ChatMessage } from '../text/chat-template.js';
+import type { GenerateOptions } from '../../generation/generate-options.js';
+import type { Generation } from '../../generation/generation.js';
+import { LanguageModel } from '../../generation/language-model.js';
+import type { ChatMessage } from '../../text/chat-template.js';
 import {
   addGenerationFlags,
   follow,

@@ -1,10 +1,10 @@
 import path from 'node:path';
 import { type Command, Option } from 'commander';
-import type { ShapeRange } from '../base/shapes.js';
-import { type BuildOptions, buildEngine, precisions } from '../engine/build-engine.js';
-import { Engine } from '../engine/engine.js';
-import type { Dims } from '../execution/tensor.js';
-import { productOf, targetNumber } from '../system/nvidia-support.js';
+import type { ShapeRange } from '../../base/shapes.js';
+import { type BuildOptions, buildEngine, precisions } from '../../engine/build-engine.js';
+import { Engine } from '../../engine/engine.js';
+import type { Dims } from '../../execution/tensor.js';
+import { productOf, targetNumber } from '../../system/nvidia-support.js';
 import { bytes, castLines, print, progressLine, UsageError } from './output.js';
 
 interface BuildFlags {

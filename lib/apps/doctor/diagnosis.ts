@@ -1,5 +1,5 @@
-import type { NativeCuda, NativeGpu } from './native.js';
-import type { DriverFiles } from './nvidia-driver.js';
+import type { NativeCuda, NativeGpu } from '../../system/native.js';
+import type { DriverFiles } from '../../system/nvidia-driver.js';
 import {
   driverOfTensorRT,
   flavourNames,
@@ -9,9 +9,9 @@ import {
   productOf,
   runsOn,
   versionAtLeast,
-} from './nvidia-support.js';
-import type { TensorRTLibrary } from './tensorrt-library.js';
-import type { TensorRTPackage } from './tensorrt-package.js';
+} from '../../system/nvidia-support.js';
+import type { TensorRTLibrary } from '../../system/tensorrt-library.js';
+import type { TensorRTPackage } from '../../system/tensorrt-package.js';
 
 /** Something that this machine can or cannot do. */
 export interface Finding {

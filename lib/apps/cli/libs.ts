@@ -1,6 +1,6 @@
 import type { Command } from 'commander';
-import { readFile } from '../system/files/promises.js';
-import { installTensorRTRtx, listTensorRT, removeTensorRT } from '../system/tensorrt-library.js';
+import { readFile } from '../../system/files/promises.js';
+import { installTensorRTRtx, listTensorRT, removeTensorRT } from '../../system/tensorrt-library.js';
 import { print, progressLine, table, UsageError } from './output.js';
 
 interface Flags {

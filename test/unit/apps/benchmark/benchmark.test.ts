@@ -1,9 +1,13 @@
 import { describe, expect, test } from 'vitest';
-import { type BenchmarkResult, benchmark, benchmarkWarnings } from '../../dist/benchmark/benchmark.js';
-import { latencyStatistics } from '../../dist/benchmark/latency-statistics.js';
-import { mlperfLog } from '../../dist/benchmark/mlperf-log.js';
-import { batchedShapes } from '../../dist/cli/bench.js';
-import { python } from '../oracle/python.js';
+import {
+  type BenchmarkResult,
+  benchmark,
+  benchmarkWarnings,
+} from '../../../../dist/apps/benchmark/benchmark.js';
+import { latencyStatistics } from '../../../../dist/apps/benchmark/latency-statistics.js';
+import { mlperfLog } from '../../../../dist/apps/benchmark/mlperf-log.js';
+import { batchedShapes } from '../../../../dist/apps/cli/bench.js';
+import { python } from '../../../oracle/python.js';
 
 test('statistics, by NumPy', () => {
   let state = 7;

@@ -1,7 +1,7 @@
-import type { DataType } from '../base/data-type.js';
-import { TensorRTError } from '../base/errors.js';
-import type { Tensor } from '../execution/tensor.js';
-import { requireFromWorkingDirectory } from '../system/files/working-directory.js';
+import type { DataType } from '../../base/data-type.js';
+import { TensorRTError } from '../../base/errors.js';
+import type { Tensor } from '../../execution/tensor.js';
+import { requireFromWorkingDirectory } from '../../system/files/working-directory.js';
 import type { BenchmarkTarget } from './benchmark.js';
 
 /** What this needs of onnxruntime-node. */
