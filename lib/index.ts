@@ -3,6 +3,7 @@ export { inspectSystem, type SystemReport } from './apps/doctor/system-report.js
 export type { DataType } from './base/data-type.js';
 export { type ErrorCode, TensorRTError } from './base/errors.js';
 export type { Profile, ShapeRange, ShapeRanges } from './base/shapes.js';
+export type { Dims, TensorLike } from './base/tensor-like.js';
 export { type BuildOptions, type BuildProgress, buildEngine } from './engine/build-engine.js';
 export {
   Engine,
@@ -13,11 +14,9 @@ export {
 } from './engine/engine.js';
 export {
   type DataOf,
-  type Dims,
   type OnnxValue,
   Tensor,
   type TensorConstructor,
-  type TensorLike,
   type TypedTensor,
 } from './execution/tensor.js';
 export type { GenerateOptions, SequenceGenerateOptions } from './generation/generate-options.js';

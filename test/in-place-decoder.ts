@@ -1,6 +1,6 @@
 import { type InferenceSession, Tensor } from 'node-tensorrt';
 import { expect } from 'vitest';
-import type { DecoderGraph } from '../lib/system/native.js';
+import type { DecoderGraph } from '../lib/base/decoder-graph.js';
 import type { DecoderAnswers } from './decoder-fixture.js';
 
 /**

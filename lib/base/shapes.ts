@@ -1,4 +1,3 @@
-import type { Dims } from '../execution/tensor.js';
 import type { DataType } from './data-type.js';
 import {
   type Dimension,
@@ -9,6 +8,7 @@ import {
   symbolsIn,
 } from './dimension.js';
 import { describe, invalidArgType, invalidArgValue, shapeMismatch } from './errors.js';
+import type { Dims } from './tensor-like.js';
 
 /** The shapes an engine accepts for one input: the smallest, the one it is tuned for, the largest. */
 export interface ShapeRange {

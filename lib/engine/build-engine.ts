@@ -22,8 +22,8 @@ import {
   parseShapes,
   type ShapeRanges,
 } from '../base/shapes.js';
+import type { TensorLike } from '../base/tensor-like.js';
 import { version as builder } from '../base/version.js';
-import type { TensorLike } from '../execution/tensor.js';
 import { writeAtomically } from '../system/files/atomic-file.js';
 import { type TemporaryDirectory, temporaryDirectory } from '../system/files/temporary-directory.js';
 import {

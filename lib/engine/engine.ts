@@ -2,15 +2,16 @@ import { constants as bufferConstants } from 'node:buffer';
 import { closeSync, constants, openSync, readSync } from 'node:fs';
 import { isDeepStrictEqual } from 'node:util';
 import { type DataType, dataTypeFromOnnx, dataTypes } from '../base/data-type.js';
+import type { DecoderGraph } from '../base/decoder-graph.js';
 import { invalidArgType, TensorRTError } from '../base/errors.js';
 import { type Bytes, bytesOf, checkOptions, checkPath, refuseCloning } from '../base/options.js';
 import { type Profile, rangeOf, type ShapeRange } from '../base/shapes.js';
-import type { Dims } from '../execution/tensor.js';
+import type { Dims } from '../base/tensor-like.js';
 import type { CastBfloat16Report, CastFloat16Report } from '../onnx/precision/cast-precision.js';
 import { writeAtomically } from '../system/files/atomic-file.js';
 import { engineMagic as magic, otherThanBinary, planMagics, seenBytes } from '../system/files/file-format.js';
 import { readStart, withOpenFile } from '../system/files/file-range.js';
-import { type DecoderGraph, type NativeBytes, native, requireArrayLength } from '../system/native.js';
+import { type NativeBytes, native, requireArrayLength } from '../system/native.js';
 import type { Flavour } from '../system/nvidia-support.js';
 
 /** A value in a compiled network. */

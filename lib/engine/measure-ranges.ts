@@ -1,29 +1,16 @@
 import { dataTypes } from '../base/data-type.js';
 import { invalidArgValue } from '../base/errors.js';
+import type { TensorLike } from '../base/tensor-like.js';
 import { randomInputs } from '../execution/random-inputs.js';
-import type { TensorLike } from '../execution/tensor.js';
 import type { ExternalDataOptions } from '../onnx/format/initializer.js';
 import type { GraphProto, ModelProto, NodeProto } from '../onnx/format/model.js';
 import { writeBeside } from '../onnx/format/write-beside.js';
 import { operatorName, outputType } from '../onnx/graph/operators.js';
-import type { RangesReport } from '../onnx/precision/cast-precision.js';
+import type { Range, Ranges, RangesReport } from '../onnx/precision/ranges.js';
 import type { InferenceSession } from '../session/session.js';
 import { temporaryDirectory } from '../system/files/temporary-directory.js';
 
 const float32 = dataTypes.float32.onnx;
-
-/** How far the values of a model go. */
-export interface Ranges {
-  readonly report: RangesReport;
-  /** Of every float32 value that was measured, by name. */
-  readonly values: ReadonlyMap<string, Range>;
-}
-
-/** The least and the greatest element over all samples; infinite where one was not a number. Of no elements, 0 to 0. */
-export interface Range {
-  readonly least: number;
-  readonly most: number;
-}
 
 /** Inputs of one run, by name. */
 export type Feeds = Readonly<Record<string, TensorLike>>;

@@ -1,9 +1,8 @@
 import { createHash } from 'node:crypto';
 import path from 'node:path';
-import { declaredInputs } from '../apps/benchmark/model-inputs.js';
+import type { DecoderGraph } from '../base/decoder-graph.js';
 import { TensorRTError } from '../base/errors.js';
 import type { DeclaredInput } from '../base/shapes.js';
-import { type LowerDecoderOptions, lowerDecoder } from '../onnx/decoder/lower-decoder.js';
 import { hashWeights } from '../onnx/format/hash-weights.js';
 import {
   checkExternalData,
@@ -21,6 +20,7 @@ import {
 } from '../onnx/format/model.js';
 import { writeBeside } from '../onnx/format/write-beside.js';
 import { subgraphs } from '../onnx/graph/traverse.js';
+import { declaredInputs } from '../onnx/graph/value-type.js';
 import { completeLoops, tripCounts } from '../onnx/passes/complete-loops.js';
 import {
   type CastBfloat16Report,
@@ -28,11 +28,12 @@ import {
   castToBfloat16,
   castToFloat16,
 } from '../onnx/precision/cast-precision.js';
+import type { Ranges } from '../onnx/precision/ranges.js';
 import { writePieces } from '../system/files/atomic-file.js';
 import { makeDirectories, makeDirectory, symlink } from '../system/files/promises.js';
 import { absolutePath } from '../system/files/working-directory.js';
-import type { DecoderGraph } from '../system/native.js';
-import { type Feeds, measureRanges, type Ranges } from './measure-ranges.js';
+import { type LowerDecoderOptions, lowerDecoder } from './decoder/lower-decoder.js';
+import { type Feeds, measureRanges } from './measure-ranges.js';
 import { readModelFile } from './model-digest.js';
 import { copyForThread, onModelThread, runOnModelThread } from './model-thread.js';
 

@@ -1,11 +1,12 @@
 import { type DataType, dataTypeFromOnnx } from '../base/data-type.js';
 import { TensorRTError } from '../base/errors.js';
 import { toFloat16Bits } from '../base/float16.js';
+import { normalNumbers, uniformNumbers } from '../base/random.js';
+import { headSize } from '../onnx/decoder/heads.js';
 import type { ExternalDataOptions } from '../onnx/format/initializer.js';
 import type { GraphProto, ModelProto, ValueInfoProto } from '../onnx/format/model.js';
 import { intAttribute } from '../onnx/graph/node-attribute.js';
 import { operatorName } from '../onnx/graph/operators.js';
-import { normalNumbers, uniformNumbers } from '../onnx/models/weights.js';
 import { Tensor } from './tensor.js';
 
 export interface RandomInputsOptions extends ExternalDataOptions {
@@ -132,21 +133,6 @@ function sizeOf(symbol: string, input: string, axis: number, rank: number, seque
   if (rank === 4 && axis >= 2) return /past|cache/i.test(input) ? 0 : sizes.image;
   if (axis === 0) return symbol === '' ? 1 : sizes.batch;
   return rank <= 3 ? sequence : sizes.other;
-}
-
-/**
- * The size of an attention head, where an input is a cache that onnxruntime-genai's exports read: they don't say it of
- * the cache, but of what the attention gives, which has `num_heads` of them.
- */
-export function headSize(graph: GraphProto, cache: string): number | undefined {
-  const attention = graph.node.find(
-    (node) =>
-      operatorName(node) === 'com.microsoft.GroupQueryAttention' && node.input.slice(3, 5).includes(cache),
-  );
-  const heads = attention ? intAttribute(attention, 'num_heads', 0) : 0;
-  const output = graph.valueInfo.find(({ name }) => name === attention?.output[0]);
-  const width = output?.type?.tensorType?.shape?.dim.at(-1)?.dimValue;
-  return attention && width !== undefined && width % heads === 0 ? width / heads : undefined;
 }
 
 /** The rows of the table that an input's values are looked up in; undefined where it looks nothing up. */

@@ -3,17 +3,8 @@ import { type DataType, dataTypes } from '../base/data-type.js';
 import { describe, invalidArgType, invalidArgValue, shapeMismatch, TensorRTError } from '../base/errors.js';
 import { fromBfloat16Bits, fromFloat16Bits, toBfloat16Bits, toFloat16Bits } from '../base/float16.js';
 import { checkAttached, isDetached } from '../base/options.js';
+import type { Dims, TensorLike } from '../base/tensor-like.js';
 import { type DeviceTensor, type HostBuffer, native } from '../system/native.js';
-
-export type Dims = readonly number[];
-
-/** Anything a run accepts: our {@link Tensor}, onnxruntime-common's, or a plain object. */
-export interface TensorLike {
-  /** onnxruntime-common has 4-bit types as well, which runs refuse. */
-  readonly type: DataType | 'int4' | 'uint4';
-  readonly dims: Dims;
-  readonly data: ArrayBufferView | readonly string[];
-}
 
 /** A {@link TensorLike} whose type, dimensions and data were checked. */
 interface CheckedTensor extends TensorLike {

@@ -1,7 +1,7 @@
 import path from 'node:path';
 import { TensorRTError } from '../base/errors.js';
-import { otherFormat } from '../system/files/file-format.js';
-import { readdir, readFile, stat } from '../system/files/promises.js';
+import { readdir, stat } from '../system/files/promises.js';
+import { asObject, type Json, readJson } from '../system/files/text-file.js';
 import { absolutePath } from '../system/files/working-directory.js';
 
 /** A value of a configuration that can't be used. It is an error only where it would be. */
@@ -54,8 +54,6 @@ const greedy = { temperature: 0, topK: 0, topP: 1, minP: 0, repetitionPenalty: 1
 /** GenerationConfig's own, in transformers, where a file asks for sampling and does not say. */
 const transformersTopK = 50;
 
-type Json = Readonly<Record<string, unknown>>;
-
 /**
  * Reads what lies beside a decoder: optimum's config.json and generation_config.json, or onnxruntime-genai's
  * genai_config.json.
@@ -82,13 +80,13 @@ type Read = Omit<DecoderConfig, 'model' | 'directory'> & { readonly filename?: s
 
 /** The `search` section has the names of transformers' generation_config.json. */
 function readGenai(genai: Json, file: string): Read {
-  const model = new Section(section(genai.model) ?? {}, `${file}: model`);
+  const model = new Section(asObject(genai.model) ?? {}, `${file}: model`);
   for (const part of ['encoder', 'vision', 'speech', 'embedding']) {
     if (model.values[part] !== undefined) throw unsupported(file, `has a model.${part}`);
   }
-  const decoder = new Section(section(model.values.decoder) ?? {}, `${file}: model.decoder`);
+  const decoder = new Section(asObject(model.values.decoder) ?? {}, `${file}: model.decoder`);
   if (decoder.values.pipeline !== undefined) throw unsupported(file, 'has a model.decoder.pipeline');
-  const search = new Section(section(genai.search) ?? {}, `${file}: search`);
+  const search = new Section(asObject(genai.search) ?? {}, `${file}: search`);
   return {
     filename: decoder.string('filename'),
     eosTokens: model.tokens('eos_token_id') ?? [],
@@ -103,7 +101,7 @@ function readTransformers(config: Json, generation: Json, directory: string): Re
   if (config.is_encoder_decoder === true) throw unsupported(file, 'is of an encoder with a decoder');
   const whole = new Section(config, file);
   // Of a multimodal model, its language model's.
-  const text = new Section(section(config.text_config) ?? config, file);
+  const text = new Section(asObject(config.text_config) ?? config, file);
   const search = new Section(generation, path.join(directory, 'generation_config.json'));
   const counts = ['max_position_embeddings', 'n_positions', 'n_ctx', 'max_seq_len', 'seq_length'];
   return {
@@ -190,10 +188,6 @@ class Section {
   }
 }
 
-function section(value: unknown): Json | undefined {
-  return typeof value === 'object' && value !== null && !Array.isArray(value) ? (value as Json) : undefined;
-}
-
 function unsupported(file: string, problem: string): TensorRTError {
   return new TensorRTError(
     'ERR_MODEL_UNSUPPORTED',
@@ -234,56 +228,5 @@ async function statOf(source: string) {
     return await stat(source);
   } catch (cause) {
     throw new TensorRTError('ERR_MODEL_NOT_FOUND', `There is no file or folder ${source}.`, { cause });
-  }
-}
-
-/** @throws (rejects) as {@link readText} */
-async function readBytes(file: string): Promise<Buffer | undefined> {
-  let bytes: Buffer;
-  try {
-    bytes = await readFile(file);
-  } catch (cause) {
-    if ((cause as NodeJS.ErrnoException).code === 'ENOENT') return undefined;
-    throw new TensorRTError('ERR_IO', `Can't read ${file}: ${(cause as Error).message}.`, { cause });
-  }
-  return bytes;
-}
-
-/**
- * @internal undefined where there is no such file.
- * @throws (rejects) TensorRTError ERR_MODEL_INVALID where it is no text in UTF-8, ERR_IO
- */
-export async function readText(file: string): Promise<string | undefined> {
-  const bytes = await readBytes(file);
-  const other = bytes && otherFormat(bytes);
-  if (other) throw new TensorRTError('ERR_MODEL_INVALID', `${file} is ${other}`);
-  return bytes?.toString('utf8');
-}
-
-/** @internal As {@link readText}. @throws (rejects) TensorRTError ERR_MODEL_INVALID where it holds no object, ERR_IO */
-export async function readJson(file: string): Promise<Json | undefined> {
-  const bytes = await readBytes(file);
-  if (bytes === undefined) return undefined;
-  try {
-    // A byte-order mark, as editors on Windows write it, is no part of the text.
-    const values = section(parseJson(bytes.toString('utf8').replace(/^\uFEFF/, '')));
-    if (values) return values;
-  } catch (cause) {
-    const reason = bytes.length === 0 ? 'it is empty' : (cause as Error).message;
-    const problem = otherFormat(bytes) ?? `no JSON: ${reason}.`;
-    throw new TensorRTError('ERR_MODEL_INVALID', `${file} is ${problem}`, { cause });
-  }
-  throw new TensorRTError('ERR_MODEL_INVALID', `${file} is no JSON object.`);
-}
-
-/** JSON as Python writes it, with Infinity, -Infinity and NaN, which is the string 'NaN' here. */
-function parseJson(text: string): unknown {
-  try {
-    return JSON.parse(text);
-  } catch (error) {
-    const numbers: Record<string, string> = { Infinity: '1e999', '-Infinity': '-1e999', NaN: '"NaN"' };
-    const readable = text.replace(/"(?:[^"\\]|\\.)*"|-?Infinity|NaN/g, (found) => numbers[found] ?? found);
-    if (readable === text) throw error;
-    return JSON.parse(readable);
   }
 }

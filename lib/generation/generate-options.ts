@@ -2,6 +2,7 @@ import { randomBytes } from '../base/crypto.js';
 import { describe, invalidArgType, invalidArgValue } from '../base/errors.js';
 import { checkOptions, checkSignal, integerOption, numberOption, stringsOption } from '../base/options.js';
 import type { NativeGenerateOptions } from '../system/native.js';
+import { checkTokens } from '../text/prompt.js';
 import { specialToken, type Tokenizer } from '../text/tokenizer.js';
 import { type SamplingDefaults, type UnusableValue, usable } from './decoder-config.js';
 
@@ -198,27 +199,6 @@ export function readSequenceOptions(
 ): Omit<NativeGenerateOptions, 'stream'> {
   const names = optionNames.filter((name) => name !== 'cacheSalt');
   return readGenerateOptions(options, context, names);
-}
-
-/**
- * An array of tokens of the vocabulary.
- * @throws TypeError ERR_INVALID_ARG_TYPE, RangeError ERR_INVALID_ARG_VALUE
- */
-export function checkTokens(
-  tokens: unknown,
-  path: string,
-  vocabulary: number,
-): asserts tokens is readonly number[] {
-  if (!Array.isArray(tokens)) throw invalidArgType(path, 'an array of tokens', tokens);
-  const isToken = (token: unknown) =>
-    Number.isInteger(token) && (token as number) >= 0 && (token as number) < vocabulary;
-  const odd = tokens.findIndex((token) => !isToken(token));
-  if (odd < 0) return;
-  if (typeof tokens[odd] !== 'number') throw invalidArgType(`${path}[${odd}]`, 'a number', tokens[odd]);
-  throw invalidArgValue(
-    `${path}[${odd}]`,
-    `must be a token of the model's vocabulary, 0 to ${vocabulary - 1}, not ${tokens[odd]}.`,
-  );
 }
 
 function readStop(stop: unknown): Buffer[] {

@@ -1,6 +1,7 @@
+import type { DecoderGraph } from '../base/decoder-graph.js';
 import { invalidArgType } from '../base/errors.js';
 import { checkOptions, enumOption, integerOption, refuseCloning } from '../base/options.js';
-import type { DecoderGraph, NativeLanguageModel } from '../system/native.js';
+import type { NativeLanguageModel } from '../system/native.js';
 
 export interface KvCacheOptions {
   /** Rows: how many prompts and sequences are in the cache at a time; more wait. Default 16. */

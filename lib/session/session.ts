@@ -23,6 +23,7 @@ import {
   type ShapeRanges,
   shapeText,
 } from '../base/shapes.js';
+import type { Dims, TensorLike } from '../base/tensor-like.js';
 import {
   type BuildOptions,
   buildDirectory,
@@ -40,11 +41,9 @@ import { type DeviceChoice, deviceOption, placeOnGpu } from '../execution/device
 import { loadEngine } from '../execution/load-plan.js';
 import {
   checkTensor,
-  type Dims,
   deviceTensorOf,
   hostBufferOf,
   Tensor,
-  type TensorLike,
   tensorOnDevice,
   typedArray,
 } from '../execution/tensor.js';

@@ -1,7 +1,7 @@
 import path from 'node:path';
 import type { Template } from '@huggingface/jinja';
 import { invalidArgType, invalidArgValue, TensorRTError } from '../base/errors.js';
-import { readJson, readText } from '../generation/decoder-config.js';
+import { readJson, readText } from '../system/files/text-file.js';
 import { tokenText } from './tokenizer.js';
 
 /** One turn of a conversation. */

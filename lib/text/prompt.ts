@@ -1,5 +1,4 @@
 import { describe, invalidArgType, invalidArgValue, shapeMismatch } from '../base/errors.js';
-import { checkTokens } from '../generation/generate-options.js';
 import type { ChatMessage, ChatTemplate } from './chat-template.js';
 import type { Tokenizer } from './tokenizer.js';
 
@@ -112,4 +111,25 @@ function chatTokens(messages: readonly ChatMessage[], context: PromptContext): I
   }
   // The template writes the special tokens itself.
   return encode(chatTemplate.render(messages), 'prompt', tokenizer, vocabulary, false);
+}
+
+/**
+ * An array of tokens of the vocabulary.
+ * @throws TypeError ERR_INVALID_ARG_TYPE, RangeError ERR_INVALID_ARG_VALUE
+ */
+export function checkTokens(
+  tokens: unknown,
+  path: string,
+  vocabulary: number,
+): asserts tokens is readonly number[] {
+  if (!Array.isArray(tokens)) throw invalidArgType(path, 'an array of tokens', tokens);
+  const isToken = (token: unknown) =>
+    Number.isInteger(token) && (token as number) >= 0 && (token as number) < vocabulary;
+  const odd = tokens.findIndex((token) => !isToken(token));
+  if (odd < 0) return;
+  if (typeof tokens[odd] !== 'number') throw invalidArgType(`${path}[${odd}]`, 'a number', tokens[odd]);
+  throw invalidArgValue(
+    `${path}[${odd}]`,
+    `must be a token of the model's vocabulary, 0 to ${vocabulary - 1}, not ${tokens[odd]}.`,
+  );
 }

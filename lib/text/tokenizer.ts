@@ -2,7 +2,7 @@ import path from 'node:path';
 import type { Tokenizer as HuggingFaceEncoder } from '@huggingface/tokenizers';
 import { describe, invalidArgType, invalidArgValue, TensorRTError } from '../base/errors.js';
 import { checkOptions, refuseCloning } from '../base/options.js';
-import { readJson } from '../generation/decoder-config.js';
+import { readJson } from '../system/files/text-file.js';
 
 /** Between text and a model's tokens. */
 export interface Tokenizer {

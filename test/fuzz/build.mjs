@@ -4,7 +4,7 @@
 import { openSync, readdirSync, readFileSync, writeSync } from 'node:fs';
 import path from 'node:path';
 import { buildEngine } from '../../dist/index.mjs';
-import { parseModel } from '../../dist/onnx/index.mjs';
+import { parseModel } from '../../dist/onnx.mjs';
 import { generator, mutateOnnx } from './mutate.mjs';
 
 const [seed, from, count, folder] = process.argv.slice(2);

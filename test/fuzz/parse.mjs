@@ -12,7 +12,7 @@ import {
   serializeModel,
   tensorDataType,
   tensorElements,
-} from '../../dist/onnx/index.mjs';
+} from '../../dist/onnx.mjs';
 import { generator, mutateEngine, mutateOnnx, mutateSafetensors, mutateState } from './mutate.mjs';
 
 const [format, seed, from, count, folder] = process.argv.slice(2);

@@ -1,7 +1,7 @@
 // Writes the models that make_modelopt_counts.py counts, and that test/e2e/precision.test.ts compares with them.
 import { copyFile, mkdir } from 'node:fs/promises';
 import path from 'node:path';
-import { buildBert, buildResnet, writeModel } from '../../dist/onnx/index.mjs';
+import { buildBert, buildResnet, writeModel } from '../../dist/onnx.mjs';
 import { bertBase } from '../../scripts/bert-base.mjs';
 import { minilmDirectory } from '../../scripts/minilm.mjs';
 

@@ -1,7 +1,7 @@
 import type { DeclaredInput } from '../../base/shapes.js';
 import { onModelThread, runOnModelThread } from '../../engine/model-thread.js';
-import { type ModelProto, readModel } from '../../onnx/format/model.js';
-import { graphInputs } from '../../onnx/graph/value-type.js';
+import { readModel } from '../../onnx/format/model.js';
+import { declaredInputs } from '../../onnx/graph/value-type.js';
 
 /**
  * The inputs of an ONNX file, read on a thread of its own, which takes the file's memory with it.
@@ -9,11 +9,6 @@ import { graphInputs } from '../../onnx/graph/value-type.js';
  */
 export function modelInputs(model: string): Promise<readonly DeclaredInput[]> {
   return runOnModelThread(__filename, { model }, [], undefined);
-}
-
-/** A model's inputs, as far as they are not weights. What has no rank, which builds refuse, counts as a scalar. */
-export function declaredInputs({ graph }: ModelProto): DeclaredInput[] {
-  return graphInputs(graph).map(({ name, type, shape = [] }) => ({ name, type, shape }));
 }
 
 onModelThread(module, async ({ model }: { model: string }) => declaredInputs(await readModel(model)));

@@ -6,9 +6,10 @@ import { pipeline } from 'node:stream/promises';
 import { type Command, Option } from 'commander';
 import { invalidArgValue, TensorRTError } from '../../base/errors.js';
 import { checkProfiles, completeProfiles, type DeclaredInput, rangeOf } from '../../base/shapes.js';
+import type { Dims } from '../../base/tensor-like.js';
 import { version } from '../../base/version.js';
 import { Engine, isEngineFile } from '../../engine/engine.js';
-import type { Dims, Tensor } from '../../execution/tensor.js';
+import type { Tensor } from '../../execution/tensor.js';
 import { InferenceSession, type InputMetadata, type SessionOptions } from '../../session/session.js';
 import { writeAtomically } from '../../system/files/atomic-file.js';
 import {

@@ -1,9 +1,9 @@
 import path from 'node:path';
 import { type Command, Option } from 'commander';
 import type { ShapeRange } from '../../base/shapes.js';
+import type { Dims } from '../../base/tensor-like.js';
 import { type BuildOptions, buildEngine, precisions } from '../../engine/build-engine.js';
 import { Engine } from '../../engine/engine.js';
-import type { Dims } from '../../execution/tensor.js';
 import { productOf, targetNumber } from '../../system/nvidia-support.js';
 import { bytes, castLines, print, progressLine, UsageError } from './output.js';
 

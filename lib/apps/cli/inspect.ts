@@ -4,6 +4,7 @@ import path from 'node:path';
 import type { Command } from 'commander';
 import { dataTypeFromOnnx, dataTypes } from '../../base/data-type.js';
 import { TensorRTError } from '../../base/errors.js';
+import type { Dims } from '../../base/tensor-like.js';
 import {
   Engine,
   type EngineManifest,
@@ -14,7 +15,6 @@ import {
 import { type Ancestor, findAncestors } from '../../engine/engine-ancestors.js';
 import { EngineCache } from '../../engine/engine-cache.js';
 import { importModel, type ModelImport } from '../../engine/model-import.js';
-import type { Dims } from '../../execution/tensor.js';
 import { hashWeights } from '../../onnx/format/hash-weights.js';
 import { isExternal, tensorSize } from '../../onnx/format/initializer.js';
 import { parseModel, readModel } from '../../onnx/format/model.js';

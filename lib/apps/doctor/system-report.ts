@@ -142,7 +142,7 @@ type Cpu = { version: string; path: string } | { error: string };
 async function tryCpu(): Promise<Cpu> {
   try {
     const path = findOnnxRuntime();
-    const { GraphBuilder, serializeModel } = await import('../../onnx/index.js');
+    const { GraphBuilder, serializeModel } = await import('../../onnx.js');
     const graph = new GraphBuilder('identity');
     graph.op('Identity', [graph.input('x', 'float32', [1])], {}, { outputs: ['y'] });
     graph.output('y', 'float32', [1]);

@@ -1,8 +1,8 @@
+import type { DecoderGraph } from '../../base/decoder-graph.js';
 import { TensorRTError } from '../../base/errors.js';
-import type { LowerDecoderOptions } from '../../onnx/decoder/lower-decoder.js';
-import type { DecoderGraph } from '../../system/native.js';
 import { type BuildOptions, buildEngineOn } from '../build-engine.js';
 import type { Engine } from '../engine.js';
+import type { LowerDecoderOptions } from './lower-decoder.js';
 
 /** A decoder to compile for TensorRT. */
 export interface DecoderBuildRequest {

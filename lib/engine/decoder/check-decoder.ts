@@ -1,11 +1,11 @@
+import type { DecoderGraph, DecoderInputRole } from '../../base/decoder-graph.js';
 import type { TensorRTError } from '../../base/errors.js';
+import { uniformNumbers } from '../../base/random.js';
 import { Tensor } from '../../execution/tensor.js';
 import type { CacheTensor, Decoder } from '../../onnx/decoder/decoder.js';
 import { numbers } from '../../onnx/decoder/rotary.js';
 import type { WrittenModel } from '../../onnx/format/written-model.js';
-import { uniformNumbers } from '../../onnx/models/weights.js';
 import { InferenceSession } from '../../session/session.js';
-import type { DecoderGraph, DecoderInputRole } from '../../system/native.js';
 
 export interface CheckRequest {
   /** The decoder as it was exported, run in 'copying' mode. */

@@ -1,12 +1,12 @@
 import type { BigIntStats } from 'node:fs';
 import path from 'node:path';
 import { isDeepStrictEqual } from 'node:util';
+import type { DecoderGraph } from '../../base/decoder-graph.js';
 import { TensorRTError } from '../../base/errors.js';
 import { version } from '../../base/version.js';
 import { cacheBytesPerToken, type Decoder, recogniseDecoder } from '../../onnx/decoder/decoder.js';
 import { rotaryPositions, withWholeCaches } from '../../onnx/decoder/lift-group-query-attention.js';
 import { withNarrowCaches } from '../../onnx/decoder/narrow-caches.js';
-import { rewriteDecoder } from '../../onnx/decoder/rewrite-decoder.js';
 import { checkExternalData, externalLocations } from '../../onnx/format/initializer.js';
 import { type ModelProto, readModel } from '../../onnx/format/model.js';
 import { writeBeside } from '../../onnx/format/write-beside.js';
@@ -15,10 +15,10 @@ import { intAttribute } from '../../onnx/graph/node-attribute.js';
 import { FileMemo, identity, isUnchanged, statistics } from '../../system/files/file-memo.js';
 import { makeDirectories } from '../../system/files/promises.js';
 import { absolutePath } from '../../system/files/working-directory.js';
-import type { DecoderGraph } from '../../system/native.js';
 import { findOnnxRuntime } from '../../system/onnxruntime-library.js';
 import { onModelThread, runOnModelThread } from '../model-thread.js';
 import { type CheckVerdict, checkDecoder } from './check-decoder.js';
+import { rewriteDecoder } from './rewrite-decoder.js';
 
 export interface PrepareDecoderRequest {
   /** The file; its external data lies beside it. */

@@ -1,4 +1,4 @@
-import type { DecoderGraph } from '../../system/native.js';
+import type { DecoderGraph } from '../../base/decoder-graph.js';
 import { isExternal, tensorElements, tensorSize } from '../format/initializer.js';
 import type { ModelProto, NodeProto } from '../format/model.js';
 import { EditableGraph } from '../graph/editable-graph.js';

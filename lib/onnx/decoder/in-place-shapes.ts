@@ -1,4 +1,4 @@
-import type { DecoderGraph } from '../../system/native.js';
+import type { DecoderGraph } from '../../base/decoder-graph.js';
 import type { ModelProto } from '../format/model.js';
 import { Size } from '../graph/size.js';
 import { SymbolicShapes } from '../graph/symbolic-shapes.js';

@@ -1,16 +1,14 @@
 import { type DataType, dataTypes } from '../../base/data-type.js';
+import type { DecoderInputRole } from '../../base/decoder-graph.js';
 import type { TensorRTError } from '../../base/errors.js';
-import type { DecoderInputRole } from '../../system/native.js';
+import { normalNumbers } from '../../base/random.js';
 import type { ExternalDataOptions } from '../format/initializer.js';
 import type { ModelProto } from '../format/model.js';
 import { EditableGraph } from '../graph/editable-graph.js';
 import { valueInfo } from '../graph/graph-builder.js';
 import { operatorName } from '../graph/operators.js';
-import { normalNumbers } from '../models/weights.js';
 import { dropIdleCasts } from '../passes/drop-idle-casts.js';
 import { attributeKey, mergeEqualNodes } from '../passes/merge-equal-nodes.js';
-import { simplifyShapes } from '../passes/simplify-shapes.js';
-import { unwrapGemm } from '../passes/unwrap-gemm.js';
 import { isVisible, proveMask } from './attention-mask.js';
 import type { CacheTensor, Decoder } from './decoder.js';
 import type { Lift } from './lift.js';
@@ -34,6 +32,8 @@ import {
   type RotaryMatch,
   type RotaryTable,
 } from './rotary.js';
+import { simplifyShapes } from './simplify-shapes.js';
+import { unwrapGemm } from './unwrap-gemm.js';
 
 export interface LiftOptions extends ExternalDataOptions {
   /** The most tokens that a row will hold. */

@@ -1,4 +1,4 @@
-import type { DecoderInputRole } from '../../system/native.js';
+import type { DecoderInputRole } from '../../base/decoder-graph.js';
 import type { ModelProto, NodeProto } from '../format/model.js';
 import { EditableGraph } from '../graph/editable-graph.js';
 import { attribute, intAttribute } from '../graph/node-attribute.js';

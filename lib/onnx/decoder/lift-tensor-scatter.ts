@@ -1,4 +1,4 @@
-import type { DecoderGraph, DecoderInputRole } from '../../system/native.js';
+import type { DecoderGraph, DecoderInputRole } from '../../base/decoder-graph.js';
 import { type ExternalDataOptions, tensorElements } from '../format/initializer.js';
 import type { ModelProto, NodeProto } from '../format/model.js';
 import { EditableGraph } from '../graph/editable-graph.js';

@@ -1,4 +1,4 @@
-import type { DecoderGraph } from '../../system/native.js';
+import type { DecoderGraph } from '../../base/decoder-graph.js';
 import type { ModelProto } from '../format/model.js';
 
 /** A decoder whose attention is GroupQueryAttention over caches in place, and how it is driven; or why it can't be. */

@@ -1,6 +1,6 @@
 import type { DataType } from '../../base/data-type.js';
+import type { DecoderGraph, DecoderInputRole } from '../../base/decoder-graph.js';
 import { TensorRTError } from '../../base/errors.js';
-import type { DecoderGraph, DecoderInputRole } from '../../system/native.js';
 import type { FloatType } from '../format/float-tensor.js';
 import type { ModelProto, NodeProto } from '../format/model.js';
 import { EditableGraph } from '../graph/editable-graph.js';

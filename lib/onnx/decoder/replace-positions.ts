@@ -1,5 +1,5 @@
+import type { DecoderInputRole } from '../../base/decoder-graph.js';
 import type { Tensor } from '../../execution/tensor.js';
-import type { DecoderInputRole } from '../../system/native.js';
 import { valueInfo } from '../graph/graph-builder.js';
 import { operatorName } from '../graph/operators.js';
 import type { Decoder } from './decoder.js';

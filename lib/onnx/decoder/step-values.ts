@@ -1,7 +1,7 @@
 import { type DataType, dataTypeFromOnnx } from '../../base/data-type.js';
+import type { DecoderInputRole } from '../../base/decoder-graph.js';
 import { Tensor } from '../../execution/tensor.js';
 import { temporaryDirectory } from '../../system/files/temporary-directory.js';
-import type { DecoderInputRole } from '../../system/native.js';
 import type { ExternalDataOptions } from '../format/initializer.js';
 import type { ModelProto, NodeProto, ValueInfoProto } from '../format/model.js';
 import { writeBeside } from '../format/write-beside.js';

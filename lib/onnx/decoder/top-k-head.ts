@@ -1,6 +1,6 @@
 import { dataTypes } from '../../base/data-type.js';
+import type { DecoderGraph } from '../../base/decoder-graph.js';
 import { TensorRTError } from '../../base/errors.js';
-import type { DecoderGraph } from '../../system/native.js';
 import type { ModelProto } from '../format/model.js';
 import { EditableGraph } from '../graph/editable-graph.js';
 import { valueType } from '../graph/value-type.js';

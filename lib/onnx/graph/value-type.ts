@@ -1,5 +1,6 @@
 import { type DataType, dataTypeFromOnnx } from '../../base/data-type.js';
-import type { GraphProto, ValueInfoProto } from '../format/model.js';
+import type { DeclaredInput } from '../../base/shapes.js';
+import type { GraphProto, ModelProto, ValueInfoProto } from '../format/model.js';
 
 /** What a graph says of a value. */
 export interface ValueType {
@@ -23,4 +24,9 @@ export function valueType({ name, type }: ValueInfoProto): ValueType {
 export function graphInputs(graph: GraphProto): ValueType[] {
   const weights = new Set(graph.initializer.map((tensor) => tensor.name));
   return graph.input.filter(({ name }) => !weights.has(name)).map(valueType);
+}
+
+/** A model's inputs, as far as they are not weights. What has no rank, which builds refuse, counts as a scalar. */
+export function declaredInputs({ graph }: ModelProto): DeclaredInput[] {
+  return graphInputs(graph).map(({ name, type, shape = [] }) => ({ name, type, shape }));
 }

@@ -2,11 +2,12 @@ import { join } from 'node:path';
 import { dataTypes } from '../../base/data-type.js';
 import { describe, invalidArgType, invalidArgValue, TensorRTError } from '../../base/errors.js';
 import { checkPath } from '../../base/options.js';
+import { checkSeed, normalNumbers } from '../../base/random.js';
 import { readWhole } from '../../system/files/file-range.js';
 import type { ModelProto } from '../format/model.js';
 import { readSafetensors, type Safetensors } from '../format/safetensors.js';
 import { GraphBuilder, type Value } from '../graph/graph-builder.js';
-import { checkSeed, normalNumbers, SafetensorsWeights, type Weights } from './weights.js';
+import { SafetensorsWeights, type Weights } from './weights.js';
 
 export interface BertOptions {
   /**

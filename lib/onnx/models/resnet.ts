@@ -1,9 +1,10 @@
 import { describe, invalidArgValue } from '../../base/errors.js';
 import { checkPath } from '../../base/options.js';
+import { checkSeed, normalNumbers } from '../../base/random.js';
 import type { ModelProto } from '../format/model.js';
 import { readSafetensors } from '../format/safetensors.js';
 import { GraphBuilder, type Value } from '../graph/graph-builder.js';
-import { checkSeed, normalNumbers, SafetensorsWeights, type Weights } from './weights.js';
+import { SafetensorsWeights, type Weights } from './weights.js';
 
 export interface ResnetOptions {
   /** Layers with weights: 50 (default), 101 or 152. */

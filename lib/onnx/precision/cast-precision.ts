@@ -7,7 +7,6 @@ import {
   toBfloat16Bits,
   toFloat16Bits,
 } from '../../base/float16.js';
-import type { Ranges } from '../../engine/measure-ranges.js';
 import { type ExternalDataOptions, makeTensor, tensorElements } from '../format/initializer.js';
 import {
   AttributeType,
@@ -32,6 +31,7 @@ import {
 } from '../graph/operators.js';
 import { captured, collectNames, standardOpset, subgraphs } from '../graph/traverse.js';
 import { MinimumCut } from './minimum-cut.js';
+import type { Ranges, RangesReport } from './ranges.js';
 
 const float32 = dataTypes.float32.onnx;
 const int64 = dataTypes.int64.onnx;
@@ -90,11 +90,6 @@ export interface CastReport {
   readonly weights: number;
   readonly weightBytes: number;
 }
-
-export type RangesReport =
-  | { readonly source: 'calibration'; readonly samples: number }
-  | { readonly source: 'random'; readonly samples: number; readonly seed: number }
-  | { readonly source: 'none'; readonly reason: string };
 
 export interface CastFloat16Report extends CastReport {
   /** Nodes computing in FP16, by operator type. */

@@ -1,14 +1,14 @@
-import type { ModelProto } from '../format/model.js';
-import { operatorName } from '../graph/operators.js';
-import type { Decoder } from './decoder.js';
-import { fuseNormalization } from './fuse-normalization.js';
-import { keepLastPosition } from './last-position.js';
-import type { Lift } from './lift.js';
-import { type LiftOptions, liftAttention } from './lift-attention.js';
-import { liftGroupQueryAttention } from './lift-group-query-attention.js';
-import { liftTensorScatter } from './lift-tensor-scatter.js';
-import { label } from './match-attention.js';
-import { packQueries } from './pack-queries.js';
+import type { Decoder } from '../../onnx/decoder/decoder.js';
+import { fuseNormalization } from '../../onnx/decoder/fuse-normalization.js';
+import { keepLastPosition } from '../../onnx/decoder/last-position.js';
+import type { Lift } from '../../onnx/decoder/lift.js';
+import { type LiftOptions, liftAttention } from '../../onnx/decoder/lift-attention.js';
+import { liftGroupQueryAttention } from '../../onnx/decoder/lift-group-query-attention.js';
+import { liftTensorScatter } from '../../onnx/decoder/lift-tensor-scatter.js';
+import { label } from '../../onnx/decoder/match-attention.js';
+import { packQueries } from '../../onnx/decoder/pack-queries.js';
+import type { ModelProto } from '../../onnx/format/model.js';
+import { operatorName } from '../../onnx/graph/operators.js';
 
 /** What quantizes activations by the largest and the least of a whole tensor. */
 const scaledByAll = new Set(['DynamicQuantizeLinear', 'com.microsoft.DynamicQuantizeMatMul']);

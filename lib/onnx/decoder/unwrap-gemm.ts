@@ -1,6 +1,6 @@
-import { type GraphKnowledge, isShape } from '../decoder/match-attention.js';
 import { floatAttribute, intAttribute } from '../graph/node-attribute.js';
 import { operatorName } from '../graph/operators.js';
+import { type GraphKnowledge, isShape } from './match-attention.js';
 
 /**
  * A linear layer that is a Gemm between two Reshapes, from and to `[rows, new, …]`, becomes a MatMul and an Add: the

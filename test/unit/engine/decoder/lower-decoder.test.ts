@@ -3,6 +3,9 @@ import os from 'node:os';
 import path from 'node:path';
 import { InferenceSession, Tensor } from 'node-tensorrt';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
+import type { DecoderGraph } from '../../../../lib/base/decoder-graph.js';
+import { uniformNumbers } from '../../../../lib/base/random.js';
+import { type LowerDecoderOptions, lowerDecoder } from '../../../../lib/engine/decoder/lower-decoder.js';
 import { recogniseDecoder } from '../../../../lib/onnx/decoder/decoder.js';
 import {
   isGroupQueryAttention,
@@ -10,15 +13,12 @@ import {
 } from '../../../../lib/onnx/decoder/lift-group-query-attention.js';
 import { liftTensorScatter } from '../../../../lib/onnx/decoder/lift-tensor-scatter.js';
 import { lowerAttention } from '../../../../lib/onnx/decoder/lower-attention.js';
-import { type LowerDecoderOptions, lowerDecoder } from '../../../../lib/onnx/decoder/lower-decoder.js';
 import { addTopKHead } from '../../../../lib/onnx/decoder/top-k-head.js';
 import { makeTensor, tensorElements } from '../../../../lib/onnx/format/initializer.js';
 import { type ModelProto, readModel, serializeModel } from '../../../../lib/onnx/format/model.js';
 import { attributeProto, GraphBuilder } from '../../../../lib/onnx/graph/graph-builder.js';
 import { raiseOpset } from '../../../../lib/onnx/graph/raise-opset.js';
-import { uniformNumbers } from '../../../../lib/onnx/models/weights.js';
 import { lowerMatMulNBits } from '../../../../lib/onnx/passes/lower-matmul-nbits.js';
-import type { DecoderGraph } from '../../../../lib/system/native.js';
 import { decoderAnswers, decoderModel, sessionBeside } from '../../../decoder-fixture.js';
 import { expectAnswers } from '../../../in-place-decoder.js';
 

@@ -1,24 +1,25 @@
-import { type Feeds, measureRanges, type Ranges } from '../../engine/measure-ranges.js';
+import type { DecoderGraph } from '../../base/decoder-graph.js';
+import { uniformNumbers } from '../../base/random.js';
 import { Tensor } from '../../execution/tensor.js';
-import type { DecoderGraph } from '../../system/native.js';
-import type { FloatType } from '../format/float-tensor.js';
-import type { ExternalDataOptions } from '../format/initializer.js';
-import type { ModelProto } from '../format/model.js';
-import { raiseOpset } from '../graph/raise-opset.js';
-import { valueType } from '../graph/value-type.js';
-import { uniformNumbers } from '../models/weights.js';
-import { isMatMulNBits, lowerMatMulNBits } from '../passes/lower-matmul-nbits.js';
-import { lowerNormalization } from '../passes/lower-normalization.js';
+import { withLogitsIndex } from '../../onnx/decoder/last-position.js';
+import { cacheType, type LowerAttentionOptions, lowerAttention } from '../../onnx/decoder/lower-attention.js';
+import { addTopKHead } from '../../onnx/decoder/top-k-head.js';
+import type { FloatType } from '../../onnx/format/float-tensor.js';
+import type { ExternalDataOptions } from '../../onnx/format/initializer.js';
+import type { ModelProto } from '../../onnx/format/model.js';
+import { raiseOpset } from '../../onnx/graph/raise-opset.js';
+import { valueType } from '../../onnx/graph/value-type.js';
+import { isMatMulNBits, lowerMatMulNBits } from '../../onnx/passes/lower-matmul-nbits.js';
+import { lowerNormalization } from '../../onnx/passes/lower-normalization.js';
 import {
   type CastBfloat16Report,
   type CastFloat16Report,
   castToBfloat16,
   castToFloat16,
   defaultMaxValue,
-} from '../precision/cast-precision.js';
-import { withLogitsIndex } from './last-position.js';
-import { cacheType, type LowerAttentionOptions, lowerAttention } from './lower-attention.js';
-import { addTopKHead } from './top-k-head.js';
+} from '../../onnx/precision/cast-precision.js';
+import type { Ranges } from '../../onnx/precision/ranges.js';
+import { type Feeds, measureRanges } from '../measure-ranges.js';
 
 export interface LowerDecoderOptions extends ExternalDataOptions {
   /** What the TensorRT that compiles it has: see {@link LowerAttentionOptions}. */

@@ -1,0 +1,61 @@
+import { TensorRTError } from '../../base/errors.js';
+import { otherFormat } from './file-format.js';
+import { readFile } from './promises.js';
+
+export type Json = Readonly<Record<string, unknown>>;
+
+/** @throws (rejects) as {@link readText} */
+async function readBytes(file: string): Promise<Buffer | undefined> {
+  let bytes: Buffer;
+  try {
+    bytes = await readFile(file);
+  } catch (cause) {
+    if ((cause as NodeJS.ErrnoException).code === 'ENOENT') return undefined;
+    throw new TensorRTError('ERR_IO', `Can't read ${file}: ${(cause as Error).message}.`, { cause });
+  }
+  return bytes;
+}
+
+/**
+ * The text of a file; undefined where there is no such file.
+ * @throws (rejects) TensorRTError ERR_MODEL_INVALID where it is no text in UTF-8, ERR_IO
+ */
+export async function readText(file: string): Promise<string | undefined> {
+  const bytes = await readBytes(file);
+  const other = bytes && otherFormat(bytes);
+  if (other) throw new TensorRTError('ERR_MODEL_INVALID', `${file} is ${other}`);
+  return bytes?.toString('utf8');
+}
+
+/** The object that a JSON file holds; undefined where there is no such file. @throws (rejects) TensorRTError ERR_MODEL_INVALID where it holds no object, ERR_IO */
+export async function readJson(file: string): Promise<Json | undefined> {
+  const bytes = await readBytes(file);
+  if (bytes === undefined) return undefined;
+  try {
+    // A byte-order mark, as editors on Windows write it, is no part of the text.
+    const values = asObject(parseJson(bytes.toString('utf8').replace(/^\uFEFF/, '')));
+    if (values) return values;
+  } catch (cause) {
+    const reason = bytes.length === 0 ? 'it is empty' : (cause as Error).message;
+    const problem = otherFormat(bytes) ?? `no JSON: ${reason}.`;
+    throw new TensorRTError('ERR_MODEL_INVALID', `${file} is ${problem}`, { cause });
+  }
+  throw new TensorRTError('ERR_MODEL_INVALID', `${file} is no JSON object.`);
+}
+
+/** JSON as Python writes it, with Infinity, -Infinity and NaN, which is the string 'NaN' here. */
+function parseJson(text: string): unknown {
+  try {
+    return JSON.parse(text);
+  } catch (error) {
+    const numbers: Record<string, string> = { Infinity: '1e999', '-Infinity': '-1e999', NaN: '"NaN"' };
+    const readable = text.replace(/"(?:[^"\\]|\\.)*"|-?Infinity|NaN/g, (found) => numbers[found] ?? found);
+    if (readable === text) throw error;
+    return JSON.parse(readable);
+  }
+}
+
+/** What a field holds, where that is an object. */
+export function asObject(value: unknown): Json | undefined {
+  return typeof value === 'object' && value !== null && !Array.isArray(value) ? (value as Json) : undefined;
+}
