@@ -4,7 +4,8 @@ export type { DataType } from './base/data-type.js';
 export { type ErrorCode, TensorRTError } from './base/errors.js';
 export type { Profile, ShapeRange, ShapeRanges } from './base/shapes.js';
 export type { Dims, TensorLike } from './base/tensor-like.js';
-export { type BuildOptions, type BuildProgress, buildEngine } from './engine/build-engine.js';
+export { buildEngine } from './engine/build-engine.js';
+export type { BuildOptions, BuildProgress } from './engine/build-options.js';
 export {
   Engine,
   type EngineManifest,
@@ -12,6 +13,15 @@ export {
   type LayerInfo,
   type TensorInfo,
 } from './engine/engine.js';
+export type { RunOptions, RunTiming } from './execution/loaded-session.js';
+export type {
+  InputMetadata,
+  NonTensorValueMetadata,
+  TensorValueMetadata,
+  ValueMetadata,
+} from './execution/model-metadata.js';
+export type { Feeds, Fetches } from './execution/run-request.js';
+export type { SessionStats } from './execution/session-stats.js';
 export {
   type DataOf,
   type OnnxValue,
@@ -27,25 +37,11 @@ export type {
   TokenLogprob,
 } from './generation/generation.js';
 export type { KvCache, KvCacheOptions } from './generation/kv-cache.js';
-export {
-  LanguageModel,
-  type LanguageModelOptions,
-  type LanguageModelStats,
-} from './generation/language-model.js';
+export { LanguageModel, type LanguageModelStats } from './generation/language-model.js';
+export type { LanguageModelOptions } from './generation/language-model-options.js';
 export type { Sequence } from './generation/sequence.js';
-export {
-  type Feeds,
-  type Fetches,
-  InferenceSession,
-  type InputMetadata,
-  type NonTensorValueMetadata,
-  type RunOptions,
-  type RunTiming,
-  type SessionOptions,
-  type SessionStats,
-  type TensorValueMetadata,
-  type ValueMetadata,
-} from './session/session.js';
+export { InferenceSession } from './session/session.js';
+export type { SessionOptions } from './session/session-options.js';
 export type { TensorRTCapabilities } from './system/native.js';
 export type { Flavour } from './system/nvidia-support.js';
 export type { TensorRTLibrary } from './system/tensorrt-library.js';

@@ -1,14 +1,9 @@
 import { existsSync, readdirSync, readFileSync } from 'node:fs';
 import path from 'node:path';
-import {
-  type GenerateOptions,
-  type Generation,
-  InferenceSession,
-  type InputMetadata,
-  Tensor,
-} from 'node-tensorrt';
+import { type GenerateOptions, type Generation, type InputMetadata, Tensor } from 'node-tensorrt';
 import type { ModelProto } from 'node-tensorrt/onnx';
 import { expect } from 'vitest';
+import { type LoadedSession, loadOnCpu } from '../dist/execution/loaded-session.js';
 import { writeBeside } from '../dist/onnx/format/write-beside.js';
 
 const decoders = path.join(import.meta.dirname, 'fixtures/decoders');
@@ -43,10 +38,9 @@ export async function sessionBeside(
   model: ModelProto,
   folder: string,
   where: { directory?: string } = {},
-): Promise<InferenceSession> {
-  const written = await writeBeside(model, folder, where);
-  // An overload that is not public.
-  return InferenceSession.create(written as never, { device: 'cpu', threads: 1 });
+): Promise<LoadedSession> {
+  const { file, weights } = await writeBeside(model, folder, where);
+  return loadOnCpu({ model: file, weights, threads: 1 });
 }
 
 /** `fixture` is WEIGHTS/EXPORT, such as 'llama/optimum'. */
@@ -95,7 +89,7 @@ export function expectLogits(
  * whatever the logits say, over the cache that the model returned.
  */
 export async function* decode(
-  session: InferenceSession,
+  session: LoadedSession,
   fixture: string,
   { prompt, greedy }: DecoderCase,
 ): AsyncGenerator<Float32Array> {

@@ -1,5 +1,6 @@
-import { type InferenceSession, Tensor } from 'node-tensorrt';
+import { Tensor } from 'node-tensorrt';
 import { expect } from 'vitest';
+import type { LoadedSession } from '../dist/execution/loaded-session.js';
 import type { DecoderGraph } from '../lib/base/decoder-graph.js';
 import type { DecoderAnswers } from './decoder-fixture.js';
 
@@ -10,7 +11,7 @@ import type { DecoderAnswers } from './decoder-fixture.js';
  * @returns the largest difference of a logit
  */
 export async function expectAnswers(
-  session: InferenceSession,
+  session: LoadedSession,
   graph: DecoderGraph,
   { suppressed, cases }: DecoderAnswers,
   { chunk = 48, tolerance = 1e-4, capacity = 256, gap = 1e-4, empty = Number.NaN } = {},
@@ -60,7 +61,7 @@ function best(logits: Float32Array, suppressed: readonly number[]): number {
 }
 
 class InPlaceDecoder {
-  readonly #session: InferenceSession;
+  readonly #session: LoadedSession;
   readonly #graph: DecoderGraph;
   /** Of all rows, by input. What no step has written is `empty`: not a number shows that it is read. */
   readonly #caches: Map<
@@ -70,7 +71,7 @@ class InPlaceDecoder {
   readonly #lengths: number[];
 
   constructor(
-    session: InferenceSession,
+    session: LoadedSession,
     graph: DecoderGraph,
     rows: number,
     { capacity, empty }: { capacity: number; empty: number },

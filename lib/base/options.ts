@@ -26,53 +26,101 @@ export function checkOptions(
   }
 }
 
-/** One of the values; the first is the default. */
-export function enumOption<const T extends string>(
-  value: unknown,
+/** Reads one option, given as `value` or left out, that errors call `path`; gives what it means or its default. */
+export type OptionReader<Meaning> = (value: unknown, path: string) => Meaning;
+
+/** The readers of all options of an interface: the one list of what they are called and what they may be. */
+export type OptionTable<Options> = { readonly [Name in keyof Options]-?: OptionReader<unknown> };
+
+/** What the options of a table mean, once they are read. */
+export type OptionsOf<Table> = {
+  readonly [Name in keyof Table]: Table[Name] extends OptionReader<infer Meaning> ? Meaning : never;
+};
+
+/**
+ * Reads every option of a table, each once, after {@link checkOptions}.
+ * @throws TypeError ERR_INVALID_ARG_TYPE, RangeError ERR_INVALID_ARG_VALUE
+ */
+export function readOptions<Table extends Readonly<Record<string, OptionReader<unknown>>>>(
+  options: unknown,
   path: string,
-  values: readonly [T, ...T[]],
-): T {
-  if (value === undefined) return values[0];
-  const known = values.find((candidate) => candidate === value);
-  if (known !== undefined) return known;
-  const list = values.map((candidate) => `'${candidate}'`).join(', ');
-  throw invalidArgValue(path, `must be one of ${list}, not ${describe(value)}.`);
+  table: Table,
+  refused: Readonly<Record<string, string>> = {},
+): OptionsOf<Table> {
+  checkOptions(options, path, Object.keys(table), refused);
+  return Object.fromEntries(
+    Object.entries(table).map(([name, read]) => [
+      name,
+      read((options as Record<string, unknown>)[name], `${path}.${name}`),
+    ]),
+  ) as OptionsOf<Table>;
 }
 
-/** An integer from `min` to `max`; `fallback` where there is none. */
-export function integerOption<T extends number | undefined>(
-  value: unknown,
-  path: string,
+/** undefined where the option is left out. */
+export function optional<Meaning>(read: OptionReader<Meaning>): OptionReader<Meaning | undefined> {
+  return (value, path) => (value === undefined ? undefined : read(value, path));
+}
+
+/** One of the values; the first is the default. */
+export function oneOf<const T extends string>(values: readonly [T, ...T[]]): OptionReader<T> {
+  return (value, path) => {
+    if (value === undefined) return values[0];
+    const known = values.find((candidate) => candidate === value);
+    if (known !== undefined) return known;
+    const list = values.map((candidate) => `'${candidate}'`).join(', ');
+    throw invalidArgValue(path, `must be one of ${list}, not ${describe(value)}.`);
+  };
+}
+
+/** An integer from `min` to `max`. */
+export function integer<T extends number | undefined>(
   fallback: T,
   min: number,
   max: number,
-): number | T {
-  if (value === undefined) return fallback;
-  if (typeof value !== 'number') throw invalidArgType(path, 'a number', value);
-  if (!Number.isInteger(value) || value < min || value > max) {
-    throw invalidArgValue(path, `must be an integer from ${min} to ${max}, not ${value}.`);
-  }
-  return value;
+): OptionReader<number | T> {
+  return (value, path) => {
+    if (value === undefined) return fallback;
+    if (typeof value !== 'number') throw invalidArgType(path, 'a number', value);
+    if (!Number.isInteger(value) || value < min || value > max) {
+      throw invalidArgValue(path, `must be an integer from ${min} to ${max}, not ${value}.`);
+    }
+    return value;
+  };
 }
 
-/** A number from `min` to `max`; `fallback` where there is none. */
-export function numberOption(
-  value: unknown,
-  path: string,
-  fallback: number,
+/** A number from `min` to `max`. */
+export function real<T extends number | undefined>(
+  fallback: T,
   min: number,
   max: number,
-): number {
-  if (value === undefined) return fallback;
-  if (typeof value !== 'number') throw invalidArgType(path, 'a number', value);
-  if (!(value >= min && value <= max)) {
-    throw invalidArgValue(path, `must be a number from ${min} to ${max}, not ${value}.`);
-  }
-  return value;
+): OptionReader<number | T> {
+  return (value, path) => {
+    if (value === undefined) return fallback;
+    if (typeof value !== 'number') throw invalidArgType(path, 'a number', value);
+    if (!(value >= min && value <= max)) {
+      throw invalidArgValue(path, `must be a number from ${min} to ${max}, not ${value}.`);
+    }
+    return value;
+  };
+}
+
+export function boolean(fallback: boolean): OptionReader<boolean> {
+  return (value = fallback, path) => {
+    if (typeof value !== 'boolean') throw invalidArgType(path, 'a boolean', value);
+    return value;
+  };
+}
+
+export function text<T extends string | undefined>(fallback: T): OptionReader<string | T> {
+  return (value, path) => {
+    if (value === undefined) return fallback;
+    if (typeof value !== 'string') throw invalidArgType(path, 'a string', value);
+    return value;
+  };
 }
 
 /** An array of strings; empty where there is none. */
-export function stringsOption(value: unknown, path: string): readonly string[] {
+export function strings(value: unknown, path: string): readonly string[] {
   if (value === undefined) return [];
   if (!Array.isArray(value)) throw invalidArgType(path, 'an array of strings', value);
   const odd = value.findIndex((element) => typeof element !== 'string');
@@ -80,10 +128,24 @@ export function stringsOption(value: unknown, path: string): readonly string[] {
   return value;
 }
 
-export function checkSignal(signal: unknown, path: string): asserts signal is AbortSignal | undefined {
-  if (signal !== undefined && !(signal instanceof AbortSignal)) {
-    throw invalidArgType(path, 'an AbortSignal', signal);
+/** A function to call back. */
+export function callback<Callback>(value: unknown, path: string): Callback | undefined {
+  if (value !== undefined && typeof value !== 'function') throw invalidArgType(path, 'a function', value);
+  return value as Callback | undefined;
+}
+
+export function abortSignal(value: unknown, path: string): AbortSignal | undefined {
+  if (value !== undefined && !(value instanceof AbortSignal)) {
+    throw invalidArgType(path, 'an AbortSignal', value);
   }
+  return value;
+}
+
+/** The path of a file or folder. */
+export function pathOption(value: unknown, path: string): string | undefined {
+  if (value === undefined) return undefined;
+  checkPath(value, path);
+  return value;
 }
 
 /** What bytes are read from. Shared memory is copied first, since other threads may write to it. */

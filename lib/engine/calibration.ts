@@ -15,11 +15,9 @@ export interface Calibration {
  * Reads the option `calibration` to its end.
  * @throws TypeError ERR_INVALID_ARG_TYPE, RangeError ERR_INVALID_ARG_VALUE; what the iterable throws
  */
-export function readCalibration(value: Iterable<Feeds> | undefined, path: string): Calibration | undefined {
+export function readCalibration(value: unknown, path: string): Calibration | undefined {
   if (value === undefined) return undefined;
-  if (typeof value !== 'object' || value === null || typeof value[Symbol.iterator] !== 'function') {
-    throw invalidArgType(path, 'an array or another iterable', value);
-  }
+  if (!isIterable(value)) throw invalidArgType(path, 'an array or another iterable', value);
   const hash = createHash('sha256');
   const samples: Feeds[] = [];
   for (const sample of value) {
@@ -39,6 +37,14 @@ export function readCalibration(value: Iterable<Feeds> | undefined, path: string
   }
   if (samples.length === 0) throw invalidArgValue(path, 'is empty.');
   return { samples, sha256: hash.digest('hex') };
+}
+
+function isIterable(value: unknown): value is Iterable<Feeds> {
+  return (
+    typeof value === 'object' &&
+    value !== null &&
+    typeof (value as Partial<Iterable<Feeds>>)[Symbol.iterator] === 'function'
+  );
 }
 
 /** A plain tensor with elements of its own: what can be sent to another thread. */

@@ -1,14 +1,13 @@
 import { dataTypes } from '../base/data-type.js';
 import { invalidArgValue } from '../base/errors.js';
 import type { TensorLike } from '../base/tensor-like.js';
+import { loadGraph } from '../execution/load-graph.js';
+import type { LoadedSession } from '../execution/loaded-session.js';
 import { randomInputs } from '../execution/random-inputs.js';
 import type { ExternalDataOptions } from '../onnx/format/initializer.js';
 import type { GraphProto, ModelProto, NodeProto } from '../onnx/format/model.js';
-import { writeBeside } from '../onnx/format/write-beside.js';
 import { operatorName, outputType } from '../onnx/graph/operators.js';
 import type { Range, Ranges, RangesReport } from '../onnx/precision/ranges.js';
-import type { InferenceSession } from '../session/session.js';
-import { temporaryDirectory } from '../system/files/temporary-directory.js';
 
 const float32 = dataTypes.float32.onnx;
 
@@ -30,44 +29,37 @@ const randomSamples = 2;
  * Nothing but two numbers a value leaves the runtime, so that activations are held no longer than in any run. Random
  * inputs fit what inputs are by name and type: see `randomInputs`.
  *
- * @throws (rejects) what InferenceSession.create and run reject with: TensorRTError ERR_MODEL_UNSUPPORTED,
+ * @throws (rejects) what `loadGraph` and a run reject with: TensorRTError ERR_MODEL_UNSUPPORTED,
  *   ERR_MODEL_INVALID, ERR_LIBRARY_NOT_FOUND, ERR_EXECUTION_FAILED …; RangeError or TypeError for calibration data
  *   that doesn't fit the model
  */
 export async function measureRanges(model: ModelProto, options: MeasureOptions = {}): Promise<Ranges> {
-  const { InferenceSession: Session } = await import('../session/session.js');
   const { model: probed, names } = withProbes(model);
   const { calibration, seed = 0 } = options;
-  const temporary = await temporaryDirectory();
-  try {
-    const written = await writeBeside(probed, temporary.path, options);
-    await using session = await Session.create(written, { device: 'cpu' });
-    const values = new Map<string, Range>();
-    let samples = 0;
-    const feeds = calibration ?? randomInputs(model, { ...options, seed, samples: randomSamples });
-    for await (const feed of feeds) {
-      await accumulate(session, feed, names, values).catch((error) => {
-        // Those are about the caller's data, which goes by another name there.
-        if (calibration && /^feeds\b/.test(error.message)) {
-          error.message = error.message.replace('feeds', `options.calibration[${samples}]`);
-        }
-        throw error;
-      });
-      samples++;
-    }
-    const report: RangesReport = calibration
-      ? { source: 'calibration', samples }
-      : { source: 'random', samples, seed };
-    for (const name of names) if (!values.has(name)) values.set(name, { least: 0, most: 0 });
-    if (samples === 0) throw invalidArgValue('options.calibration', 'is empty.');
-    return { report, values };
-  } finally {
-    await temporary.remove();
+  await using session = await loadGraph(probed, { directory: options.directory });
+  const values = new Map<string, Range>();
+  let samples = 0;
+  const feeds = calibration ?? randomInputs(model, { ...options, seed, samples: randomSamples });
+  for await (const feed of feeds) {
+    await accumulate(session, feed, names, values).catch((error) => {
+      // Those are about the caller's data, which goes by another name there.
+      if (calibration && /^feeds\b/.test(error.message)) {
+        error.message = error.message.replace('feeds', `options.calibration[${samples}]`);
+      }
+      throw error;
+    });
+    samples++;
   }
+  const report: RangesReport = calibration
+    ? { source: 'calibration', samples }
+    : { source: 'random', samples, seed };
+  for (const name of names) if (!values.has(name)) values.set(name, { least: 0, most: 0 });
+  if (samples === 0) throw invalidArgValue('options.calibration', 'is empty.');
+  return { report, values };
 }
 
 async function accumulate(
-  session: InferenceSession,
+  session: LoadedSession,
   feed: Feeds,
   names: readonly string[],
   values: Map<string, Range>,

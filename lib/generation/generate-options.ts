@@ -1,6 +1,17 @@
 import { randomBytes } from '../base/crypto.js';
 import { describe, invalidArgType, invalidArgValue } from '../base/errors.js';
-import { checkOptions, checkSignal, integerOption, numberOption, stringsOption } from '../base/options.js';
+import {
+  abortSignal,
+  boolean,
+  integer,
+  type OptionReader,
+  type OptionsOf,
+  type OptionTable,
+  readOptions,
+  real,
+  strings,
+  text,
+} from '../base/options.js';
 import type { NativeGenerateOptions } from '../system/native.js';
 import { checkTokens } from '../text/prompt.js';
 import { specialToken, type Tokenizer } from '../text/tokenizer.js';
@@ -56,27 +67,6 @@ export interface GenerateOptions {
 /** Of a sequence: its row is its own, whatever others have in the cache. */
 export type SequenceGenerateOptions = Omit<GenerateOptions, 'cacheSalt'>;
 
-const optionNames = [
-  'maxTokens',
-  'minTokens',
-  'temperature',
-  'topK',
-  'topP',
-  'minP',
-  'repetitionPenalty',
-  'presencePenalty',
-  'frequencyPenalty',
-  'seed',
-  'stop',
-  'stopTokens',
-  'logitBias',
-  'logprobs',
-  'ignoreEos',
-  'cacheSalt',
-  'priority',
-  'signal',
-];
-
 const oneAnswer =
   'is not supported: call generate() once for each answer, with seeds of their own; the prompt is computed once.';
 const noToolCalls = 'is not supported: tool calls are not.';
@@ -115,47 +105,77 @@ const leastTemperature = 2 ** -126;
 const int32 = 2 ** 31 - 1;
 const largestFloat32 = 3.4028234663852886e38;
 
+/** The readers of {@link GenerateOptions} for a model with so many tokens. What is left out and has no default is undefined. */
+function generateOptions(vocabulary: number) {
+  return {
+    maxTokens: integer(256, 1, int32),
+    minTokens: integer(0, 0, int32),
+    temperature: real(undefined, 0, 100),
+    topK: integer(undefined, 0, int32),
+    topP: aboveZero(real(undefined, 0, 1)),
+    minP: real(undefined, 0, 1),
+    repetitionPenalty: aboveZero(real(undefined, 0, 100)),
+    presencePenalty: real(0, -100, 100),
+    frequencyPenalty: real(0, -100, 100),
+    seed: integer(undefined, 0, Number.MAX_SAFE_INTEGER),
+    stop: stopTexts,
+    stopTokens: (tokens: unknown = [], path: string) => {
+      checkTokens(tokens, path, vocabulary);
+      return tokens;
+    },
+    logitBias: (bias: unknown, path: string) => readBias(bias, path, vocabulary),
+    logprobs: integer(undefined, 0, vocabulary),
+    ignoreEos: boolean(false),
+    cacheSalt: text(''),
+    priority: integer(0, -int32, int32),
+    signal: abortSignal,
+  } satisfies OptionTable<GenerateOptions>;
+}
+
+type GenerateSettings = OptionsOf<ReturnType<typeof generateOptions>>;
+
 /**
  * Native's options, with all that the caller left out.
  * @throws TypeError ERR_INVALID_ARG_TYPE, RangeError ERR_INVALID_ARG_VALUE
  */
 export function readGenerateOptions(
   options: GenerateOptions,
-  { vocabulary, eosTokens, sampling, tokenizer }: GenerateContext,
-  names: readonly string[] = optionNames,
+  context: GenerateContext,
 ): Omit<NativeGenerateOptions, 'stream'> {
-  if (typeof options === 'object' && options !== null) {
-    for (const [name, value] of Object.entries(options)) {
-      const reason = value === undefined ? undefined : refused[camelCase(name)];
-      if (reason !== undefined) throw invalidArgValue(`options.${name}`, reason);
-    }
-  }
-  checkOptions(options, 'options', names, {});
-  const { ignoreEos = false, cacheSalt = '', signal } = options;
-  checkSignal(signal, 'options.signal');
-  if (typeof ignoreEos !== 'boolean') throw invalidArgType('options.ignoreEos', 'a boolean', ignoreEos);
-  if (typeof cacheSalt !== 'string') throw invalidArgType('options.cacheSalt', 'a string', cacheSalt);
-  const real = (name: keyof GenerateOptions, fallback: number | UnusableValue, min: number, max: number) =>
-    options[name] === undefined
-      ? usable(fallback, `options.${name}`)
-      : numberOption(options[name], `options.${name}`, 0, min, max);
-  const whole = (name: keyof GenerateOptions, fallback: number | UnusableValue, min: number, max: number) =>
-    options[name] === undefined
-      ? usable(fallback, `options.${name}`)
-      : integerOption(options[name], `options.${name}`, 0, min, max);
+  refuseForeign(options);
+  return nativeOptions(readOptions(options, 'options', generateOptions(context.vocabulary)), context);
+}
 
-  const maxTokens = whole('maxTokens', 256, 1, int32);
-  const minTokens = whole('minTokens', 0, 0, maxTokens);
-  const temperature = real('temperature', sampling.temperature, 0, 100);
+/** As {@link readGenerateOptions}, for a sequence. @throws as there */
+export function readSequenceOptions(
+  options: SequenceGenerateOptions,
+  context: GenerateContext,
+): Omit<NativeGenerateOptions, 'stream'> {
+  refuseForeign(options);
+  const { cacheSalt: _, ...ofSequence } = generateOptions(context.vocabulary);
+  return nativeOptions({ ...readOptions(options, 'options', ofSequence), cacheSalt: '' }, context);
+}
+
+/** Says of what other libraries call an option what to use here. */
+function refuseForeign(options: unknown): void {
+  if (typeof options !== 'object' || options === null) return;
+  for (const [name, value] of Object.entries(options)) {
+    const reason = value === undefined ? undefined : refused[camelCase(name)];
+    if (reason !== undefined) throw invalidArgValue(`options.${name}`, reason);
+  }
+}
+
+function nativeOptions(
+  settings: GenerateSettings,
+  { vocabulary, eosTokens, sampling, tokenizer }: GenerateContext,
+): Omit<NativeGenerateOptions, 'stream'> {
+  const { maxTokens, seed, stop, stopTokens, ignoreEos, logitBias, logprobs } = settings;
+  const chosen = (name: keyof SamplingDefaults, defaults: SamplingDefaults) =>
+    settings[name] ?? usable(defaults[name], `options.${name}`);
+  const minTokens = integer(0, 0, maxTokens)(settings.minTokens, 'options.minTokens');
+  const temperature = chosen('temperature', sampling);
   // Nothing is drawn where the likeliest token is taken: then the model's filters are not used.
-  const filters = temperature === 0 ? noFilters : sampling;
-  const topP = real('topP', filters.topP, 0, 1);
-  if (options.topP === 0) throw invalidArgValue('options.topP', 'must be more than 0.');
-  const repetitionPenalty = real('repetitionPenalty', sampling.repetitionPenalty, 0, 100);
-  if (repetitionPenalty === 0) throw invalidArgValue('options.repetitionPenalty', 'must be more than 0.');
-  const stopTokens = options.stopTokens ?? [];
-  checkTokens(stopTokens, 'options.stopTokens', vocabulary);
-  const stop = readStop(options.stop);
+  const filters = temperature === 0 ? { ...sampling, ...noFilters } : sampling;
   if (stop.length > 0 && !tokenizer) {
     const problem = 'needs text, and the model was loaded without a tokenizer: use options.stopTokens.';
     throw invalidArgValue('options.stop', problem);
@@ -163,54 +183,49 @@ export function readGenerateOptions(
   const inVocabulary = (token: number | undefined) => token !== undefined && token >= 0 && token < vocabulary;
   // Answers don't show special tokens: one that a stop text names ends the answer as a token.
   const special = stop
-    .map((text) => specialToken(text.toString('utf8'), tokenizer!))
+    .map((each) => specialToken(each.toString('utf8'), tokenizer!))
     .filter((token): token is number => inVocabulary(token));
   const eos = () => usable(eosTokens, 'options.ignoreEos with options.stopTokens').filter(inVocabulary);
-  const [biasTokens, biases] = readBias(options.logitBias, vocabulary);
+  const [biasTokens, biases] = logitBias;
   return {
     maxTokens,
     minTokens,
     // Native multiplies by the reciprocal, which isn't a float32 for a smaller temperature.
     temperature: temperature < leastTemperature ? 0 : temperature,
-    topK: whole('topK', filters.topK, 0, int32),
-    topP,
-    minP: real('minP', filters.minP, 0, 1),
-    repetitionPenalty,
-    presencePenalty: real('presencePenalty', 0, -100, 100),
-    frequencyPenalty: real('frequencyPenalty', 0, -100, 100),
-    seed:
-      options.seed === undefined
-        ? randomBytes(8).readBigUInt64LE()
-        : BigInt(whole('seed', 0, 0, Number.MAX_SAFE_INTEGER)),
+    topK: chosen('topK', filters),
+    topP: chosen('topP', filters),
+    minP: chosen('minP', filters),
+    repetitionPenalty: chosen('repetitionPenalty', sampling),
+    presencePenalty: settings.presencePenalty,
+    frequencyPenalty: settings.frequencyPenalty,
+    seed: seed === undefined ? randomBytes(8).readBigUInt64LE() : BigInt(seed),
     stop,
     stopTokens: Int32Array.from(new Set([...(ignoreEos ? [] : eos()), ...stopTokens, ...special])),
     biasTokens,
     biases,
-    logprobs: options.logprobs === undefined ? -1 : whole('logprobs', 0, 0, vocabulary),
-    cacheSalt,
-    priority: whole('priority', 0, -int32, int32),
+    logprobs: logprobs ?? -1,
+    cacheSalt: settings.cacheSalt,
+    priority: settings.priority,
   };
 }
 
-/** @throws as {@link readGenerateOptions} */
-export function readSequenceOptions(
-  options: SequenceGenerateOptions,
-  context: GenerateContext,
-): Omit<NativeGenerateOptions, 'stream'> {
-  const names = optionNames.filter((name) => name !== 'cacheSalt');
-  return readGenerateOptions(options, context, names);
+/** Of a number that may not be 0, though its range begins there. */
+function aboveZero(read: OptionReader<number | undefined>): OptionReader<number | undefined> {
+  return (value, path) => {
+    if (value === 0) throw invalidArgValue(path, 'must be more than 0.');
+    return read(value, path);
+  };
 }
 
-function readStop(stop: unknown): Buffer[] {
-  const texts = stringsOption(stop, 'options.stop');
+function stopTexts(stop: unknown, path: string): Buffer[] {
+  const texts = strings(stop, path);
   const empty = texts.indexOf('');
-  if (empty >= 0) throw invalidArgValue(`options.stop[${empty}]`, 'is empty.');
-  return texts.map((text) => Buffer.from(text, 'utf8'));
+  if (empty >= 0) throw invalidArgValue(`${path}[${empty}]`, 'is empty.');
+  return texts.map((each) => Buffer.from(each, 'utf8'));
 }
 
-function readBias(bias: unknown, vocabulary: number): [Int32Array, Float32Array] {
+function readBias(bias: unknown, path: string, vocabulary: number): [Int32Array, Float32Array] {
   if (bias === undefined) return [new Int32Array(), new Float32Array()];
-  const path = 'options.logitBias';
   // Of a Map, which has no keys of an object, nothing would be read.
   if (typeof bias !== 'object' || bias === null || Symbol.iterator in bias) {
     throw invalidArgType(path, 'an object of numbers by token', bias);

@@ -1,6 +1,13 @@
 import type { DecoderGraph } from '../base/decoder-graph.js';
-import { invalidArgType } from '../base/errors.js';
-import { checkOptions, enumOption, integerOption, refuseCloning } from '../base/options.js';
+import {
+  boolean,
+  integer,
+  type OptionsOf,
+  type OptionTable,
+  oneOf,
+  readOptions,
+  refuseCloning,
+} from '../base/options.js';
 import type { NativeLanguageModel } from '../system/native.js';
 
 export interface KvCacheOptions {
@@ -14,26 +21,20 @@ export interface KvCacheOptions {
   prefixReuse?: boolean;
 }
 
-export interface KvCacheSettings {
-  readonly maxBatchSize: number;
-  readonly maxLength: number | undefined;
-  readonly dtype: 'auto' | 'fp16' | 'fp32';
-  readonly prefixReuse: boolean;
-}
+const kvCacheOptions = {
+  maxBatchSize: integer(16, 1, 1024),
+  /** undefined: as the model's configuration has it. */
+  maxLength: integer(undefined, 1, 2 ** 24),
+  dtype: oneOf(['auto', 'fp16', 'fp32']),
+  prefixReuse: boolean(true),
+} satisfies OptionTable<KvCacheOptions>;
 
-/** @throws TypeError ERR_INVALID_ARG_TYPE, RangeError ERR_INVALID_ARG_VALUE */
-export function readKvCacheOptions(options: KvCacheOptions | undefined, path: string): KvCacheSettings {
-  const { maxBatchSize, maxLength, dtype, prefixReuse = true } = options ?? {};
-  if (options !== undefined) {
-    checkOptions(options, path, ['maxBatchSize', 'maxLength', 'dtype', 'prefixReuse'], {});
-  }
-  if (typeof prefixReuse !== 'boolean') throw invalidArgType(`${path}.prefixReuse`, 'a boolean', prefixReuse);
-  return {
-    maxBatchSize: integerOption(maxBatchSize, `${path}.maxBatchSize`, 16, 1, 1024),
-    maxLength: integerOption(maxLength, `${path}.maxLength`, undefined, 1, 2 ** 24),
-    dtype: enumOption(dtype, `${path}.dtype`, ['auto', 'fp16', 'fp32']),
-    prefixReuse,
-  };
+/** {@link KvCacheOptions}, read. */
+export type KvCacheSettings = OptionsOf<typeof kvCacheOptions>;
+
+/** The reader of `options.kvCache`. */
+export function kvCacheOption(options: unknown, path: string): KvCacheSettings {
+  return readOptions(options === undefined ? {} : options, path, kvCacheOptions);
 }
 
 /** The keys and values of all layers, for `rows` sequences of up to `maxLength` tokens. */

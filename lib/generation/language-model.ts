@@ -3,44 +3,27 @@ import { invalidArgType, invalidArgValue, TensorRTError } from '../base/errors.j
 import {
   type Bytes,
   bytesOf,
-  checkOptions,
   checkPath,
-  checkSignal,
-  enumOption,
-  integerOption,
-  onAbort,
+  type OptionTable,
+  readOptions,
   refuseCloning,
+  text,
 } from '../base/options.js';
-import {
-  type BuildOptions,
-  buildDirectory,
-  buildOptionNames,
-  checkBuildOptions,
-  pickBuildOptions,
-} from '../engine/build-engine.js';
+import { buildDirectory } from '../engine/build-engine.js';
 import type { PreparedDecoder } from '../engine/decoder/prepare-decoder.js';
 import type { Engine, EngineManifest } from '../engine/engine.js';
 import { EngineCache } from '../engine/engine-cache.js';
-import { type DeviceChoice, deviceOption, placeOnGpu } from '../execution/device.js';
+import { placeOnGpu } from '../execution/device.js';
+import { type Loadable, loadNative } from '../execution/load-native.js';
 import { loadEngine } from '../execution/load-plan.js';
-import {
-  refusedSessionOptions,
-  type SessionOptions,
-  type SessionStats,
-  sessionPrecisions,
-} from '../session/session.js';
+import { cpuLoadRequest } from '../execution/loaded-session.js';
+import type { SessionStats } from '../execution/session-stats.js';
+import { buildSettings } from '../session/session-options.js';
 import { withOpenFile } from '../system/files/file-range.js';
-import {
-  type NativeBytes,
-  type NativeLanguageModel,
-  type NativeLoadedModel,
-  native,
-} from '../system/native.js';
-import { findOnnxRuntime } from '../system/onnxruntime-library.js';
+import { type NativeBytes, type NativeLoadedModel, native } from '../system/native.js';
 import { ChatTemplate } from '../text/chat-template.js';
 import { type Prompt, promptTokens } from '../text/prompt.js';
 import {
-  checkTokenizer,
   readEosToken,
   readTokenizer,
   type Tokenizer,
@@ -51,31 +34,14 @@ import { DecodeLoop } from './decode-loop.js';
 import { type DecoderConfig, readDecoderConfig, UnusableValue, usable } from './decoder-config.js';
 import { type GenerateOptions, readGenerateOptions } from './generate-options.js';
 import type { Generation, GenerationChunk } from './generation.js';
-import { KvCache, type KvCacheOptions, type KvCacheSettings, readKvCacheOptions } from './kv-cache.js';
+import { KvCache, type KvCacheSettings } from './kv-cache.js';
+import {
+  type LanguageModelOptions,
+  type LanguageModelSettings,
+  languageModelOptions,
+  refusedLanguageModelOptions,
+} from './language-model-options.js';
 import { Sequence, type SequenceContext } from './sequence.js';
-
-/** Those of {@link SessionOptions} that are about where and how to run, and these. */
-export interface LanguageModelOptions
-  extends Omit<
-    SessionOptions,
-    'concurrency' | 'preferredOutputLocation' | 'shapes' | 'calibration' | 'refit'
-  > {
-  /** Rows and lengths of the cache. */
-  kvCache?: KvCacheOptions;
-  /** Instead of the tokenizer.json beside the model. */
-  tokenizer?: Tokenizer;
-  /** A Jinja template, instead of the model's own. */
-  chatTemplate?: string;
-  /** Tokens of prompts that are read in a step; a quarter of them, while others answer. Default 512. */
-  chunkSize?: number;
-  /** Requests that may wait for a row; one more is refused with ERR_QUEUE_FULL. Default 1024. */
-  maxQueue?: number;
-  /**
-   * On a GPU as in {@link BuildOptions}. On the CPU a decoder runs in the types that it has, FP32 as FP32 with 'tf32' too:
-   * 'fp16' and 'bf16' are refused there with ERR_INVALID_ARG_VALUE.
-   */
-  precision?: 'as-exported' | 'fp32' | 'tf32' | 'fp16' | 'bf16';
-}
 
 /** What a model has done so far. */
 export interface LanguageModelStats {
@@ -110,19 +76,7 @@ export interface LanguageModelStats {
   readonly graphs: SessionStats['graphs'];
 }
 
-const optionNames = [
-  'kvCache',
-  'tokenizer',
-  'chatTemplate',
-  'chunkSize',
-  'device',
-  'threads',
-  'maxQueue',
-  'cudaGraph',
-  ...buildOptionNames.filter(
-    (name) => !['shapes', 'calibration', 'refit', 'target', 'parent', 'lineage'].includes(name),
-  ),
-];
+const sequenceOptions = { cacheSalt: text('') } satisfies OptionTable<{ cacheSalt?: string }>;
 
 const defaultMaxLength = 4096;
 
@@ -131,20 +85,6 @@ const noPieces: TokenPieces = {
   bytes: new Uint8Array(),
   offsets: Uint32Array.of(0),
   stripLeadingSpace: false,
-};
-
-/** As {@link refusedSessionOptions}, for a language model: it decides some options of a session itself. */
-const refusedOptions: Readonly<Record<string, string>> = {
-  ...refusedSessionOptions,
-  concurrency: 'is not an option of a language model: its steps run all requests together.',
-  batching:
-    'is not an option of a language model: its steps run all requests together, options.kvCache.maxBatchSize at most.',
-  target: 'is not an option of a language model: it is loaded where it runs.',
-  preferredOutputLocation: 'is not an option of a language model: tokens come to the CPU, the cache stays.',
-  shapes: 'is not an option of a language model: options.kvCache decides the shapes.',
-  calibration: 'is not an option of a language model: ranges are measured with random prompts.',
-  refit: 'is not an option of a language model: its weights stay, as the cache is of them.',
-  freeDimensionOverrides: 'is not an option of a language model: options.kvCache decides the shapes.',
 };
 
 /**
@@ -197,7 +137,7 @@ export class LanguageModel {
   static async load(pathToDirOrOnnx: string, options: LanguageModelOptions = {}): Promise<LanguageModel> {
     const source = pathToDirOrOnnx;
     checkPath(source, 'pathToDirOrOnnx');
-    const settings = readOptions(options);
+    const settings = readOptions(options, 'options', languageModelOptions, refusedLanguageModelOptions);
     const { signal, kvCache, threads } = settings;
     signal?.throwIfAborted();
 
@@ -229,7 +169,8 @@ export class LanguageModel {
         const { buildDecoder } = await import('../engine/decoder/build-decoder.js');
         const { maxBatchSize: rows, dtype } = kvCache;
         const decoder = { ...prepared, capacity, rows, chunkSize: settings.chunkSize, cache: dtype };
-        return buildDecoder(ordinal, decoder, pickBuildOptions(options));
+        const ofSession = { ...settings, shapes: [], calibration: undefined, refit: false };
+        return buildDecoder(ordinal, decoder, buildSettings(ofSession));
       });
       signal?.throwIfAborted();
       if (!place.made) {
@@ -251,24 +192,19 @@ export class LanguageModel {
           .update(JSON.stringify([digest, graph, place.made && typesOf(place.made.engine)]))
           .digest('hex'),
       });
-      const { libraryPath } = options;
+      const { libraryPath, cudaGraph } = settings;
       const precision = place.made?.engine.manifest.precision ?? 'as-exported';
-      const loaded = await loadInto(loop, signal, (model) =>
-        place.made
-          ? loadEngine(model, {
-              engine: place.made.engine,
-              gpu: place.gpu,
-              libraryPath,
-              cudaGraph: settings.cudaGraph,
-              deviceOutputs: false,
-            })
-          : model.load({
-              library: findOnnxRuntime(),
-              model: prepared.file,
-              weights: prepared.weights,
-              threads,
-            }),
-      ).finally(() => place.made?.engine.dispose());
+      const load = (model: Loadable) => {
+        if (!place.made) {
+          const { file, weights } = prepared;
+          return model.load(cpuLoadRequest({ model: file, weights, threads }));
+        }
+        const { engine } = place.made;
+        return loadEngine(model, { engine, gpu: place.gpu, libraryPath, cudaGraph, deviceOutputs: false });
+      };
+      const { runtime } = await loadNative(loop.native, signal, load, (loaded) => loaded).finally(() =>
+        place.made?.engine.dispose(),
+      );
       return new LanguageModel({
         loop,
         context: {
@@ -282,7 +218,7 @@ export class LanguageModel {
         kvCache: new KvCache(loop.native, graph.mode, whyMode(prepared, place.made?.engine), capacity),
         device: place.made ? place.gpu.device : 'cpu',
         why: place.why,
-        runtime: loaded.runtime,
+        runtime,
         precision,
       });
     } finally {
@@ -315,9 +251,7 @@ export class LanguageModel {
    * @throws TensorRTError ERR_CACHE_FULL where requests and sequences have all rows, ERR_DISPOSED
    */
   createSequence(options: { cacheSalt?: string } = {}): Sequence {
-    checkOptions(options, 'options', ['cacheSalt'], {});
-    const { cacheSalt = '' } = options;
-    if (typeof cacheSalt !== 'string') throw invalidArgType('options.cacheSalt', 'a string', cacheSalt);
+    const { cacheSalt } = readOptions(options, 'options', sequenceOptions);
     return new Sequence(this.#loop, this.#loop.native.createSequence(), cacheSalt, this.#context);
   }
 
@@ -386,43 +320,6 @@ export class LanguageModel {
   }
 }
 
-interface Settings {
-  readonly device: DeviceChoice;
-  readonly threads: number;
-  readonly maxQueue: number;
-  readonly chunkSize: number;
-  readonly precision: 'as-exported' | 'fp32' | 'tf32' | 'fp16' | 'bf16';
-  readonly kvCache: KvCacheSettings;
-  readonly cudaGraph: boolean;
-  readonly tokenizer: Tokenizer | undefined;
-  readonly chatTemplate: string | undefined;
-  readonly signal: AbortSignal | undefined;
-}
-
-function readOptions(options: LanguageModelOptions): Settings {
-  checkOptions(options, 'options', optionNames, refusedOptions);
-  checkBuildOptions(options);
-  const { tokenizer, chatTemplate, cudaGraph = true, signal } = options;
-  if (typeof cudaGraph !== 'boolean') throw invalidArgType('options.cudaGraph', 'a boolean', cudaGraph);
-  checkSignal(signal, 'options.signal');
-  if (tokenizer !== undefined) checkTokenizer(tokenizer, 'options.tokenizer');
-  if (chatTemplate !== undefined && typeof chatTemplate !== 'string') {
-    throw invalidArgType('options.chatTemplate', 'a string', chatTemplate);
-  }
-  return {
-    device: deviceOption(options.device, 'options.device'),
-    threads: integerOption(options.threads, 'options.threads', 0, 1, 1024),
-    maxQueue: integerOption(options.maxQueue, 'options.maxQueue', 1024, 1, 2 ** 31 - 1),
-    chunkSize: integerOption(options.chunkSize, 'options.chunkSize', 512, 1, 2 ** 20),
-    precision: enumOption(options.precision, 'options.precision', sessionPrecisions),
-    kvCache: readKvCacheOptions(options.kvCache, 'options.kvCache'),
-    cudaGraph,
-    tokenizer,
-    chatTemplate,
-    signal,
-  };
-}
-
 /** Tokens a row, as far as the model has positions. */
 function rowLength({ maxLength }: KvCacheSettings, { maxLength: positions }: DecoderConfig): number {
   if (maxLength === undefined) {
@@ -436,7 +333,7 @@ function rowLength({ maxLength }: KvCacheSettings, { maxLength: positions }: Dec
   );
 }
 
-function requireCpuPrecision(precision: Settings['precision'], why: string): void {
+function requireCpuPrecision(precision: LanguageModelSettings['precision'], why: string): void {
   if (precision !== 'fp16' && precision !== 'bf16') return;
   throw invalidArgValue(
     'options.precision',
@@ -459,28 +356,6 @@ function whyMode({ why }: PreparedDecoder, engine: Engine | undefined): string {
 /** What a saved cache's numbers depend on, beside the model. */
 function typesOf({ manifest, inputs }: Engine): readonly unknown[] {
   return [manifest.precision, ...inputs.map(({ name, type }) => [name, type])];
-}
-
-/** Loads the model into the loop, unless the signal ends it. */
-async function loadInto(
-  { native }: DecodeLoop,
-  signal: AbortSignal | undefined,
-  load: (model: NativeLanguageModel) => Promise<NativeLoadedModel | undefined>,
-): Promise<NativeLoadedModel> {
-  const unhear = onAbort(signal, () => native.stopLoading());
-  try {
-    const loaded = await load(native);
-    if (signal?.aborted) {
-      if (loaded) await native.close();
-      throw signal.reason;
-    }
-    if (!loaded) throw new TensorRTError('ERR_DISPOSED', 'The model was stopped while it loaded.');
-    return loaded;
-  } catch (error) {
-    throw signal?.aborted ? signal.reason : error;
-  } finally {
-    unhear();
-  }
 }
 
 async function openState(file: string): Promise<NativeBytes> {

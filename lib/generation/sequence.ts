@@ -1,5 +1,5 @@
 import { invalidArgType, invalidArgValue, TensorRTError } from '../base/errors.js';
-import { checkOptions, checkPath, checkSignal, refuseCloning } from '../base/options.js';
+import { abortSignal, checkPath, type OptionTable, readOptions, refuseCloning } from '../base/options.js';
 import { writeAtomically } from '../system/files/atomic-file.js';
 import {
   type NativeGenerateOptions,
@@ -14,6 +14,8 @@ import {
   type SequenceGenerateOptions,
 } from './generate-options.js';
 import type { Generation, GenerationChunk } from './generation.js';
+
+const appendOptions = { signal: abortSignal } satisfies OptionTable<{ signal?: AbortSignal }>;
 
 /** What a sequence knows of its model. */
 export type SequenceContext = GenerateContext & PromptContext;
@@ -84,8 +86,7 @@ export class Sequence {
    *   sequence is as it was
    */
   async append(input: string | readonly number[], options: { signal?: AbortSignal } = {}): Promise<void> {
-    checkOptions(options, 'options', ['signal'], {});
-    checkSignal(options.signal, 'options.signal');
+    const { signal } = readOptions(options, 'options', appendOptions);
     const { length } = this;
     const tokens = inputTokens(input, 'input', this.#context, length === 0);
     requireRoom('input', tokens.length, length, this.#context);
@@ -94,7 +95,7 @@ export class Sequence {
       sequence: this.#target,
       tokens,
       options: { ...appending, cacheSalt: this.#cacheSalt },
-      signal: options.signal,
+      signal,
     });
   }
 

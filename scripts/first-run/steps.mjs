@@ -100,6 +100,7 @@ async function runSmallest({ keep, folder, table }) {
 const small = { layers: 2, hidden: 512, heads: 8, kvHeads: 2, intermediate: 1024, vocabulary: 1000 };
 
 async function readPlans({ folder, note, table, check }) {
+  const { readBuildOptions } = await import('../../dist/engine/build-options.js');
   const { buildDecoder } = await import('../../dist/engine/decoder/build-decoder.js');
   const { prepareDecoder } = await import('../../dist/engine/decoder/prepare-decoder.js');
   const { native } = await import('../../dist/system/native.js');
@@ -121,8 +122,8 @@ async function readPlans({ folder, note, table, check }) {
     const request = { model, directory: folder, maxLength: 512, memo: path.join(folder, 'decoders.json') };
     const prepared = await prepareDecoder(request);
     const decoder = { ...prepared, capacity: 512, rows: 16, chunkSize: 512, cache: 'auto', detailed: true };
-    const options = { precision: 'fp16', cache: false };
-    const [took, { engine, graph }] = await timed(() => buildDecoder(0, decoder, options));
+    const settings = readBuildOptions({ precision: 'fp16', cache: false });
+    const [took, { engine, graph }] = await timed(() => buildDecoder(0, decoder, settings));
     for (const warning of engine.manifest.warnings) note(`TensorRT warns of ${name}: ${warning}`);
     const { information, aliases } = await native().inspectPlan({ library, plan: engine.plan(), device: 0 });
     for (const { input, output } of graph.caches) {

@@ -4,6 +4,7 @@ import path from 'node:path';
 import { buildEngine } from 'node-tensorrt';
 import { GraphBuilder, type ModelProto, serializeModel } from 'node-tensorrt/onnx';
 import { afterAll, describe, expect, test } from 'vitest';
+import { readBuildOptions } from '../../dist/engine/build-options.js';
 import { buildDecoder } from '../../dist/engine/decoder/build-decoder.js';
 import { prepareDecoder } from '../../dist/engine/decoder/prepare-decoder.js';
 import { writeBeside } from '../../dist/onnx/format/write-beside.js';
@@ -78,7 +79,7 @@ describe.each(fixtures)('%s', { timeout: 120_000 }, (fixture) => {
     async (precision) => {
       const request = { ...(await prepared), capacity, rows: 16, chunkSize: 64, cache: 'auto' } as const;
       const options = { target: ['sm_89', 'sm_120'], precision, cache: false } as const;
-      const { engine, graph } = await buildDecoder(undefined, request, options);
+      const { engine, graph } = await buildDecoder(undefined, request, readBuildOptions(options));
       const caches = request.graph.caches.map(({ output }) => output).sort();
       const layers = (await engine.inspect()).filter(({ type }) => type === 'KVCACHE_UPDATE');
       expect(layers.map(({ outputs }) => outputs[0]!.name).sort()).toEqual(caches);

@@ -1,4 +1,4 @@
-import type { RunTiming } from '../../session/session.js';
+import type { RunTiming } from '../../execution/loaded-session.js';
 import { type LatencyStatistics, latencyStatistics } from './latency-statistics.js';
 
 /** What one query's time went to, milliseconds. What the device doesn't have or the runtime doesn't say is absent. */

@@ -9,8 +9,10 @@ import { checkProfiles, completeProfiles, type DeclaredInput, rangeOf } from '..
 import type { Dims } from '../../base/tensor-like.js';
 import { version } from '../../base/version.js';
 import { Engine, isEngineFile } from '../../engine/engine.js';
+import type { InputMetadata } from '../../execution/model-metadata.js';
 import type { Tensor } from '../../execution/tensor.js';
-import { InferenceSession, type InputMetadata, type SessionOptions } from '../../session/session.js';
+import { InferenceSession } from '../../session/session.js';
+import type { SessionOptions } from '../../session/session-options.js';
 import { writeAtomically } from '../../system/files/atomic-file.js';
 import {
   type BenchmarkResult,

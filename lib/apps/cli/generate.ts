@@ -3,7 +3,8 @@ import { text as readText } from 'node:stream/consumers';
 import type { Command } from 'commander';
 import type { GenerateOptions } from '../../generation/generate-options.js';
 import type { Generation, GenerationChunk } from '../../generation/generation.js';
-import { LanguageModel, type LanguageModelOptions } from '../../generation/language-model.js';
+import { LanguageModel } from '../../generation/language-model.js';
+import type { LanguageModelOptions } from '../../generation/language-model-options.js';
 import { parseDevice } from './model-input.js';
 import { print, progressLine, UsageError } from './output.js';
 

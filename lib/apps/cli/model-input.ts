@@ -1,7 +1,8 @@
 import type { DataType } from '../../base/data-type.js';
 import { invalidArgValue, TensorRTError } from '../../base/errors.js';
+import type { InputMetadata } from '../../execution/model-metadata.js';
 import { Tensor } from '../../execution/tensor.js';
-import type { InputMetadata, SessionOptions } from '../../session/session.js';
+import type { SessionOptions } from '../../session/session-options.js';
 import { readFile } from '../../system/files/promises.js';
 import { parseNpy } from './npy.js';
 import { shellWord, UsageError } from './output.js';

@@ -1,6 +1,7 @@
 import type { DecoderGraph } from '../../base/decoder-graph.js';
 import { TensorRTError } from '../../base/errors.js';
-import { type BuildOptions, buildEngineOn } from '../build-engine.js';
+import { buildEngineOn } from '../build-engine.js';
+import type { BuildSettings } from '../build-options.js';
 import type { Engine } from '../engine.js';
 import type { LowerDecoderOptions } from './lower-decoder.js';
 
@@ -36,7 +37,7 @@ export interface DecoderBuildRequest {
 export async function buildDecoder(
   ordinal: number | undefined,
   { file, graph, why, capacity, rows, chunkSize, cache, detailed }: DecoderBuildRequest,
-  options: Omit<BuildOptions, 'shapes' | 'calibration'> = {},
+  settings: Omit<BuildSettings, 'shapes' | 'calibration'>,
 ): Promise<{ engine: Engine; graph: DecoderGraph }> {
   if (graph.mode !== 'in-place') {
     throw new TensorRTError(
@@ -52,7 +53,12 @@ export async function buildDecoder(
     { [tokens]: { min: [1, 1], opt: [1, most], max: [1, most] } },
   ];
   const lowering = { graph, capacity: alignedCapacity(graph, capacity), length: capacity, cache, detailed };
-  const engine = await buildEngineOn(ordinal, file, { ...options, shapes }, lowering);
+  const engine = await buildEngineOn(
+    ordinal,
+    file,
+    { ...settings, shapes, calibration: undefined },
+    lowering,
+  );
   return { engine, graph: engine.manifest.decoder! };
 }
 

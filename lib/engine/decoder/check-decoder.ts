@@ -1,11 +1,11 @@
 import type { DecoderGraph, DecoderInputRole } from '../../base/decoder-graph.js';
 import type { TensorRTError } from '../../base/errors.js';
 import { uniformNumbers } from '../../base/random.js';
+import { type LoadedSession, loadOnCpu } from '../../execution/loaded-session.js';
 import { Tensor } from '../../execution/tensor.js';
 import type { CacheTensor, Decoder } from '../../onnx/decoder/decoder.js';
 import { numbers } from '../../onnx/decoder/rotary.js';
 import type { WrittenModel } from '../../onnx/format/written-model.js';
-import { InferenceSession } from '../../session/session.js';
 
 export interface CheckRequest {
   /** The decoder as it was exported, run in 'copying' mode. */
@@ -38,7 +38,7 @@ export const tolerances = { float32: 1e-4, float16: 3e-2, bfloat16: 0.2 } as con
  * Runs a decoder as it was exported and as it was rewritten on the CPU: two prompts of different lengths, each read in two
  * chunks, then two steps in which both rows decode together, and compares the logits of the last position after each.
  *
- * @throws (rejects) what InferenceSession.create and run reject with
+ * @throws (rejects) what `loadOnCpu` and a run reject with
  */
 export async function checkDecoder({
   original,
@@ -60,7 +60,7 @@ export async function checkDecoder({
   });
   // One after the other: the weights are in memory once.
   const expected: Float32Array[] = [];
-  await using exported = await InferenceSession.create(original.model, { device: 'cpu' });
+  await using exported = await loadWritten(original.model);
   const capacity = Math.min(maxLength, longer + 2);
   for (const { chunks, steps } of rows) {
     const run =
@@ -96,7 +96,7 @@ async function runRewritten(
   rows: readonly { chunks: readonly number[][]; steps: readonly number[] }[],
   capacity: number,
 ): Promise<Float32Array[]> {
-  await using session = await InferenceSession.create(model, { device: 'cpu' });
+  await using session = await loadWritten(model);
   // Rank 4, whatever it was.
   const caches = graph.caches.map(
     (cache, i): CacheTensor => ({ ...decoder.caches[i]!, ...cache, rank: 4, capacity: undefined }),
@@ -112,6 +112,8 @@ async function runRewritten(
   for (const step of [0, 1]) steps.push(await run.decode(rows.map((row) => row.steps[step]!)));
   return rows.flatMap((_, row) => [...prompts[row]!, ...steps.map((logits) => logits[row]!)]);
 }
+
+const loadWritten = ({ file, weights }: WrittenModel) => loadOnCpu({ model: file, weights });
 
 /** NaN wins. */
 const larger = (a: number, b: number) => (b <= a ? a : b);
@@ -135,7 +137,7 @@ function feed(type: string, values: readonly number[], dims: readonly number[]):
 
 /** The inputs of a step, by their roles. `pasts`: of each row. */
 function inputsOf(
-  session: InferenceSession,
+  session: LoadedSession,
   graph: DecoderGraph,
   tokens: readonly number[],
   pasts: readonly number[],
@@ -180,7 +182,7 @@ class CopyingRun {
   #cache: Record<string, Tensor>;
 
   constructor(
-    readonly session: InferenceSession,
+    readonly session: LoadedSession,
     readonly decoder: Decoder,
   ) {
     this.#cache = Object.fromEntries(decoder.caches.map((cache) => [cache.input, emptyCache(cache)]));
@@ -208,7 +210,7 @@ function zeros(type: CacheTensor['type'], dims: readonly number[]): Tensor {
 }
 
 class InPlaceRun {
-  readonly #session: InferenceSession;
+  readonly #session: LoadedSession;
   readonly #graph: DecoderGraph;
   readonly #caches: readonly CacheTensor[];
   readonly #capacity: number;
@@ -217,7 +219,7 @@ class InPlaceRun {
   readonly #rows: Record<string, Tensor>[];
 
   constructor(
-    session: InferenceSession,
+    session: LoadedSession,
     graph: DecoderGraph,
     caches: readonly CacheTensor[],
     capacity: number,

@@ -1,3 +1,4 @@
+import { loadGraph } from '../../execution/load-graph.js';
 import type { Decoder } from '../../onnx/decoder/decoder.js';
 import { fuseNormalization } from '../../onnx/decoder/fuse-normalization.js';
 import { keepLastPosition } from '../../onnx/decoder/last-position.js';
@@ -22,15 +23,17 @@ const scaledByAll = new Set(['DynamicQuantizeLinear', 'com.microsoft.DynamicQuan
 export async function rewriteDecoder(
   model: ModelProto,
   decoder: Decoder,
-  options: LiftOptions,
+  options: Omit<LiftOptions, 'loadPart'>,
 ): Promise<Lift> {
-  const lifted = await lift(model, decoder, options);
+  const lifted = await lift(model, decoder, { ...options, loadPart });
   if (lifted.reason !== undefined) return lifted;
   const { graph } = lifted;
   const packed = packQueries(lifted.model);
   const fused = fuseNormalization(packed, graph);
   return { model: keepLastPosition(fused, graph), graph };
 }
+
+const loadPart: LiftOptions['loadPart'] = (part, { directory }) => loadGraph(part, { directory, threads: 1 });
 
 /** By what the exporter wrote the attention as. */
 async function lift(model: ModelProto, decoder: Decoder, options: LiftOptions): Promise<Lift> {

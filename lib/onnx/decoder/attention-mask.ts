@@ -1,4 +1,4 @@
-import type { Tensor } from '../../execution/tensor.js';
+import type { TensorLike } from '../../base/tensor-like.js';
 import { type Mask, Unrecognised } from './match-attention.js';
 import { numbers } from './rotary.js';
 import type { Step, StepPart, StepValues } from './step-values.js';
@@ -94,7 +94,7 @@ async function seen(part: StepPart, masks: readonly Mask[], step: Step): Promise
   );
 }
 
-function visibility(tensor: Tensor, kind: Mask['kind'], name: string): (i: number) => boolean {
+function visibility(tensor: TensorLike, kind: Mask['kind'], name: string): (i: number) => boolean {
   if (tensor.type === 'bool') {
     const flags = tensor.data as Uint8Array;
     return kind === 'hidden' ? (i) => flags[i] === 0 : (i) => flags[i] !== 0;

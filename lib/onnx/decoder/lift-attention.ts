@@ -33,11 +33,14 @@ import {
   type RotaryTable,
 } from './rotary.js';
 import { simplifyShapes } from './simplify-shapes.js';
+import type { LoadPart } from './step-values.js';
 import { unwrapGemm } from './unwrap-gemm.js';
 
 export interface LiftOptions extends ExternalDataOptions {
   /** The most tokens that a row will hold. */
   readonly maxLength: number;
+  /** Loads parts of the graph, which are run to prove what they compute. */
+  readonly loadPart: LoadPart;
 }
 
 /** What one layer's GroupQueryAttention is given. */
@@ -298,7 +301,7 @@ class Lifter {
           [match.value]: floats(type, v, [1, match.kvHeads, total, match.headDim]),
         };
         const output = (await part.run(step, tensors))[match.output]!;
-        proven.set(form, output.type);
+        proven.set(form, output.type as DataType);
         const difference = largestDifference(numbers(output), attention(layer, { q, k, v, past, count }));
         if (!(difference <= (type === 'float16' ? 3e-2 : 1e-4))) {
           throw new Unrecognised(

@@ -5,7 +5,7 @@ import { Size } from '../graph/size.js';
 import { SymbolicShapes } from '../graph/symbolic-shapes.js';
 import type { Decoder } from './decoder.js';
 import type { GraphKnowledge } from './match-attention.js';
-import { type Step, StepValues } from './step-values.js';
+import { type LoadPart, type Step, StepValues } from './step-values.js';
 
 /** What no rule infers is run and measured; what follows from that is inferred again. */
 const rounds = 4;
@@ -29,7 +29,7 @@ export async function measureShapes(
   model: ModelProto,
   graph: EditableGraph,
   decoder: Decoder,
-  options: ExternalDataOptions,
+  options: ExternalDataOptions & { readonly loadPart: LoadPart },
 ): Promise<GraphKnowledge> {
   const known = decoderShapes(decoder);
   for (let round = 0; ; round++) {

@@ -1,5 +1,5 @@
 import type { DecoderInputRole } from '../../base/decoder-graph.js';
-import type { Tensor } from '../../execution/tensor.js';
+import type { TensorLike } from '../../base/tensor-like.js';
 import { valueInfo } from '../graph/graph-builder.js';
 import { operatorName } from '../graph/operators.js';
 import type { Decoder } from './decoder.js';
@@ -87,7 +87,7 @@ export async function replacePositions(
 }
 
 /** What is added to positions, `[rows or 1, new]` or `[new]`; undefined where they are none. */
-function offsetOf({ type, dims, data }: Tensor, step: Step): number | undefined {
+function offsetOf({ type, dims, data }: TensorLike, step: Step): number | undefined {
   if (type !== 'int64' && type !== 'int32') return undefined;
   const isShape =
     dims.length <= 2 && dims.at(-1) === step.new && (dims.length === 1 || [1, step.rows].includes(dims[0]!));

@@ -1,5 +1,5 @@
 import { fromFloat16Bits, toFloat16Bits } from '../../base/float16.js';
-import { Tensor } from '../../execution/tensor.js';
+import type { TensorLike } from '../../base/tensor-like.js';
 import { operatorName } from '../graph/operators.js';
 import type { GraphKnowledge } from './match-attention.js';
 import type { Step, StepPart, StepValues } from './step-values.js';
@@ -256,9 +256,9 @@ async function dependOnPositionAlone(
 }
 
 /** Along the one axis that positions lie on. */
-function agree(all: Tensor, some: Tensor, step: Step, maxLength: number): boolean {
+function agree(all: TensorLike, some: TensorLike, step: Step, maxLength: number): boolean {
   if (all.type === 'int64') {
-    const isPosition = ({ data }: Tensor, past: number) =>
+    const isPosition = ({ data }: TensorLike, past: number) =>
       (data as BigInt64Array).every((value, i) => Number(value) === past + i);
     return isPosition(all, 0) && isPosition(some, step.past);
   }
@@ -278,12 +278,12 @@ function agree(all: Tensor, some: Tensor, step: Step, maxLength: number): boolea
   return true;
 }
 
-export function floats(type: 'float32' | 'float16', values: Float32Array, dims: number[]): Tensor {
-  return new Tensor(type, type === 'float16' ? toFloat16Bits(values) : values, dims);
+export function floats(type: 'float32' | 'float16', values: Float32Array, dims: number[]): TensorLike {
+  return { type, dims, data: type === 'float16' ? toFloat16Bits(values) : values };
 }
 
 /** Of float16 too, whichever array the host has for it. */
-export function numbers({ type, data }: Tensor): Float32Array {
+export function numbers({ type, data }: TensorLike): Float32Array {
   if (type === 'float16' && data instanceof Uint16Array) return fromFloat16Bits(data);
   return data instanceof Float32Array ? data : Float32Array.from(data as unknown as Iterable<number>);
 }

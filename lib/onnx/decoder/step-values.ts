@@ -1,10 +1,8 @@
 import { type DataType, dataTypeFromOnnx } from '../../base/data-type.js';
 import type { DecoderInputRole } from '../../base/decoder-graph.js';
-import { Tensor } from '../../execution/tensor.js';
-import { temporaryDirectory } from '../../system/files/temporary-directory.js';
+import type { TensorLike } from '../../base/tensor-like.js';
 import type { ExternalDataOptions } from '../format/initializer.js';
 import type { ModelProto, NodeProto, ValueInfoProto } from '../format/model.js';
-import { writeBeside } from '../format/write-beside.js';
 import type { EditableGraph } from '../graph/editable-graph.js';
 import { valueInfo } from '../graph/graph-builder.js';
 import { operatorName } from '../graph/operators.js';
@@ -18,6 +16,16 @@ export interface Step {
   readonly past: number;
 }
 
+/** A graph that was loaded, to be run. */
+export interface RunnableGraph {
+  /** @throws (rejects) TensorRTError ERR_EXECUTION_FAILED … */
+  run(feeds: Readonly<Record<string, TensorLike>>): Promise<Readonly<Record<string, TensorLike>>>;
+  dispose(): Promise<void>;
+}
+
+/** Loads a part of a graph, on one thread. Given from outside: nothing runs in this room. */
+export type LoadPart = (model: ModelProto, options: ExternalDataOptions) => Promise<RunnableGraph>;
+
 /** Inputs that a step's sizes decide, where no row is padded. */
 const determined: ReadonlySet<DecoderInputRole> = new Set(['position_ids', 'attention_mask']);
 
@@ -30,7 +38,7 @@ export class StepValues {
   readonly #graph: EditableGraph;
   readonly #shapes: SymbolicShapes;
   readonly #roles: Readonly<Record<string, DecoderInputRole>>;
-  readonly #options: ExternalDataOptions;
+  readonly #options: ExternalDataOptions & { readonly loadPart: LoadPart };
   readonly #memo = new Map<string, { isStep: boolean; isPositional: boolean }>();
 
   constructor(
@@ -38,7 +46,7 @@ export class StepValues {
     graph: EditableGraph,
     shapes: SymbolicShapes,
     roles: Readonly<Record<string, DecoderInputRole>>,
-    options: ExternalDataOptions,
+    options: ExternalDataOptions & { readonly loadPart: LoadPart },
   ) {
     this.#model = model;
     this.#graph = graph;
@@ -113,7 +121,7 @@ export class StepValues {
    * A part of the graph to run: what `targets` need, down to `given`, values that the caller computes. undefined where
    * more is needed than that and what a step's sizes decide.
    *
-   * @throws (rejects) what InferenceSession.create rejects with
+   * @throws (rejects) what `loadPart` rejects with
    */
   async part(
     targets: readonly string[],
@@ -167,22 +175,13 @@ export class StepValues {
         valueInfo: [],
       },
     };
-    const { InferenceSession } = await import('../../session/session.js');
-    const temporary = await temporaryDirectory();
-    try {
-      const written = await writeBeside(model, temporary.path, this.#options);
-      const session =
-        outputs.length > 0
-          ? await InferenceSession.create(written, { device: 'cpu', threads: 1 })
-          : undefined;
-      return new StepPart(targets, session, (step) => this.#feeds(step, roles, shapeNodes));
-    } finally {
-      await temporary.remove();
-    }
+    const { directory, loadPart } = this.#options;
+    const part = outputs.length > 0 ? await loadPart(model, { directory }) : undefined;
+    return new StepPart(targets, part, (step) => this.#feeds(step, roles, shapeNodes));
   }
 
-  #feeds(step: Step, roles: readonly string[], shapeNodes: readonly NodeProto[]): Record<string, Tensor> {
-    const feeds: Record<string, Tensor> = {};
+  #feeds(step: Step, roles: readonly string[], shapeNodes: readonly NodeProto[]): Record<string, TensorLike> {
+    const feeds: Record<string, TensorLike> = {};
     const total = step.past + step.new;
     for (const name of roles) {
       const isMask = this.#roles[name] === 'attention_mask';
@@ -196,11 +195,11 @@ export class StepValues {
         type === 'int32'
           ? Int32Array.from({ length: size }, (_, i) => value(i))
           : BigInt64Array.from({ length: size }, (_, i) => BigInt(value(i)));
-      feeds[name] = new Tensor(type as 'int64', data, [step.rows, length]);
+      feeds[name] = { type: type as 'int64', dims: [step.rows, length], data };
     }
     for (const node of shapeNodes) {
       const sizes = this.#shapeOf(node)!.map((size) => BigInt(size.evaluate({ ...step })));
-      feeds[node.output[0]!] = new Tensor('int64', BigInt64Array.from(sizes), [sizes.length]);
+      feeds[node.output[0]!] = { type: 'int64', dims: [sizes.length], data: BigInt64Array.from(sizes) };
     }
     return feeds;
   }
@@ -209,28 +208,31 @@ export class StepValues {
 /** A part of a graph, loaded. */
 export class StepPart {
   readonly #targets: readonly string[];
-  readonly #session: import('../../session/session.js').InferenceSession | undefined;
-  readonly #feeds: (step: Step) => Record<string, Tensor>;
+  readonly #graph: RunnableGraph | undefined;
+  readonly #feeds: (step: Step) => Record<string, TensorLike>;
 
   constructor(
     targets: readonly string[],
-    session: import('../../session/session.js').InferenceSession | undefined,
-    feeds: (step: Step) => Record<string, Tensor>,
+    graph: RunnableGraph | undefined,
+    feeds: (step: Step) => Record<string, TensorLike>,
   ) {
     this.#targets = targets;
-    this.#session = session;
+    this.#graph = graph;
     this.#feeds = feeds;
   }
 
-  /** The targets' values in a step. @throws (rejects) what InferenceSession.run rejects with */
-  async run(step: Step, given: Readonly<Record<string, Tensor>> = {}): Promise<Record<string, Tensor>> {
+  /** The targets' values in a step. @throws (rejects) what the part's run rejects with */
+  async run(
+    step: Step,
+    given: Readonly<Record<string, TensorLike>> = {},
+  ): Promise<Record<string, TensorLike>> {
     const feeds = { ...this.#feeds(step), ...given };
-    const results = this.#session ? await this.#session.run(feeds) : {};
+    const results = this.#graph ? await this.#graph.run(feeds) : {};
     return Object.fromEntries(this.#targets.map((name) => [name, results[name] ?? feeds[name]!]));
   }
 
   async dispose(): Promise<void> {
-    await this.#session?.dispose();
+    await this.#graph?.dispose();
   }
 
   async [Symbol.asyncDispose](): Promise<void> {

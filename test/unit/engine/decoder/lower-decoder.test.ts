@@ -3,6 +3,7 @@ import os from 'node:os';
 import path from 'node:path';
 import { InferenceSession, Tensor } from 'node-tensorrt';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
+import type { LoadedSession } from '../../../../dist/execution/loaded-session.js';
 import type { DecoderGraph } from '../../../../lib/base/decoder-graph.js';
 import { uniformNumbers } from '../../../../lib/base/random.js';
 import { type LowerDecoderOptions, lowerDecoder } from '../../../../lib/engine/decoder/lower-decoder.js';
@@ -41,7 +42,7 @@ async function lifted(fixture: string) {
   return { ...lift, where };
 }
 
-async function sessionOf(model: ModelProto, where: { directory?: string } = {}): Promise<InferenceSession> {
+async function sessionOf(model: ModelProto, where: { directory?: string } = {}): Promise<LoadedSession> {
   const folder = await mkdtemp(path.join(directory, 'model-'));
   return sessionBeside(model, folder, where);
 }

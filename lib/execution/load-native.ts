@@ -1,0 +1,35 @@
+import { TensorRTError } from '../base/errors.js';
+import { onAbort } from '../base/options.js';
+import type { NativeLoadedModel, NativeLoadRequest } from '../system/native.js';
+
+/** What a model is loaded into: native's session or language model. */
+export interface Loadable {
+  load(request: NativeLoadRequest): Promise<NativeLoadedModel | undefined>;
+  stopLoading(): void;
+  close(): Promise<void>;
+}
+
+/**
+ * Loads a model, unless the signal ends that. What is loaded too late, or that `use` can't use, is closed again.
+ * @throws (rejects) what `load` and `use` throw; TensorRTError ERR_DISPOSED where the process ends; the signal's reason
+ */
+export async function loadNative<Native extends Loadable, Used>(
+  native: Native,
+  signal: AbortSignal | undefined,
+  load: (native: Native) => Promise<NativeLoadedModel | undefined>,
+  use: (loaded: NativeLoadedModel) => Used,
+): Promise<Used> {
+  const ignore = onAbort(signal, () => native.stopLoading());
+  let loaded: NativeLoadedModel | undefined;
+  try {
+    loaded = await load(native);
+    signal?.throwIfAborted();
+    if (!loaded) throw new TensorRTError('ERR_DISPOSED', 'The model was stopped while it loaded.');
+    return use(loaded);
+  } catch (error) {
+    if (loaded) await native.close();
+    throw signal?.aborted ? signal.reason : error;
+  } finally {
+    ignore();
+  }
+}
