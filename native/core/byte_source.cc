@@ -24,10 +24,6 @@ std::string reason(int error) {
   return std::strerror(error);
 }
 
-void requireGoingOn(const std::stop_token& stop) {
-  if (stop.stop_requested()) throw Cancelled();
-}
-
 // Uninitialized: pages that are about to be written need no zeros.
 std::shared_ptr<std::byte> allocate(size_t bytes) {
   auto* const memory = new (std::nothrow) std::byte[bytes];
@@ -64,7 +60,7 @@ void MemoryBytes::read(size_t from, std::span<std::byte> into) const {
 void MemoryBytes::forEachPiece(const std::stop_token& stop,
                                const std::function<void(std::span<const std::byte>)>& use) const {
   for (size_t at = 0; at < size(); at += kPieceBytes) {
-    requireGoingOn(stop);
+    throwIfStopped(stop);
     use({memory_.get() + at, std::min(kPieceBytes, size() - at)});
   }
 }
@@ -113,7 +109,7 @@ void FileBytes::forEachPiece(const std::stop_token& stop,
                              const std::function<void(std::span<const std::byte>)>& use) const {
   const std::shared_ptr<std::byte> piece = allocate(std::min(kPieceBytes, size()));
   for (size_t at = 0; at < size(); at += kPieceBytes) {
-    requireGoingOn(stop);
+    throwIfStopped(stop);
     const std::span<std::byte> read(piece.get(), std::min(kPieceBytes, size() - at));
     this->read(at, read);
     use(read);
@@ -124,7 +120,7 @@ void FileBytes::forEachPiece(const std::stop_token& stop,
 std::shared_ptr<const std::byte> FileBytes::whole(const std::stop_token& stop) const {
   const std::shared_ptr<std::byte> memory = allocate(size());
   for (size_t at = 0; at < size(); at += kPieceBytes) {
-    requireGoingOn(stop);
+    throwIfStopped(stop);
     read(at, {memory.get() + at, std::min(kPieceBytes, size() - at)});
   }
   requireUnchanged();

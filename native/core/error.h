@@ -4,6 +4,7 @@
 
 #include <exception>
 #include <stdexcept>
+#include <stop_token>
 #include <string>
 #include <utility>
 
@@ -25,6 +26,11 @@ class Cancelled : public std::exception {
  public:
   const char* what() const noexcept override { return "cancelled"; }
 };
+
+// Throws Cancelled once a stop was requested.
+inline void throwIfStopped(const std::stop_token& stop) {
+  if (stop.stop_requested()) throw Cancelled();
+}
 
 inline bool isCancelled(const std::exception_ptr& error) {
   if (!error) return false;

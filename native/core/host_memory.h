@@ -5,7 +5,7 @@
 #include <memory>
 
 #include "core/memory_pool.h"
-#include "runtime/runtime.h"
+#include "core/tensor_memory.h"
 
 namespace node_tensorrt {
 

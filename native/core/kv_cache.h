@@ -10,7 +10,7 @@
 #include <vector>
 
 #include "core/tensor.h"
-#include "runtime/runtime.h"
+#include "core/tensor_memory.h"
 
 namespace node_tensorrt {
 

@@ -3,8 +3,8 @@
 
 #include <memory>
 
+#include "core/tensor_memory.h"
 #include "runtime/cuda/device.h"
-#include "runtime/runtime.h"
 
 namespace node_tensorrt::cuda {
 

@@ -370,7 +370,7 @@ class OrtRuntime final : public Runtime {
       OrtSession* session = createSession(source, !options.weights.empty(), sessionOptions.get());
       return std::make_unique<OrtModelHandle>(std::make_shared<const OrtModel>(library_, session), library_);
     } catch (const Error&) {
-      if (stop.stop_requested()) throw Cancelled();
+      throwIfStopped(stop);
       throw;
     }
   }

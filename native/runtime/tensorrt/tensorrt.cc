@@ -189,7 +189,7 @@ std::mutex& openingMutex() {
 }  // namespace
 
 Opening::Opening(const std::stop_token& stop) : lock_(openingMutex()) {
-  if (stop.stop_requested()) throw Cancelled();
+  throwIfStopped(stop);
 }
 
 void Opening::opened() const {
