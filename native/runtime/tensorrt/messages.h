@@ -13,55 +13,17 @@
 
 namespace node_tensorrt::tensorrt::NODE_TENSORRT_FLAVOUR {
 
-// `line` without the "ModelImporter.cpp:1071: " before it and " In validate at /_src/…/network.cpp:3424" in
-// it.
-inline std::string withoutSource(std::string line) {
-  constexpr std::string_view kSuffix = ".cpp:";
-  const size_t colon = line.find(": ");
-  const size_t file = line.find(kSuffix);
-  if (file != std::string::npos && colon != std::string::npos && file < colon &&
-      line.find_first_not_of("0123456789", file + kSuffix.size()) == colon) {
-    line.erase(0, colon + 2);
-  }
-  const size_t place = line.find(" at /_src/");
-  const size_t in = line.rfind(" In ", place);
-  if (place != std::string::npos && in != std::string::npos) {
-    line.erase(in, line.find_first_of(" )", place + 4) - in);
-  }
-  return line;
-}
-
 // A message of TensorRT's or its parser's without what only their authors can use.
-inline std::string readable(std::string_view text) {
-  std::string lines;
-  while (!text.empty()) {
-    const size_t end = text.find('\n');
-    const std::string_view line = text.substr(0, end);
-    text = end == std::string_view::npos ? "" : text.substr(end + 1);
-    // What any error adds on a machine without a GPU.
-    if (line.empty() || line.find("catchCudaError") != std::string_view::npos) continue;
-    if (!lines.empty()) lines += ' ';
-    lines += withoutSource(std::string(line));
-  }
-  return lines;
-}
+std::string readable(std::string_view text);
 
 // `text` as the end of a sentence.
-inline std::string ended(std::string text) {
-  while (!text.empty() && (text.back() == '\n' || text.back() == ' ')) text.pop_back();
-  if (!text.empty() && text.back() != '.' && text.back() != '!') text += '.';
-  return text;
-}
+std::string ended(std::string text);
 
+// How many things of one kind an error or a warning lists.
 inline constexpr int kListed = 8;
 
-inline std::string joined(const std::vector<std::string>& texts) {
-  std::string all;
-  const size_t listed = std::min<size_t>(texts.size(), kListed);
-  for (size_t i = 0; i < listed; ++i) all.append(i > 0 ? " " : "").append(ended(texts[i]));
-  if (texts.size() > listed) all += " (" + std::to_string(texts.size() - listed) + " more.)";
-  return all;
-}
+// The first kListed of `texts`, as sentences, and how many more there are.
+std::string joined(const std::vector<std::string>& texts);
 
 // What one build heard. TensorRT logs from threads of its own.
 class Messages {
@@ -124,15 +86,7 @@ class Messages {
 };
 
 // "TensorRT could not load the plan. " and why, as far as it said.
-inline std::string couldNot(const std::string& what, const Messages& messages) {
-  std::vector<std::string> reasons;
-  for (const std::string& error : messages.errors()) reasons.push_back(readable(error));
-  std::erase(reasons, "");
-  return std::string("TensorRT could not ")
-      .append(what)
-      .append(". ")
-      .append(reasons.empty() ? "It gave no reason." : joined(reasons));
-}
+std::string couldNot(const std::string& what, const Messages& messages);
 
 // TensorRT keeps the first logger it is given as its global one for as long as any builder exists, and
 // ignores others: there is one, never destroyed, which finds out whose a message is.

@@ -1,0 +1,14 @@
+// Why a model could not be compiled: what TensorRT said, and what that means.
+#pragma once
+
+#include <string>
+
+#include "core/error.h"
+#include "runtime/tensorrt/messages.h"
+
+namespace node_tensorrt::tensorrt::NODE_TENSORRT_FLAVOUR {
+
+// ERR_BUILD_FAILED. `what` TensorRT could not do, as couldNot() takes it.
+Error buildFailed(const std::string& what, const Messages& messages);
+
+}  // namespace node_tensorrt::tensorrt::NODE_TENSORRT_FLAVOUR
