@@ -1,4 +1,5 @@
-// Checks formatting and lint rules of TypeScript and JavaScript (Biome) and of C++ (clang-format, from PyPI, pinned).
+// Checks formatting and lint rules of TypeScript and JavaScript (Biome) and of C++ (clang-format, from PyPI, pinned), and
+// what C++ sources include (check-includes.mjs).
 // `--write` corrects what can be corrected.
 import { spawnSync } from 'node:child_process';
 import { existsSync, readdirSync } from 'node:fs';
@@ -42,4 +43,5 @@ const biomeOk = run(process.execPath, [
   '.',
 ]);
 const clangOk = run(clangFormat, [...(write ? ['-i'] : ['--dry-run', '--Werror']), ...sources]);
-process.exit(biomeOk && clangOk ? 0 : 1);
+const includesOk = run(process.execPath, ['scripts/check-includes.mjs']);
+process.exit(biomeOk && clangOk && includesOk ? 0 : 1);
