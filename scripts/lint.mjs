@@ -1,5 +1,5 @@
 // Checks formatting and lint rules of TypeScript and JavaScript (Biome) and of C++ (clang-format, from PyPI, pinned), and
-// what C++ sources include (check-includes.mjs).
+// what C++ sources include (check-includes.mjs), and what rooms of lib/ import (dependency-cruiser, .dependency-cruiser.mjs).
 // `--write` corrects what can be corrected.
 import { spawnSync } from 'node:child_process';
 import { existsSync, readdirSync } from 'node:fs';
@@ -44,4 +44,8 @@ const biomeOk = run(process.execPath, [
 ]);
 const clangOk = run(clangFormat, [...(write ? ['-i'] : ['--dry-run', '--Werror']), ...sources]);
 const includesOk = run(process.execPath, ['scripts/check-includes.mjs']);
-process.exit(biomeOk && clangOk && includesOk ? 0 : 1);
+const roomsOk = run(process.execPath, [
+  'node_modules/dependency-cruiser/bin/dependency-cruise.mjs',
+  ...['lib', '--config', '.dependency-cruiser.mjs', '--output-type', 'err-long'],
+]);
+process.exit(biomeOk && clangOk && includesOk && roomsOk ? 0 : 1);

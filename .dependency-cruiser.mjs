@@ -1,0 +1,62 @@
+// What may import what in lib/: `npm run lint` checks it. A room imports only rooms above it in this list; types count.
+const rooms = [
+  'base',
+  'system',
+  'onnx/format',
+  'onnx/graph',
+  'onnx/passes',
+  'onnx/precision',
+  'onnx/decoder',
+  'onnx/models',
+  'execution',
+  'engine',
+  'session',
+  'text',
+  'generation',
+  'apps',
+];
+/** What users import: it is above all rooms but the command line and benchmarks, which are its users. */
+const entries = '^lib/(?:index|onnx)\\.m?ts$';
+
+/** @type {import('dependency-cruiser').IConfiguration} */
+export default {
+  forbidden: [
+    {
+      name: 'no-circle',
+      comment: 'Files that import each other are one file, or one of them holds what belongs elsewhere.',
+      severity: 'error',
+      from: {},
+      to: { circular: true },
+    },
+    ...rooms.slice(0, -1).map((room, i) => ({
+      name: `${room}-imports-rooms-above-it`,
+      comment: `lib/${room} imports from itself${i === 0 ? '' : ` and from ${rooms.slice(0, i).join(', ')}`}.`,
+      severity: /** @type {const} */ ('error'),
+      from: { path: `^lib/${room}/` },
+      to: { path: rooms.slice(i + 1).map((below) => `^lib/${below}/`) },
+    })),
+    {
+      name: 'rooms-import-no-entry',
+      comment: 'Only apps, users of the public API, import it.',
+      severity: 'error',
+      from: { path: '^lib/(?!apps/)[^/]+/' },
+      to: { path: entries },
+    },
+    {
+      name: 'no-file-outside-a-room',
+      comment: 'Every file of lib/ is in a room, but for the entries.',
+      severity: 'error',
+      from: { path: '^lib/', pathNot: [entries, ...rooms.map((room) => `^lib/${room}/`)] },
+      to: {},
+    },
+  ],
+  options: {
+    includeOnly: '^lib/',
+    tsPreCompilationDeps: true,
+    tsConfig: { fileName: 'tsconfig.json' },
+    enhancedResolveOptions: {
+      exportsFields: ['exports'],
+      conditionNames: ['import', 'require', 'node', 'types'],
+    },
+  },
+};
