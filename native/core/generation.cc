@@ -1,0 +1,350 @@
+#include "core/generation.h"
+
+#include <algorithm>
+#include <utility>
+
+#include "core/error.h"
+
+namespace node_tensorrt {
+
+Generation::Generation(DecodeLoopConfig config)
+    : config_(std::move(config)),
+      scheduler_(config_.rows, config_.maxQueue, config_.chunkSize),
+      rows_(config_.rows, config_.prefixReuse) {}
+
+void Generation::load(std::unique_ptr<Decoder> decoder) {
+  decoder_ = std::move(decoder);
+  stats_.bytesReserved = decoder_->cache().bytesReserved();
+}
+
+std::unique_ptr<Decoder> Generation::unload() noexcept {
+  stats_.bytesReserved = stats_.bytesUsed = 0;
+  scheduler_.clear();
+  rows_.clear();
+  return std::move(decoder_);
+}
+
+void Generation::requireTokens(std::span<const int32_t> tokens) const {
+  const std::optional<size_t> vocabulary = decoder_->vocabulary();
+  if (!vocabulary) return;
+  for (const int32_t token : tokens) {
+    if (token >= 0 && static_cast<size_t>(token) < *vocabulary) continue;
+    throw Error("ERR_INVALID_ARG_VALUE", "The prompt has the token " + std::to_string(token) +
+                                             ", and the model those from 0 to " +
+                                             std::to_string(*vocabulary - 1) + ".");
+  }
+}
+
+void Generation::begin(const std::shared_ptr<Request>& request, std::shared_ptr<Sequence> sequence,
+                       std::span<const int32_t> tokens) {
+  const size_t total = sequence->tokens.size() + tokens.size();
+  if (total == 0) throw Error("ERR_INVALID_ARG_VALUE", "There is no token to begin with.");
+  if (total > config_.maxLength) {
+    throw Error("ERR_INVALID_ARG_VALUE", std::to_string(total) + " tokens don't fit into the " +
+                                             std::to_string(config_.maxLength) +
+                                             " of a row of the KV cache (options.kvCache.maxLength).");
+  }
+  if (sequence->tokens.empty()) {
+    sequence->salt = request->options.cacheSalt;
+    sequence->shared = true;
+  } else if (sequence->salt != request->options.cacheSalt) {
+    sequence->shared = false;
+  }
+  request->before = sequence->tokens.size();
+  sequence->tokens.insert(sequence->tokens.end(), tokens.begin(), tokens.end());
+  sequence->request = request->id;
+  request->sequence = std::move(sequence);
+  request->promptTokens = total;
+  request->generates = request->options.maxTokens > 0 && total < config_.maxLength;
+  scheduler_.add(request);
+}
+
+void Generation::step(size_t held, Lock& lock) {
+  try {
+    dropCancelled();
+    scheduler_.admit(held);
+    prefill(lock);
+    decode(lock);
+  } catch (...) {
+    failAll(std::current_exception());
+  }
+  stats_.bytesReserved = decoder_->cache().bytesReserved();
+  stats_.bytesUsed = decoder_->cache().bytesUsed();
+}
+
+void Generation::dropCancelled() {
+  if (!scheduler_.takeCancels()) return;
+  const auto& requests = scheduler_.requests();
+  for (auto next = requests.begin(); next != requests.end();) {
+    const std::shared_ptr<Request> request = (next++)->second;
+    if (request->cancelled) finish(request, FinishReason::kCancelled);
+  }
+}
+
+void Generation::prefill(Lock& lock) {
+  for (PromptBudget budget = scheduler_.promptBudget(); !budget.isSpent() && !stopping_;) {
+    const std::shared_ptr<Request> request = scheduler_.nextPrompt();
+    if (!request) return;
+    std::optional<SampledToken> sampled;
+    try {
+      if (!request->placed) place(*request, lock);
+      const size_t rest = request->sequence->tokens.size() - request->sequence->cached;
+      const std::optional<size_t> count = budget.share(rest);
+      if (!count) return;
+      if (*count > 0) {
+        sampled = read(*request, *count, lock);
+        budget.spend(*count);
+        if (*count < rest) return;
+      }
+    } catch (...) {
+      if (!stopping_) finish(request, FinishReason::kFailed, std::current_exception());
+      continue;
+    }
+    request->decoding = true;
+    if (sampled) {
+      accept(request, std::move(*sampled));
+    } else {
+      finish(request, FinishReason::kLength);
+    }
+  }
+}
+
+// Finds a row, and in others what can be saved of reading the prompt.
+void Generation::place(Request& request, Lock& lock) {
+  Sequence& sequence = *request.sequence;
+  request.placed = true;
+  if (!sequence.row) {
+    const RowTable::Beginning beginning = rows_.place(request.sequence, decoder_->promptRow());
+    if (beginning.length > 0 && beginning.row != *sequence.row) {
+      copy(beginning.row, *sequence.row, beginning.length, lock);
+    }
+    sequence.cached = beginning.length;
+    if (beginning.length > 0) ++stats_.hits;
+    stats_.cachedTokens += beginning.length;
+  }
+  if (sequence.cached == sequence.tokens.size() && request.generates) --sequence.cached;
+  request.cachedTokens = sequence.cached;
+}
+
+// Reads the next `count` tokens of a prompt. The first token of the answer, where they are the last ones.
+std::optional<SampledToken> Generation::read(Request& request, size_t count, Lock& lock) {
+  Sequence& sequence = *request.sequence;
+  if (const auto row = decoder_->promptRow()) move(*sequence.row, *row, lock);
+  const size_t past = sequence.cached;
+  const size_t length = past + count;
+  std::optional<SampledToken> sampled;
+  {
+    const Unlocked unlocked(lock);
+    decoder_->prefill(*sequence.row, std::span(sequence.tokens).first(length), past);
+    const bool isLast = length == sequence.tokens.size();
+    if (isLast && request.generates) {
+      sampled = sample(request, 0);
+    } else if (isLast) {
+      // What it draws is of no use, but that it can: a prompt that gives no logits is no beginning.
+      Sampler greedy({}, decoder_->width());
+      draw(greedy, 0, sequence, {});
+    }
+  }
+  sequence.cached = length;
+  ++stats_.prefillSteps;
+  stats_.prefilledTokens += count;
+  return sampled;
+}
+
+void Generation::copy(size_t from, size_t to, size_t length, Lock& lock) {
+  const Unlocked unlocked(lock);
+  decoder_->cache().copy(from, to, length);
+}
+
+// Moves a sequence into another row. Whoever lies there moves into the row that it leaves.
+void Generation::move(size_t from, size_t to, Lock& lock) {
+  if (from == to) return;
+  const size_t length = rows_.kept(from);
+  const size_t residentLength = rows_.kept(to);
+  {
+    const Unlocked unlocked(lock);
+    KvCache& cache = decoder_->cache();
+    if (residentLength == 0) {
+      cache.copy(from, to, length);
+    } else if (length == 0) {
+      cache.copy(to, from, residentLength);
+    } else {
+      cache.exchange(from, length, to, residentLength);
+    }
+  }
+  rows_.exchange(from, to);
+}
+
+void Generation::decode(Lock& lock) {
+  if (stopping_) return;
+  scheduler_.listDecoding(batch_);
+  try {
+    if (decoder_->batches()) {
+      arrange(batch_, moves_);
+      for (const auto [from, to] : moves_) move(from, to, lock);
+    }
+  } catch (...) {
+    return fail(batch_, std::current_exception());
+  }
+  const size_t together = decoder_->batches() ? batch_.size() : 1;
+  for (size_t first = 0; first < batch_.size() && !stopping_; first += together) {
+    decodeRows(std::span(batch_).subspan(first, together), lock);
+  }
+  batch_.clear();
+}
+
+// One step of requests whose rows lie side by side.
+void Generation::decodeRows(std::span<const std::shared_ptr<Request>> requests, Lock& lock) {
+  pasts_.clear();
+  tokens_.clear();
+  for (const auto& request : requests) {
+    pasts_.push_back(request->sequence->cached);
+    tokens_.push_back(request->sequence->tokens.back());
+  }
+  // The rows that fill the step up read their last token once more. Its keys and values go behind what the
+  // row holds, where nobody looks; in a full row they take their own place, with the same numbers.
+  for (size_t row = requests.size(); row < decoder_->decodeRows(requests.size()); ++row) {
+    const size_t kept = rows_.kept(row);
+    pasts_.push_back(std::min(kept, config_.maxLength - 1));
+    // The last token of a sequence that was cut meanwhile is unknown: in a full row its place is then in
+    // doubt.
+    const bool isKnown = kept > 0 && kept == rows_[row]->cached;
+    tokens_.push_back(isKnown ? rows_[row]->tokens[kept - 1] : tokens_[0]);
+  }
+  drawn_.assign(requests.size(), {});
+  try {
+    const Unlocked unlocked(lock);
+    decoder_->decode(*requests[0]->sequence->row, pasts_, tokens_, requests.size());
+    for (size_t i = 0; i < requests.size(); ++i) {
+      try {
+        drawn_[i].sampled = sample(*requests[i], i);
+      } catch (...) {
+        drawn_[i].error = std::current_exception();
+      }
+    }
+  } catch (...) {
+    if (!stopping_) fail(requests, std::current_exception());
+    return;
+  }
+  ++stats_.decodeSteps;
+  stats_.decodedRows += requests.size();
+  for (size_t i = 0; i < requests.size(); ++i) {
+    ++requests[i]->sequence->cached;
+    if (drawn_[i].error) {
+      finish(requests[i], FinishReason::kFailed, drawn_[i].error);
+    } else {
+      accept(requests[i], std::move(drawn_[i].sampled));
+    }
+  }
+}
+
+// The next token of the request in the i-th row of the last step.
+SampledToken Generation::sample(Request& request, size_t i) {
+  if (!request.sampler) {
+    request.sampler.emplace(request.options.sampling, decoder_->width());
+    request.sampler->observe(request.sequence->tokens);
+  }
+  return draw(*request.sampler, i, *request.sequence, request.bannedTokens());
+}
+
+// A token from the logits of the i-th row of the last step, which has read all tokens of that sequence. They
+// are finite where one can be drawn, and so is all that they follow from.
+SampledToken Generation::draw(Sampler& sampler, size_t i, const Sequence& sequence,
+                              std::span<const int32_t> banned) {
+  std::optional<SampledToken> drawn;
+  if (const auto top = decoder_->top(i)) drawn = sampler.sample(*top, banned);
+  if (!drawn) drawn = sampler.sample(decoder_->logits(i), banned);
+  decoder_->cache().trust(*sequence.row, sequence.tokens.size());
+  return std::move(*drawn);
+}
+
+// Fails the request where there is no memory for its token.
+void Generation::accept(const std::shared_ptr<Request>& request, SampledToken sampled) {
+  try {
+    if (const auto reason = request->append(std::move(sampled), config_.maxLength)) {
+      finish(request, *reason);
+    } else if (request->hasNews()) {
+      events_.push_back(request->news());
+    }
+  } catch (...) {
+    finish(request, FinishReason::kFailed, std::current_exception());
+  }
+}
+
+void Generation::fail(std::span<const std::shared_ptr<Request>> requests, const std::exception_ptr& error) {
+  for (const auto& request : requests) finish(request, FinishReason::kFailed, error);
+}
+
+void Generation::failAll(const std::exception_ptr& error) {
+  while (!scheduler_.requests().empty()) {
+    const std::shared_ptr<Request> request = scheduler_.requests().begin()->second;
+    finish(request, FinishReason::kFailed, error);
+  }
+}
+
+// Where that throws, the request goes on.
+void Generation::finish(const std::shared_ptr<Request>& request, FinishReason reason,
+                        std::exception_ptr error) {
+  events_.push_back(request->end(reason, std::move(error)));
+  scheduler_.remove(request);
+  const bool failed = reason == FinishReason::kFailed;
+  const bool broke = failed || reason == FinishReason::kCancelled;
+  stats_.failed += failed;
+  stats_.cancelled += broke && !failed;
+  stats_.completed += !broke;
+
+  Sequence& sequence = *request->sequence;
+  sequence.request.reset();
+  if (failed) forgetDoubtful(sequence);
+  if (sequence.held) {
+    // Nothing came of it: as if it had not been.
+    if (failed || (broke && request->completionTokens == 0)) sequence.tokens.resize(request->before);
+    sequence.cached = std::min(sequence.cached, sequence.tokens.size());
+    if (sequence.cached == 0) rows_.release(sequence);
+  } else {
+    rows_.retire(sequence, !failed);
+  }
+  rows_.noteSurplus();
+}
+
+// Gives up the keys and values that no logits vouch for, which would fail others too.
+void Generation::forgetDoubtful(const Sequence& failed) noexcept {
+  KvCache& cache = decoder_->cache();
+  if (failed.row) cache.distrust(*failed.row);
+  for (size_t row = 0; row < rows_.size(); ++row) rows_.forgetDoubtful(row, cache.trusted(row), failed);
+}
+
+void Generation::stop() noexcept {
+  stopping_ = true;
+  if (decoder_) decoder_->cancel();
+}
+
+void Generation::rest(Lock& lock) {
+  rows_.clearSurplus();
+  KvCache& cache = decoder_->cache();
+  for (size_t row = 0; row < rows_.size(); ++row) {
+    const size_t needed = rows_.kept(row);
+    if (cache.held(row) <= needed) continue;
+    try {
+      const Unlocked unlocked(lock);
+      cache.truncate(row, needed);
+    } catch (...) {
+      rows_.noteSurplus();  // there is no memory to do it with
+    }
+  }
+  stats_.bytesUsed = cache.bytesUsed();
+}
+
+std::vector<GenerationEvent> Generation::takeEvents() noexcept {
+  return std::exchange(events_, {});
+}
+
+DecodeLoopStats Generation::stats() const noexcept {
+  DecodeLoopStats stats = stats_;
+  stats.rowsUsed = scheduler_.occupied();
+  stats.waiting = scheduler_.waiting();
+  stats.active = scheduler_.requests().size() - stats.waiting;
+  return stats;
+}
+
+}  // namespace node_tensorrt
