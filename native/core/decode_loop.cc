@@ -17,6 +17,9 @@ using Clock = Request::Clock;
 // What a row held is given back after that long: until then the next one has its memory warm.
 constexpr std::chrono::seconds kRest(1);
 
+// How long a callback that had no memory is left alone.
+constexpr std::chrono::milliseconds kPause(10);
+
 }  // namespace
 
 DecodeLoop::DecodeLoop(DecodeLoopConfig config, Listener listener)
@@ -57,7 +60,7 @@ void DecodeLoop::generate(uint32_t id, uint32_t sequence, std::span<const int32_
     generation_.scheduler().requirePlace(sequences_.size());
     target = std::make_shared<Sequence>();
   }
-  generation_.begin(request, std::move(target), tokens);
+  generation_.begin(request, target, tokens);
   wake_.notify_one();
 }
 
@@ -170,25 +173,30 @@ void DecodeLoop::serve(LoadModel load, Completion loaded) {
   }
   load = nullptr;
   trimHostMemory();  // weights were read before they were laid out for computing
-  std::exchange(loaded, nullptr)(failure);
 
   Lock lock(mutex_);
+  tell(lock, [&] { loaded(failure); });
+  loaded = nullptr;
   if (!failure) loop(lock);
   closing_ = true;
   sequences_.abandon();
   std::unique_ptr<Decoder> decoder = generation_.unload();
-  Completion closed = std::move(closed_);
-  lock.unlock();
-  decoder.reset();
-  // A model's many small blocks lie between others, in the heap of this thread.
-  trimHostMemory();
-  if (closed) closed(nullptr);
+  {
+    const Unlocked unlocked(lock);
+    decoder.reset();
+    // A model's many small blocks lie between others, in the heap of this thread.
+    trimHostMemory();
+  }
+  if (closed_) tell(lock, [this] { closed_(nullptr); });
 }
 
 void DecodeLoop::loop(Lock& lock) {
   for (;;) {
     awaitWork(lock);
-    while (!stopping_ && sequences_.hasCommands()) sequences_.runCommand(lock);
+    while (!stopping_ && sequences_.hasCommands()) {
+      const Sequences::Outcome outcome = sequences_.runCommand(lock);
+      if (outcome.done) tell(lock, [&] { outcome.done(outcome.error); });
+    }
     if (stopping_) return;
     generation_.step(sequences_.size(), lock);
     publish(lock);
@@ -214,10 +222,25 @@ void DecodeLoop::awaitWork(Lock& lock) {
 }
 
 void DecodeLoop::publish(Lock& lock) {
-  std::vector<GenerationEvent> events = generation_.takeEvents();
-  if (events.empty()) return;
-  const Unlocked unlocked(lock);
-  listener_(std::move(events));
+  std::list<GenerationEvent> events = generation_.takeEvents();
+  if (!events.empty()) tell(lock, [&] { listener_(events); });
+}
+
+// Calls back, without the lock.
+template <class Callback>
+void DecodeLoop::tell(Lock& lock, const Callback& callback) {
+  const auto isTold = [&] {
+    const Unlocked unlocked(lock);
+    try {
+      callback();
+      return true;
+    } catch (...) {
+      return false;
+    }
+  };
+  while (!isTold() && !stopping_) {
+    wake_.wait_for(lock, kPause, [this] { return stopping_; });
+  }
 }
 
 }  // namespace node_tensorrt

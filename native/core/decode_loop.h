@@ -8,6 +8,7 @@
 #include <cstdint>
 #include <exception>
 #include <functional>
+#include <list>
 #include <mutex>
 #include <optional>
 #include <span>
@@ -21,14 +22,16 @@
 
 namespace node_tensorrt {
 
-// Any thread may call; the loop's own thread calls back, and must not be thrown at. An exception on it,
-// std::bad_alloc too, is the error of the requests concerned.
+// Any thread may call; whatever a call throws, all is as before. The loop's own thread calls back. An
+// exception on it, std::bad_alloc too, is the error of the requests concerned. A callback may throw where it
+// has no memory for what it passes on, and has done nothing: it is called again, until it has or the loop is
+// stopped.
 class DecodeLoop {
  public:
   using Completion = Sequences::Completion;
   using Saved = Sequences::Saved;
-  // What happened in a step, in order.
-  using Listener = std::function<void(std::vector<GenerationEvent> events)>;
+  // What happened in a step, in order. It may take the events out of the list.
+  using Listener = std::function<void(std::list<GenerationEvent>& events)>;
 
   DecodeLoop(DecodeLoopConfig config, Listener listener);
   ~DecodeLoop();  // as stop()
@@ -77,6 +80,8 @@ class DecodeLoop {
   void loop(Lock& lock);
   void awaitWork(Lock& lock);
   void publish(Lock& lock);
+  template <class Callback>
+  void tell(Lock& lock, const Callback& callback);
   void requireOpen() const;
 
   const Listener listener_;

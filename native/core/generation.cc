@@ -35,7 +35,7 @@ void Generation::requireTokens(std::span<const int32_t> tokens) const {
   }
 }
 
-void Generation::begin(const std::shared_ptr<Request>& request, std::shared_ptr<Sequence> sequence,
+void Generation::begin(const std::shared_ptr<Request>& request, const std::shared_ptr<Sequence>& sequence,
                        std::span<const int32_t> tokens) {
   const size_t total = sequence->tokens.size() + tokens.size();
   if (total == 0) throw Error("ERR_INVALID_ARG_VALUE", "There is no token to begin with.");
@@ -44,22 +44,25 @@ void Generation::begin(const std::shared_ptr<Request>& request, std::shared_ptr<
                                              std::to_string(config_.maxLength) +
                                              " of a row of the KV cache (options.kvCache.maxLength).");
   }
-  if (sequence->tokens.empty()) {
-    sequence->salt = request->options.cacheSalt;
-    sequence->shared = true;
-  } else if (sequence->salt != request->options.cacheSalt) {
-    sequence->shared = false;
-  }
+  const std::string& salt = request->options.cacheSalt;
+  const bool isNew = sequence->tokens.empty();
+  if (isNew) sequence->salt = salt;
+  request->sequence = sequence;
   request->before = sequence->tokens.size();
-  sequence->tokens.insert(sequence->tokens.end(), tokens.begin(), tokens.end());
-  sequence->request = request->id;
-  request->sequence = std::move(sequence);
   request->promptTokens = total;
   request->generates = request->options.maxTokens > 0 && total < config_.maxLength;
-  scheduler_.add(request);
+  sequence->tokens.insert(sequence->tokens.end(), tokens.begin(), tokens.end());
+  try {
+    scheduler_.add(request);
+  } catch (...) {
+    sequence->tokens.resize(request->before);
+    throw;
+  }
+  sequence->shared = isNew || (sequence->shared && sequence->salt == salt);
+  sequence->request = request->id;
 }
 
-void Generation::step(size_t held, Lock& lock) {
+void Generation::step(size_t held, Lock& lock) noexcept {
   try {
     dropCancelled();
     scheduler_.admit(held);
@@ -72,11 +75,11 @@ void Generation::step(size_t held, Lock& lock) {
   stats_.bytesUsed = decoder_->cache().bytesUsed();
 }
 
-void Generation::dropCancelled() {
+void Generation::dropCancelled() noexcept {
   if (!scheduler_.takeCancels()) return;
   const auto& requests = scheduler_.requests();
   for (auto next = requests.begin(); next != requests.end();) {
-    const std::shared_ptr<Request> request = (next++)->second;
+    const std::shared_ptr<Request>& request = (next++)->second;
     if (request->cancelled) finish(request, FinishReason::kCancelled);
   }
 }
@@ -259,7 +262,7 @@ SampledToken Generation::draw(Sampler& sampler, size_t i, const Sequence& sequen
 }
 
 // Fails the request where there is no memory for its token.
-void Generation::accept(const std::shared_ptr<Request>& request, SampledToken sampled) {
+void Generation::accept(const std::shared_ptr<Request>& request, SampledToken sampled) noexcept {
   try {
     if (const auto reason = request->append(std::move(sampled), config_.maxLength)) {
       finish(request, *reason);
@@ -271,21 +274,21 @@ void Generation::accept(const std::shared_ptr<Request>& request, SampledToken sa
   }
 }
 
-void Generation::fail(std::span<const std::shared_ptr<Request>> requests, const std::exception_ptr& error) {
+void Generation::fail(std::span<const std::shared_ptr<Request>> requests,
+                      const std::exception_ptr& error) noexcept {
   for (const auto& request : requests) finish(request, FinishReason::kFailed, error);
 }
 
-void Generation::failAll(const std::exception_ptr& error) {
-  while (!scheduler_.requests().empty()) {
-    const std::shared_ptr<Request> request = scheduler_.requests().begin()->second;
-    finish(request, FinishReason::kFailed, error);
-  }
+// After an exception that could be any request's.
+void Generation::failAll(const std::exception_ptr& error) noexcept {
+  const auto& requests = scheduler_.requests();
+  while (!requests.empty()) finish(requests.begin()->second, FinishReason::kFailed, error);
 }
 
-// Where that throws, the request goes on.
-void Generation::finish(const std::shared_ptr<Request>& request, FinishReason reason,
-                        std::exception_ptr error) {
-  events_.push_back(request->end(reason, std::move(error)));
+void Generation::finish(std::shared_ptr<Request> request, FinishReason reason,
+                        std::exception_ptr error) noexcept {
+  events_.splice(events_.end(), request->end(reason, std::move(error)));
+  reason = events_.back().end->reason;
   scheduler_.remove(request);
   const bool failed = reason == FinishReason::kFailed;
   const bool broke = failed || reason == FinishReason::kCancelled;
@@ -319,7 +322,7 @@ void Generation::stop() noexcept {
   if (decoder_) decoder_->cancel();
 }
 
-void Generation::rest(Lock& lock) {
+void Generation::rest(Lock& lock) noexcept {
   rows_.clearSurplus();
   KvCache& cache = decoder_->cache();
   for (size_t row = 0; row < rows_.size(); ++row) {
@@ -333,10 +336,6 @@ void Generation::rest(Lock& lock) {
     }
   }
   stats_.bytesUsed = cache.bytesUsed();
-}
-
-std::vector<GenerationEvent> Generation::takeEvents() noexcept {
-  return std::exchange(events_, {});
 }
 
 DecodeLoopStats Generation::stats() const noexcept {

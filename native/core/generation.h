@@ -4,11 +4,13 @@
 #include <cstddef>
 #include <cstdint>
 #include <exception>
+#include <list>
 #include <memory>
 #include <mutex>
 #include <optional>
 #include <span>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "core/decoder.h"
@@ -85,30 +87,28 @@ class Generation {
   // Throws Error(ERR_INVALID_ARG_VALUE) where the model has no such token.
   void requireTokens(std::span<const int32_t> tokens) const;
   // The request goes on from the sequence's tokens and these. Throws Error(ERR_INVALID_ARG_VALUE) where that
-  // is nothing, or more than a row takes.
-  void begin(const std::shared_ptr<Request>& request, std::shared_ptr<Sequence> sequence,
+  // is nothing, or more than a row takes; whatever this throws, all is as before.
+  void begin(const std::shared_ptr<Request>& request, const std::shared_ptr<Sequence>& sequence,
              std::span<const int32_t> tokens);
   // One step, while sequences hold `held` rows. An exception is the error of the requests concerned.
-  void step(size_t held, Lock& lock);
+  void step(size_t held, Lock& lock) noexcept;
   // Ends a request.
-  void finish(const std::shared_ptr<Request>& request, FinishReason reason,
-              std::exception_ptr error = nullptr);
-  // After an exception that could be any request's.
-  void failAll(const std::exception_ptr& error);
+  void finish(std::shared_ptr<Request> request, FinishReason reason,
+              std::exception_ptr error = nullptr) noexcept;
   // Ends the running step, and all that follow.
   void stop() noexcept;
 
   // Copies the first `length` tokens of one row to another.
   void copy(size_t from, size_t to, size_t length, Lock& lock);
   // Gives back memory that no sequence and no prefix needs.
-  void rest(Lock& lock);
+  void rest(Lock& lock) noexcept;
 
   // What happened since this was asked last, in order.
-  std::vector<GenerationEvent> takeEvents() noexcept;
+  std::list<GenerationEvent> takeEvents() noexcept { return std::move(events_); }
   DecodeLoopStats stats() const noexcept;
 
  private:
-  void dropCancelled();
+  void dropCancelled() noexcept;
   void prefill(Lock& lock);
   void place(Request& request, Lock& lock);
   void move(size_t from, size_t to, Lock& lock);
@@ -117,8 +117,9 @@ class Generation {
   void decodeRows(std::span<const std::shared_ptr<Request>> requests, Lock& lock);
   SampledToken sample(Request& request, size_t i);
   SampledToken draw(Sampler& sampler, size_t i, const Sequence& sequence, std::span<const int32_t> banned);
-  void accept(const std::shared_ptr<Request>& request, SampledToken sampled);
-  void fail(std::span<const std::shared_ptr<Request>> requests, const std::exception_ptr& error);
+  void accept(const std::shared_ptr<Request>& request, SampledToken sampled) noexcept;
+  void fail(std::span<const std::shared_ptr<Request>> requests, const std::exception_ptr& error) noexcept;
+  void failAll(const std::exception_ptr& error) noexcept;
   void forgetDoubtful(const Sequence& failed) noexcept;
 
   const DecodeLoopConfig config_;
@@ -127,7 +128,7 @@ class Generation {
   RowTable rows_;
   bool stopping_ = false;
   DecodeLoopStats stats_;
-  std::vector<GenerationEvent> events_;
+  std::list<GenerationEvent> events_;
 
   // Memory of a decode step, kept for the next.
   Scheduler::Requests batch_;

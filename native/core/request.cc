@@ -6,7 +6,7 @@
 namespace node_tensorrt {
 
 Request::Request(uint32_t id, GenerateOptions given, std::shared_ptr<const TokenPieces> pieces)
-    : id(id), options(std::move(given)), text(std::move(pieces), options.stop) {}
+    : id(id), options(std::move(given)), text(std::move(pieces), options.stop), end_(1) {}
 
 bool Request::precedes(const Request& other) const noexcept {
   if (options.priority != other.options.priority) return options.priority > other.options.priority;
@@ -41,22 +41,29 @@ GenerationEvent Request::news() {
   return {id, std::exchange(untold, {}), std::nullopt};
 }
 
-GenerationEvent Request::end(FinishReason reason, std::exception_ptr error) {
+std::list<GenerationEvent> Request::end(FinishReason reason, std::exception_ptr error) noexcept {
   const Clock::time_point now = Clock::now();
   const auto since = [&](Clock::time_point point) {
     return std::chrono::duration<double, std::milli>(point - arrived).count();
   };
-  std::string rest = stopped ? "" : text.finish();
-  return {id, std::move(untold),
-          GenerationEnd{.reason = reason,
-                        .text = std::move(rest),
-                        .error = std::move(error),
-                        .promptTokens = promptTokens,
-                        .cachedTokens = cachedTokens,
-                        .completionTokens = completionTokens,
-                        .queueMs = since(begun.value_or(now)),
-                        .firstTokenMs = since(firstToken.value_or(now)),
-                        .totalMs = since(now)}};
+  std::string rest;
+  try {
+    if (!stopped) rest = text.finish();
+  } catch (...) {
+    reason = FinishReason::kFailed;
+    if (!error) error = std::current_exception();
+  }
+  end_.front() = {id, std::move(untold),
+                  GenerationEnd{.reason = reason,
+                                .text = std::move(rest),
+                                .error = std::move(error),
+                                .promptTokens = promptTokens,
+                                .cachedTokens = cachedTokens,
+                                .completionTokens = completionTokens,
+                                .queueMs = since(begun.value_or(now)),
+                                .firstTokenMs = since(firstToken.value_or(now)),
+                                .totalMs = since(now)}};
+  return std::move(end_);
 }
 
 }  // namespace node_tensorrt

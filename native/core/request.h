@@ -5,6 +5,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <exception>
+#include <list>
 #include <memory>
 #include <optional>
 #include <span>
@@ -71,7 +72,9 @@ struct Request {
   // whose text is not decided waits.
   bool hasNews() const noexcept { return options.stream && !text.holdsBack(); }
   GenerationEvent news();
-  GenerationEvent end(FinishReason reason, std::exception_ptr error);
+  // The event that ends the request: call once. Its memory is there from the beginning, so that a request can
+  // always end; where there is none for the rest of the text, it has failed.
+  std::list<GenerationEvent> end(FinishReason reason, std::exception_ptr error) noexcept;
 
   const uint32_t id;
   const GenerateOptions options;
@@ -92,6 +95,9 @@ struct Request {
   const Clock::time_point arrived = Clock::now();
   std::optional<Clock::time_point> begun;
   std::optional<Clock::time_point> firstToken;
+
+ private:
+  std::list<GenerationEvent> end_;
 };
 
 }  // namespace node_tensorrt

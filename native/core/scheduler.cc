@@ -25,7 +25,9 @@ std::optional<size_t> PromptBudget::share(size_t rest) const noexcept {
 }
 
 Scheduler::Scheduler(size_t rows, size_t maxQueue, size_t chunkSize)
-    : rows_(rows), maxQueue_(maxQueue), chunkSize_(chunkSize) {}
+    : rows_(rows), maxQueue_(maxQueue), chunkSize_(chunkSize) {
+  running_.reserve(rows);
+}
 
 size_t Scheduler::freeRows(size_t held) const noexcept {
   return rows_ - std::min(held + occupied_, rows_);
@@ -51,11 +53,12 @@ void Scheduler::requirePlace(size_t held) const {
 }
 
 void Scheduler::add(const std::shared_ptr<Request>& request) {
+  std::list<std::shared_ptr<Request>> entry = {request};
+  requests_.emplace(request->id, request);
   request->arrival = ++arrivals_;
-  requests_[request->id] = request;
   const auto behind = std::find_if(waiting_.begin(), waiting_.end(),
                                    [&](const auto& other) { return request->precedes(*other); });
-  waiting_.insert(behind, request);
+  waiting_.splice(behind, entry);
 }
 
 void Scheduler::cancel(uint32_t id) noexcept {
@@ -81,7 +84,7 @@ void Scheduler::admit(size_t held) {
   }
 }
 
-void Scheduler::remove(const std::shared_ptr<Request>& request) noexcept {
+void Scheduler::remove(std::shared_ptr<Request> request) noexcept {
   const auto running = std::find(running_.begin(), running_.end(), request);
   if (running != running_.end()) {
     occupied_ -= takesRow(request);

@@ -52,7 +52,7 @@ class Scheduler {
   // all rows.
   void requirePlace(size_t held) const;
 
-  // The request waits for its turn.
+  // The request waits for its turn. Where this throws, nothing has changed.
   void add(const std::shared_ptr<Request>& request);
   // Those that have not ended, by id.
   const std::unordered_map<uint32_t, std::shared_ptr<Request>>& requests() const noexcept {
@@ -64,7 +64,7 @@ class Scheduler {
   // Those whose turn it is begin, while sequences hold `held` rows; those of sequences have theirs.
   void admit(size_t held);
   // After its end.
-  void remove(const std::shared_ptr<Request>& request) noexcept;
+  void remove(std::shared_ptr<Request> request) noexcept;
   void clear() noexcept;
 
   bool isIdle() const noexcept { return waiting_.empty() && running_.empty(); }

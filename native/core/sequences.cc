@@ -16,19 +16,31 @@ const std::shared_ptr<Sequence>& Sequences::find(uint32_t id) const {
 
 uint32_t Sequences::add(const std::shared_ptr<Sequence>& sequence) {
   sequence->held = true;
-  sequences_.emplace(++last_, sequence);
-  return last_;
+  sequences_.emplace(last_ + 1, sequence);
+  return ++last_;
 }
 
-// Enqueues a command that reads the tokens of the sequence that are cached now: `read` gets how many there
+void Sequences::enqueue(Work work, Completion done) {
+  commands_.push_back({std::move(work), std::move(done), /*made*/ 0});
+}
+
+// Adds a sequence, and enqueues what fills it.
+uint32_t Sequences::enqueueNew(const std::shared_ptr<Sequence>& sequence, Work work, Completion done) {
+  std::list<Command> command;
+  command.push_back({std::move(work), std::move(done), last_ + 1});
+  const uint32_t id = add(sequence);
+  commands_.splice(commands_.end(), command);
+  return id;
+}
+
+// Work that reads the tokens of the sequence that are cached now, and promised: `read` gets how many there
 // are when it runs. A step that failed meanwhile may have taken some, or all with the row.
-void Sequences::enqueueRead(const std::shared_ptr<Sequence>& source, Read read) {
-  commands_.push_back([this, source, length = source->cached, read = std::move(read)](Lock& lock) {
+Sequences::Work Sequences::reading(const std::shared_ptr<Sequence>& source, Read read) {
+  return [this, source, length = source->cached, read = std::move(read)](Lock& lock) {
+    source->endPromise();
     const KvCache& cache = generation_.decoder().cache();
     read(source->row ? std::min(length, cache.trusted(*source->row)) : 0, lock);
-    source->endPromise();
-  });
-  source->promise();
+  };
 }
 
 uint32_t Sequences::create() {
@@ -45,21 +57,13 @@ uint32_t Sequences::fork(uint32_t sequence, Completion done) {
   copy->tokens = source->tokens;
   copy->salt = source->salt;
   copy->shared = source->shared;
-  const uint32_t id = add(copy);
-  enqueueRead(source, [this, id, source, copy, done = std::move(done)](size_t cached, Lock& lock) {
-    std::exception_ptr error;
-    try {
-      if (cached > 0) {
-        generation_.copy(*source->row, generation_.rows().take(copy), cached, lock);
-        copy->cached = cached;
-      }
-    } catch (...) {
-      error = std::current_exception();
-      sequences_.erase(id);
-      generation_.rows().release(*copy);
-    }
-    done(error);
-  });
+  auto read = [this, source, copy](size_t cached, Lock& lock) {
+    if (cached == 0) return;
+    generation_.copy(*source->row, generation_.rows().take(copy), cached, lock);
+    copy->cached = cached;
+  };
+  const uint32_t id = enqueueNew(copy, reading(source, std::move(read)), std::move(done));
+  source->promise();
   return id;
 }
 
@@ -73,34 +77,30 @@ void Sequences::truncate(uint32_t id, size_t length) {
     throw Error("ERR_INVALID_ARG_VALUE", "The sequence has " + std::to_string(target->tokens.size()) +
                                              " tokens, not " + std::to_string(length) + ".");
   }
-  target->tokens.resize(length);
-  target->cached = std::min(target->cached, length);
-  commands_.push_back([this, target](Lock&) {
+  enqueue([this, target](Lock&) {
     // The next prompt looks for its beginning in other rows.
     const bool isIdle = !target->request || !generation_.scheduler().requests().at(*target->request)->placed;
     if (target->cached == 0 && isIdle) generation_.rows().release(*target);
     generation_.rows().noteSurplus();
   });
+  target->tokens.resize(length);
+  target->cached = std::min(target->cached, length);
 }
 
 void Sequences::save(uint32_t id, Saved saved) {
   const std::shared_ptr<Sequence> source = find(id);
-  enqueueRead(source,
-              [this, source, tokens = source->tokens, saved = std::move(saved)](size_t cached, Lock& lock) {
-                const Unlocked unlocked(lock);
-                EncodedState state;
-                std::exception_ptr error;
-                try {
-                  KvCache& cache = generation_.decoder().cache();
-                  const StateFormat format = {generation_.config().fingerprint, cache.bytesPerToken()};
-                  state = encodeState(format, tokens, cached, [&](std::byte* to) {
-                    if (cached > 0) cache.read(*source->row, cached, to);
-                  });
-                } catch (...) {
-                  error = std::current_exception();
-                }
-                saved(std::move(state), error);
-              });
+  const auto state = std::make_shared<EncodedState>();
+  auto read = [this, source, state, tokens = source->tokens](size_t cached, Lock& lock) {
+    const Unlocked unlocked(lock);
+    KvCache& cache = generation_.decoder().cache();
+    const StateFormat format = {generation_.config().fingerprint, cache.bytesPerToken()};
+    *state = encodeState(format, tokens, cached, [&](std::byte* to) {
+      if (cached > 0) cache.read(*source->row, cached, to);
+    });
+  };
+  enqueue(reading(source, std::move(read)),
+          [state, saved = std::move(saved)](std::exception_ptr error) { saved(*state, error); });
+  source->promise();
 }
 
 uint32_t Sequences::restore(std::vector<std::byte> state, Completion done) {
@@ -108,19 +108,8 @@ uint32_t Sequences::restore(std::vector<std::byte> state, Completion done) {
   const auto sequence = std::make_shared<Sequence>();
   // Nobody vouches for its keys and values.
   sequence->shared = false;
-  const uint32_t id = add(sequence);
-  commands_.push_back([this, id, sequence, state = std::move(state), done = std::move(done)](Lock& lock) {
-    std::exception_ptr error;
-    try {
-      write(sequence, state, lock);
-    } catch (...) {
-      error = std::current_exception();
-      sequences_.erase(id);
-      generation_.rows().release(*sequence);
-    }
-    done(error);
-  });
-  return id;
+  auto work = [this, sequence, state = std::move(state)](Lock& lock) { write(sequence, state, lock); };
+  return enqueueNew(sequence, std::move(work), std::move(done));
 }
 
 void Sequences::write(const std::shared_ptr<Sequence>& sequence, std::span<const std::byte> state,
@@ -155,14 +144,9 @@ void Sequences::write(const std::shared_ptr<Sequence>& sequence, std::span<const
 void Sequences::dispose(uint32_t id) {
   const auto entry = sequences_.find(id);
   if (entry == sequences_.end()) return;
-  commands_.push_back([this, disposed = entry->second](Lock&) {
-    try {
-      if (disposed->request) {
-        generation_.finish(generation_.scheduler().requests().at(*disposed->request),
-                           FinishReason::kCancelled);
-      }
-    } catch (...) {
-      generation_.failAll(std::current_exception());
+  enqueue([this, disposed = entry->second](Lock&) {
+    if (disposed->request) {
+      generation_.finish(generation_.scheduler().requests().at(*disposed->request), FinishReason::kCancelled);
     }
     generation_.rows().release(*disposed);
   });
@@ -170,16 +154,27 @@ void Sequences::dispose(uint32_t id) {
 }
 
 void Sequences::clear() {
-  commands_.push_back([this](Lock&) { generation_.rows().releasePrefixes(); });
+  enqueue([this](Lock&) { generation_.rows().releasePrefixes(); });
 }
 
-void Sequences::runCommand(Lock& lock) {
-  const Command command = std::move(commands_.front());
+Sequences::Outcome Sequences::runCommand(Lock& lock) noexcept {
+  Command command = std::move(commands_.front());
   commands_.pop_front();
-  command(lock);
+  std::exception_ptr error;
+  try {
+    command.work(lock);
+  } catch (...) {
+    error = std::current_exception();
+    // Where it has been disposed of meanwhile, a later command releases it.
+    if (const auto made = sequences_.find(command.made); made != sequences_.end()) {
+      generation_.rows().release(*made->second);
+      sequences_.erase(made);
+    }
+  }
+  return {std::move(command.done), error};
 }
 
-void Sequences::abandon() {
+void Sequences::abandon() noexcept {
   sequences_.clear();
   commands_.clear();
 }

@@ -3,10 +3,11 @@
 
 #include <cstddef>
 #include <cstdint>
-#include <deque>
 #include <exception>
 #include <functional>
+#include <list>
 #include <memory>
+#include <span>
 #include <unordered_map>
 #include <vector>
 
@@ -29,7 +30,7 @@ class Sequences {
   // Throws Error(ERR_DISPOSED).
   const std::shared_ptr<Sequence>& find(uint32_t id) const;
 
-  // All of these as DecodeLoop's.
+  // All of these as DecodeLoop's. Whatever they throw, all is as before.
   uint32_t create();
   uint32_t fork(uint32_t id, Completion done);
   void truncate(uint32_t id, size_t length);
@@ -39,24 +40,37 @@ class Sequences {
   void clear();
 
   bool hasCommands() const noexcept { return !commands_.empty(); }
-  void runCommand(Lock& lock);
+  // Who is to be told that a command has ended, where anybody is, and with which error.
+  struct Outcome {
+    Completion done;
+    std::exception_ptr error;
+  };
+  // Runs the next command.
+  Outcome runCommand(Lock& lock) noexcept;
   // Forgets all sequences and commands.
-  void abandon();
+  void abandon() noexcept;
 
  private:
   // The lock is held, and may be let go of meanwhile.
-  using Command = std::function<void(Lock& lock)>;
+  using Work = std::function<void(Lock& lock)>;
   // The same, of a sequence of which so many tokens are cached.
   using Read = std::function<void(size_t cached, Lock& lock)>;
+  struct Command {
+    Work work;
+    Completion done;
+    uint32_t made;  // the sequence that is there already, but no longer where the work fails; 0: none
+  };
 
   uint32_t add(const std::shared_ptr<Sequence>& sequence);
-  void enqueueRead(const std::shared_ptr<Sequence>& source, Read read);
+  void enqueue(Work work, Completion done = nullptr);
+  uint32_t enqueueNew(const std::shared_ptr<Sequence>& sequence, Work work, Completion done);
+  Work reading(const std::shared_ptr<Sequence>& source, Read read);
   void write(const std::shared_ptr<Sequence>& sequence, std::span<const std::byte> state, Lock& lock);
 
   Generation& generation_;
   std::unordered_map<uint32_t, std::shared_ptr<Sequence>> sequences_;
   uint32_t last_ = 0;
-  std::deque<Command> commands_;
+  std::list<Command> commands_;
 };
 
 }  // namespace node_tensorrt

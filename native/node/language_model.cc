@@ -171,9 +171,8 @@ LanguageModel::LanguageModel(const Napi::CallbackInfo& info) : ObjectWrap(info) 
   guarded(info.Env(), [&] {
     DecodeLoopConfig config = toConfig(info[0].As<Napi::Object>());
     rows_ = config.rows;
-    thread_ = ModelThreads<DecodeLoop>::create(
-        Environment::of(info.Env()), std::move(config),
-        [this](std::vector<GenerationEvent> events) { post(std::move(events)); });
+    thread_ = ModelThreads<DecodeLoop>::create(Environment::of(info.Env()), std::move(config),
+                                               [this](std::list<GenerationEvent>& events) { post(events); });
     // A property, rather than a reference, which would keep alive whatever the function refers to: this too.
     info.This().As<Napi::Object>()["onEvents"] = info[1];
   });
@@ -211,29 +210,26 @@ void LanguageModel::cancel(const Napi::CallbackInfo& info) {
   thread_->core().cancel(info[0].As<Napi::Number>());
 }
 
-void LanguageModel::post(std::vector<GenerationEvent> events) {
-  {
-    std::lock_guard lock(mutex_);
-    const bool woken = !events_.empty();
-    events_.insert(events_.end(), std::make_move_iterator(events.begin()),
-                   std::make_move_iterator(events.end()));
-    if (woken) return;
-  }
-  thread_->environment().notify([this](Napi::Env env) { deliver(env); });
+void LanguageModel::post(std::list<GenerationEvent>& events) {
+  std::lock_guard lock(mutex_);
+  // First: where it throws, the events have not been taken.
+  if (events_.empty()) thread_->environment().notify([this](Napi::Env env) { deliver(env); });
+  events_.splice(events_.end(), events);
 }
 
 void LanguageModel::deliver(Napi::Env env) {
-  std::vector<GenerationEvent> events;
+  std::list<GenerationEvent> events;
   {
     std::lock_guard lock(mutex_);
     events.swap(events_);
   }
   const Napi::Object self = Value();
   Napi::Array array = Napi::Array::New(env, events.size());
-  for (uint32_t i = 0; i < events.size(); ++i) {
-    array[i] = toJs(env, events[i]);
-    if (!events[i].end) continue;
-    pending_.erase(events[i].id);
+  uint32_t i = 0;
+  for (const GenerationEvent& event : events) {
+    array[i++] = toJs(env, event);
+    if (!event.end) continue;
+    pending_.erase(event.id);
     Unref();
     Environment::of(env).answer(env);
   }
@@ -378,11 +374,11 @@ Napi::Value LanguageModel::restoreSequence(const Napi::CallbackInfo& info) {
 }
 
 void LanguageModel::disposeSequence(const Napi::CallbackInfo& info) {
-  thread_->core().disposeSequence(info[0].As<Napi::Number>());
+  guarded(info.Env(), [&] { thread_->core().disposeSequence(info[0].As<Napi::Number>()); });
 }
 
-void LanguageModel::clear(const Napi::CallbackInfo&) {
-  thread_->core().clear();
+void LanguageModel::clear(const Napi::CallbackInfo& info) {
+  guarded(info.Env(), [&] { thread_->core().clear(); });
 }
 
 Napi::Value LanguageModel::stats(const Napi::CallbackInfo& info) {

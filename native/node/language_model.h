@@ -5,6 +5,7 @@
 #include <cstdint>
 #include <exception>
 #include <functional>
+#include <list>
 #include <memory>
 #include <mutex>
 #include <unordered_map>
@@ -46,7 +47,7 @@ class LanguageModel : public Napi::ObjectWrap<LanguageModel> {
   Napi::Value close(const Napi::CallbackInfo& info);
 
   // The loop's thread. Wakes JavaScript, where it has not been woken for earlier events already.
-  void post(std::vector<GenerationEvent> events);
+  void post(std::list<GenerationEvent>& events);
   void deliver(Napi::Env env);
   Napi::Object toJs(Napi::Env env, const GenerationEvent& event);
 
@@ -57,7 +58,7 @@ class LanguageModel : public Napi::ObjectWrap<LanguageModel> {
 
   std::shared_ptr<ModelThreads<DecodeLoop>> thread_;
   std::mutex mutex_;
-  std::vector<GenerationEvent> events_;  // on their way to JavaScript; guarded by mutex_
+  std::list<GenerationEvent> events_;  // on their way to JavaScript; guarded by mutex_
   size_t rows_;
   std::unordered_map<uint32_t, bool> pending_;  // requests: does it want log-probabilities?
 };

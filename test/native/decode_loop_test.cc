@@ -11,6 +11,7 @@
 #include <fstream>
 #include <functional>
 #include <future>
+#include <list>
 #include <map>
 #include <new>
 #include <random>
@@ -24,12 +25,22 @@ namespace {
 // Of this thread: so many allocations later one fails, while that is wanted. Negative: none does.
 thread_local int untilFailure = -1;
 std::atomic<bool> failureWanted = false;
+// All that follow fail too, where that is wanted: until the loop has told somebody of what became of it.
+thread_local bool memoryIsOut = false;
+std::atomic<bool> failuresLast = false;
+
+bool fails() {
+  if (memoryIsOut) return true;
+  if (untilFailure < 0 || untilFailure-- > 0 || !failureWanted.exchange(false)) return false;
+  memoryIsOut = failuresLast;
+  return true;
+}
 
 }  // namespace
 
 // Compilers that see through them take each for the other's mismatch.
 [[gnu::noinline]] void* operator new(size_t bytes) {
-  if (untilFailure >= 0 && untilFailure-- == 0 && failureWanted.exchange(false)) throw std::bad_alloc();
+  if (fails()) throw std::bad_alloc();
   void* block = std::malloc(bytes > 0 ? bytes : 1);
   if (block == nullptr) throw std::bad_alloc();
   return block;
@@ -50,11 +61,15 @@ namespace {
 // No allocation fails meanwhile.
 class Spared {
  public:
-  Spared() : left_(std::exchange(untilFailure, -1)) {}
-  ~Spared() { untilFailure = left_; }
+  Spared() : left_(std::exchange(untilFailure, -1)), out_(std::exchange(memoryIsOut, false)) {}
+  ~Spared() {
+    untilFailure = left_;
+    memoryIsOut = out_;
+  }
 
  private:
   const int left_;
+  const bool out_;
 };
 
 // A model that leaves after its next run so many allocations until one fails.
@@ -205,8 +220,8 @@ class Generator {
       offsets.push_back(static_cast<uint32_t>(letters.size()));
     }
     config.pieces = std::make_shared<TokenPieces>(letters, offsets, false);
-    loop_ = std::make_unique<DecodeLoop>(
-        std::move(config), [this](std::vector<GenerationEvent> events) { hear(std::move(events)); });
+    loop_ = std::make_unique<DecodeLoop>(std::move(config),
+                                         [this](std::list<GenerationEvent>& events) { hear(events); });
     std::promise<void> loaded;
     const std::string model =
         std::string(NODE_TENSORRT_FIXTURES) + "/decoders/" + fixture.model + "/model.onnx";
@@ -225,6 +240,7 @@ class Generator {
   // Called on the loop's thread with each step that has news: the loop waits for it. Set before the first
   // start().
   std::function<void()> onStep = [] {};
+  std::function<void()> afterStep = [] {};
 
   // The answer's id and, later, the answer.
   std::pair<uint32_t, std::future<Answer>> start(const Tokens& tokens, GenerateOptions options,
@@ -286,8 +302,16 @@ class Generator {
     return [&done](std::exception_ptr error) { error ? done.set_exception(error) : done.set_value(); };
   }
 
-  void hear(std::vector<GenerationEvent> events) {
-    const Spared spared;
+  void hear(std::list<GenerationEvent>& events) {
+    memoryIsOut = false;
+    {
+      const Spared spared;
+      tell(events);
+    }
+    afterStep();
+  }
+
+  void tell(std::list<GenerationEvent>& events) {
     onStep();
     std::lock_guard lock(mutex_);
     for (GenerationEvent& event : events) {
@@ -818,9 +842,15 @@ TEST_P(DecodeLoopTest, AnyOrderGivesTheAnswersOfRunningAlone) {
   EXPECT_EQ(stats.failed, 0u);
 }
 
-// Each of the loop's allocations fails in turn. Requests may fail with that; whatever comes later is as
-// before.
-TEST_P(DecodeLoopTest, WhereMemoryRunsOutRequestsFailAndNothingElse) {
+// Each of the loop's allocations fails in turn: alone, or with all others until somebody was told. Requests
+// may fail with that; whatever comes later is as before.
+class MemoryTest : public DecodeLoopTest {
+ protected:
+  void TearDown() override { failuresLast = false; }
+  void expectThatRequestsFailAndNothingElse();
+};
+
+void MemoryTest::expectThatRequestsFailAndNothingElse() {
   Generator model(GetParam(), {.rows = 3});
   int allocations = 0;
   size_t failures = 0;
@@ -829,8 +859,8 @@ TEST_P(DecodeLoopTest, WhereMemoryRunsOutRequestsFailAndNothingElse) {
     afterNextRun = allocations;
     const uint32_t sequence = model->createSequence();
     std::vector<std::pair<const Case*, std::future<Answer>>> answers;
-    // The last one's row is a copy of the sequence's.
-    for (const size_t i : {2, 1, 2}) {
+    // The third one's row is a copy of the sequence's; the last one waits for a row.
+    for (const size_t i : {2, 1, 2, 1}) {
       GenerateOptions options = {.maxTokens = 3, .stop = {"no text"}, .stream = !answers.empty()};
       options.sampling.logprobs = 1;
       const uint32_t into = answers.empty() ? sequence : 0;
@@ -857,7 +887,144 @@ TEST_P(DecodeLoopTest, WhereMemoryRunsOutRequestsFailAndNothingElse) {
   EXPECT_GT(failures, 50u);
 }
 
+TEST_P(MemoryTest, WhereMemoryRunsOutRequestsFailAndNothingElse) {
+  expectThatRequestsFailAndNothingElse();
+}
+
+TEST_P(MemoryTest, WhereMemoryStaysOutRequestsFailAndNothingElse) {
+  failuresLast = true;
+  expectThatRequestsFailAndNothingElse();
+}
+
+// The same of what is asked for while a step runs: it is done, or fails.
+TEST_P(MemoryTest, WhereMemoryRunsOutCommandsFailAndNothingElse) {
+  const Case& each = cases_[2];
+  const Tokens begin(each.greedy.begin(), each.greedy.begin() + 3);
+  for (const bool last : {false, true}) {
+    failuresLast = last;
+    Generator model(GetParam(), {.rows = 6});
+    const uint32_t kept = model->createSequence();
+    model.generate(each.prompt, 0, kept);
+    const std::vector<std::byte> state = model.save(kept);
+    int allocations = 0;
+    size_t failures = 0;
+    for (bool failed = true; failed; ++allocations) {
+      const uint32_t disposed = model->createSequence();
+      std::promise<std::exception_ptr> forked, saved, restored;
+      uint32_t fork = 0;
+      uint32_t restore = 0;
+      meanwhile = [&] {
+        const auto tell = [](std::promise<std::exception_ptr>& to) {
+          return [&to](std::exception_ptr error) {
+            const Spared spared;
+            to.set_value(error);
+          };
+        };
+        fork = model->fork(kept, tell(forked));
+        restore = model->restore(state, tell(restored));
+        model->save(kept, [&](EncodedState, std::exception_ptr error) {
+          const Spared spared;
+          saved.set_value(error);
+        });
+        model->disposeSequence(disposed);
+      };
+      failureWanted = true;
+      afterNextRun = allocations;
+      // While it generates, its sequence is disposed of.
+      Answer answer = model.start(each.prompt, {.maxTokens = 3, .stop = {"no text"}}, disposed).second.get();
+      if (answer.end.reason != FinishReason::kFailed) {
+        EXPECT_EQ(answer.end.reason, FinishReason::kCancelled);
+      }
+      const std::exception_ptr errors[] = {forked.get_future().get(), saved.get_future().get(),
+                                           restored.get_future().get()};
+      failed = !failureWanted.exchange(false);
+      EXPECT_EQ(refusal([&] { model->sequenceTokens(disposed); }), "ERR_DISPOSED");
+      for (const auto& error : errors) {
+        if (!error) continue;
+        ++failures;
+        EXPECT_THROW(
+            try { std::rethrow_exception(error); } catch (const Error& e) {
+              if (std::string_view(e.code()) == "ERR_OUT_OF_MEMORY") throw std::bad_alloc();
+            },
+            std::bad_alloc);
+      }
+      const std::pair<uint32_t, bool> made[] = {{fork, !errors[0]}, {restore, !errors[2]}, {kept, true}};
+      for (const auto& [sequence, isThere] : made) {
+        if (isThere) {
+          EXPECT_EQ(model.generate({}, 3, sequence).tokens, begin) << "after " << allocations;
+          model->truncate(sequence, each.prompt.size());
+        } else {
+          EXPECT_EQ(refusal([&, id = sequence] { model->sequenceTokens(id); }), "ERR_DISPOSED");
+        }
+        if (sequence != kept) model->disposeSequence(sequence);
+      }
+      EXPECT_EQ(model->stats().rowsUsed, 1u);
+    }
+    EXPECT_GT(allocations, 5);
+    EXPECT_GE(failures, 3u);
+  }
+}
+
+// A call for which the caller's thread has no memory has done nothing.
+TEST_P(MemoryTest, ACallWithoutMemoryLeavesAllAsItWas) {
+  Generator model(GetParam(), {.rows = 4});
+  const Case& each = cases_[2];
+  const uint32_t sequence = model->createSequence();
+  model.generate(each.prompt, 0, sequence);
+  const std::vector<std::byte> state = model.save(sequence);
+  size_t refusals = 0;
+  // Until it has all the memory that it takes.
+  const auto repeat = [&](const auto& call) {
+    for (int allocations = 0;; ++allocations) {
+      const size_t rows = model->stats().rowsUsed;
+      failureWanted = true;
+      untilFailure = allocations;
+      bool refused = false;
+      try {
+        call();
+      } catch (const std::bad_alloc&) {
+        refused = true;
+      }
+      untilFailure = -1;
+      if (!refused) break;
+      ++refusals;
+      const DecodeLoopStats stats = model->stats();
+      EXPECT_EQ(stats.rowsUsed, rows);
+      EXPECT_EQ(stats.waiting + stats.active, 0u);
+      EXPECT_EQ(model->sequenceTokens(sequence), each.prompt);
+    }
+    failureWanted = false;
+  };
+  const auto ignored = [](std::exception_ptr) {};
+  uint32_t created = 0;
+  uint32_t copy = 0;
+  uint32_t restored = 0;
+  std::future<Answer> answer;
+  std::promise<void> saved;
+  repeat([&] { created = model->createSequence(); });
+  repeat([&] { copy = model->fork(sequence, ignored); });
+  repeat([&] { restored = model->restore(state, ignored); });
+  repeat([&] { model->disposeSequence(created); });
+  repeat([&] { answer = model.start({7, 8, 9}, {.maxTokens = 3}).second; });
+  answer.get();
+  repeat([&] { model->save(sequence, [&saved](EncodedState, std::exception_ptr) { saved.set_value(); }); });
+  saved.get_future().get();
+  repeat([&] { model->clear(); });
+  repeat([&] { answer = model.start({}, {.maxTokens = 5}, sequence).second; });
+  EXPECT_EQ(answer.get().tokens, Tokens(each.greedy.begin(), each.greedy.begin() + 5));
+  model->truncate(sequence, each.prompt.size());
+  repeat([&] { model->truncate(sequence, each.prompt.size() - 5); });
+  EXPECT_EQ(model->sequenceLength(sequence), each.prompt.size() - 5);
+  EXPECT_GT(refusals, 20u);
+  for (const uint32_t other : {copy, restored}) {
+    EXPECT_EQ(model.generate({}, 40, other).tokens, each.greedy);
+  }
+  EXPECT_EQ(model->stats().rowsUsed, 3u);
+}
+
 INSTANTIATE_TEST_SUITE_P(Modes, DecodeLoopTest, testing::Values(kInPlace, kFewShapes, kCopying),
+                         [](const auto& info) { return info.param.name; });
+INSTANTIATE_TEST_SUITE_P(Modes, MemoryTest, testing::Values(kInPlace, kFewShapes, kCopying),
                          [](const auto& info) { return info.param.name; });
 
 class DecodeLoopLifeTest : public testing::Test {
@@ -929,6 +1096,99 @@ TEST_F(DecodeLoopLifeTest, LongPromptsEnterBetweenSteps) {
   const Answer cancelled = streaming.get();
   EXPECT_EQ(cancelled.end.reason, FinishReason::kCancelled);
   EXPECT_EQ(cancelled.events, cancelled.tokens.size() + 1);
+}
+
+// Throws what a callback throws that has no memory for what it passes on: so many times.
+class Refusal {
+ public:
+  explicit Refusal(int times) : left_(times) {}
+  void operator()() {
+    if (left_ > 0 && left_-- > 0) throw std::bad_alloc();
+  }
+
+ private:
+  std::atomic<int> left_;
+};
+
+TEST_F(DecodeLoopLifeTest, CallbacksThatThrowAreCalledAgain) {
+  const Case each = cases("llama")[2];
+  Refusal listening(2), saving(2), forking(1), restoring(1), closing(3);
+  Generator model(kInPlace, {.rows = 4});
+  model.onStep = [&] { listening(); };
+  const uint32_t sequence = model->createSequence();
+  model.generate(each.prompt, 0, sequence);
+  const Answer answer = model.start({}, {.maxTokens = 40, .stream = true}, sequence).second.get();
+  EXPECT_EQ(answer.tokens, each.greedy) << "each token once";
+  EXPECT_EQ(answer.events, 40u);
+  model->truncate(sequence, each.prompt.size());
+
+  const auto settle = [](Refusal& refusal, std::promise<void>& done) {
+    return [&](std::exception_ptr error) {
+      refusal();
+      error ? done.set_exception(error) : done.set_value();
+    };
+  };
+  std::promise<void> forked, restored, closed;
+  std::promise<std::vector<std::byte>> saved;
+  const uint32_t fork = model->fork(sequence, settle(forking, forked));
+  forked.get_future().get();
+  model->save(sequence, [&](EncodedState state, std::exception_ptr) {
+    saving();
+    const auto* begin = static_cast<const std::byte*>(state.data.get());
+    saved.set_value({begin, begin + state.byteLength});
+  });
+  const uint32_t restore = model->restore(saved.get_future().get(), settle(restoring, restored));
+  restored.get_future().get();
+  for (const uint32_t copy : {sequence, fork, restore}) {
+    EXPECT_EQ(model.generate({}, 40, copy).tokens, each.greedy);
+  }
+  model->close(settle(closing, closed));
+  closed.get_future().get();
+}
+
+TEST_F(DecodeLoopLifeTest, ALoadThatIsToldOfInVainIsToldOfAgain) {
+  Refusal loading(3);
+  std::promise<void> loaded;
+  DecodeLoop loop({.graph = kInPlace.graph}, [](const auto&) {});
+  loop.start([](std::stop_token) -> std::unique_ptr<Model> { throw Error("ERR_MODEL_NOT_FOUND", "None."); },
+             [&](std::exception_ptr error) {
+               loading();
+               loaded.set_exception(error);
+             });
+  EXPECT_EQ(refusal([&] { loaded.get_future().get(); }), "ERR_MODEL_NOT_FOUND");
+}
+
+// A callback that always throws holds up nothing but the loop.
+TEST_F(DecodeLoopLifeTest, StopsWhileACallbackThrows) {
+  const Case each = cases("llama")[2];
+  std::promise<void> begun;
+  Refusal listening(INT_MAX);
+  Generator model(kInPlace, {.rows = 2});
+  model.onStep = [&, first = true]() mutable {
+    if (std::exchange(first, false)) begun.set_value();
+    listening();
+  };
+  const auto answer = model.start(each.prompt, {.maxTokens = 40, .stream = true}).second;
+  begun.get_future().get();
+  EXPECT_EQ(model->stats().active, 1u);
+  model->stop();
+}
+
+// The loop ends where there is no memory for anything.
+TEST_F(DecodeLoopLifeTest, ClosesWithoutMemory) {
+  const Case each = cases("llama")[2];
+  Generator model(kInPlace, {.rows = 2});
+  std::promise<void> closing, closed;
+  model.onStep = [&] { closing.get_future().get(); };
+  model.afterStep = [] { memoryIsOut = true; };
+  auto answer = model.start(each.prompt, {.maxTokens = 2}).second;
+  model->close([&](std::exception_ptr) {
+    const Spared spared;
+    closed.set_value();
+  });
+  closing.set_value();
+  EXPECT_EQ(answer.get().tokens, Tokens(each.greedy.begin(), each.greedy.begin() + 2));
+  closed.get_future().get();
 }
 
 }  // namespace

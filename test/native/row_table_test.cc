@@ -75,6 +75,17 @@ TEST(RowTableTest, TakesThePreferredRowThenAFreeOneThenThatOfThePrefixUnusedForL
   }
 }
 
+TEST(RowTableTest, APrefixThatAPromptBeganWithIsOfUse) {
+  RowTable rows(3, true);
+  const Handle older = prefix(rows, range(10, 5));
+  const Handle newer = prefix(rows, range(20, 5));
+  const Handle copied = prompt({10, 11, 99, 98});
+  EXPECT_EQ(rows.place(copied, std::nullopt).length, 2u);
+  EXPECT_EQ(rows.take(prompt({1})), 1u);
+  EXPECT_EQ(newer->row, std::nullopt);
+  EXPECT_EQ(older->row, 0u);
+}
+
 // Whoever lies in the preferred row moves into the row that is taken.
 TEST(RowTableTest, TakesTheLastFreeRowForAResidentThatRestsAndTheFirstForOneThatDecodes) {
   for (const bool rests : {true, false}) {
