@@ -1,14 +1,16 @@
 import { TensorRTError } from '../base/errors.js';
 import { onAbort } from '../base/options.js';
 import {
+  type NativeAnswer,
+  type NativeChunk,
   type NativeGenerateOptions,
+  type NativeGenerationEnd,
   type NativeGenerationEvent,
   type NativeLanguageModel,
   type NativeLanguageModelConfig,
-  type NativeToken,
   native,
 } from '../system/native.js';
-import { type Generation, type GenerationChunk, type GenerationEnd, toGeneration } from './generation.js';
+import { type Generation, type GenerationChunk, streamedAnswer, wholeAnswer } from './generation.js';
 
 /** What native is asked to do. */
 export interface GenerationRequest {
@@ -84,8 +86,11 @@ export class DecodeLoop {
 
 class RunningRequest {
   /** Once it has ended. */
-  end: GenerationEnd | undefined;
-  readonly #tokens: NativeToken[] = [];
+  end: NativeGenerationEnd | undefined;
+  /** What came with the end of an answer in one piece. */
+  #answer: NativeAnswer | undefined;
+  /** The tokens of a stream that have come. */
+  readonly #chunks: NativeChunk[] = [];
   readonly #native: NativeLanguageModel;
   readonly #listeners: Map<number, (event: NativeGenerationEvent) => void>;
   readonly #id: number;
@@ -96,7 +101,7 @@ class RunningRequest {
   /** Tokens, of the request and its answer, that the caller knows to have come into the sequence. */
   #told = 0;
   #signal: AbortSignal | undefined;
-  #unhear = () => {};
+  #ignoreSignal = () => {};
   #isAbandoned = false;
   #wake = () => {};
   readonly #cancel = () => this.#native.cancel(this.#id);
@@ -119,7 +124,8 @@ class RunningRequest {
     }
     this.#native.generate(this.#id, sequence?.id ?? 0, tokens, { ...options, stream });
     this.#listeners.set(this.#id, (event) => {
-      for (const token of event.tokens) this.#tokens.push(token);
+      if ('chunks' in event) for (const chunk of event.chunks) this.#chunks.push(chunk);
+      else this.#answer = event;
       if (event.finished) {
         this.end = event;
         this.#listeners.delete(this.#id);
@@ -129,14 +135,14 @@ class RunningRequest {
     if (sequence) sequence.isBusy = true;
     this.#sequence = sequence;
     this.#signal = signal;
-    this.#unhear = onAbort(signal, this.#cancel);
+    this.#ignoreSignal = onAbort(signal, this.#cancel);
   }
 
   /** Cancels what has not ended, and waits for the end: then the row is free, or the sequence's again. */
   async finish(): Promise<void> {
     if (!this.end) this.#cancel();
     while (!this.end) await this.#change();
-    this.#unhear();
+    this.#ignoreSignal();
     if (!this.#sequence) return;
     this.#sequence.isBusy = false;
     this.#forget(this.#sequence);
@@ -160,11 +166,11 @@ class RunningRequest {
     try {
       while (!this.#isAbandoned) {
         this.#signal?.throwIfAborted();
-        const token = this.#tokens[this.#told];
+        const token = this.#chunks[this.#told];
         if (token) {
           this.#told++;
           // The text that was held back until the end goes with the last token.
-          const held = this.end && this.#told === this.#tokens.length ? this.end.text : '';
+          const held = this.end && this.#told === this.#chunks.length ? this.end.text : '';
           yield held ? { ...token, text: token.text + held } : token;
         } else if (this.end) {
           return await this.generation();
@@ -199,7 +205,11 @@ class RunningRequest {
     if (end.finished === 'cancelled') {
       throw new TensorRTError('ERR_DISPOSED', 'The sequence was disposed of while it generated.');
     }
-    this.#told = input + this.#tokens.length;
-    return toGeneration(this.#tokens, end);
+    if (this.#answer) {
+      this.#told = input + this.#answer.tokens.length;
+      return wholeAnswer(this.#answer, end);
+    }
+    this.#told = input + this.#chunks.length;
+    return streamedAnswer(this.#chunks, end);
   }
 }

@@ -1,4 +1,4 @@
-import type { NativeGenerationEvent, NativeToken } from '../system/native.js';
+import type { NativeAnswer, NativeChunk, NativeGenerationEnd } from '../system/native.js';
 
 /** A token and the natural logarithm of its probability; see {@link GenerateOptions.logprobs}. */
 export interface TokenLogprob {
@@ -48,23 +48,30 @@ export interface GenerationChunk {
   readonly top?: readonly TokenLogprob[];
 }
 
-/** The last event of a request. */
-export type GenerationEnd = Extract<NativeGenerationEvent, { finished: string }>;
-
-export function toGeneration(
-  tokens: readonly NativeToken[],
-  { finished, text, usage, timing }: GenerationEnd,
+/** An answer that came in one piece. */
+export function wholeAnswer(
+  { tokens, logprobs }: NativeAnswer,
+  { finished, text, usage, timing }: NativeGenerationEnd,
 ): Generation {
   return {
-    text: tokens.map((each) => each.text).join('') + text,
-    tokens: tokens.map(({ token }) => token),
+    text,
+    tokens: Array.from(tokens),
     finishReason: finished as Generation['finishReason'],
-    ...(tokens[0]?.logprob === undefined ? {} : { logprobs: tokens.map(toLogprob) }),
+    ...(logprobs && tokens.length > 0 ? { logprobs } : {}),
     usage,
     timing,
   };
 }
 
-function toLogprob({ token, logprob, top }: NativeToken): ChosenTokenLogprob {
+/** An answer that was given as it came. */
+export function streamedAnswer(chunks: readonly NativeChunk[], end: NativeGenerationEnd): Generation {
+  const answer = {
+    tokens: Int32Array.from(chunks, ({ token }) => token),
+    ...(chunks[0]?.logprob === undefined ? {} : { logprobs: chunks.map(toLogprob) }),
+  };
+  return wholeAnswer(answer, { ...end, text: chunks.map(({ text }) => text).join('') + end.text });
+}
+
+function toLogprob({ token, logprob, top }: NativeChunk) {
   return { token, logprob: logprob!, top: top ?? [] };
 }

@@ -335,7 +335,8 @@ export interface NativeGenerateOptions {
   stream: boolean;
 }
 
-export interface NativeToken {
+/** A token of an answer that is given as it comes. */
+export interface NativeChunk {
   token: number;
   /** What can be shown now: whole characters, and nothing that a stop string may begin with. */
   text: string;
@@ -343,20 +344,28 @@ export interface NativeToken {
   top?: { token: number; logprob: number }[];
 }
 
-/** What became of requests, in the order in which it happened. */
+/** An answer in one piece. */
+export interface NativeAnswer {
+  tokens: Int32Array;
+  /** A token each, where asked for. */
+  logprobs?: { token: number; logprob: number; top: { token: number; logprob: number }[] }[];
+}
+
+/** How a request ended. */
+export interface NativeGenerationEnd {
+  finished: 'stop' | 'length' | 'cancelled' | 'failed';
+  /** Of an answer in one piece all of its text; else what was held back until now. */
+  text: string;
+  /** Where it failed. */
+  error?: TensorRTError;
+  usage: { promptTokens: number; cachedTokens: number; completionTokens: number };
+  timing: { queueMs: number; firstTokenMs: number; totalMs: number };
+}
+
+/** What became of a request: with `stream` its tokens as they come, the last ones with the end; else all with the end. */
 export type NativeGenerationEvent = { id: number } & (
-  | { tokens: NativeToken[]; finished?: undefined }
-  | {
-      /** The end: of a request with `stream` what no event has told yet. */
-      tokens: NativeToken[];
-      finished: 'stop' | 'length' | 'cancelled' | 'failed';
-      /** The text held back until now. */
-      text: string;
-      /** Where it failed. */
-      error?: TensorRTError;
-      usage: { promptTokens: number; cachedTokens: number; completionTokens: number };
-      timing: { queueMs: number; firstTokenMs: number; totalMs: number };
-    }
+  | { chunks: NativeChunk[]; finished?: undefined }
+  | (NativeGenerationEnd & ({ chunks: NativeChunk[] } | NativeAnswer))
 );
 
 export interface NativeLanguageModelConfig {

@@ -1,5 +1,6 @@
 #include "node/language_model.h"
 
+#include <algorithm>
 #include <cstddef>
 #include <exception>
 #include <memory>
@@ -116,21 +117,48 @@ GenerateOptions toOptions(const Napi::Object& options) {
   return result;
 }
 
-Napi::Object tokenToJs(Napi::Env env, const GeneratedToken& token, bool withLogprob) {
-  Napi::Object result = Napi::Object::New(env);
-  result["token"] = Napi::Number::New(env, token.sampled.token);
-  result["text"] = Napi::String::New(env, token.text);
-  if (!withLogprob) return result;
-  result["logprob"] = Napi::Number::New(env, token.sampled.logprob);
-  Napi::Array top = Napi::Array::New(env, token.sampled.top.size());
-  for (uint32_t i = 0; i < token.sampled.top.size(); ++i) {
+void setLogprob(Napi::Object& token, const SampledToken& sampled) {
+  const Napi::Env env = token.Env();
+  token["logprob"] = Napi::Number::New(env, sampled.logprob);
+  Napi::Array top = Napi::Array::New(env, sampled.top.size());
+  for (uint32_t i = 0; i < sampled.top.size(); ++i) {
     Napi::Object entry = Napi::Object::New(env);
-    entry["token"] = Napi::Number::New(env, token.sampled.top[i].token);
-    entry["logprob"] = Napi::Number::New(env, token.sampled.top[i].logprob);
+    entry["token"] = Napi::Number::New(env, sampled.top[i].token);
+    entry["logprob"] = Napi::Number::New(env, sampled.top[i].logprob);
     top[i] = entry;
   }
-  result["top"] = top;
+  token["top"] = top;
+}
+
+// Tokens of a stream, each with its text.
+Napi::Array chunksToJs(Napi::Env env, std::span<const GeneratedToken> tokens, bool withLogprobs) {
+  Napi::Array result = Napi::Array::New(env, tokens.size());
+  for (uint32_t i = 0; i < tokens.size(); ++i) {
+    Napi::Object chunk = Napi::Object::New(env);
+    chunk["token"] = Napi::Number::New(env, tokens[i].sampled.token);
+    chunk["text"] = Napi::String::New(env, tokens[i].text);
+    if (withLogprobs) setLogprob(chunk, tokens[i].sampled);
+    result[i] = chunk;
+  }
   return result;
+}
+
+// An answer in one piece: its text comes with the end.
+void setAnswer(Napi::Object& event, std::span<const GeneratedToken> tokens, bool withLogprobs) {
+  const Napi::Env env = event.Env();
+  Napi::Int32Array numbers = Napi::Int32Array::New(env, tokens.size());
+  std::transform(tokens.begin(), tokens.end(), numbers.Data(),
+                 [](const GeneratedToken& token) { return token.sampled.token; });
+  event["tokens"] = numbers;
+  if (!withLogprobs) return;
+  Napi::Array logprobs = Napi::Array::New(env, tokens.size());
+  for (uint32_t i = 0; i < tokens.size(); ++i) {
+    Napi::Object chosen = Napi::Object::New(env);
+    chosen["token"] = Napi::Number::New(env, tokens[i].sampled.token);
+    setLogprob(chosen, tokens[i].sampled);
+    logprobs[i] = chosen;
+  }
+  event["logprobs"] = logprobs;
 }
 
 const char* toText(FinishReason reason) {
@@ -198,9 +226,9 @@ void LanguageModel::generate(const Napi::CallbackInfo& info) {
   guarded(env, [&] {
     const uint32_t id = info[0].As<Napi::Number>();
     GenerateOptions options = toOptions(info[3].As<Napi::Object>());
-    const bool withLogprobs = options.sampling.logprobs >= 0;
+    const Pending pending{.stream = options.stream, .withLogprobs = options.sampling.logprobs >= 0};
     thread_->core().generate(id, info[1].As<Napi::Number>(), elements<int32_t>(info[2]), std::move(options));
-    pending_.emplace(id, withLogprobs);
+    pending_.emplace(id, pending);
     Environment::of(env).expect(env);
     Ref();
   });
@@ -239,21 +267,24 @@ void LanguageModel::deliver(Napi::Env env) {
 Napi::Object LanguageModel::toJs(Napi::Env env, const GenerationEvent& event) {
   Napi::Object result = Napi::Object::New(env);
   result["id"] = Napi::Number::New(env, event.id);
-  const bool withLogprobs = pending_.at(event.id);
-  Napi::Array tokens = Napi::Array::New(env, event.tokens.size());
-  for (uint32_t i = 0; i < event.tokens.size(); ++i) {
-    tokens[i] = tokenToJs(env, event.tokens[i], withLogprobs);
+  const auto [stream, withLogprobs] = pending_.at(event.id);
+  std::string text;
+  if (stream) {
+    result["chunks"] = chunksToJs(env, event.tokens, withLogprobs);
+  } else {
+    setAnswer(result, event.tokens, withLogprobs);
+    for (const GeneratedToken& token : event.tokens) text += token.text;
   }
-  result["tokens"] = tokens;
   if (!event.end) return result;
   const GenerationEnd& end = *event.end;
+  text += end.text;
   const auto numbers = [&](std::initializer_list<std::pair<const char*, double>> values) {
     Napi::Object object = Napi::Object::New(env);
     for (const auto& [name, value] : values) object[name] = Napi::Number::New(env, value);
     return object;
   };
   result["finished"] = Napi::String::New(env, toText(end.reason));
-  result["text"] = Napi::String::New(env, end.text);
+  result["text"] = Napi::String::New(env, text);
   if (end.error) result["error"] = Environment::of(env).toJs(env, end.error);
   result["usage"] = numbers({{"promptTokens", static_cast<double>(end.promptTokens)},
                              {"cachedTokens", static_cast<double>(end.cachedTokens)},

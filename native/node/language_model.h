@@ -27,6 +27,11 @@ class LanguageModel : public Napi::ObjectWrap<LanguageModel> {
   void Finalize(Napi::BasicEnv env) override;
 
  private:
+  // How a request wants to hear of its answer.
+  struct Pending {
+    bool stream;
+    bool withLogprobs;
+  };
   // Of lib/system/native.ts' NativeLanguageModel.
   Napi::Value load(const Napi::CallbackInfo& info);
   void stopLoading(const Napi::CallbackInfo& info);
@@ -60,7 +65,7 @@ class LanguageModel : public Napi::ObjectWrap<LanguageModel> {
   std::mutex mutex_;
   std::list<GenerationEvent> events_;  // on their way to JavaScript; guarded by mutex_
   size_t rows_;
-  std::unordered_map<uint32_t, bool> pending_;  // requests: does it want log-probabilities?
+  std::unordered_map<uint32_t, Pending> pending_;  // requests that have not ended
 };
 
 }  // namespace node_tensorrt

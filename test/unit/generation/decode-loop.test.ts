@@ -5,7 +5,7 @@ import { type NativeGenerationEvent, native } from '../../../dist/system/native.
 test('a long answer arrives as one event', async () => {
   const binding = native();
   const { NativeLanguageModel } = binding;
-  const tokens = Array.from({ length: 300_000 }, (_, token) => ({ token, text: '' }));
+  const tokens = Int32Array.from({ length: 300_000 }, (_, token) => token);
   // Of native's class, what a request takes.
   class Answering {
     constructor(
