@@ -120,10 +120,15 @@ export function deviceTensorOf(tensor: TensorLike): DeviceTensor | undefined {
   return deviceTensors.get(tensor);
 }
 
+/** The constructor's first argument for a tensor on a GPU. Nothing outside this file has it. */
 const onDevice = Symbol('on the GPU');
 
 /** A tensor in a GPU's memory, which native has allocated. */
-export let tensorOnDevice: (type: DataType, dims: Dims, memory: DeviceTensor) => Tensor;
+export function tensorOnDevice(type: DataType, dims: Dims, memory: DeviceTensor): Tensor {
+  const tensor = new TypedTensor<DataType>(onDevice, type, dims);
+  deviceTensors.set(tensor, memory);
+  return tensor;
+}
 
 /**
  * Checks dimensions and returns how many elements they hold (1 for a scalar, `[]`).
@@ -319,14 +324,6 @@ export class TypedTensor<T extends DataType> implements TensorLike {
       );
     },
   };
-
-  static {
-    tensorOnDevice = (type, dims, memory) => {
-      const tensor = new TypedTensor<DataType>(onDevice, type, dims);
-      deviceTensors.set(tensor, memory);
-      return tensor;
-    };
-  }
 
   /** @internal */
   constructor(first: unknown, second?: unknown, third?: unknown) {
