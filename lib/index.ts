@@ -6,13 +6,8 @@ export type { Profile, ShapeRange, ShapeRanges } from './base/shapes.js';
 export type { Dims, TensorLike } from './base/tensor-like.js';
 export { buildEngine } from './engine/build-engine.js';
 export type { BuildOptions, BuildProgress } from './engine/build-options.js';
-export {
-  Engine,
-  type EngineManifest,
-  type EngineTensor,
-  type LayerInfo,
-  type TensorInfo,
-} from './engine/engine.js';
+export { Engine } from './engine/engine.js';
+export type { EngineManifest, EngineTensor, LayerInfo, TensorInfo } from './engine/manifest.js';
 export type { RunOptions, RunTiming } from './execution/loaded-session.js';
 export type {
   InputMetadata,

@@ -24,7 +24,8 @@ import {
   readBuildOptions,
   recordedOptions,
 } from './build-options.js';
-import { Engine, type EngineManifest, type Provenance, type TensorInfo } from './engine.js';
+import { Engine } from './engine.js';
+import type { EngineManifest, Provenance, TensorInfo } from './manifest.js';
 import type { ModelDigest } from './model-digest.js';
 import type { DecoderLowering } from './prepare-model.js';
 

@@ -17,7 +17,8 @@ import { parseShapes, type ShapeRanges } from '../base/shapes.js';
 import type { TensorLike } from '../base/tensor-like.js';
 import { targetNumber } from '../system/nvidia-support.js';
 import { readCalibration } from './calibration.js';
-import { Engine, maxNesting, nestsWithin } from './engine.js';
+import { Engine } from './engine.js';
+import { maxNesting, nestsWithin } from './manifest.js';
 
 export interface BuildProgress {
   /** 'Preparing model', then TensorRT's own terms, e.g. 'Parsing', 'Building engine'. Phases may nest. */

@@ -1,6 +1,8 @@
 import path from 'node:path';
 import { read, readdir, withDescriptor } from '../system/files/promises.js';
-import { Engine, type EngineManifest, engineIdOf } from './engine.js';
+import { Engine } from './engine.js';
+import { engineIdOf } from './engine-file.js';
+import type { EngineManifest } from './manifest.js';
 
 /** An engine that another one descends from. */
 export interface Ancestor {

@@ -14,7 +14,7 @@ import { type NativeParseResult, native } from '../system/native.js';
 import type { Flavour } from '../system/nvidia-support.js';
 import { findTensorRT } from '../system/tensorrt-library.js';
 import { buildDirectory, numberOf, withTypeName } from './build-engine.js';
-import type { LayerInfo, TensorInfo } from './engine.js';
+import type { LayerInfo, TensorInfo } from './manifest.js';
 import { adaptToParser, misreadNodes, misreadReason } from './prepare-model.js';
 
 /** A node that TensorRT can't import. */

@@ -1,18 +1,26 @@
 import path from 'node:path';
 import { createHash } from '../base/crypto.js';
 import { TensorRTError } from '../base/errors.js';
-import { type Engine, flavourOfPlan, planOf } from '../engine/engine.js';
 import { cacheDirectory } from '../system/files/cache-directory.js';
 import { makeDirectories } from '../system/files/promises.js';
 import type { Gpu } from '../system/gpu.js';
 import type { NativeBytes, NativeLoadedModel, NativeSession, NativeTensorRT } from '../system/native.js';
-import { productOf } from '../system/nvidia-support.js';
+import { type Flavour, productOf } from '../system/nvidia-support.js';
 import { findRuntime } from '../system/tensorrt-library.js';
 
 const hashedBytes = 2 ** 20;
 
-export interface EngineRequest {
-  readonly engine: Engine;
+/** What compiled a plan, and the GPUs it was compiled for, e.g. 'sm_89'. */
+export interface Compiled {
+  readonly library: { readonly flavour: Flavour; readonly version: string };
+  readonly targets: readonly string[];
+}
+
+export interface PlanRequest {
+  /** A handle of the caller's, which releases it. */
+  readonly plan: NativeBytes;
+  /** undefined for a bare plan, which doesn't say. */
+  readonly compiled: Compiled | undefined;
   readonly gpu: Gpu;
   readonly libraryPath: string | undefined;
   readonly cudaGraph: boolean;
@@ -21,28 +29,16 @@ export interface EngineRequest {
 }
 
 /**
- * Loads an engine's plan onto a GPU, with the library that compiled it.
+ * Loads a plan onto a GPU, with the library that compiled it.
  * @throws (rejects) TensorRTError ERR_ENGINE_INCOMPATIBLE, which says what the plan was compiled for and what is here;
  *   ERR_ENGINE_CORRUPT, ERR_IO where its file was changed, ERR_LIBRARY_NOT_FOUND, ERR_NO_GPU, ERR_OUT_OF_MEMORY, ERR_MODEL_UNSUPPORTED
  */
-export async function loadEngine(
+export async function loadPlan(
   session: Pick<NativeSession, 'load'>,
-  request: EngineRequest,
+  { plan, compiled, gpu, libraryPath, cudaGraph, deviceOutputs }: PlanRequest,
 ): Promise<NativeLoadedModel | undefined> {
-  const plan = planOf(request.engine);
-  try {
-    return await loadPlan(session, plan, request);
-  } finally {
-    plan.release();
-  }
-}
-
-async function loadPlan(
-  session: Pick<NativeSession, 'load'>,
-  plan: NativeBytes,
-  { engine, gpu, libraryPath, cudaGraph, deviceOutputs }: EngineRequest,
-): Promise<NativeLoadedModel | undefined> {
-  const library = await findRuntime(flavourOfPlan(engine, plan), libraryPath);
+  const flavours = compiled ? [compiled.library.flavour] : flavoursOf(plan);
+  const library = await findRuntime(flavours, libraryPath);
   try {
     return await session.load({
       library: library.path,
@@ -55,20 +51,24 @@ async function loadPlan(
   } catch (error) {
     if (!(error instanceof TensorRTError) || error.code !== 'ERR_ENGINE_INCOMPATIBLE') throw error;
     const here = `Here are ${productOf(library.flavour)} ${library.version} and ${gpu.label}.`;
-    throw new TensorRTError('ERR_ENGINE_INCOMPATIBLE', `${error.message} ${compiledFor(engine)}${here}`, {
+    throw new TensorRTError('ERR_ENGINE_INCOMPATIBLE', `${error.message} ${compiledFor(compiled)}${here}`, {
       cause: error,
     });
   }
 }
 
-function compiledFor(engine: Engine): string {
-  try {
-    const { library, targets } = engine.manifest;
-    const product = productOf(library.flavour);
-    return `The engine was compiled by ${product} ${library.version} for ${targets.join(', ')}. `;
-  } catch {
-    return ''; // a bare plan
-  }
+/** The flavours that a bare plan can be of: its first bytes leave two. */
+function flavoursOf(plan: NativeBytes): readonly Flavour[] {
+  const start = Buffer.alloc(Math.min(4, plan.byteLength));
+  plan.read(0, start);
+  return start.toString('latin1') === 'vtrt' ? ['rtx'] : ['trt11', 'trt10'];
+}
+
+function compiledFor(compiled: Compiled | undefined): string {
+  if (!compiled) return '';
+  const { library, targets } = compiled;
+  const product = productOf(library.flavour);
+  return `The engine was compiled by ${product} ${library.version} for ${targets.join(', ')}. `;
 }
 
 /** Where TensorRT-RTX keeps the kernels that it compiles when it first runs a plan; '' where there is no such place. */

@@ -11,11 +11,12 @@ import {
 } from '../base/options.js';
 import { buildDirectory } from '../engine/build-engine.js';
 import type { PreparedDecoder } from '../engine/decoder/prepare-decoder.js';
-import type { Engine, EngineManifest } from '../engine/engine.js';
+import type { Engine } from '../engine/engine.js';
 import { EngineCache } from '../engine/engine-cache.js';
+import { loadEngine } from '../engine/load-engine.js';
+import type { EngineManifest } from '../engine/manifest.js';
 import { placeOnGpu } from '../execution/device.js';
 import { type Loadable, loadNative } from '../execution/load-native.js';
-import { loadEngine } from '../execution/load-plan.js';
 import { cpuLoadRequest } from '../execution/loaded-session.js';
 import type { SessionStats } from '../execution/session-stats.js';
 import { buildSettings } from '../session/session-options.js';

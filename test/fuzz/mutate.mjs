@@ -320,7 +320,7 @@ const safetensorsMutations = [
 
 export const mutateSafetensors = (corpus, random) => mutateWith(safetensorsMutations, corpus, random);
 
-// ---- engine files: see the layout in lib/engine/engine.ts ----
+// ---- engine files: see the layout in lib/engine/engine-file.ts ----
 
 const headerBytes = 72;
 const lengthOffsets = [16, 24, 32];

@@ -5,15 +5,11 @@ import type { Command } from 'commander';
 import { dataTypeFromOnnx, dataTypes } from '../../base/data-type.js';
 import { TensorRTError } from '../../base/errors.js';
 import type { Dims } from '../../base/tensor-like.js';
-import {
-  Engine,
-  type EngineManifest,
-  isEngineFile,
-  type LayerInfo,
-  planByteLength,
-} from '../../engine/engine.js';
+import { Engine, planByteLength } from '../../engine/engine.js';
 import { type Ancestor, findAncestors } from '../../engine/engine-ancestors.js';
 import { EngineCache } from '../../engine/engine-cache.js';
+import { isEngineFile } from '../../engine/engine-file.js';
+import type { EngineManifest, LayerInfo } from '../../engine/manifest.js';
 import { importModel, type ModelImport } from '../../engine/model-import.js';
 import { hashWeights } from '../../onnx/format/hash-weights.js';
 import { isExternal, tensorSize } from '../../onnx/format/initializer.js';

@@ -1,7 +1,8 @@
 import path from 'node:path';
 import type { Command } from 'commander';
 import { TensorRTError } from '../../base/errors.js';
-import { Engine, isEngineFile } from '../../engine/engine.js';
+import { Engine } from '../../engine/engine.js';
+import { isEngineFile } from '../../engine/engine-file.js';
 import type { Tensor } from '../../execution/tensor.js';
 import { InferenceSession } from '../../session/session.js';
 import { writeAtomically } from '../../system/files/atomic-file.js';

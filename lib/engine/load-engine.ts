@@ -1,0 +1,24 @@
+import { loadPlan, type PlanRequest } from '../execution/load-plan.js';
+import type { NativeLoadedModel, NativeSession } from '../system/native.js';
+import { type Engine, isDescribed, planOf } from './engine.js';
+
+export interface EngineRequest extends Omit<PlanRequest, 'plan' | 'compiled'> {
+  readonly engine: Engine;
+}
+
+/**
+ * Loads an engine's plan onto a GPU, with the library that compiled it. The engine may be disposed meanwhile.
+ * @throws (rejects) what {@link loadPlan} rejects with; TensorRTError ERR_DISPOSED
+ */
+export async function loadEngine(
+  session: Pick<NativeSession, 'load'>,
+  { engine, ...request }: EngineRequest,
+): Promise<NativeLoadedModel | undefined> {
+  const plan = planOf(engine);
+  try {
+    const compiled = isDescribed(engine) ? engine.manifest : undefined;
+    return await loadPlan(session, { ...request, plan, compiled });
+  } finally {
+    plan.release();
+  }
+}

@@ -1,0 +1,227 @@
+import { type DataType, dataTypes } from '../base/data-type.js';
+import type { DecoderGraph } from '../base/decoder-graph.js';
+import { type Profile, rangeOf, type ShapeRange } from '../base/shapes.js';
+import type { Dims } from '../base/tensor-like.js';
+import type { CastBfloat16Report, CastFloat16Report } from '../onnx/precision/cast-precision.js';
+import type { Flavour } from '../system/nvidia-support.js';
+
+/** A value in a compiled network. */
+export interface TensorInfo {
+  readonly name: string;
+  /** null for a type that no {@link DataType} names. */
+  readonly type: DataType | null;
+  /** -1 is a dynamic dimension. */
+  readonly dims: Dims;
+}
+
+/** An engine's input or output. */
+export interface EngineTensor extends TensorInfo {
+  /** Of an input, its range in each optimization profile; none where it is static, and for outputs. */
+  readonly profiles: readonly ShapeRange[];
+}
+
+/** One layer of the network that was compiled. */
+export interface LayerInfo {
+  readonly name: string;
+  /** TensorRT's term, e.g. 'MATRIX_MULTIPLY'. */
+  readonly type: string;
+  readonly inputs: readonly string[];
+  readonly outputs: readonly TensorInfo[];
+}
+
+/** Where an engine comes from. Plain JSON. */
+export interface EngineManifest {
+  /** What compiled it, and what can run it. */
+  readonly library: { readonly flavour: Flavour; readonly version: string };
+  /** Version of node-tensorrt. */
+  readonly builder: string;
+  /** GPUs it was compiled for, e.g. 'sm_89'. */
+  readonly targets: readonly string[];
+  readonly precision: 'as-exported' | 'fp32' | 'tf32' | 'fp16' | 'bf16';
+  /** With 'fp16' and 'bf16': what every node became, and why. */
+  readonly cast?: CastFloat16Report | CastBfloat16Report;
+  /** Empty where every input is static. */
+  readonly profiles: readonly Profile[];
+  /** Of a decoder with a KV cache: how it is driven. */
+  readonly decoder?: DecoderGraph;
+  readonly model: {
+    /** The file's name, without its folder; absent if the model was given as bytes. */
+    readonly name?: string;
+    /** Hexadecimal SHA-256 of the ONNX file. */
+    readonly sha256: string;
+    /** Hexadecimal SHA-256 of its weights' (the main graph's initializers') names, types, dimensions and elements. */
+    readonly weightsSha256: string;
+    /** What exported it. */
+    readonly producer: string;
+  };
+  /** The {@link Engine.id} of the engine that this one descends from. */
+  readonly parent?: string;
+  /** What the builder of the engine chose to say about where it comes from. */
+  readonly lineage?: Readonly<Record<string, unknown>>;
+  /** Build options that are not defaults. */
+  readonly options: Readonly<Record<string, unknown>>;
+  /** When it was built, ISO 8601. */
+  readonly created: string;
+  /** What TensorRT warned of. */
+  readonly warnings: readonly string[];
+  readonly inputs: readonly TensorInfo[];
+  readonly outputs: readonly TensorInfo[];
+}
+
+/** What a manifest says that has no part in the plan. */
+export interface Provenance {
+  /** The model file's. */
+  readonly name: string | undefined;
+  readonly parent: string | undefined;
+  readonly lineage: Readonly<Record<string, unknown>> | undefined;
+}
+
+/** What an engine file says of its plan. */
+export interface EngineContents {
+  readonly manifest: EngineManifest;
+  readonly layers: readonly LayerInfo[];
+}
+
+/** An engine's inputs and outputs. */
+export interface Bindings {
+  readonly inputs: readonly EngineTensor[];
+  readonly outputs: readonly EngineTensor[];
+}
+
+/** Inputs and outputs as a manifest has them. */
+export function bindingsOf({ inputs, outputs, profiles }: EngineManifest): Bindings {
+  return {
+    inputs: inputs.map((input) => ({
+      ...input,
+      profiles: profiles.flatMap((profile) => rangeOf(profile, input.name) ?? []),
+    })),
+    outputs: outputs.map((output) => ({ ...output, profiles: [] })),
+  };
+}
+
+/**
+ * Reads the JSON texts of a manifest and of layers.
+ * @throws Error, whose message says what is wrong
+ */
+export function parseContents(manifestText: string, layersText: string): EngineContents {
+  // The checksum guards against accidents, not against a maker of bad files: shapes are checked too.
+  const manifest = JSON.parse(manifestText);
+  const layers = JSON.parse(layersText);
+  if (!nestsWithin(maxNesting, manifest, layers)) throw new Error(`it nests more than ${maxNesting} deep`);
+  if (!isManifest(manifest) || !isArrayOf(layers, isLayer))
+    throw new Error('a field is missing or of another type');
+  return { manifest, layers };
+}
+
+// ---- what JSON from a file has to be ----
+
+/** What walks a manifest, such as structuredClone, recurses. */
+export const maxNesting = 64;
+
+/** Whether JSON values nest so deep at most. */
+export function nestsWithin(levels: number, ...values: readonly unknown[]): boolean {
+  let level = values;
+  for (let i = 0; i <= levels; i++) {
+    level = level.flatMap((value) => (isObject(value) || Array.isArray(value) ? Object.values(value) : []));
+    if (level.length === 0) return true;
+  }
+  return false;
+}
+
+function isObject(value: unknown): value is Record<string, unknown> {
+  return typeof value === 'object' && value !== null && !Array.isArray(value);
+}
+
+function isArrayOf<T>(value: unknown, is: (element: unknown) => element is T): value is T[] {
+  return Array.isArray(value) && value.every(is);
+}
+
+const isString = (value: unknown): value is string => typeof value === 'string';
+const isCount = (value: unknown): value is number => Number.isSafeInteger(value) && (value as number) >= 0;
+const isDim = (value: unknown): value is number => value === -1 || isCount(value);
+
+function isTensor(value: unknown): value is TensorInfo {
+  return (
+    isObject(value) &&
+    isString(value.name) &&
+    (value.type === null || (isString(value.type) && Object.hasOwn(dataTypes, value.type))) &&
+    isArrayOf(value.dims, isDim)
+  );
+}
+
+function isLayer(value: unknown): value is LayerInfo {
+  return (
+    isObject(value) &&
+    isString(value.name) &&
+    isString(value.type) &&
+    isArrayOf(value.inputs, isString) &&
+    isArrayOf(value.outputs, isTensor)
+  );
+}
+
+function isRange(value: unknown): value is ShapeRange {
+  if (!isObject(value)) return false;
+  const { min, opt, max } = value;
+  return (
+    isArrayOf(min, isCount) &&
+    isArrayOf(opt, isCount) &&
+    isArrayOf(max, isCount) &&
+    opt.length === min.length &&
+    max.length === min.length
+  );
+}
+
+function isProfile(value: unknown): value is Profile {
+  return isObject(value) && Object.values(value).every(isRange);
+}
+
+function isCast(value: unknown): boolean {
+  if (!isObject(value) || !isObject(value.ranges)) return false;
+  const { ranges, nodes, kept } = value;
+  const isSaid = (element: unknown): element is object =>
+    isObject(element) && isString(element.node) && isString(element.reason);
+  const counts = value.float16 ?? value.bfloat16;
+  return (
+    isObject(counts) &&
+    Object.values(counts).every(isCount) &&
+    isString(ranges.source) &&
+    isArrayOf(nodes, isSaid) &&
+    isArrayOf(kept, isSaid) &&
+    [value.casts, value.weights, value.weightBytes].every(isCount)
+  );
+}
+
+function isDecoder(value: unknown): value is DecoderGraph {
+  if (!isObject(value) || !isObject(value.inputs)) return false;
+  const { mode, inputs, caches, logits, top } = value;
+  const isCache = (element: unknown): element is object =>
+    isObject(element) &&
+    [element.input, element.output].every(isString) &&
+    [element.kvHeads, element.headDim].every(isCount);
+  return (
+    mode === 'in-place' &&
+    Object.values(inputs).every(isString) &&
+    isArrayOf(caches, isCache) &&
+    isString(logits) &&
+    (top === undefined || (isObject(top) && [top.logits, top.tokens, top.logSumExp].every(isString)))
+  );
+}
+
+function isManifest(value: unknown): value is EngineManifest {
+  if (!isObject(value) || !isObject(value.library) || !isObject(value.model) || !isObject(value.options))
+    return false;
+  const { library, model, cast, decoder, parent, lineage } = value;
+  return (
+    (decoder === undefined || isDecoder(decoder)) &&
+    (cast === undefined || isCast(cast)) &&
+    (parent === undefined || (isString(parent) && /^[0-9a-f]{64}$/.test(parent))) &&
+    (lineage === undefined || isObject(lineage)) &&
+    [library.flavour, library.version, value.builder, value.precision, value.created].every(isString) &&
+    [model.sha256, model.weightsSha256, model.producer, model.name ?? ''].every(isString) &&
+    isArrayOf(value.targets, isString) &&
+    isArrayOf(value.warnings, isString) &&
+    isArrayOf(value.profiles, isProfile) &&
+    isArrayOf(value.inputs, isTensor) &&
+    isArrayOf(value.outputs, isTensor)
+  );
+}

@@ -1,0 +1,44 @@
+import { dataTypeFromOnnx } from '../base/data-type.js';
+import { TensorRTError } from '../base/errors.js';
+import { rangeOf } from '../base/shapes.js';
+import { loadPlan } from '../execution/load-plan.js';
+import { findGpu } from '../system/gpu.js';
+import { type NativeBytes, native } from '../system/native.js';
+import type { Bindings, EngineTensor } from './manifest.js';
+
+/** What TensorRT says of a bare plan; undefined where no GPU and library here can run it. */
+export async function readBindings(plan: NativeBytes): Promise<Bindings | undefined> {
+  // One of them may be of the kind that the plan is for.
+  const { gpus } = await native().probeCuda();
+  for (const ordinal of gpus.keys()) {
+    const bindings = await readBindingsOn(ordinal, plan);
+    if (bindings) return bindings;
+  }
+  return undefined;
+}
+
+async function readBindingsOn(ordinal: number, plan: NativeBytes): Promise<Bindings | undefined> {
+  try {
+    const session = new (native().NativeSession)({ concurrency: 1, maxQueue: 1 });
+    const loaded = await loadPlan(session, {
+      plan,
+      compiled: undefined,
+      gpu: await findGpu(ordinal),
+      libraryPath: undefined,
+      cudaGraph: false,
+      deviceOutputs: false,
+    });
+    if (!loaded) return undefined;
+    await session.close();
+    const describe = ({ name, type, shape }: (typeof loaded.inputs)[number]): EngineTensor => ({
+      name,
+      type: dataTypeFromOnnx(type) ?? null,
+      dims: shape.map((size) => (typeof size === 'number' ? size : -1)),
+      profiles: loaded.profiles.flatMap((profile) => rangeOf(profile, name) ?? []),
+    });
+    return { inputs: loaded.inputs.map(describe), outputs: loaded.outputs.map(describe) };
+  } catch (error) {
+    if (error instanceof TensorRTError) return undefined;
+    throw error;
+  }
+}
