@@ -99,7 +99,7 @@ export async function buildEngineOn(
   }
 
   const { EngineCache } = await import('./engine-cache.js');
-  const { LibraryMemo } = await import('./library-memo.js');
+  const { LibraryMemo } = await import('../system/tensorrt-library-memo.js');
   const { digestModel } = await import('./model-digest.js');
   const cache = new EngineCache(settings.cache);
   const libraries = await LibraryMemo.read(cache.memo('libraries'));

@@ -1,6 +1,6 @@
 import { type BigIntStats, statSync } from 'node:fs';
-import { FileMemo, stamp } from '../system/files/file-memo.js';
-import { type NativeTensorRT, native, nativePath } from '../system/native.js';
+import { FileMemo, stamp } from './files/file-memo.js';
+import { type NativeTensorRT, native, nativePath } from './native.js';
 
 /** What native says of a library, and which addon it was that said so. */
 interface Known extends Omit<NativeTensorRT, 'path'> {
