@@ -15,7 +15,7 @@ import type { Flavour } from '../system/nvidia-support.js';
 import { findTensorRT } from '../system/tensorrt-library.js';
 import { buildDirectory, numberOf, withTypeName } from './build-engine.js';
 import type { LayerInfo, TensorInfo } from './manifest.js';
-import { adaptToParser, misreadNodes, misreadReason } from './prepare-model.js';
+import { adaptToParser, misreadNodes, misreadReason } from './tensorrt-parser.js';
 
 /** A node that TensorRT can't import. */
 export interface ImportFailure {

@@ -4,24 +4,17 @@ import type { DecoderGraph } from '../base/decoder-graph.js';
 import { TensorRTError } from '../base/errors.js';
 import type { DeclaredInput } from '../base/shapes.js';
 import { hashWeights } from '../onnx/format/hash-weights.js';
-import {
-  checkExternalData,
-  externalData,
-  isExternal,
-  straightenLocations,
-} from '../onnx/format/initializer.js';
+import { checkExternalData, externalData, isExternal } from '../onnx/format/initializer.js';
 import {
   type GraphProto,
   type ModelProto,
-  type NodeProto,
   parseModel,
   serializeModel,
   type TensorProto,
 } from '../onnx/format/model.js';
 import { writeBeside } from '../onnx/format/write-beside.js';
-import { subgraphs } from '../onnx/graph/traverse.js';
 import { declaredInputs } from '../onnx/graph/value-type.js';
-import { completeLoops, tripCounts } from '../onnx/passes/complete-loops.js';
+import { tripCounts } from '../onnx/passes/complete-loops.js';
 import {
   type CastBfloat16Report,
   type CastFloat16Report,
@@ -36,6 +29,12 @@ import { type LowerDecoderOptions, lowerDecoder } from './decoder/lower-decoder.
 import { type Feeds, measureRanges } from './measure-ranges.js';
 import { readModelFile } from './model-digest.js';
 import { copyForThread, onModelThread, runOnModelThread } from './model-thread.js';
+import {
+  adaptToParser,
+  refuseMisread,
+  refuseWhatTensorRTCannotName,
+  requireOutputs,
+} from './tensorrt-parser.js';
 
 /** What has to happen to a model before TensorRT's parser sees it. */
 export interface PrepareRequest {
@@ -134,7 +133,7 @@ async function prepare(request: PrepareRequest): Promise<PreparedModel> {
         decoder: lowered.graph,
       };
     }
-    refuseMisread(model.graph, request);
+    if (request.runtime === 'tensorrt') refuseMisread(model.graph);
     if (request.precision === undefined) {
       if (isFile && !isAdapted)
         return { ...common, file: absolutePath(source), modelPath: absolutePath(source) };
@@ -164,21 +163,6 @@ function withTurns(inputs: readonly DeclaredInput[], graph: GraphProto): Declare
   return inputs.map((input) => (counts.has(input.name) ? { ...input, turns } : input));
 }
 
-/**
- * Writes in a way that TensorRT's parser takes, in place, what it takes otherwise than the standard has it.
- * @param directory the folder of its external data
- * @returns whether there was any, and whether a loop has no trip count
- * @throws TensorRTError ERR_MODEL_UNSUPPORTED, ERR_MODEL_INVALID
- */
-export function adaptToParser(
-  model: ModelProto,
-  directory: string | undefined,
-): { isAdapted: boolean; isUnbounded: boolean } {
-  const isStraightened = directory !== undefined && straightenLocations(model, directory);
-  const { isChanged, isUnbounded } = completeLoops(model);
-  return { isAdapted: isStraightened || isChanged, isUnbounded };
-}
-
 /** What the CPU says of the model's values; where it can't run the model, why. */
 async function ranges(
   model: ModelProto,
@@ -197,67 +181,6 @@ async function ranges(
     if (!(error instanceof TensorRTError) || error.code === 'ERR_IO') throw error;
     const reason = `the model could not be run on the CPU (${error.code}): ${error.message}`;
     return { report: { source: 'none', reason }, values: new Map() };
-  }
-}
-
-/** TensorRT's own errors about these name neither the cause nor, at times, the input. */
-function refuseWhatTensorRTCannotName(graph: GraphProto): void {
-  for (const { name, type } of graph.input) {
-    if (type && !type.tensorType) {
-      throw new TensorRTError(
-        'ERR_MODEL_UNSUPPORTED',
-        `The input "${name}" is no tensor: TensorRT takes nothing else.`,
-      );
-    }
-    if (type?.tensorType && !type.tensorType.shape) {
-      throw new TensorRTError(
-        'ERR_MODEL_UNSUPPORTED',
-        `The input "${name}" has no shape: TensorRT needs its rank.`,
-      );
-    }
-    if (graph.output.some((output) => output.name === name)) {
-      throw new TensorRTError(
-        'ERR_MODEL_UNSUPPORTED',
-        `"${name}" is an input and an output at once, which TensorRT can't tell apart: put an Identity in between.`,
-      );
-    }
-  }
-}
-
-/**
- * Nodes that TensorRT's parser takes and misreads: of ONNX's Attention it passes over the seventh input, how many keys each
- * row has, and attends to all that there are (its importer in onnx-tensorrt; so does TensorRT-RTX 1.7).
- */
-export function misreadNodes(graph: GraphProto): NodeProto[] {
-  return graph.node.flatMap((node) => [
-    ...(node.opType === 'Attention' && !node.domain && node.input[6] ? [node] : []),
-    ...subgraphs(node).flatMap(misreadNodes),
-  ]);
-}
-
-export const misreadReason =
-  "TensorRT's parser passes over nonpad_kv_seqlen, and would attend to the whole cache. LanguageModel.load compiles " +
-  'decoders with such a cache.';
-
-function refuseMisread(graph: GraphProto, { runtime }: PrepareRequest): void {
-  const [node] = runtime === 'tensorrt' ? misreadNodes(graph) : [];
-  if (!node) return;
-  throw new TensorRTError(
-    'ERR_MODEL_UNSUPPORTED',
-    `TensorRT can't run the node "${node.name || node.output[0]}" (Attention): ${misreadReason}`,
-  );
-}
-
-/** A node has an output by the standard. TensorRT's parser takes that for granted, and ends the process. */
-function requireOutputs(graph: GraphProto): void {
-  for (const node of graph.node) {
-    if (!node.output.some((name) => name !== '')) {
-      throw new TensorRTError(
-        'ERR_MODEL_INVALID',
-        `The node "${node.name ?? ''}" (${node.opType}) has no output.`,
-      );
-    }
-    for (const inner of subgraphs(node)) requireOutputs(inner);
   }
 }
 

@@ -1,0 +1,90 @@
+// What TensorRT's ONNX parser takes otherwise than the standard has it: adapted where that can be, else refused by name.
+
+import { TensorRTError } from '../base/errors.js';
+import { straightenLocations } from '../onnx/format/initializer.js';
+import type { GraphProto, ModelProto, NodeProto } from '../onnx/format/model.js';
+import { subgraphs } from '../onnx/graph/traverse.js';
+import { completeLoops } from '../onnx/passes/complete-loops.js';
+
+/**
+ * Writes in a way that TensorRT's parser takes, in place, what it takes otherwise than the standard has it.
+ * @param directory the folder of its external data
+ * @returns whether there was any, and whether a loop has no trip count
+ * @throws TensorRTError ERR_MODEL_UNSUPPORTED, ERR_MODEL_INVALID
+ */
+export function adaptToParser(
+  model: ModelProto,
+  directory: string | undefined,
+): { isAdapted: boolean; isUnbounded: boolean } {
+  const isStraightened = directory !== undefined && straightenLocations(model, directory);
+  const { isChanged, isUnbounded } = completeLoops(model);
+  return { isAdapted: isStraightened || isChanged, isUnbounded };
+}
+
+/**
+ * TensorRT's own errors about these name neither the cause nor, at times, the input.
+ * @throws TensorRTError ERR_MODEL_UNSUPPORTED
+ */
+export function refuseWhatTensorRTCannotName(graph: GraphProto): void {
+  for (const { name, type } of graph.input) {
+    if (type && !type.tensorType) {
+      throw new TensorRTError(
+        'ERR_MODEL_UNSUPPORTED',
+        `The input "${name}" is no tensor: TensorRT takes nothing else.`,
+      );
+    }
+    if (type?.tensorType && !type.tensorType.shape) {
+      throw new TensorRTError(
+        'ERR_MODEL_UNSUPPORTED',
+        `The input "${name}" has no shape: TensorRT needs its rank.`,
+      );
+    }
+    if (graph.output.some((output) => output.name === name)) {
+      throw new TensorRTError(
+        'ERR_MODEL_UNSUPPORTED',
+        `"${name}" is an input and an output at once, which TensorRT can't tell apart: put an Identity in between.`,
+      );
+    }
+  }
+}
+
+/**
+ * A node has an output by the standard. TensorRT's parser takes that for granted, and ends the process.
+ * @throws TensorRTError ERR_MODEL_INVALID
+ */
+export function requireOutputs(graph: GraphProto): void {
+  for (const node of graph.node) {
+    if (!node.output.some((name) => name !== '')) {
+      throw new TensorRTError(
+        'ERR_MODEL_INVALID',
+        `The node "${node.name ?? ''}" (${node.opType}) has no output.`,
+      );
+    }
+    for (const inner of subgraphs(node)) requireOutputs(inner);
+  }
+}
+
+/**
+ * Nodes that TensorRT's parser takes and misreads: of ONNX's Attention it passes over the seventh input, how many keys each
+ * row has, and attends to all that there are (its importer in onnx-tensorrt; so does TensorRT-RTX 1.7).
+ */
+export function misreadNodes(graph: GraphProto): NodeProto[] {
+  return graph.node.flatMap((node) => [
+    ...(node.opType === 'Attention' && !node.domain && node.input[6] ? [node] : []),
+    ...subgraphs(node).flatMap(misreadNodes),
+  ]);
+}
+
+export const misreadReason =
+  "TensorRT's parser passes over nonpad_kv_seqlen, and would attend to the whole cache. LanguageModel.load compiles " +
+  'decoders with such a cache.';
+
+/** @throws TensorRTError ERR_MODEL_UNSUPPORTED */
+export function refuseMisread(graph: GraphProto): void {
+  const [node] = misreadNodes(graph);
+  if (!node) return;
+  throw new TensorRTError(
+    'ERR_MODEL_UNSUPPORTED',
+    `TensorRT can't run the node "${node.name || node.output[0]}" (Attention): ${misreadReason}`,
+  );
+}
