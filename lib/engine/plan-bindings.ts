@@ -1,9 +1,10 @@
 import { dataTypeFromOnnx } from '../base/data-type.js';
 import { TensorRTError } from '../base/errors.js';
 import { rangeOf } from '../base/shapes.js';
+import { loadNative } from '../execution/load-native.js';
 import { loadPlan } from '../execution/load-plan.js';
 import { findGpu } from '../system/gpu.js';
-import { type NativeBytes, native } from '../system/native.js';
+import { type NativeBytes, type NativeLoadedModel, type NativeTensorInfo, native } from '../system/native.js';
 import type { Bindings, EngineTensor } from './manifest.js';
 
 /** What TensorRT says of a bare plan; undefined where no GPU and library here can run it. */
@@ -20,25 +21,29 @@ export async function readBindings(plan: NativeBytes): Promise<Bindings | undefi
 async function readBindingsOn(ordinal: number, plan: NativeBytes): Promise<Bindings | undefined> {
   try {
     const session = new (native().NativeSession)({ concurrency: 1, maxQueue: 1 });
-    const loaded = await loadPlan(session, {
+    const request = {
       plan,
       compiled: undefined,
       gpu: await findGpu(ordinal),
       libraryPath: undefined,
       cudaGraph: false,
       deviceOutputs: false,
-    });
-    if (!loaded) return undefined;
+    };
+    const bindings = await loadNative(session, undefined, () => loadPlan(session, request), bindingsOfPlan);
     await session.close();
-    const describe = ({ name, type, shape }: (typeof loaded.inputs)[number]): EngineTensor => ({
-      name,
-      type: dataTypeFromOnnx(type) ?? null,
-      dims: shape.map((size) => (typeof size === 'number' ? size : -1)),
-      profiles: loaded.profiles.flatMap((profile) => rangeOf(profile, name) ?? []),
-    });
-    return { inputs: loaded.inputs.map(describe), outputs: loaded.outputs.map(describe) };
+    return bindings;
   } catch (error) {
     if (error instanceof TensorRTError) return undefined;
     throw error;
   }
+}
+
+function bindingsOfPlan({ inputs, outputs, profiles }: NativeLoadedModel): Bindings {
+  const describe = ({ name, type, shape }: NativeTensorInfo): EngineTensor => ({
+    name,
+    type: dataTypeFromOnnx(type) ?? null,
+    dims: shape.map((size) => (typeof size === 'number' ? size : -1)),
+    profiles: profiles.flatMap((profile) => rangeOf(profile, name) ?? []),
+  });
+  return { inputs: inputs.map(describe), outputs: outputs.map(describe) };
 }
