@@ -3,7 +3,9 @@ import { type Bytes, bytesOf, checkPath } from '../../base/options.js';
 import { writeAtomically } from '../../system/files/atomic-file.js';
 import { otherThanBinary } from '../../system/files/file-format.js';
 import { readWhole } from '../../system/files/file-range.js';
-import { decodeMessage, encodeMessage, type Field, type MessageType, messageType } from './protobuf.js';
+import { decodeMessage } from './protobuf/decode.js';
+import { encodeMessage } from './protobuf/encode.js';
+import { type Field, type MessageType, messageType } from './protobuf/message-type.js';
 
 // The messages of the ONNX standard (https://onnx.ai/onnx/repo-docs/IR.html), in camel case.
 //
