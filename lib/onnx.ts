@@ -38,6 +38,7 @@ export {
   tensorSize,
 } from './onnx/format/initializer.js';
 export * from './onnx/format/model.js';
+export { parseModel, readModel, serializeModel, writeModel } from './onnx/format/model-file.js';
 export {
   parseSafetensors,
   readSafetensors,

@@ -2,7 +2,7 @@ import { readFileSync } from 'node:fs';
 import path from 'node:path';
 import { TensorRTError } from '../base/errors.js';
 import { checkExternalData, externalLocations } from '../onnx/format/initializer.js';
-import { parseModel, readModel } from '../onnx/format/model.js';
+import { parseModel, readModel } from '../onnx/format/model-file.js';
 import { sizeOfWeights } from '../system/files/file-range.js';
 import { copyForThread, onModelThread, runOnModelThread } from './model-thread.js';
 

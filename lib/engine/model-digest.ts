@@ -1,7 +1,7 @@
 import { createHash } from 'node:crypto';
 import path from 'node:path';
 import { externalLocations } from '../onnx/format/initializer.js';
-import { parseModel } from '../onnx/format/model.js';
+import { parseModel } from '../onnx/format/model-file.js';
 import { FileMemo, isUnchanged, statistics } from '../system/files/file-memo.js';
 import { readRange, readWhole } from '../system/files/file-range.js';
 import { absolutePath } from '../system/files/working-directory.js';

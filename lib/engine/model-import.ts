@@ -1,12 +1,7 @@
 import path from 'node:path';
 import { checkExternalData } from '../onnx/format/initializer.js';
-import {
-  type GraphProto,
-  type ModelProto,
-  type NodeProto,
-  readModel,
-  writeModel,
-} from '../onnx/format/model.js';
+import type { GraphProto, ModelProto, NodeProto } from '../onnx/format/model.js';
+import { readModel, writeModel } from '../onnx/format/model-file.js';
 import { captured, subgraphs } from '../onnx/graph/traverse.js';
 import { absolutePath } from '../system/files/working-directory.js';
 import { findGpu } from '../system/gpu.js';

@@ -5,13 +5,8 @@ import { TensorRTError } from '../base/errors.js';
 import type { DeclaredInput } from '../base/shapes.js';
 import { hashWeights } from '../onnx/format/hash-weights.js';
 import { checkExternalData, externalData, isExternal } from '../onnx/format/initializer.js';
-import {
-  type GraphProto,
-  type ModelProto,
-  parseModel,
-  serializeModel,
-  type TensorProto,
-} from '../onnx/format/model.js';
+import type { GraphProto, ModelProto, TensorProto } from '../onnx/format/model.js';
+import { parseModel, serializeModel } from '../onnx/format/model-file.js';
 import { writeBeside } from '../onnx/format/write-beside.js';
 import { declaredInputs } from '../onnx/graph/value-type.js';
 import { tripCounts } from '../onnx/passes/complete-loops.js';

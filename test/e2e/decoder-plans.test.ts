@@ -9,7 +9,7 @@ import { buildDecoder } from '../../dist/engine/decoder/build-decoder.js';
 import { prepareDecoder } from '../../dist/engine/decoder/prepare-decoder.js';
 import { writeBeside } from '../../dist/onnx/format/write-beside.js';
 import { lowerDecoder } from '../../lib/engine/decoder/lower-decoder.js';
-import { readModel } from '../../lib/onnx/format/model.js';
+import { readModel } from '../../lib/onnx/format/model-file.js';
 import { decoderAnswers, decoderModel, sessionBeside } from '../decoder-fixture.js';
 import { expectAnswers } from '../in-place-decoder.js';
 

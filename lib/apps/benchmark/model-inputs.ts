@@ -1,6 +1,6 @@
 import type { DeclaredInput } from '../../base/shapes.js';
 import { onModelThread, runOnModelThread } from '../../engine/model-thread.js';
-import { readModel } from '../../onnx/format/model.js';
+import { readModel } from '../../onnx/format/model-file.js';
 import { declaredInputs } from '../../onnx/graph/value-type.js';
 
 /**

@@ -13,7 +13,7 @@ import type { EngineManifest, LayerInfo } from '../../engine/manifest.js';
 import { importModel, type ModelImport } from '../../engine/model-import.js';
 import { hashWeights } from '../../onnx/format/hash-weights.js';
 import { isExternal, tensorSize } from '../../onnx/format/initializer.js';
-import { parseModel, readModel } from '../../onnx/format/model.js';
+import { parseModel, readModel } from '../../onnx/format/model-file.js';
 import { graphInputs, type ValueType, valueType } from '../../onnx/graph/value-type.js';
 import { readWhole } from '../../system/files/file-range.js';
 import { productOf } from '../../system/nvidia-support.js';

@@ -8,7 +8,8 @@ import { cacheBytesPerToken, type Decoder, recogniseDecoder } from '../../onnx/d
 import { rotaryPositions, withWholeCaches } from '../../onnx/decoder/lift-group-query-attention.js';
 import { withNarrowCaches } from '../../onnx/decoder/narrow-caches.js';
 import { checkExternalData, externalLocations } from '../../onnx/format/initializer.js';
-import { type ModelProto, readModel } from '../../onnx/format/model.js';
+import type { ModelProto } from '../../onnx/format/model.js';
+import { readModel } from '../../onnx/format/model-file.js';
 import { writeBeside } from '../../onnx/format/write-beside.js';
 import { WrittenModel } from '../../onnx/format/written-model.js';
 import { intAttribute } from '../../onnx/graph/node-attribute.js';

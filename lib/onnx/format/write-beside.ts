@@ -2,7 +2,8 @@ import path from 'node:path';
 import { TensorRTError } from '../../base/errors.js';
 import { makeDirectories, realpath, symlink } from '../../system/files/promises.js';
 import { type ExternalDataOptions, externalData, isExternal } from './initializer.js';
-import { type ModelProto, type TensorProto, writeModel } from './model.js';
+import type { ModelProto, TensorProto } from './model.js';
+import { writeModel } from './model-file.js';
 import { WrittenModel } from './written-model.js';
 
 /**

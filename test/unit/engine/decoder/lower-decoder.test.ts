@@ -16,7 +16,8 @@ import { liftTensorScatter } from '../../../../lib/onnx/decoder/lift-tensor-scat
 import { lowerAttention } from '../../../../lib/onnx/decoder/lower-attention.js';
 import { addTopKHead } from '../../../../lib/onnx/decoder/top-k-head.js';
 import { makeTensor, tensorElements } from '../../../../lib/onnx/format/initializer.js';
-import { type ModelProto, readModel, serializeModel } from '../../../../lib/onnx/format/model.js';
+import type { ModelProto } from '../../../../lib/onnx/format/model.js';
+import { readModel, serializeModel } from '../../../../lib/onnx/format/model-file.js';
 import { attributeProto, GraphBuilder } from '../../../../lib/onnx/graph/graph-builder.js';
 import { raiseOpset } from '../../../../lib/onnx/graph/raise-opset.js';
 import { lowerMatMulNBits } from '../../../../lib/onnx/passes/lower-matmul-nbits.js';

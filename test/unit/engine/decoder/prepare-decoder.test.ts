@@ -5,7 +5,7 @@ import path from 'node:path';
 import { afterAll, describe, expect, it } from 'vitest';
 import { prepareDecoder } from '../../../../dist/engine/decoder/prepare-decoder.js';
 import { isGroupQueryAttention } from '../../../../lib/onnx/decoder/lift-group-query-attention.js';
-import { readModel } from '../../../../lib/onnx/format/model.js';
+import { readModel } from '../../../../lib/onnx/format/model-file.js';
 import { writeBeside } from '../../../../lib/onnx/format/write-beside.js';
 import { attributeProto } from '../../../../lib/onnx/graph/graph-builder.js';
 import { decoderModel } from '../../../decoder-fixture.js';

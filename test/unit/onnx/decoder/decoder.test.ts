@@ -2,7 +2,8 @@ import { readdirSync } from 'node:fs';
 import path from 'node:path';
 import { describe, expect, it } from 'vitest';
 import { cacheBytesPerToken, recogniseDecoder } from '../../../../lib/onnx/decoder/decoder.js';
-import { type ModelProto, readModel } from '../../../../lib/onnx/format/model.js';
+import type { ModelProto } from '../../../../lib/onnx/format/model.js';
+import { readModel } from '../../../../lib/onnx/format/model-file.js';
 import { GraphBuilder, type SymbolicDims } from '../../../../lib/onnx/graph/graph-builder.js';
 import { decoderModel } from '../../../decoder-fixture.js';
 

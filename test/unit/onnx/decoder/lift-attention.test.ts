@@ -7,7 +7,7 @@ import { rewriteDecoder } from '../../../../lib/engine/decoder/rewrite-decoder.j
 import { recogniseDecoder } from '../../../../lib/onnx/decoder/decoder.js';
 import { tensorElements } from '../../../../lib/onnx/format/initializer.js';
 import type { ModelProto, NodeProto } from '../../../../lib/onnx/format/model.js';
-import { readModel } from '../../../../lib/onnx/format/model.js';
+import { readModel } from '../../../../lib/onnx/format/model-file.js';
 import { operatorName } from '../../../../lib/onnx/graph/operators.js';
 import { decoderAnswers, decoderModel, sessionBeside } from '../../../decoder-fixture.js';
 import { expectAnswers } from '../../../in-place-decoder.js';

@@ -10,7 +10,8 @@ import {
   withWholeCaches,
 } from '../../../../lib/onnx/decoder/lift-group-query-attention.js';
 import { liftTensorScatter } from '../../../../lib/onnx/decoder/lift-tensor-scatter.js';
-import { type ModelProto, readModel } from '../../../../lib/onnx/format/model.js';
+import type { ModelProto } from '../../../../lib/onnx/format/model.js';
+import { readModel } from '../../../../lib/onnx/format/model-file.js';
 import { attributeProto } from '../../../../lib/onnx/graph/graph-builder.js';
 import { decoderAnswers, decoderModel, sessionBeside } from '../../../decoder-fixture.js';
 import { expectAnswers } from '../../../in-place-decoder.js';

@@ -1,0 +1,77 @@
+import { invalidArgType, TensorRTError } from '../../base/errors.js';
+import { type Bytes, bytesOf, checkPath } from '../../base/options.js';
+import { writeAtomically } from '../../system/files/atomic-file.js';
+import { otherThanBinary } from '../../system/files/file-format.js';
+import { readWhole } from '../../system/files/file-range.js';
+import type { ModelProto } from './model.js';
+import { decodeMessage } from './protobuf/decode.js';
+import { encodeMessage } from './protobuf/encode.js';
+import { model } from './schema.js';
+
+/**
+ * Parses the bytes of an `.onnx` file. Tensors' raw data stays where it is: the model holds views of the bytes, which
+ * must not change while the model lives.
+ *
+ * @throws TensorRTError ERR_MODEL_INVALID when the bytes are no ONNX model; the message names the byte offset.
+ *   TypeError ERR_INVALID_ARG_TYPE
+ */
+export function parseModel(source: Bytes): ModelProto {
+  const bytes = bytesOf(source, 'bytes');
+  if (!bytes) throw invalidArgType('bytes', 'a Uint8Array or an ArrayBuffer', source);
+  if (bytes.length === 0)
+    throw new TensorRTError('ERR_MODEL_INVALID', 'This is no ONNX model: it has no bytes.');
+  try {
+    const parsed = decodeMessage(model, bytes) as Partial<ModelProto>;
+    if (parsed.irVersion === undefined || parsed.irVersion < 1) throw noModel('no ir_version');
+    if (parsed.graph === undefined) throw noModel('no graph');
+    // Before format version 3 models didn't say which operator set they use: it is version 1.
+    if (!parsed.opsetImport?.length && parsed.irVersion >= 3) throw noModel('no opset_import');
+    return parsed as ModelProto;
+  } catch (error) {
+    const isInvalid = error instanceof TensorRTError && error.code === 'ERR_MODEL_INVALID';
+    const other = isInvalid ? otherThanBinary(bytes) : undefined;
+    if (!other) throw error;
+    throw new TensorRTError('ERR_MODEL_INVALID', `This is ${other}`, { cause: error });
+  }
+}
+
+function noModel(lack: string): TensorRTError {
+  return new TensorRTError('ERR_MODEL_INVALID', `This is no ONNX model: the file parses, but has ${lack}.`);
+}
+
+/**
+ * The bytes of an `.onnx` file. The result shares nothing with the model.
+ *
+ * @throws TensorRTError ERR_MODEL_UNSUPPORTED above 2 GiB: such a model must keep its weights as external data.
+ */
+export function serializeModel(value: ModelProto): Uint8Array {
+  return encodeMessage(model, value);
+}
+
+/**
+ * Reads an `.onnx` file. Weights kept in other files stay there: see `tensorBytes`.
+ *
+ * @throws TensorRTError ERR_MODEL_NOT_FOUND, ERR_MODEL_INVALID, or ERR_IO with the cause.
+ */
+export async function readModel(path: string): Promise<ModelProto> {
+  checkPath(path, 'path');
+  const bytes = await readWhole(path, 'model');
+  try {
+    return parseModel(bytes);
+  } catch (error) {
+    if (error instanceof TensorRTError && error.code === 'ERR_MODEL_INVALID') {
+      throw new TensorRTError('ERR_MODEL_INVALID', `${path}: ${error.message}`, { cause: error });
+    }
+    throw error;
+  }
+}
+
+/**
+ * Writes an `.onnx` file, which appears whole or not at all.
+ *
+ * @throws TensorRTError ERR_IO with the cause, ERR_MODEL_UNSUPPORTED above 2 GiB.
+ */
+export async function writeModel(value: ModelProto, path: string): Promise<void> {
+  checkPath(path, 'path');
+  await writeAtomically(path, [serializeModel(value)], 'model');
+}
