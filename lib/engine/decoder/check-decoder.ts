@@ -4,7 +4,7 @@ import { uniformNumbers } from '../../base/random.js';
 import { type LoadedSession, loadOnCpu } from '../../execution/loaded-session.js';
 import { Tensor } from '../../execution/tensor.js';
 import type { CacheTensor, Decoder } from '../../onnx/decoder/decoder.js';
-import { numbers } from '../../onnx/decoder/rotary.js';
+import { numbers } from '../../onnx/decoder/tensor-numbers.js';
 import type { WrittenModel } from '../../onnx/format/written-model.js';
 
 export interface CheckRequest {

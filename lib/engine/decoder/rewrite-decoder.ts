@@ -6,10 +6,9 @@ import type { Lift } from '../../onnx/decoder/lift.js';
 import { type LiftOptions, liftAttention } from '../../onnx/decoder/lift-attention.js';
 import { liftGroupQueryAttention } from '../../onnx/decoder/lift-group-query-attention.js';
 import { liftTensorScatter } from '../../onnx/decoder/lift-tensor-scatter.js';
-import { label } from '../../onnx/decoder/match-attention.js';
 import { packQueries } from '../../onnx/decoder/pack-queries.js';
 import type { ModelProto } from '../../onnx/format/model.js';
-import { operatorName } from '../../onnx/graph/operators.js';
+import { label, operatorName } from '../../onnx/graph/operators.js';
 
 /** What quantizes activations by the largest and the least of a whole tensor. */
 const scaledByAll = new Set(['DynamicQuantizeLinear', 'com.microsoft.DynamicQuantizeMatMul']);

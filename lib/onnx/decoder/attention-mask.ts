@@ -1,7 +1,8 @@
 import type { TensorLike } from '../../base/tensor-like.js';
-import { type Mask, Unrecognised } from './match-attention.js';
-import { numbers } from './rotary.js';
+import { Unrecognised } from './lift.js';
+import type { Mask } from './match-attention.js';
 import type { Step, StepPart, StepValues } from './step-values.js';
+import { numbers } from './tensor-numbers.js';
 
 /** What a mask lets a query see: all keys up to its own position, or as many of them as the window holds. */
 export interface CausalMask {

@@ -5,8 +5,8 @@ import { EditableGraph } from '../graph/editable-graph.js';
 import { floatAttribute, intAttribute, intsAttribute } from '../graph/node-attribute.js';
 import { operatorName } from '../graph/operators.js';
 import type { SymbolicShapes } from '../graph/symbolic-shapes.js';
+import { isHeadsSwap } from './heads.js';
 import { inPlaceShapes, isSequence } from './in-place-shapes.js';
-import { isHeadsSwap } from './match-attention.js';
 
 /** A normalization over the last dimension. */
 interface Normalization {

@@ -1,5 +1,5 @@
-import type { GraphProto } from '../format/model.js';
-import { intAttribute } from '../graph/node-attribute.js';
+import type { GraphProto, NodeProto } from '../format/model.js';
+import { intAttribute, intsAttribute } from '../graph/node-attribute.js';
 import { operatorName } from '../graph/operators.js';
 
 /**
@@ -15,4 +15,9 @@ export function headSize(graph: GraphProto, cache: string): number | undefined {
   const output = graph.valueInfo.find(({ name }) => name === attention?.output[0]);
   const width = output?.type?.tensorType?.shape?.dim.at(-1)?.dimValue;
   return attention && width !== undefined && width % heads === 0 ? width / heads : undefined;
+}
+
+/** Whether it exchanges heads and positions. */
+export function isHeadsSwap(node: NodeProto): boolean {
+  return operatorName(node) === 'Transpose' && `${intsAttribute(node, 'perm')}` === '0,2,1,3';
 }

@@ -1,40 +1,36 @@
 import { type DataType, dataTypes } from '../../base/data-type.js';
 import type { DecoderInputRole } from '../../base/decoder-graph.js';
 import type { TensorRTError } from '../../base/errors.js';
-import { normalNumbers } from '../../base/random.js';
 import type { ExternalDataOptions } from '../format/initializer.js';
 import type { ModelProto } from '../format/model.js';
 import { EditableGraph } from '../graph/editable-graph.js';
 import { valueInfo } from '../graph/graph-builder.js';
 import { operatorName } from '../graph/operators.js';
+import { isShape } from '../graph/size.js';
 import { dropIdleCasts } from '../passes/drop-idle-casts.js';
-import { attributeKey, mergeEqualNodes } from '../passes/merge-equal-nodes.js';
-import { isVisible, proveMask } from './attention-mask.js';
+import { mergeEqualNodes } from '../passes/merge-equal-nodes.js';
+import { proveMask } from './attention-mask.js';
 import type { CacheTensor, Decoder } from './decoder.js';
-import type { Lift } from './lift.js';
-import {
-  type AttentionMatch,
-  type Factor,
-  type GraphKnowledge,
-  isHeadsSwap,
-  isShape,
-  matchAttention,
-  Unrecognised,
-} from './match-attention.js';
+import type { GraphKnowledge } from './graph-knowledge.js';
+import { isHeadsSwap } from './heads.js';
+import { type Lift, Unrecognised } from './lift.js';
+import { type AttentionMatch, type Factor, matchAttention } from './match-attention.js';
 import { measureShapes } from './measure-shapes.js';
+import { type AttentionFormula, proveAttention } from './prove-attention.js';
 import { replacePositions } from './replace-positions.js';
 import {
   computeRotary,
-  floats,
+  isSameTable,
   matchRotary,
-  numbers,
   provesRotary,
   type RotaryMatch,
   type RotaryTable,
 } from './rotary.js';
 import { simplifyShapes } from './simplify-shapes.js';
 import type { LoadPart } from './step-values.js';
+import { floats, numbers } from './tensor-numbers.js';
 import { unwrapGemm } from './unwrap-gemm.js';
+import { formOf } from './value-form.js';
 
 export interface LiftOptions extends ExternalDataOptions {
   /** The most tokens that a row will hold. */
@@ -44,13 +40,8 @@ export interface LiftOptions extends ExternalDataOptions {
 }
 
 /** What one layer's GroupQueryAttention is given. */
-interface Layer {
-  readonly match: AttentionMatch;
-  readonly key: CacheTensor;
+interface Layer extends AttentionFormula {
   readonly value: CacheTensor;
-  readonly scale: number;
-  readonly softcap: number;
-  readonly window: number | undefined;
   /** Undefined where queries and keys are turned outside, or not at all. */
   readonly rotary: { readonly query: string; readonly key: string; readonly table: RotaryTable } | undefined;
 }
@@ -118,7 +109,7 @@ class Lifter {
     );
     const layers: Layer[] = [];
     for (const [key, value] of pairs) layers.push(await this.#understand(key, value));
-    const types = await this.#prove(layers);
+    const types = await proveAttention(this.#known, layers, this.#maxLength);
     const last = this.#input('last_indices', ['rows']);
     const longest = this.#input('longest', []);
     layers.forEach((layer, i) => {
@@ -144,7 +135,9 @@ class Lifter {
         `its heads have ${match.headDim} elements, and GroupQueryAttention takes multiples of 8`,
       );
     }
-    const maskKey = JSON.stringify(match.masks.map(({ value, kind }) => [kind, this.#formOf([], value)]));
+    const maskKey = JSON.stringify(
+      match.masks.map(({ value, kind }) => [kind, formOf(this.#known, [], value)]),
+    );
     if (!this.#windows.has(maskKey)) {
       const { window } = await proveMask(match.masks, this.#known.steps, this.#maxLength);
       this.#windows.set(maskKey, window);
@@ -185,7 +178,7 @@ class Lifter {
     const key = matchRotary(this.#known, match.newKey);
     if (!query || !key) return undefined;
     const sizes = { headDim: match.headDim, type, maxLength: this.#maxLength };
-    const form = (found: RotaryMatch) => this.#formOf([found.source], found.turned);
+    const form = (found: RotaryMatch) => formOf(this.#known, [found.source], found.turned);
     const name = JSON.stringify([
       form(key),
       key.layout,
@@ -209,28 +202,6 @@ class Lifter {
     };
   }
 
-  /** Equal where the same nodes compute a value from others. */
-  #formOf(sources: readonly string[], value: string): string {
-    const { graph, shapes } = this.#known;
-    const names = new Map(sources.map((source, i) => [source, `source ${i}`]));
-    const form: unknown[] = [];
-    const visit = (value: string): string => {
-      const known = names.get(value);
-      if (known !== undefined) return known;
-      const elements = shapes.elements(value);
-      if (elements) return `[${elements.join()}]`;
-      const node = graph.producer(value);
-      if (!node) return `value ${value}`;
-      const inputs = node.input.map((input) => (input === '' ? '' : visit(input)));
-      const attributes = node.attribute.map((each) => attributeKey(each) ?? `attribute of ${value}`);
-      form.push([operatorName(node), inputs, attributes]);
-      for (const [i, output] of node.output.entries()) names.set(output, `#${form.length}.${i}`);
-      return names.get(value)!;
-    };
-    visit(value);
-    return JSON.stringify(form);
-  }
-
   /** A value of heads as `[rows, new, heads * headDim]`. */
   #merged(value: string, layout: 'heads-first' | 'sequence-first'): string {
     const { graph, shapes } = this.#known;
@@ -251,67 +222,6 @@ class Lifter {
       if (isShape(shapes.shape(source), ['rows', 'new', heads * headDim])) return source;
     }
     return graph.addNode('Reshape', [current, graph.addVector([0, 0, heads * headDim])])[0]!;
-  }
-
-  /** Compares what the graph computes between queries, cache and output with attention's formula, on random numbers. */
-  async #prove(layers: readonly Layer[]): Promise<DataType[]> {
-    const proven = new Map<string, DataType>();
-    const types: DataType[] = [];
-    for (const layer of layers) {
-      const { match, key } = layer;
-      const sources = [match.query, match.key, match.value];
-      const { scale, softcap, window } = layer;
-      const { heads, kvHeads, headDim, outputLayout } = match;
-      const form = JSON.stringify([
-        this.#formOf(sources, match.output),
-        ...[scale, softcap, window, heads, kvHeads, headDim, outputLayout],
-      ]);
-      const known = proven.get(form);
-      if (known) {
-        types.push(known);
-        continue;
-      }
-      const type = key.type as 'float32' | 'float16';
-      const given = sources.map((name) => ({ name, type, rank: 4 }));
-      const part = await this.#known.steps.part([match.output], given);
-      if (!part)
-        throw new Unrecognised(
-          `the attention of "${key.input}" reads more than queries, keys, values and mask`,
-        );
-      await using _ = part;
-      for (const [past, count] of [
-        [0, 5],
-        [4, 3],
-        [9, 1],
-      ] as const) {
-        const step = { rows: 1, past, new: count };
-        const total = past + count;
-        if (total > this.#maxLength) continue;
-        const normal = normalNumbers(past + 1);
-        const random = (heads: number, length: number) =>
-          Float32Array.from({ length: heads * length * match.headDim }, normal);
-        const [q, k, v] = [
-          random(match.heads, count),
-          random(match.kvHeads, total),
-          random(match.kvHeads, total),
-        ];
-        const tensors = {
-          [match.query]: floats(type, q, [1, match.heads, count, match.headDim]),
-          [match.key]: floats(type, k, [1, match.kvHeads, total, match.headDim]),
-          [match.value]: floats(type, v, [1, match.kvHeads, total, match.headDim]),
-        };
-        const output = (await part.run(step, tensors))[match.output]!;
-        proven.set(form, output.type as DataType);
-        const difference = largestDifference(numbers(output), attention(layer, { q, k, v, past, count }));
-        if (!(difference <= (type === 'float16' ? 3e-2 : 1e-4))) {
-          throw new Unrecognised(
-            `what gives "${match.output}" is not the attention that it looks like: on random numbers it differs by ${difference}`,
-          );
-        }
-      }
-      types.push(proven.get(form)!);
-    }
-    return types;
   }
 
   #write(layer: Layer, type: DataType, i: number, last: string, longest: string): void {
@@ -406,67 +316,4 @@ class Lifter {
 
 function cacheInfo(name: string, { type, kvHeads, headDim }: CacheTensor) {
   return valueInfo(name, type, ['rows', kvHeads, 'capacity', headDim]);
-}
-
-function isSameTable(a: RotaryTable, b: RotaryTable): boolean {
-  return (
-    a === b ||
-    (a.interleaved === b.interleaved &&
-      a.pairs === b.pairs &&
-      largestDifference(a.cosines, b.cosines) === 0 &&
-      largestDifference(a.sines, b.sines) === 0)
-  );
-}
-
-/** `[new, heads * headDim]` for outputs in the order of tokens, `[heads, new, headDim]` for those in that of heads. */
-function attention(
-  { match, scale, softcap, window }: Layer,
-  {
-    q,
-    k,
-    v,
-    past,
-    count,
-  }: { q: Float32Array; k: Float32Array; v: Float32Array; past: number; count: number },
-): Float32Array {
-  const { heads, kvHeads, headDim } = match;
-  const total = past + count;
-  const result = new Float32Array(heads * count * headDim);
-  for (let head = 0; head < heads; head++) {
-    const source = Math.floor((head * kvHeads) / heads) * total * headDim;
-    for (let token = 0; token < count; token++) {
-      const query = (head * count + token) * headDim;
-      const scores: number[] = [];
-      for (let key = 0; key < total; key++) {
-        let dot = 0;
-        for (let dim = 0; dim < headDim; dim++) dot += q[query + dim]! * k[source + key * headDim + dim]!;
-        const score = softcap ? softcap * Math.tanh((dot * scale) / softcap) : dot * scale;
-        scores.push(isVisible(key, past + token, window) ? score : Number.NEGATIVE_INFINITY);
-      }
-      const most = Math.max(...scores);
-      const weights = scores.map((score) => Math.exp(score - most));
-      const sum = weights.reduce((a, b) => a + b, 0);
-      const at =
-        match.outputLayout === 'heads-first'
-          ? (head * count + token) * headDim
-          : (token * heads + head) * headDim;
-      for (let dim = 0; dim < headDim; dim++) {
-        let value = 0;
-        for (let key = 0; key < total; key++) value += weights[key]! * v[source + key * headDim + dim]!;
-        result[at + dim] = value / sum;
-      }
-    }
-  }
-  return result;
-}
-
-/** Infinite where there are different numbers of them, NaN where one is none. */
-function largestDifference(a: Float32Array, b: Float32Array): number {
-  if (a.length !== b.length) return Number.POSITIVE_INFINITY;
-  let largest = 0;
-  for (let i = 0; i < a.length; i++) {
-    const difference = Math.abs(a[i]! - b[i]!);
-    if (!(difference <= largest)) largest = difference;
-  }
-  return largest;
 }

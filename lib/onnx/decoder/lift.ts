@@ -5,3 +5,8 @@ import type { ModelProto } from '../format/model.js';
 export type Lift =
   | { readonly model: ModelProto; readonly graph: DecoderGraph; readonly reason?: undefined }
   | { /** The node and what is wrong with it: the end of a sentence. */ readonly reason: string };
+
+/** Why a graph stays as it is. */
+export class Unrecognised extends Error {
+  override readonly name = 'Unrecognised';
+}

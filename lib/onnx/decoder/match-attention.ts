@@ -1,18 +1,14 @@
 import type { NodeProto } from '../format/model.js';
 import type { EditableGraph } from '../graph/editable-graph.js';
-import { floatAttribute, intAttribute, intsAttribute } from '../graph/node-attribute.js';
-import { operatorName } from '../graph/operators.js';
-import type { Size } from '../graph/size.js';
+import { floatAttribute, intAttribute } from '../graph/node-attribute.js';
+import { label, operatorName } from '../graph/operators.js';
+import { isShape } from '../graph/size.js';
 import type { SymbolicShapes } from '../graph/symbolic-shapes.js';
 import type { CacheTensor } from './decoder.js';
+import type { GraphKnowledge } from './graph-knowledge.js';
+import { isHeadsSwap } from './heads.js';
+import { Unrecognised } from './lift.js';
 import type { StepValues } from './step-values.js';
-
-/** What a pass knows about a graph. */
-export interface GraphKnowledge {
-  readonly graph: EditableGraph;
-  readonly shapes: SymbolicShapes;
-  readonly steps: StepValues;
-}
 
 /** A layer's attention as it was found, unproven: where it begins and ends. */
 export interface AttentionMatch {
@@ -51,11 +47,6 @@ export interface Mask {
   readonly value: string;
   /** It is added to the scores, or, being bool, true where a key is seen; or true where a key isn't. */
   readonly kind: 'added' | 'seen' | 'hidden';
-}
-
-/** Why a graph stays as it is. */
-export class Unrecognised extends Error {
-  override readonly name = 'Unrecognised';
 }
 
 /** @throws Unrecognised */
@@ -291,22 +282,4 @@ class Matcher {
     }
     return size;
   }
-}
-
-/** Whether it exchanges heads and positions. */
-export function isHeadsSwap(node: NodeProto): boolean {
-  return operatorName(node) === 'Transpose' && `${intsAttribute(node, 'perm')}` === '0,2,1,3';
-}
-
-export function isShape(shape: readonly Size[] | undefined, expected: readonly (string | number)[]): boolean {
-  return (
-    shape?.length === expected.length &&
-    expected.every((dim, i) => (typeof dim === 'number' ? shape[i]!.constant === dim : `${shape[i]}` === dim))
-  );
-}
-
-export function label(node: NodeProto): string {
-  return node.name
-    ? `the ${node.opType} "${node.name}"`
-    : `the ${node.opType} that gives "${node.output[0]}"`;
 }

@@ -4,7 +4,7 @@ import type { EditableGraph } from '../graph/editable-graph.js';
 import { Size } from '../graph/size.js';
 import { SymbolicShapes } from '../graph/symbolic-shapes.js';
 import type { Decoder } from './decoder.js';
-import type { GraphKnowledge } from './match-attention.js';
+import type { GraphKnowledge } from './graph-knowledge.js';
 import { type LoadPart, type Step, StepValues } from './step-values.js';
 
 /** What no rule infers is run and measured; what follows from that is inferred again. */

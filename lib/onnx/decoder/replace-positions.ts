@@ -1,9 +1,10 @@
 import type { DecoderInputRole } from '../../base/decoder-graph.js';
 import type { TensorLike } from '../../base/tensor-like.js';
 import { valueInfo } from '../graph/graph-builder.js';
-import { operatorName } from '../graph/operators.js';
+import { label, operatorName } from '../graph/operators.js';
 import type { Decoder } from './decoder.js';
-import { type GraphKnowledge, label, Unrecognised } from './match-attention.js';
+import type { GraphKnowledge } from './graph-knowledge.js';
+import { Unrecognised } from './lift.js';
 import type { Step } from './step-values.js';
 
 /**

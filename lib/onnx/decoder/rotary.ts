@@ -1,8 +1,8 @@
-import { fromFloat16Bits, toFloat16Bits } from '../../base/float16.js';
 import type { TensorLike } from '../../base/tensor-like.js';
 import { operatorName } from '../graph/operators.js';
-import type { GraphKnowledge } from './match-attention.js';
+import type { GraphKnowledge } from './graph-knowledge.js';
 import type { Step, StepPart, StepValues } from './step-values.js';
+import { floats, largestDifference, numbers } from './tensor-numbers.js';
 
 /** Where a value is turned by its position, as it was found, unproven. */
 export interface RotaryMatch {
@@ -25,6 +25,16 @@ export interface RotaryTable {
   /** `[maxLength, pairs]`. */
   readonly cosines: Float32Array;
   readonly sines: Float32Array;
+}
+
+export function isSameTable(a: RotaryTable, b: RotaryTable): boolean {
+  return (
+    a === b ||
+    (a.interleaved === b.interleaved &&
+      a.pairs === b.pairs &&
+      largestDifference(a.cosines, b.cosines) === 0 &&
+      largestDifference(a.sines, b.sines) === 0)
+  );
 }
 
 /** What turning consists of, in exporters' graphs. */
@@ -276,14 +286,4 @@ function agree(all: TensorLike, some: TensorLike, step: Step, maxLength: number)
     }
   }
   return true;
-}
-
-export function floats(type: 'float32' | 'float16', values: Float32Array, dims: number[]): TensorLike {
-  return { type, dims, data: type === 'float16' ? toFloat16Bits(values) : values };
-}
-
-/** Of float16 too, whichever array the host has for it. */
-export function numbers({ type, data }: TensorLike): Float32Array {
-  if (type === 'float16' && data instanceof Uint16Array) return fromFloat16Bits(data);
-  return data instanceof Float32Array ? data : Float32Array.from(data as unknown as Iterable<number>);
 }

@@ -1,7 +1,7 @@
 import type { NodeProto } from '../format/model.js';
 import { operatorName } from '../graph/operators.js';
 import type { Size } from '../graph/size.js';
-import type { GraphKnowledge } from './match-attention.js';
+import type { GraphKnowledge } from './graph-knowledge.js';
 
 /**
  * Lets Reshape and Expand read constants instead of shapes that the graph computes at each run, where those are known: a

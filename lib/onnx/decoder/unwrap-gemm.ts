@@ -1,6 +1,7 @@
 import { floatAttribute, intAttribute } from '../graph/node-attribute.js';
 import { operatorName } from '../graph/operators.js';
-import { type GraphKnowledge, isShape } from './match-attention.js';
+import { isShape } from '../graph/size.js';
+import type { GraphKnowledge } from './graph-knowledge.js';
 
 /**
  * A linear layer that is a Gemm between two Reshapes, from and to `[rows, new, …]`, becomes a MatMul and an Add: the

@@ -16,6 +16,13 @@ export function operatorName({ domain, opType }: NodeProto): string {
   return !domain || domain === 'ai.onnx' ? opType : `${domain}.${opType}`;
 }
 
+/** How messages name a node. */
+export function label(node: NodeProto): string {
+  return node.name
+    ? `the ${node.opType} "${node.name}"`
+    : `the ${node.opType} that gives "${node.output[0]}"`;
+}
+
 /** Matrix products and convolutions. */
 export const products = operators('MatMul Gemm Conv ConvTranspose Einsum Attention');
 

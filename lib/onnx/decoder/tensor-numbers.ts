@@ -1,0 +1,24 @@
+import { fromFloat16Bits, toFloat16Bits } from '../../base/float16.js';
+import type { TensorLike } from '../../base/tensor-like.js';
+
+/** A tensor of float32 numbers, rounded to a type. */
+export function floats(type: 'float32' | 'float16', values: Float32Array, dims: number[]): TensorLike {
+  return { type, dims, data: type === 'float16' ? toFloat16Bits(values) : values };
+}
+
+/** The numbers of a tensor; of float16 too, whichever array the host has for it. */
+export function numbers({ type, data }: TensorLike): Float32Array {
+  if (type === 'float16' && data instanceof Uint16Array) return fromFloat16Bits(data);
+  return data instanceof Float32Array ? data : Float32Array.from(data as unknown as Iterable<number>);
+}
+
+/** Infinite where there are different numbers of them, NaN where one is none. */
+export function largestDifference(a: Float32Array, b: Float32Array): number {
+  if (a.length !== b.length) return Number.POSITIVE_INFINITY;
+  let largest = 0;
+  for (let i = 0; i < a.length; i++) {
+    const difference = Math.abs(a[i]! - b[i]!);
+    if (!(difference <= largest)) largest = difference;
+  }
+  return largest;
+}
