@@ -45,7 +45,7 @@ const roles: readonly { role: DecoderInputRole; name: RegExp; ranks: readonly nu
 ];
 
 /** Inputs of decoders that no step here could feed. */
-const strangers: readonly { name: RegExp; problem: string }[] = [
+const unsupportedInputs: readonly { name: RegExp; problem: string }[] = [
   {
     name: /^use_cache_branch$/,
     problem:
@@ -107,8 +107,8 @@ export function recogniseDecoder({ graph }: ModelProto): Decoder {
 
 function roleOf(input: ValueType, others: readonly ValueType[], graph: GraphProto): DecoderInputRole {
   const { name, type, shape } = input;
-  const stranger = strangers.find((each) => each.name.test(name));
-  if (stranger) throw unsupported(`its input "${name}" ${stranger.problem}.`);
+  const refused = unsupportedInputs.find((each) => each.name.test(name));
+  if (refused) throw unsupported(`its input "${name}" ${refused.problem}.`);
   const rank = shape?.length;
   const known = roles.find((each) => each.name.test(name));
   const isWhole = type === 'int64' || type === 'int32';
