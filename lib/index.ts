@@ -17,13 +17,8 @@ export type {
 } from './execution/model-metadata.js';
 export type { Feeds, Fetches } from './execution/run-request.js';
 export type { SessionStats } from './execution/session-stats.js';
-export {
-  type DataOf,
-  type OnnxValue,
-  Tensor,
-  type TensorConstructor,
-  type TypedTensor,
-} from './execution/tensor.js';
+export { type OnnxValue, Tensor, type TensorConstructor, type TypedTensor } from './execution/tensor.js';
+export type { DataOf } from './execution/tensor-types.js';
 export type { GenerateOptions, SequenceGenerateOptions } from './generation/generate-options.js';
 export type {
   ChosenTokenLogprob,

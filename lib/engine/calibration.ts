@@ -1,7 +1,7 @@
 import { createHash } from '../base/crypto.js';
 import { invalidArgType, invalidArgValue } from '../base/errors.js';
 import type { TensorLike } from '../base/tensor-like.js';
-import { checkTensor } from '../execution/tensor.js';
+import { checkTensor } from '../execution/check-tensor.js';
 import type { Feeds } from './measure-ranges.js';
 
 /** Inputs to measure ranges with, as they were when they were given. */

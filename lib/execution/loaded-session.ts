@@ -22,7 +22,8 @@ import { loadNative } from './load-native.js';
 import { type InputMetadata, toMetadata, type ValueMetadata } from './model-metadata.js';
 import { type Feeds, type Fetches, type RunContext, type RunRequest, runRequest } from './run-request.js';
 import { type SessionStats, sessionStats } from './session-stats.js';
-import { type Tensor, typedArray } from './tensor.js';
+import type { Tensor } from './tensor.js';
+import { typedArray } from './tensor-elements.js';
 
 export interface RunOptions {
   /** Aborting rejects the run with the signal's reason, once nothing of the caller's is in use any more. */

@@ -3,8 +3,11 @@ import { invalidArgType, invalidArgValue, shapeMismatch } from '../base/errors.j
 import { type Profile, requireProfile } from '../base/shapes.js';
 import type { TensorLike } from '../base/tensor-like.js';
 import type { DeviceTensor, NativeInput, NativeOutput, NativeSession } from '../system/native.js';
+import { checkTensor } from './check-tensor.js';
 import { checkAgainst, type InputMetadata, type ValueMetadata } from './model-metadata.js';
-import { checkTensor, deviceTensorOf, hostBufferOf, Tensor, tensorOnDevice, typedArray } from './tensor.js';
+import { Tensor, tensorOnDevice } from './tensor.js';
+import { typedArray } from './tensor-elements.js';
+import { deviceTensorOf, hostBufferOf } from './tensor-memory.js';
 
 export type Feeds = Readonly<Record<string, TensorLike>>;
 /** The outputs to compute: names, or a tensor to write each into (null: a new one). Defaults to all that are tensors. */

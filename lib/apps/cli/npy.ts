@@ -1,6 +1,7 @@
 import { type DataType, dataTypes } from '../../base/data-type.js';
 import { TensorRTError } from '../../base/errors.js';
-import { Tensor, typedArray } from '../../execution/tensor.js';
+import { Tensor } from '../../execution/tensor.js';
+import { typedArray } from '../../execution/tensor-elements.js';
 
 // NumPy's file format for arrays: numpy/lib/format.py, versions 1.0 to 3.0. Little-endian and row-major only.
 
