@@ -23,14 +23,12 @@ import { buildSettings } from '../session/session-options.js';
 import { withOpenFile } from '../system/files/file-range.js';
 import { type NativeBytes, type NativeLoadedModel, native } from '../system/native.js';
 import { ChatTemplate } from '../text/chat-template.js';
+import type { TokenPieces } from '../text/piece-writer.js';
 import { type Prompt, promptTokens } from '../text/prompt.js';
-import {
-  readEosToken,
-  readTokenizer,
-  type Tokenizer,
-  type TokenPieces,
-  tokenPieces,
-} from '../text/tokenizer.js';
+import { readTokenizer } from '../text/read-tokenizer.js';
+import { tokenPieces } from '../text/token-pieces.js';
+import type { Tokenizer } from '../text/tokenizer.js';
+import { readEosToken } from '../text/tokenizer-config.js';
 import { DecodeLoop } from './decode-loop.js';
 import { type DecoderConfig, readDecoderConfig, UnusableValue, usable } from './decoder-config.js';
 import { type GenerateOptions, readGenerateOptions } from './generate-options.js';

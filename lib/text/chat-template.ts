@@ -1,27 +1,14 @@
 import path from 'node:path';
 import type { Template } from '@huggingface/jinja';
 import { invalidArgType, invalidArgValue, TensorRTError } from '../base/errors.js';
-import { readJson, readText } from '../system/files/text-file.js';
-import { tokenText } from './tokenizer.js';
+import { type Json, readJson, readText } from '../system/files/text-file.js';
+import { tokenRoles, tokenText } from './tokenizer-config.js';
 
 /** One turn of a conversation. */
 export interface ChatMessage {
   role: 'system' | 'user' | 'assistant' | 'tool';
   content: string;
 }
-
-type Json = Readonly<Record<string, unknown>>;
-
-/** Tokens that a template may name, as tokenizer_config.json and special_tokens_map.json call them. */
-const tokenNames = [
-  'bos_token',
-  'eos_token',
-  'unk_token',
-  'sep_token',
-  'pad_token',
-  'cls_token',
-  'mask_token',
-];
 
 /** How a model writes conversations: a Jinja template as Hugging Face's models carry it. */
 export class ChatTemplate {
@@ -52,7 +39,7 @@ export class ChatTemplate {
       readJson(path.join(directory, 'special_tokens_map.json')),
     ]);
     const tokens: Record<string, string> = {};
-    for (const name of tokenNames) {
+    for (const name of tokenRoles) {
       const text = tokenText(config[name]) ?? tokenText(map[name]);
       if (text !== undefined) tokens[name] = text;
     }

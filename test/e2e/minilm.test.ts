@@ -5,7 +5,7 @@ import path from 'node:path';
 import { buildEngine, InferenceSession, Tensor } from 'node-tensorrt';
 import { buildBert, castToFloat16, writeModel } from 'node-tensorrt/onnx';
 import { afterAll, beforeAll, expect, test } from 'vitest';
-import { readTokenizer } from '../../dist/text/tokenizer.js';
+import { readTokenizer } from '../../dist/text/read-tokenizer.js';
 import { minilmDirectory } from '../../scripts/minilm.mjs';
 import { python } from '../oracle/python.js';
 import { simulateFloat16 } from '../oracle/simulate-float16.js';
