@@ -1,4 +1,5 @@
 import { describe, expect, test } from 'vitest';
+import { batchedShapes } from '../../../../dist/apps/benchmark/batched-shapes.js';
 import {
   type BenchmarkResult,
   benchmark,
@@ -6,7 +7,6 @@ import {
 } from '../../../../dist/apps/benchmark/benchmark.js';
 import { latencyStatistics } from '../../../../dist/apps/benchmark/latency-statistics.js';
 import { mlperfLog } from '../../../../dist/apps/benchmark/mlperf-log.js';
-import { batchedShapes } from '../../../../dist/apps/cli/bench.js';
 import { python } from '../../../oracle/python.js';
 
 test('statistics, by NumPy', () => {

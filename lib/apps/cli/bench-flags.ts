@@ -1,0 +1,81 @@
+import type { Dims } from '../../base/tensor-like.js';
+import type { SessionOptions } from '../../session/session-options.js';
+import type { Scenario } from '../benchmark/mlperf-log.js';
+import { parseShapeFlag } from './build.js';
+import { checkInputFlags, parseDevice } from './model-input.js';
+import { UsageError } from './output.js';
+
+/** The flags of `bench` as they were given. */
+export interface BenchFlags {
+  batch?: string;
+  duration: string;
+  warmup: string;
+  shapes: string[];
+  input: string[];
+  device: string;
+  precision?: string;
+  threads?: string;
+  concurrency: string;
+  compare?: 'onnxruntime';
+  json?: string;
+  mlperf?: string;
+  scenario?: Scenario;
+}
+
+/** What the flags ask for. */
+export type Settings = ReturnType<typeof readFlags>;
+
+/** @throws UsageError */
+export function readFlags(flags: BenchFlags) {
+  const scenario = flags.scenario ?? 'SingleStream';
+  const batches = flags.batch === undefined ? [undefined] : parseBatches(flags.batch);
+  const concurrency = parseCount('--concurrency', flags.concurrency);
+  checkInputFlags(flags.input);
+  if (flags.scenario !== undefined && flags.mlperf === undefined) {
+    throw new UsageError('--scenario is about the log of --mlperf FILE.');
+  }
+  if (flags.mlperf !== undefined && batches.length > 1) {
+    throw new UsageError('An MLPerf log holds one run: give --batch one size.');
+  }
+  if (
+    flags.mlperf !== undefined &&
+    scenario === 'SingleStream' &&
+    ((batches[0] ?? 1) > 1 || concurrency > 1)
+  ) {
+    throw new UsageError('SingleStream is one sample at a time: --batch 1 and --concurrency 1.');
+  }
+  return {
+    scenario,
+    batches,
+    concurrency,
+    durationMs: 1000 * parseSeconds('--duration', flags.duration),
+    warmupMs: 1000 * parseSeconds('--warmup', flags.warmup),
+    threads: flags.threads === undefined ? undefined : parseCount('--threads', flags.threads),
+    device: parseDevice(flags.device),
+    precision: flags.precision as SessionOptions['precision'],
+    inputs: flags.input,
+    shapes: new Map(flags.shapes.map(parseShape)),
+  };
+}
+
+function parseBatches(text: string): number[] {
+  return text.split(',').map((size) => parseCount('--batch', size));
+}
+
+function parseCount(flag: string, text: string): number {
+  if (/^[1-9]\d{0,8}$/.test(text.trim())) return Number(text);
+  throw new UsageError(`${flag} must be a whole number of at least 1, not '${text}'.`);
+}
+
+function parseSeconds(flag: string, text: string): number {
+  const seconds = Number(text);
+  if (text.trim() !== '' && Number.isFinite(seconds) && seconds >= 0) return seconds;
+  throw new UsageError(`${flag} must be a number of seconds, not '${text}'.`);
+}
+
+/** `NAME:1x128`; the name may have colons. */
+function parseShape(text: string): [name: string, dims: Dims] {
+  const [name, dims] = parseShapeFlag(text);
+  if (Array.isArray(dims)) return [name, dims as Dims];
+  throw new UsageError(`--shapes must be NAME:SHAPE such as x:1x3x224x224, not '${text}'.`);
+}
