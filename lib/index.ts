@@ -32,7 +32,7 @@ export type { LanguageModelOptions } from './generation/language-model-options.j
 export type { Sequence } from './generation/sequence.js';
 export { InferenceSession } from './session/session.js';
 export type { SessionOptions } from './session/session-options.js';
-export type { TensorRTCapabilities } from './system/native.js';
+export type { TensorRTCapabilities } from './system/native/tensorrt.js';
 export type { Flavour } from './system/nvidia-support.js';
 export type { TensorRTLibrary } from './system/tensorrt-library.js';
 export type { ChatMessage } from './text/chat-template.js';

@@ -8,14 +8,10 @@ import { checkProfiles, completeProfiles, type DeclaredInput } from '../base/sha
 import { version as builder } from '../base/version.js';
 import { writeAtomically } from '../system/files/atomic-file.js';
 import { type TemporaryDirectory, temporaryDirectory } from '../system/files/temporary-directory.js';
-import {
-  type NativeBuildRequest,
-  type NativeBuildResult,
-  type NativeCuda,
-  type NativeGpu,
-  type NativeTensorRT,
-  native,
-} from '../system/native.js';
+import type { NativeCuda, NativeGpu } from '../system/native/cuda.js';
+import type { NativeBuildRequest, NativeBuildResult } from '../system/native/plan-builder.js';
+import type { NativeTensorRT } from '../system/native/tensorrt.js';
+import { native } from '../system/native.js';
 import { hasOnnxRuntime } from '../system/onnxruntime-library.js';
 import {
   type BuildOptions,

@@ -4,7 +4,8 @@ import { TensorRTError } from '../base/errors.js';
 import { writeAtomically } from '../system/files/atomic-file.js';
 import { engineMagic as magic, otherThanBinary, planMagics, seenBytes } from '../system/files/file-format.js';
 import { readStart, withOpenFile } from '../system/files/file-range.js';
-import { type NativeBytes, native } from '../system/native.js';
+import type { NativeBytes } from '../system/native/bytes.js';
+import { native } from '../system/native.js';
 import { type EngineContents, parseContents } from './manifest.js';
 
 // An engine file: the header, then the manifest and the layers (JSON), then the plan, to the end of the file.

@@ -1,7 +1,7 @@
 import { isDeepStrictEqual } from 'node:util';
 import { invalidArgType, TensorRTError } from '../base/errors.js';
 import { type Bytes, bytesOf, checkOptions, checkPath, refuseCloning } from '../base/options.js';
-import { type NativeBytes, requireArrayLength } from '../system/native.js';
+import { type NativeBytes, requireArrayLength } from '../system/native/bytes.js';
 import { EngineFile } from './engine-file.js';
 import {
   type Bindings,

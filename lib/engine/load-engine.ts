@@ -1,5 +1,6 @@
 import { loadPlan, type PlanRequest } from '../execution/load-plan.js';
-import type { NativeLoadedModel, NativeSession } from '../system/native.js';
+import type { NativeLoadedModel } from '../system/native/loaded-model.js';
+import type { NativeSession } from '../system/native/session.js';
 import { type Engine, isDescribed, planOf } from './engine.js';
 
 export interface EngineRequest extends Omit<PlanRequest, 'plan' | 'compiled'> {

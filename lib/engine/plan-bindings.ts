@@ -4,7 +4,9 @@ import { rangeOf } from '../base/shapes.js';
 import { loadNative } from '../execution/load-native.js';
 import { loadPlan } from '../execution/load-plan.js';
 import { findGpu } from '../system/gpu.js';
-import { type NativeBytes, type NativeLoadedModel, type NativeTensorInfo, native } from '../system/native.js';
+import type { NativeBytes } from '../system/native/bytes.js';
+import type { NativeLoadedModel, NativeTensorInfo } from '../system/native/loaded-model.js';
+import { native } from '../system/native.js';
 import type { Bindings, EngineTensor } from './manifest.js';
 
 /** What TensorRT says of a bare plan; undefined where no GPU and library here can run it. */

@@ -1,6 +1,6 @@
 import { TensorRTError } from '../base/errors.js';
 import { onAbort } from '../base/options.js';
-import type { NativeLoadedModel, NativeLoadRequest } from '../system/native.js';
+import type { NativeLoadedModel, NativeLoadRequest } from '../system/native/loaded-model.js';
 
 /** What a model is loaded into: native's session or language model. */
 export interface Loadable {

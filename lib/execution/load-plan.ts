@@ -4,7 +4,10 @@ import { TensorRTError } from '../base/errors.js';
 import { cacheDirectory } from '../system/files/cache-directory.js';
 import { makeDirectories } from '../system/files/promises.js';
 import type { Gpu } from '../system/gpu.js';
-import type { NativeBytes, NativeLoadedModel, NativeSession, NativeTensorRT } from '../system/native.js';
+import type { NativeBytes } from '../system/native/bytes.js';
+import type { NativeLoadedModel } from '../system/native/loaded-model.js';
+import type { NativeSession } from '../system/native/session.js';
+import type { NativeTensorRT } from '../system/native/tensorrt.js';
 import { type Flavour, productOf } from '../system/nvidia-support.js';
 import { findRuntime } from '../system/tensorrt-library.js';
 

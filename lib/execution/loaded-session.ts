@@ -11,12 +11,9 @@ import {
 } from '../base/options.js';
 import { checkProfiles, completeProfiles, type Profile, rangeOf } from '../base/shapes.js';
 import type { Dims, TensorLike } from '../base/tensor-like.js';
-import {
-  type NativeLoadedModel,
-  type NativeLoadRequest,
-  type NativeSession,
-  native,
-} from '../system/native.js';
+import type { NativeLoadedModel, NativeLoadRequest } from '../system/native/loaded-model.js';
+import type { NativeSession } from '../system/native/session.js';
+import { native } from '../system/native.js';
 import { findOnnxRuntime } from '../system/onnxruntime-library.js';
 import { loadNative } from './load-native.js';
 import { type InputMetadata, toMetadata, type ValueMetadata } from './model-metadata.js';

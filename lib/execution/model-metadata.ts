@@ -2,7 +2,7 @@ import { type DataType, dataTypeFromOnnx } from '../base/data-type.js';
 import { invalidArgValue, shapeMismatch } from '../base/errors.js';
 import { shapeText } from '../base/shapes.js';
 import type { TensorLike } from '../base/tensor-like.js';
-import type { NativeTensorInfo } from '../system/native.js';
+import type { NativeTensorInfo } from '../system/native/loaded-model.js';
 
 /** A model's input or output that is a tensor. */
 export interface TensorValueMetadata {

@@ -1,4 +1,4 @@
-import type { NativeSessionStats } from '../system/native.js';
+import type { NativeSessionStats } from '../system/native/session.js';
 
 /** What a session has done so far, {@link InferenceSession.runSync} apart. */
 export interface SessionStats {

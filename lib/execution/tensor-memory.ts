@@ -1,5 +1,5 @@
 import type { TensorLike } from '../base/tensor-like.js';
-import type { DeviceTensor, HostBuffer } from '../system/native.js';
+import type { DeviceTensor, HostBuffer } from '../system/native/tensor.js';
 
 /** Native memory of tensors made by `Tensor.allocate`. */
 export const hostBuffers = new WeakMap<object, HostBuffer>();

@@ -12,7 +12,7 @@ import {
   strings,
   text,
 } from '../base/options.js';
-import type { NativeGenerateOptions } from '../system/native.js';
+import type { NativeGenerateOptions } from '../system/native/language-model.js';
 import { checkTokens } from '../text/prompt.js';
 import { specialToken, type Tokenizer } from '../text/tokenizer.js';
 import { type SamplingDefaults, type UnusableValue, usable } from './decoder-config.js';

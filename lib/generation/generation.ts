@@ -1,4 +1,4 @@
-import type { NativeAnswer, NativeChunk, NativeGenerationEnd } from '../system/native.js';
+import type { NativeAnswer, NativeChunk, NativeGenerationEnd } from '../system/native/language-model.js';
 
 /** A token and the natural logarithm of its probability; see {@link GenerateOptions.logprobs}. */
 export interface TokenLogprob {

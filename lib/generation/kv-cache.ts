@@ -8,7 +8,7 @@ import {
   readOptions,
   refuseCloning,
 } from '../base/options.js';
-import type { NativeLanguageModel } from '../system/native.js';
+import type { NativeLanguageModel } from '../system/native/language-model.js';
 
 export interface KvCacheOptions {
   /** Rows: how many prompts and sequences are in the cache at a time; more wait. Default 16. */

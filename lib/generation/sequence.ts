@@ -1,11 +1,8 @@
 import { invalidArgType, invalidArgValue, TensorRTError } from '../base/errors.js';
 import { abortSignal, checkPath, type OptionTable, readOptions, refuseCloning } from '../base/options.js';
 import { writeAtomically } from '../system/files/atomic-file.js';
-import {
-  type NativeGenerateOptions,
-  type NativeLanguageModel,
-  requireArrayLength,
-} from '../system/native.js';
+import { requireArrayLength } from '../system/native/bytes.js';
+import type { NativeGenerateOptions, NativeLanguageModel } from '../system/native/language-model.js';
 import { inputTokens, type PromptContext, requireRoom } from '../text/prompt.js';
 import { type DecodeLoop, type GenerationTarget, requireIdle } from './decode-loop.js';
 import {

@@ -11,7 +11,9 @@ import { cpuLoadRequest, LoadedSession } from '../execution/loaded-session.js';
 import type { Fetches } from '../execution/run-request.js';
 import type { Tensor } from '../execution/tensor.js';
 import { readFile, stat } from '../system/files/promises.js';
-import { type NativeLoadedModel, type NativeSession, native } from '../system/native.js';
+import type { NativeLoadedModel } from '../system/native/loaded-model.js';
+import type { NativeSession } from '../system/native/session.js';
+import { native } from '../system/native.js';
 import {
   buildSettings,
   refuseBuildOptions,

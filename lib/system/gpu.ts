@@ -1,5 +1,6 @@
 import { TensorRTError } from '../base/errors.js';
-import { type NativeGpu, native } from './native.js';
+import type { NativeGpu } from './native/cuda.js';
+import { native } from './native.js';
 
 /** A GPU that a session can run on. */
 export interface Gpu {

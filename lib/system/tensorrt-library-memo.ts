@@ -1,6 +1,7 @@
 import { type BigIntStats, statSync } from 'node:fs';
 import { FileMemo, stamp } from './files/file-memo.js';
-import { type NativeTensorRT, native, nativePath } from './native.js';
+import type { NativeTensorRT } from './native/tensorrt.js';
+import { native, nativePath } from './native.js';
 
 /** What native says of a library, and which addon it was that said so. */
 interface Known extends Omit<NativeTensorRT, 'path'> {

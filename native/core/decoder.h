@@ -15,7 +15,7 @@
 
 namespace node_tensorrt {
 
-// lib/system/native.ts' DecoderGraph, which says what the roles are.
+// lib/base/decoder-graph.ts' DecoderGraph, which says what the roles are.
 enum class DecoderInputRole : uint8_t {
   kInputIds,
   kPositionIds,

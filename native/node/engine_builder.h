@@ -1,5 +1,5 @@
 // JavaScript functions around compiling: openTensorRT, buildPlan and probeCuda. lib/ validates and documents
-// (lib/system/native.ts declares them); this runs each build on a thread of its own.
+// (lib/system/native/binding.ts declares them); this runs each build on a thread of its own.
 #pragma once
 
 #include "node/napi_setup.h"

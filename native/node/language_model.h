@@ -32,7 +32,7 @@ class LanguageModel : public Napi::ObjectWrap<LanguageModel> {
     bool stream;
     bool withLogprobs;
   };
-  // Of lib/system/native.ts' NativeLanguageModel.
+  // Of lib/system/native/language-model.ts' NativeLanguageModel.
   Napi::Value load(const Napi::CallbackInfo& info);
   void stopLoading(const Napi::CallbackInfo& info);
   void generate(const Napi::CallbackInfo& info);

@@ -1,4 +1,4 @@
-// A NativeLoadRequest of lib/system/native.ts, being carried out: what both NativeSession and
+// A NativeLoadRequest of lib/system/native/loaded-model.ts, being carried out: what both NativeSession and
 // NativeLanguageModel load their models with.
 #pragma once
 
@@ -12,7 +12,7 @@
 namespace node_tensorrt {
 
 Napi::Array shapeToJs(Napi::Env env, const Shape& shape);
-// lib/system/native.ts' NativeDeviceStats.
+// lib/system/native/loaded-model.ts' NativeDeviceStats.
 Napi::Object deviceStatsToJs(Napi::Env env, const DeviceStats& stats);
 
 // JavaScript thread, but for what task() gives.
@@ -26,7 +26,7 @@ class ModelLoad {
   // Where the outputs of a run are wanted.
   Location outputs() const noexcept { return outputs_; }
 
-  // lib/system/native.ts' NativeLoadedModel, after the task has returned `model`.
+  // lib/system/native/loaded-model.ts' NativeLoadedModel, after the task has returned `model`.
   Napi::Object toJs(Napi::Env env, const Model& model) const;
 
  private:

@@ -1,4 +1,4 @@
-// lib/system/native.ts' NativeBytes: bytes outside the JavaScript heap, of any length.
+// lib/system/native/bytes.ts' NativeBytes: bytes outside the JavaScript heap, of any length.
 #pragma once
 
 #include <memory>

@@ -1,4 +1,4 @@
-import type { NativeCuda, NativeGpu } from '../../system/native.js';
+import type { NativeCuda, NativeGpu } from '../../system/native/cuda.js';
 import type { DriverFiles } from '../../system/nvidia-driver.js';
 import {
   driverOfTensorRT,

@@ -1,6 +1,6 @@
 import { basename, dirname, join } from 'node:path';
 import { TensorRTError } from '../../base/errors.js';
-import type { NativeBytes } from '../native.js';
+import type { NativeBytes } from '../native/bytes.js';
 import { fsync, mostBytes, realpath, rename, rm, stat, withDescriptor, write } from './promises.js';
 
 export type Piece = Uint8Array | Pick<NativeBytes, 'writeTo'>;

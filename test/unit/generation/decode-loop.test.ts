@@ -1,6 +1,7 @@
 import { expect, test } from 'vitest';
 import { DecodeLoop } from '../../../dist/generation/decode-loop.js';
-import { type NativeGenerationEvent, native } from '../../../dist/system/native.js';
+import type { NativeGenerationEvent } from '../../../dist/system/native/language-model.js';
+import { native } from '../../../dist/system/native.js';
 
 test('a long answer arrives as one event', async () => {
   const binding = native();

@@ -1,0 +1,69 @@
+import type { TensorRTError } from '../../base/errors.js';
+import type { NativeBytes } from './bytes.js';
+import type { NativeCuda } from './cuda.js';
+import type { NativeFileLock } from './file-lock.js';
+import type {
+  NativeGenerationEvent,
+  NativeLanguageModel,
+  NativeLanguageModelConfig,
+} from './language-model.js';
+import type { NativeBuild, NativeBuildRequest, NativeParseResult, NativePlan } from './plan-builder.js';
+import type { NativeSession } from './session.js';
+import type { DeviceTensor, HostBuffer } from './tensor.js';
+import type { NativeTensorRT } from './tensorrt.js';
+
+/** What the addon exports. */
+export interface NativeBinding {
+  readonly variant: NativeVariant;
+  initialize(errorClass: typeof TensorRTError): void;
+  /** Abandons all work and waits for the threads of this environment. */
+  stopAll(): void;
+  /**
+   * Opens the library and checks its version, on a thread of its own. Rejects with ERR_LIBRARY_NOT_FOUND,
+   * ERR_LIBRARY_UNSUPPORTED.
+   */
+  openTensorRT(library: string): Promise<NativeTensorRT>;
+  /** Parses and compiles on a thread of its own. */
+  buildPlan(
+    request: NativeBuildRequest,
+    onProgress: ((phase: string, step: number, steps: number) => void) | undefined,
+  ): NativeBuild;
+  /** Loads a plan on a thread of its own, to see what the compiler made of the network. */
+  inspectPlan(request: { library: string; plan: Uint8Array; device: number }): Promise<NativePlan>;
+  /** Parses on a thread of its own, and compiles nothing. */
+  parseModel(
+    request: Pick<NativeBuildRequest, 'library' | 'model' | 'modelPath' | 'device'>,
+  ): Promise<NativeParseResult>;
+  /** On a thread of its own: CUDA may take a while to begin. */
+  probeCuda(): Promise<NativeCuda>;
+  /**
+   * Of a folder that does not exist yet, or was abandoned: holds the lock `path.lock` until `disownDirectory(path)`. If
+   * the process exits or this worker ends before, the folder is removed. False where another holds the lock.
+   * @throws TensorRTError ERR_IO
+   */
+  ownDirectory(path: string): boolean;
+  disownDirectory(path: string): void;
+  FileLock: new (path: string) => NativeFileLock;
+  downloadTensor(tensor: DeviceTensor): Promise<ArrayBuffer>;
+  releaseTensor(tensor: DeviceTensor): void;
+  HostBuffer: new (byteLength: number) => HostBuffer;
+  NativeBytes: {
+    /** A copy. Throws ERR_OUT_OF_MEMORY. */
+    new (bytes: Uint8Array): NativeBytes;
+    /** A part of a file, which errors name; its descriptor stays the caller's. Throws ERR_IO where it has no such part. */
+    new (file: string, descriptor: number, from: number, byteLength: number): NativeBytes;
+  };
+  NativeSession: new (config: { concurrency: number; maxQueue: number }) => NativeSession;
+  NativeLanguageModel: new (
+    config: NativeLanguageModelConfig,
+    onEvents: (events: NativeGenerationEvent[]) => void,
+  ) => NativeLanguageModel;
+}
+
+/** What a binary was compiled for. */
+export interface NativeVariant {
+  /** CUDA's major version. */
+  readonly cuda: 12 | 13;
+  /** The TensorRT flavours that it holds a binding for, e.g. 'rtx'. */
+  readonly flavours: readonly string[];
+}

@@ -1,0 +1,24 @@
+export interface NativeGpu {
+  name: string;
+  /** `[8, 9]` for sm_89. */
+  computeCapability: [number, number];
+  /** Bytes, as nvidia-smi counts them. */
+  memory: number;
+  /** 'GPU-…', 'MIG-…'; '' where the driver is too old to say. */
+  uuid: string;
+  /** e.g. '0000:1b:00.0'. */
+  pciBusId: string;
+}
+
+/** What libcuda.so.1 and NVML say; '' where neither does. */
+export type NativeCuda = {
+  /** The file of libcuda that was opened. */
+  library: string;
+  /** The driver's version, e.g. '580.65.06'. */
+  driver: string;
+  /** The newest CUDA that it supports, e.g. '13.0'. */
+  cudaVersion: string;
+} & (
+  | { gpus: [NativeGpu, ...NativeGpu[]]; error?: undefined }
+  | { /** Why there is no usable GPU. */ error: string; gpus: [] }
+);

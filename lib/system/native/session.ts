@@ -1,0 +1,53 @@
+import type { NativeDeviceStats, NativeLoadedModel, NativeLoadRequest } from './loaded-model.js';
+import type { HostBuffer, NativeInput, NativeOutput } from './tensor.js';
+
+export interface NativeSession {
+  /** Resolves with undefined when `stopLoading()` ended it. */
+  load(request: NativeLoadRequest): Promise<NativeLoadedModel | undefined>;
+  stopLoading(): void;
+  /** Resolves with undefined when `cancel(id)` ended the run. */
+  run(
+    id: number,
+    data: NativeInput[],
+    dims: (readonly number[])[],
+    outputIndices: number[],
+    targets: (HostBuffer | undefined)[],
+    targetDims: (readonly number[])[],
+    timed: boolean,
+    /** Keep what the model has learnt, after the run. */
+    persist: boolean,
+  ): Promise<(NativeOutput[] & { timing?: NativeTiming }) | undefined>;
+  runSync(
+    id: number,
+    data: NativeInput[],
+    dims: (readonly number[])[],
+    outputIndices: number[],
+    targets: (HostBuffer | undefined)[],
+    targetDims: (readonly number[])[],
+  ): NativeOutput[];
+  cancel(id: number): void;
+  stats(): NativeSessionStats;
+  close(): Promise<void>;
+}
+
+/** Milliseconds; see `RunTiming`. */
+export interface NativeTiming {
+  queueMs: number;
+  enqueueMs?: number;
+  h2dMs?: number;
+  computeMs: number;
+  d2hMs?: number;
+  totalMs: number;
+}
+
+export interface NativeSessionStats {
+  completed: number;
+  failed: number;
+  cancelled: number;
+  queued: number;
+  executing: number;
+  /** Milliseconds of the latest runs that completed, in no order. */
+  latencies: number[];
+  /** Present for a model on a GPU. */
+  device?: NativeDeviceStats;
+}
