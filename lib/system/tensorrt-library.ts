@@ -1,52 +1,20 @@
-import { createReadStream, existsSync } from 'node:fs';
+import { existsSync } from 'node:fs';
 import path from 'node:path';
-import { pipeline } from 'node:stream/promises';
-import { createHash } from '../base/crypto.js';
 import { TensorRTError } from '../base/errors.js';
-import { cacheDirectory } from './files/cache-directory.js';
-import { type FileLock, fileLock } from './files/file-lock.js';
-import { makeDirectories, readdir, rename, rm } from './files/promises.js';
-import { type TemporaryDirectory, temporaryDirectory } from './files/temporary-directory.js';
+import { cudaHere, installedDirectory, installedNames, rtxFolder } from './installed-libraries.js';
 import type { NativeTensorRT, TensorRTCapabilities } from './native/tensorrt.js';
 import { native } from './native.js';
-import { kernelModuleVersion } from './nvidia-driver.js';
-import { type CudaMajor, type Flavour, newestCuda, productOf, runsOn } from './nvidia-support.js';
+import { type Flavour, productOf, runsOn } from './nvidia-support.js';
 import { sitePackages } from './python-packages.js';
 import { closedTo, isFile } from './system-files.js';
 
 /** The core libraries; their ONNX parsers lie beside them. */
-const coreLibraries: Record<Flavour, string> = {
+export const coreLibraries: Record<Flavour, string> = {
   rtx: 'libtensorrt_rtx.so.1',
   trt11: 'libnvinfer.so.11',
   trt10: 'libnvinfer.so.10',
 };
 const flavours = Object.keys(coreLibraries) as Flavour[];
-
-/** NVIDIA's packages on PyPI that hold both libraries, and their wheels' checksums. */
-const rtxPackages = {
-  12: {
-    requirement: 'tensorrt-rtx-cu12-libs==1.7.1.116',
-    name: 'rtx-1.7.1.116-cu12',
-    sha256: '68c2615fef1556e7721235682f460f3d78ab89df320a3f34a416367b144817a8',
-    megabytes: 89,
-  },
-  13: {
-    requirement: 'tensorrt-rtx-cu13-libs==1.7.1.116',
-    name: 'rtx-1.7.1.116-cu13',
-    sha256: 'e3fd45fed001240d63304e77a2d4006319b839994237cb294b6e7ad72acaabcd',
-    megabytes: 95,
-  },
-} as const;
-/** The folder of either that holds them. */
-const rtxFolder = 'tensorrt_rtx_libs';
-
-/** The CUDA major version to install for: what `NODE_TENSORRT_CUDA` names, else what the driver here runs. */
-function cudaHere(): CudaMajor {
-  const named = process.env.NODE_TENSORRT_CUDA;
-  if (named) return named === '12' ? 12 : 13;
-  const driver = kernelModuleVersion();
-  return driver !== undefined && newestCuda(driver) === 12 ? 12 : 13;
-}
 
 /** A TensorRT library on this machine. */
 export interface TensorRTLibrary {
@@ -59,7 +27,7 @@ export interface TensorRTLibrary {
   readonly path: string;
   /** What named it: an option, a variable, a place. */
   readonly source: string;
-  /** Of what {@link installTensorRTRtx} installed, the name that {@link removeTensorRT} takes. */
+  /** Of what `libs install` installed, the name that `libs remove` takes. */
   readonly name?: string;
   /** Why it can't be used. */
   readonly error?: string;
@@ -69,11 +37,6 @@ interface Place {
   readonly source: string;
   readonly directory: string;
   readonly name?: string;
-}
-
-/** A library that installs with this package live under `<cache>/lib/<name>`. */
-function installedDirectory(): string {
-  return path.join(cacheDirectory(), 'lib');
 }
 
 /** Folders to look in, in this order. A named one is the only one. */
@@ -105,12 +68,6 @@ const systemDirectories = [
   '/usr/local/cuda/lib64',
   '/opt/tensorrt-rtx/lib',
 ];
-
-/** Entries of the cache, without an installation's lock, and those that one is still writing. */
-async function installedNames(): Promise<string[]> {
-  const names = await readdir(installedDirectory()).catch(() => [] as string[]);
-  return names.filter((name) => !name.includes('.partial-') && !name.endsWith('.lock'));
-}
 
 /** The library files that exist in a place; a place may be a file itself. */
 function filesIn({ directory }: Place): string[] {
@@ -284,161 +241,4 @@ export async function findTensorRT(request: LibraryRequest): Promise<NativeTenso
     'ERR_LIBRARY_NOT_FOUND',
     `${names} was not found in ${tried.join(', ')}. ${remedy}`,
   );
-}
-
-/** What became of an installation. */
-export interface InstalledLibrary {
-  /** The name that `remove` takes, e.g. 'rtx-1.7.1.116-cu13'. */
-  readonly name: string;
-  /** The folder of the libraries. */
-  readonly directory: string;
-  /** The text of NVIDIA's licence, which applies to the libraries. */
-  readonly licence: string;
-  /** False when it was there already. */
-  readonly installed: boolean;
-}
-
-/**
- * Installs the TensorRT-RTX libraries into the user cache, for the CUDA that the driver here runs (13 where there is
- * none): NVIDIA's wheel from PyPI, fetched by pip, checked against a SHA-256, unpacked. Safe to interrupt, and to run
- * twice at once: then one of them downloads, and the other waits for it.
- * @throws (rejects) TensorRTError ERR_DOWNLOAD_FAILED with pip's own words, ERR_IO; the signal's reason
- */
-export async function installTensorRTRtx(
-  options: { onProgress?(step: string): void; signal?: AbortSignal } = {},
-): Promise<InstalledLibrary> {
-  const { onProgress, signal } = options;
-  signal?.throwIfAborted();
-  const { requirement, name, sha256, megabytes } = rtxPackages[cudaHere()];
-  const target = path.join(installedDirectory(), name);
-  const directory = path.join(target, rtxFolder);
-  const done = async (installed: boolean): Promise<InstalledLibrary> => ({
-    name,
-    directory,
-    licence: path.join(target, await licenceFile(target)),
-    installed,
-  });
-  const isThere = () => existsSync(path.join(directory, coreLibraries.rtx));
-  let lock: FileLock | undefined;
-  let directoryOfParts: TemporaryDirectory | undefined;
-  try {
-    if (isThere()) return await done(false);
-    await makeDirectories(installedDirectory());
-    lock = await fileLock(`${target}.lock`, signal, () => onProgress?.('Waiting for another installation'));
-    if (isThere()) return await done(false);
-    directoryOfParts = await temporaryDirectory(`${target}.partial-`);
-    const partial = directoryOfParts.path;
-    onProgress?.(`Downloading ${requirement} (${megabytes} MB) with pip`);
-    const pip = ['-m', 'pip', 'download', '--disable-pip-version-check', '--no-deps', '--dest', partial];
-    await python([...pip, requirement], signal);
-    const wheel = (await readdir(partial)).find((file) => file.endsWith('.whl'));
-    if (!wheel) throw new TensorRTError('ERR_DOWNLOAD_FAILED', `pip downloaded no wheel of ${requirement}.`);
-    onProgress?.('Checking the download');
-    const hash = createHash('sha256');
-    await pipeline(createReadStream(path.join(partial, wheel)), hash, { signal });
-    if (hash.digest('hex') !== sha256) {
-      throw new TensorRTError(
-        'ERR_DOWNLOAD_FAILED',
-        `${wheel} is not the file known by its SHA-256: pip's index may be a mirror that changed it.`,
-      );
-    }
-    onProgress?.('Unpacking');
-    const unpacked = path.join(partial, 'unpacked');
-    await python(['-m', 'zipfile', '-e', path.join(partial, wheel), unpacked], signal);
-    // What is there is incomplete.
-    await rm(target, { recursive: true, force: true });
-    await rename(unpacked, target);
-    return await done(true);
-  } catch (cause) {
-    if (signal?.aborted) throw signal.reason;
-    if (cause instanceof TensorRTError) throw cause;
-    throw new TensorRTError(
-      'ERR_IO',
-      `Could not install TensorRT-RTX into ${installedDirectory()}: ${(cause as Error).message}. ` +
-        'NODE_TENSORRT_CACHE names another folder.',
-      { cause },
-    );
-  } finally {
-    try {
-      await directoryOfParts?.remove();
-    } finally {
-      lock?.release();
-    }
-  }
-}
-
-async function licenceFile(target: string): Promise<string> {
-  const files = await readdir(target, { encoding: 'utf8', recursive: true });
-  return files.find((file) => path.basename(file) === 'LICENSE.txt') ?? '';
-}
-
-/** Runs Python; its failure becomes an error that ends with its own last words. */
-async function python(args: readonly string[], signal: AbortSignal | undefined): Promise<void> {
-  const { spawn } = await import('node:child_process');
-  const child = spawn('python3', args, { stdio: ['ignore', 'ignore', 'pipe'], signal });
-  // Else it would go on writing what an ending process removes.
-  const stop = () => child.kill();
-  process.once('exit', stop);
-  let words = '';
-  child.stderr.on('data', (data) => {
-    words = (words + data).slice(-4000);
-  });
-  const status = await new Promise<number | null>((resolve, reject) => {
-    child.on('error', (error: NodeJS.ErrnoException) => {
-      reject(
-        error.code === 'ENOENT'
-          ? new TensorRTError(
-              'ERR_DOWNLOAD_FAILED',
-              'python3 with pip is needed, and was not found: install it.',
-            )
-          : error,
-      );
-    });
-    child.on('close', resolve);
-  }).finally(() => process.off('exit', stop));
-  if (status !== 0) {
-    // pip's own words, else the end of a traceback.
-    const lines = words.trim().split('\n');
-    const said = lines.filter((line) => line.startsWith('ERROR: '));
-    const last = (said.length > 0 ? said : lines.slice(-1)).join(' ');
-    const full = /No space left|Errno 28|File too large|Disk quota|Read-only|Permission denied/;
-    const code = full.test(words) ? 'ERR_IO' : 'ERR_DOWNLOAD_FAILED';
-    throw new TensorRTError(
-      code,
-      `python3 ${args.slice(0, 3).join(' ')} failed: ${last || `exit code ${status}`}`,
-    );
-  }
-}
-
-/**
- * Removes what {@link installTensorRTRtx} installed: by name, or all of a flavour ('rtx'). Returns the names.
- * @throws (rejects) TensorRTError ERR_LIBRARY_NOT_FOUND for a name that is not installed, ERR_IO
- */
-export async function removeTensorRT(name: string): Promise<string[]> {
-  const names = await installedNames();
-  const matches = names.filter((entry) => entry === name || entry.startsWith(`${name}-`));
-  if (matches.length === 0) {
-    throw new TensorRTError(
-      'ERR_LIBRARY_NOT_FOUND',
-      `No library '${name}' is installed in ${installedDirectory()}${names.length ? `; there is ${names.join(', ')}` : ''}.`,
-    );
-  }
-  try {
-    for (const entry of matches) {
-      const directory = path.join(installedDirectory(), entry);
-      const away = await temporaryDirectory(`${directory}.partial-`);
-      try {
-        // All of it at once: no other process finds a part.
-        await rename(directory, path.join(away.path, entry)).catch((error) => {
-          // Another was faster.
-          if (error.code !== 'ENOENT') throw error;
-        });
-      } finally {
-        await away.remove();
-      }
-    }
-  } catch (cause) {
-    throw new TensorRTError('ERR_IO', `Could not remove '${name}': ${(cause as Error).message}`, { cause });
-  }
-  return matches;
 }

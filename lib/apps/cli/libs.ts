@@ -1,6 +1,7 @@
 import type { Command } from 'commander';
 import { readFile } from '../../system/files/promises.js';
-import { installTensorRTRtx, listTensorRT, removeTensorRT } from '../../system/tensorrt-library.js';
+import { installTensorRTRtx, removeTensorRT } from '../../system/install-tensorrt.js';
+import { listTensorRT } from '../../system/tensorrt-library.js';
 import { print, progressLine, table, UsageError } from './output.js';
 
 interface Flags {

@@ -5,7 +5,7 @@ import os from 'node:os';
 import path from 'node:path';
 import { text } from 'node:stream/consumers';
 import { afterAll, afterEach, expect, test, vi } from 'vitest';
-import { installTensorRTRtx } from '../../../dist/system/tensorrt-library.js';
+import { installTensorRTRtx } from '../../../dist/system/install-tensorrt.js';
 
 // What several do at once to the libraries that are installed.
 const folder = mkdtempSync(path.join(os.tmpdir(), 'libraries-'));
