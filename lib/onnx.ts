@@ -60,14 +60,13 @@ export { type BertOptions, buildBert } from './onnx/models/bert.js';
 export { buildResnet, type ResnetOptions } from './onnx/models/resnet.js';
 export { type LowerMatMulNBitsOptions, lowerMatMulNBits } from './onnx/passes/lower-matmul-nbits.js';
 export { lowerNormalization } from './onnx/passes/lower-normalization.js';
-export {
-  type CastBfloat16Report,
-  type CastFloat16Report,
-  type CastNode,
-  type CastOptions,
-  type CastReport,
-  castToBfloat16,
-  castToFloat16,
-  defaultMaxValue,
-} from './onnx/precision/cast-precision.js';
+export { castToBfloat16, castToFloat16 } from './onnx/precision/cast-precision.js';
+export type {
+  CastBfloat16Report,
+  CastFloat16Report,
+  CastNode,
+  CastReport,
+} from './onnx/precision/cast-report.js';
+export type { CastOptions } from './onnx/precision/choose-precision.js';
+export { defaultMaxValue } from './onnx/precision/range-rule.js';
 export type { Range, Ranges, RangesReport } from './onnx/precision/ranges.js';

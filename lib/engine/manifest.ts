@@ -2,7 +2,7 @@ import { type DataType, dataTypes } from '../base/data-type.js';
 import type { DecoderGraph } from '../base/decoder-graph.js';
 import { type Profile, rangeOf, type ShapeRange } from '../base/shapes.js';
 import type { Dims } from '../base/tensor-like.js';
-import type { CastBfloat16Report, CastFloat16Report } from '../onnx/precision/cast-precision.js';
+import type { CastBfloat16Report, CastFloat16Report } from '../onnx/precision/cast-report.js';
 import type { Flavour } from '../system/nvidia-support.js';
 
 /** A value in a compiled network. */

@@ -6,7 +6,8 @@ import type { LoadedSession } from '../execution/loaded-session.js';
 import { randomInputs } from '../execution/random-inputs.js';
 import type { ExternalDataOptions } from '../onnx/format/initializer.js';
 import type { GraphProto, ModelProto, NodeProto } from '../onnx/format/model.js';
-import { operatorName, outputType } from '../onnx/graph/operators.js';
+import { operatorName } from '../onnx/graph/operators.js';
+import { valueTypes } from '../onnx/graph/value-types.js';
 import type { Range, Ranges, RangesReport } from '../onnx/precision/ranges.js';
 
 const float32 = dataTypes.float32.onnx;
@@ -117,29 +118,11 @@ function withProbes(model: ModelProto): { model: ModelProto; names: string[] } {
 
 /** Of the main graph: inputs, and what its nodes compute. */
 function float32Values(graph: GraphProto): string[] {
-  const types = new Map<string, number>();
+  const types = valueTypes(graph);
   const weights = new Set(graph.initializer.map(({ name }) => name));
-  for (const { name = '', dataType } of graph.initializer) types.set(name, dataType);
-  for (const { name, type } of [...graph.input, ...graph.output, ...graph.valueInfo]) {
-    if (type?.tensorType?.elemType) types.set(name, type.tensorType.elemType);
-  }
-  const names = graph.input.map(({ name }) => name).filter((name) => !weights.has(name));
-  for (const node of graph.node) {
-    for (const [i, name] of node.output.entries()) {
-      if (name === '') continue;
-      const type =
-        types.get(name) ??
-        constantType(node) ??
-        outputType(node, i, (input) => types.get(node.input[input] ?? ''));
-      if (type !== undefined) types.set(name, type);
-      if (operatorName(node) !== 'Constant') names.push(name);
-    }
-  }
-  return names.filter((name) => types.get(name) === float32);
-}
-
-function constantType(node: NodeProto): number | undefined {
-  if (operatorName(node) !== 'Constant') return undefined;
-  const attribute = node.attribute[0];
-  return attribute?.t?.dataType ?? (attribute?.name.startsWith('value_float') ? float32 : undefined);
+  const inputs = graph.input.map(({ name }) => name).filter((name) => !weights.has(name));
+  const computed = graph.node.filter((node) => operatorName(node) !== 'Constant');
+  return [...inputs, ...computed.flatMap(({ output }) => output)].filter(
+    (name) => types.get(name) === float32,
+  );
 }

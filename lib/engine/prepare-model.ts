@@ -8,14 +8,10 @@ import { checkExternalData, externalData, isExternal } from '../onnx/format/init
 import type { GraphProto, ModelProto, TensorProto } from '../onnx/format/model.js';
 import { parseModel, serializeModel } from '../onnx/format/model-file.js';
 import { writeBeside } from '../onnx/format/write-beside.js';
-import { declaredInputs } from '../onnx/graph/value-type.js';
+import { declaredInputs } from '../onnx/graph/declared-values.js';
 import { tripCounts } from '../onnx/passes/complete-loops.js';
-import {
-  type CastBfloat16Report,
-  type CastFloat16Report,
-  castToBfloat16,
-  castToFloat16,
-} from '../onnx/precision/cast-precision.js';
+import type { CastBfloat16Report, CastFloat16Report } from '../onnx/precision/cast-report.js';
+import { castToBfloat16, castToFloat16 } from '../onnx/precision/cast-precision.js';
 import type { Ranges } from '../onnx/precision/ranges.js';
 import { writePieces } from '../system/files/atomic-file.js';
 import { makeDirectories, makeDirectory, symlink } from '../system/files/promises.js';

@@ -1,7 +1,7 @@
 import type { DeclaredInput } from '../../base/shapes.js';
 import { onModelThread, runOnModelThread } from '../../engine/model-thread.js';
 import { readModel } from '../../onnx/format/model-file.js';
-import { declaredInputs } from '../../onnx/graph/value-type.js';
+import { declaredInputs } from '../../onnx/graph/declared-values.js';
 
 /**
  * The inputs of an ONNX file, read on a thread of its own, which takes the file's memory with it.

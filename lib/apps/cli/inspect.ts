@@ -14,7 +14,7 @@ import { importModel, type ModelImport } from '../../engine/model-import.js';
 import { hashWeights } from '../../onnx/format/hash-weights.js';
 import { isExternal, tensorSize } from '../../onnx/format/initializer.js';
 import { parseModel, readModel } from '../../onnx/format/model-file.js';
-import { graphInputs, type ValueType, valueType } from '../../onnx/graph/value-type.js';
+import { graphInputs, type ValueType, valueType } from '../../onnx/graph/declared-values.js';
 import { readWhole } from '../../system/files/file-range.js';
 import { productOf } from '../../system/nvidia-support.js';
 import { parseGpu } from './model-input.js';

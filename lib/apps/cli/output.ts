@@ -1,5 +1,5 @@
 import type { Command } from 'commander';
-import type { CastBfloat16Report, CastFloat16Report } from '../../onnx/precision/cast-precision.js';
+import type { CastBfloat16Report, CastFloat16Report } from '../../onnx/precision/cast-report.js';
 
 /** Writes a line to standard output, which carries nothing but results. */
 export function print(text: string): void {

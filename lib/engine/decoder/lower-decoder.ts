@@ -7,17 +7,13 @@ import { addTopKHead } from '../../onnx/decoder/top-k-head.js';
 import type { FloatType } from '../../onnx/format/float-tensor.js';
 import type { ExternalDataOptions } from '../../onnx/format/initializer.js';
 import type { ModelProto } from '../../onnx/format/model.js';
+import { valueType } from '../../onnx/graph/declared-values.js';
 import { raiseOpset } from '../../onnx/graph/raise-opset.js';
-import { valueType } from '../../onnx/graph/value-type.js';
 import { isMatMulNBits, lowerMatMulNBits } from '../../onnx/passes/lower-matmul-nbits.js';
 import { lowerNormalization } from '../../onnx/passes/lower-normalization.js';
-import {
-  type CastBfloat16Report,
-  type CastFloat16Report,
-  castToBfloat16,
-  castToFloat16,
-  defaultMaxValue,
-} from '../../onnx/precision/cast-precision.js';
+import { castToBfloat16, castToFloat16 } from '../../onnx/precision/cast-precision.js';
+import type { CastBfloat16Report, CastFloat16Report } from '../../onnx/precision/cast-report.js';
+import { defaultMaxValue } from '../../onnx/precision/range-rule.js';
 import type { Ranges } from '../../onnx/precision/ranges.js';
 import { type Feeds, measureRanges } from '../measure-ranges.js';
 

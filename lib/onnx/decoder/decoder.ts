@@ -2,8 +2,8 @@ import { type DataType, dataTypes } from '../../base/data-type.js';
 import type { DecoderGraph, DecoderInputRole } from '../../base/decoder-graph.js';
 import { TensorRTError } from '../../base/errors.js';
 import type { GraphProto, ModelProto, NodeProto } from '../format/model.js';
+import { graphInputs, type ValueType, valueType } from '../graph/declared-values.js';
 import { operatorName } from '../graph/operators.js';
-import { graphInputs, type ValueType, valueType } from '../graph/value-type.js';
 import { headSize } from './heads.js';
 
 /** A key or a value that a layer keeps from step to step. */

@@ -3,10 +3,10 @@ import type { DecoderGraph, DecoderInputRole } from '../../base/decoder-graph.js
 import { TensorRTError } from '../../base/errors.js';
 import type { FloatType } from '../format/float-tensor.js';
 import type { ModelProto, NodeProto } from '../format/model.js';
+import { valueType } from '../graph/declared-values.js';
 import { EditableGraph } from '../graph/editable-graph.js';
 import { floatAttribute, intAttribute } from '../graph/node-attribute.js';
 import { raiseOpset } from '../graph/raise-opset.js';
-import { valueType } from '../graph/value-type.js';
 import { groupQueryInputs, isGroupQueryAttention } from './lift-group-query-attention.js';
 
 export interface LowerAttentionOptions {

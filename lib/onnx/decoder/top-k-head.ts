@@ -2,8 +2,8 @@ import { dataTypes } from '../../base/data-type.js';
 import type { DecoderGraph } from '../../base/decoder-graph.js';
 import { TensorRTError } from '../../base/errors.js';
 import type { ModelProto } from '../format/model.js';
+import { valueType } from '../graph/declared-values.js';
 import { EditableGraph } from '../graph/editable-graph.js';
-import { valueType } from '../graph/value-type.js';
 
 /** How many of a row's logits a step copies back from a GPU. */
 export const topLogits = 256;

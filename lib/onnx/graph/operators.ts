@@ -1,13 +1,7 @@
-import { dataTypes } from '../../base/data-type.js';
 import type { NodeProto } from '../format/model.js';
-import { intAttribute, tensorAttribute } from './node-attribute.js';
 
 // What mixed precision has to know of operators (https://onnx.ai/onnx/operators/), by name; those of another domain
 // have it before their name.
-
-const float32 = dataTypes.float32.onnx;
-const int64 = dataTypes.int64.onnx;
-const bool = dataTypes.bool.onnx;
 
 const operators = (names: string): ReadonlySet<string> => new Set(names.trim().split(/\s+/));
 
@@ -56,13 +50,6 @@ export const sensitive = operators(`
   AveragePool GlobalAveragePool LpPool GlobalLpPool CumSum
   Pow Exp Log Sqrt Reciprocal Softplus Sin Cos Tan Asin Acos Atan Sinh Cosh Asinh Acosh Atanh`);
 
-/** Known by type, and left in FP32 as ModelOpt's AutoCast leaves them, or because their answers hang on exact ties. */
-const others = operators(`
-  Resize Upsample Celu NonMaxSuppression TopK Mod GridSample RoiAlign LSTM GRU RNN
-  com.microsoft.GroupQueryAttention com.microsoft.MultiHeadAttention com.microsoft.RotaryEmbedding
-  com.microsoft.FastGelu com.microsoft.BiasGelu com.microsoft.QuickGelu com.microsoft.FusedMatMul
-  com.microsoft.MatMulNBits`);
-
 /** Of any type in and of another out: they read whichever version of a value there is. */
 export const typeless = operators('Shape Size IsNaN IsInf Cast');
 
@@ -107,43 +94,6 @@ export function typedInputs(operator: string, node: NodeProto): readonly number[
 /** Whether output `i` has the type T too. */
 export function isTypedOutput(operator: string, i: number): boolean {
   return i === 0 || operator === 'Split' || operator === 'Attention';
-}
-
-const int64Operators = operators('Shape Size NonZero ArgMax ArgMin');
-const boolOperators = operators('Equal Less LessOrEqual Greater GreaterOrEqual And Or Xor Not IsNaN IsInf');
-
-/** The element type of a node's output, from those of its inputs; undefined where it is not known. */
-export function outputType(
-  node: NodeProto,
-  output: number,
-  typeOf: (input: number) => number | undefined,
-): number | undefined {
-  const operator = operatorName(node);
-  if (operator === 'TopK' && output === 1) return int64;
-  if (products.has(operator) || elementWise.has(operator)) {
-    if (!isTypedOutput(operator, output)) return undefined;
-    const known = typedInputs(operator, node).map(typeOf);
-    return known.find((type) => type !== undefined);
-  }
-  if (sensitive.has(operator) || others.has(operator)) return typeOf(0);
-  if (output > 0) return undefined;
-  if (int64Operators.has(operator)) return int64;
-  if (boolOperators.has(operator)) return bool;
-  switch (operator) {
-    case 'Cast':
-      return intAttribute(node, 'to', 0) || undefined;
-    case 'CastLike':
-    case 'DequantizeLinear':
-      return typeOf(1);
-    case 'ConstantOfShape':
-      return tensorAttribute(node, 'value')?.dataType ?? float32;
-    case 'Range':
-      return typeOf(0);
-    case 'OneHot':
-      return typeOf(2);
-    default:
-      return undefined;
-  }
 }
 
 /** The operator set from which an operator has BF16, where it is not 13; Infinity: none has it. */

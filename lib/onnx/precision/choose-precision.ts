@@ -1,0 +1,280 @@
+import { dataTypes } from '../../base/data-type.js';
+import type { ExternalDataOptions } from '../format/initializer.js';
+import type { GraphProto, NodeProto } from '../format/model.js';
+import {
+  bfloat16Opset,
+  delicate,
+  elementWise,
+  isTypedOutput,
+  operatorName,
+  products,
+  sensitive,
+  typedInputs,
+  typeless,
+} from '../graph/operators.js';
+import { captured } from '../graph/traverse.js';
+import { castType } from '../graph/value-types.js';
+import type { GraphFacts } from './graph-facts.js';
+import type { LowType } from './low-type.js';
+import { rangeRefusal } from './range-rule.js';
+import type { Ranges } from './ranges.js';
+import { isWideInteger, ValueTraits } from './value-traits.js';
+import type { WeightRounding } from './weight-rounding.js';
+
+const float32 = dataTypes.float32.onnx;
+
+/** What casting to 16 bits takes into account. */
+export interface CastOptions extends ExternalDataOptions {
+  /**
+   * Nodes to leave in FP32, by name or operator type; `*` stands for any characters. After a `!`, nodes to cast though
+   * a range or a sensitive operator would keep them. The last that fits decides.
+   */
+  keepFp32?: readonly string[];
+  /** What `measureRanges` measured. Default: none, and no node but products and what follows them is cast. */
+  ranges?: Ranges;
+  /** What nodes may reach and still be cast to FP16. Default {@link defaultMaxValue}. */
+  maxValue?: number;
+}
+
+/** A node, and what was chosen for it. */
+export interface NodeChoice {
+  readonly node: NodeProto;
+  readonly operator: string;
+  /** Inputs of the element type T that are float32. */
+  readonly inputs: readonly number[];
+  /** 'either': the casts decide. 'typeless': it reads whichever there is. 'none': it has nothing to do with float32. */
+  readonly kind: 'low' | 'high' | 'either' | 'typeless' | 'none';
+  readonly reason: string;
+  /** Of 'either': where both take as many casts, FP32. */
+  readonly prefersHigh: boolean;
+}
+
+type Decision = Pick<NodeChoice, 'kind' | 'reason'> & { readonly prefersHigh?: boolean };
+
+/**
+ * Chooses for every node of a graph what it must compute in, or may, by what it is, what it reads and how far its values
+ * go. What may be either is left to the casts: see `settleByCasts`.
+ */
+export function choosePrecision(
+  facts: GraphFacts,
+  rounding: WeightRounding,
+  type: LowType,
+  options: CastOptions,
+): NodeChoice[] {
+  const chooser = new Chooser(facts, rounding, type, options);
+  return facts.graph.node.map((node) => chooser.choose(node));
+}
+
+class Chooser {
+  readonly #facts: GraphFacts;
+  readonly #rounding: WeightRounding;
+  readonly #type: LowType;
+  readonly #maxValue: number | undefined;
+  /** undefined where nothing was measured, and for BF16, which has float32's range. */
+  readonly #ranges: Ranges | undefined;
+  readonly #keep: readonly { pattern: RegExp; cast: boolean }[];
+  readonly #traits: ValueTraits;
+  /** The products that a model's logits come from. */
+  readonly #makesLogits: ReadonlySet<NodeProto>;
+  /** How many logits there are, by what the outputs' shapes say. */
+  readonly #vocabularies: ReadonlySet<number>;
+
+  constructor(facts: GraphFacts, rounding: WeightRounding, type: LowType, options: CastOptions) {
+    this.#facts = facts;
+    this.#rounding = rounding;
+    this.#type = type;
+    this.#maxValue = options.maxValue;
+    const isMeasured = type.precision === 'fp16' && options.ranges?.report.source !== 'none';
+    this.#ranges = isMeasured ? options.ranges : undefined;
+    this.#keep = (options.keepFp32 ?? []).map((text) => {
+      const cast = text.startsWith('!');
+      return { pattern: pattern(cast ? text.slice(1) : text), cast };
+    });
+    this.#traits = new ValueTraits(facts);
+    const { graph } = facts;
+    const logits = graph.output.filter(({ name }) => /logits/i.test(name));
+    this.#makesLogits = productsOf(
+      graph,
+      logits.map(({ name }) => name),
+    );
+    this.#vocabularies = new Set(
+      logits.flatMap(({ type }) => type?.tensorType?.shape?.dim.at(-1)?.dimValue ?? []),
+    );
+  }
+
+  choose(given: NodeProto): NodeChoice {
+    const node = this.#withoutNullCast(given);
+    const operator = operatorName(node);
+    const canBeLow = products.has(operator) || elementWise.has(operator);
+    const inputs = canBeLow ? this.#float32Inputs(operator, node) : [];
+    const { prefersHigh = false, ...decision } = this.#decide(operator, node, inputs);
+    const mayBeLow = decision.kind === 'low' || decision.kind === 'either';
+    this.#traits.trace(node, inputs, mayBeLow);
+    return { node, operator, inputs, prefersHigh, ...decision };
+  }
+
+  /** A cast from float32 to float32, which exporters write, does nothing. */
+  #withoutNullCast(node: NodeProto): NodeProto {
+    const isNull =
+      operatorName(node) === 'Cast' && this.#facts.typeOf(node) === float32 && castType(node) === float32;
+    return isNull ? { ...node, opType: 'Identity', attribute: [] } : node;
+  }
+
+  #float32Inputs(operator: string, node: NodeProto): number[] {
+    const typed = typedInputs(operator, node);
+    const isFloat32 = (i: number) => this.#facts.isFloat32(node.input[i]);
+    // T is one type: what one input has, another whose type isn't known has too. Only Attention's mask has its own.
+    const isOfT = typed.some(isFloat32);
+    return typed.filter((i) => {
+      const isUnknown = !this.#facts.types.has(node.input[i]!) && !isMask(operator, i);
+      return isFloat32(i) || (isOfT && isUnknown);
+    });
+  }
+
+  #decide(operator: string, node: NodeProto, inputs: readonly number[]): Decision {
+    const facts = this.#facts;
+    const isFlag = operator === 'Cast' && facts.isFloat32(node.output[0]) && !isOfFloat(facts.typeOf(node));
+    if (inputs.length > 0 || isFlag) return this.#weigh(operator, node, inputs);
+    if (typeless.has(operator)) return { kind: 'typeless', reason: '' };
+    if (operator === 'Constant' || !this.#touchesFloat32(node)) return { kind: 'none', reason: '' };
+    const reason = sensitive.has(operator)
+      ? `${operator} is computed in FP32: it sums many elements, or grows fast`
+      : `${operator} is left in FP32`;
+    return { kind: 'high', reason };
+  }
+
+  #touchesFloat32(node: NodeProto): boolean {
+    return [...node.input, ...node.output, ...captured(node)].some((name) => this.#facts.isFloat32(name));
+  }
+
+  /** For a node that can compute in 16 bits: whether it must, may or must not. */
+  #weigh(operator: string, node: NodeProto, inputs: readonly number[]): Decision {
+    const isTable = operator === 'Gather' && this.#facts.isTable(node.input[0]!);
+    const named = this.#keep.findLast(({ pattern: p }) => p.test(node.name ?? '') || p.test(node.opType));
+    const refusal =
+      named && !named.cast
+        ? 'options.keepFp32 names it'
+        : (this.#opsetRefusal(operator) ??
+          (this.#makesLogits.has(node) && !named
+            ? 'logits are compared with each other: they are not rounded'
+            : undefined) ??
+          (isTable && !named ? this.#vocabularyRefusal(node.input[0]!) : undefined) ??
+          this.#exactnessRefusal(operator, node, inputs) ??
+          (named?.cast
+            ? undefined
+            : (this.#rangeRefusal(operator, node, inputs) ??
+              this.#unmeasuredRefusal(operator, node, inputs))));
+    if (refusal !== undefined) return { kind: 'high', reason: refusal };
+    const isProduct = products.has(operator);
+    return {
+      kind: isProduct || isTable || named?.cast ? 'low' : 'either',
+      reason: isProduct
+        ? 'a product'
+        : isTable
+          ? 'a table, of half the size'
+          : named?.cast
+            ? 'options.keepFp32 exempts it'
+            : 'element by element',
+      // What comes or goes in FP32 anyway is not rounded for nothing.
+      prefersHigh:
+        delicate.has(operator) ||
+        !this.#traits.followsProducts(node, inputs) ||
+        node.output.some((name) => this.#facts.outputs.has(name)),
+    };
+  }
+
+  /** A decoder's residual stream is FP32: rounding where it starts would spare no computation, and take a cast. */
+  #vocabularyRefusal(table: string): string | undefined {
+    return this.#vocabularies.has(this.#facts.constants.get(table)!.dims[0]!)
+      ? `"${table}" has a row for each logit: every layer adds to what is read there`
+      : undefined;
+  }
+
+  #opsetRefusal(operator: string): string | undefined {
+    if (this.#type.precision !== 'bf16') return undefined;
+    const needed = bfloat16Opset(operator);
+    if (needed <= this.#facts.opset) return undefined;
+    return Number.isFinite(needed)
+      ? `${operator} has BF16 from operator set ${needed} on; the model's is ${this.#facts.opset}`
+      : `${operator} does not have BF16`;
+  }
+
+  /** Why a node's numbers would be wrong in 16 bits, whatever is calculated. */
+  #exactnessRefusal(operator: string, node: NodeProto, inputs: readonly number[]): string | undefined {
+    const { label } = this.#type;
+    if (operator === 'Cast') {
+      return isWideInteger(this.#facts.typeOf(node))
+        ? `it holds integers, which ${label} may not hold exactly`
+        : undefined;
+    }
+    // A square is a power.
+    if (operator === 'Mul' && node.input[0] === node.input[1]) return 'a square is a power';
+    for (const i of inputs) {
+      const name = node.input[i]!;
+      // Of an attention mask, low values are limited.
+      if (isMask(operator, i)) continue;
+      if (this.#facts.constants.has(name)) {
+        const { refusal, vanishing } = this.#rounding.of(name);
+        if (refusal) return refusal;
+        if (vanishing === 'all') return `"${name}" is too small for ${label}`;
+        if (vanishing === 'some' && operator === 'Div' && i === 1) {
+          return `"${name}", a divisor, has values that ${label} would make zero`;
+        }
+      }
+      if (this.#traits.isIntegral(name))
+        return `"${name}" holds integers, which ${label} may not hold exactly`;
+      if (this.#traits.isDequantized(name))
+        return `"${name}" is dequantized: quantized products stay as they are`;
+    }
+    return undefined;
+  }
+
+  #rangeRefusal(operator: string, node: NodeProto, inputs: readonly number[]): string | undefined {
+    if (!this.#ranges) return undefined;
+    const read = inputs.filter((i) => !isMask(operator, i)).map((i) => node.input[i]!);
+    const given = node.output.filter((name, i) => name !== '' && isTypedOutput(operator, i));
+    const values = [...read, ...given].filter((name) => !this.#facts.constants.has(name));
+    return rangeRefusal(values, this.#ranges, this.#maxValue);
+  }
+
+  /** Without ranges, sums and products of what isn't known to be small are not risked. */
+  #unmeasuredRefusal(operator: string, node: NodeProto, inputs: readonly number[]): string | undefined {
+    if (this.#ranges || this.#type.precision === 'bf16') return undefined;
+    if (products.has(operator) || operator === 'Cast') return undefined;
+    if (operator === 'Gather' && this.#facts.isTable(node.input[0]!)) return undefined;
+    return this.#traits.followsProducts(node, inputs)
+      ? undefined
+      : 'it reads FP32, and the ranges of values are not known';
+  }
+}
+
+/** Whether input `i` is an attention mask. */
+export function isMask(operator: string, i: number): boolean {
+  return operator === 'Attention' && i === 3;
+}
+
+/** The last products before values, where only what works element by element comes after them. */
+function productsOf({ node: nodes }: GraphProto, values: string[]): Set<NodeProto> {
+  const makers = new Map(nodes.flatMap((node) => node.output.map((name) => [name, node] as const)));
+  const found = new Set<NodeProto>();
+  const seen = new Set(values);
+  for (const name of seen) {
+    const node = makers.get(name);
+    if (node && products.has(operatorName(node))) found.add(node);
+    else if (node && (elementWise.has(operatorName(node)) || node.opType === 'Cast')) {
+      for (const input of node.input) seen.add(input);
+    }
+  }
+  return found;
+}
+
+/** `*` stands for any characters; everything else for itself. */
+function pattern(text: string): RegExp {
+  const parts = text.split('*').map((part) => part.replaceAll(/[\\^$.|?+()[\]{}]/g, '\\$&'));
+  return new RegExp(`^${parts.join('.*')}$`, 's');
+}
+
+function isOfFloat(type: number | undefined): boolean {
+  const { float16, bfloat16, float64 } = dataTypes;
+  return type === undefined || [float32, float16.onnx, bfloat16.onnx, float64.onnx].includes(type);
+}

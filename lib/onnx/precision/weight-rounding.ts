@@ -1,0 +1,56 @@
+import { smallestNormalFloat16 } from '../../base/float16.js';
+import type { GraphFacts } from './graph-facts.js';
+import type { LowType } from './low-type.js';
+
+/** What becomes of a float32 constant in 16 bits. */
+export interface Rounding {
+  /** Why it can't be rounded at all. */
+  readonly refusal?: string;
+  /** Is some of it, or all of it, zero or nearly so? */
+  readonly vanishing: 'none' | 'some' | 'all';
+}
+
+/** Says of a graph's constants what rounding them would do; each is read once. */
+export class WeightRounding {
+  readonly #facts: GraphFacts;
+  readonly #type: LowType;
+  readonly #known = new Map<string, Rounding>();
+
+  constructor(facts: GraphFacts, type: LowType) {
+    this.#facts = facts;
+    this.#type = type;
+  }
+
+  of(constant: string): Rounding {
+    let rounding = this.#known.get(constant);
+    if (!rounding) {
+      const values = this.#facts.elements(constant);
+      const refusal = this.#refusal(constant, values);
+      rounding =
+        refusal === undefined ? { vanishing: this.#vanishing(values) } : { refusal, vanishing: 'none' };
+      this.#known.set(constant, rounding);
+    }
+    return rounding;
+  }
+
+  #refusal(constant: string, values: Float32Array): string | undefined {
+    const { label, limit, isExceededBy } = this.#type;
+    if (isExceededBy(values)) return `"${constant}" has values beyond ${label}'s largest${limit}`;
+    return values.length >= 16 && values.every((value, i) => value === i)
+      ? `"${constant}" holds positions, which ${label} rounds once multiplied`
+      : undefined;
+  }
+
+  #vanishing(values: Float32Array): Rounding['vanishing'] {
+    if (this.#type.precision === 'bf16') return 'none';
+    let [some, largest] = [false, 0];
+    for (let i = 0; i < values.length; i++) {
+      const magnitude = Math.abs(values[i]!);
+      // Half of FP16's smallest number, 2^-24, becomes zero.
+      if (magnitude > 0 && magnitude <= 2 ** -25) some = true;
+      if (magnitude > largest) largest = magnitude;
+    }
+    if (largest > 0 && largest < smallestNormalFloat16) return 'all';
+    return some ? 'some' : 'none';
+  }
+}

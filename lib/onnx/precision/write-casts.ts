@@ -1,0 +1,214 @@
+import { dataTypes } from '../../base/data-type.js';
+import { maxFloat16 } from '../../base/float16.js';
+import { makeTensor } from '../format/initializer.js';
+import { AttributeType, type GraphProto, type NodeProto, type TensorProto } from '../format/model.js';
+import { attributeProto } from '../graph/graph-builder.js';
+import { isTypedOutput } from '../graph/operators.js';
+import { captured, collectNames } from '../graph/traverse.js';
+import { isMask, type NodeChoice } from './choose-precision.js';
+import type { GraphFacts } from './graph-facts.js';
+import type { LowType } from './low-type.js';
+import type { WeightRounding } from './weight-rounding.js';
+
+const float32 = dataTypes.float32.onnx;
+
+/** A graph in two types. */
+export interface WrittenCasts {
+  readonly graph: GraphProto;
+  /** How many casts were inserted. */
+  readonly casts: number;
+  /** The weights that were converted, in 16 bits. */
+  readonly weights: readonly TensorProto[];
+}
+
+/** Writes the graph that was chosen: what is 'low' in 16 bits, with casts where values change their type. */
+export function writeCasts(
+  facts: GraphFacts,
+  rounding: WeightRounding,
+  type: LowType,
+  choices: readonly NodeChoice[],
+): WrittenCasts {
+  return new CastWriter(facts, rounding, type).write(choices);
+}
+
+// Every value keeps its name in FP32; its 16-bit version, if one is needed, has another. So a node that isn't touched
+// reads what it always read, whatever it is.
+class CastWriter {
+  readonly #facts: GraphFacts;
+  readonly #rounding: WeightRounding;
+  readonly #type: LowType;
+  readonly #nodes: NodeProto[] = [];
+  readonly #names = new Set<string>();
+  readonly #weights: TensorProto[] = [];
+  /** FP32 name → 16-bit name, where the 16-bit value exists. */
+  readonly #low = new Map<string, string>();
+  /** Values computed in 16 bits whose FP32 version does not exist (yet). */
+  readonly #lowOnly = new Set<string>();
+  readonly #masks = new Map<string, string>();
+  #casts = 0;
+
+  constructor(facts: GraphFacts, rounding: WeightRounding, type: LowType) {
+    this.#facts = facts;
+    this.#rounding = rounding;
+    this.#type = type;
+    collectNames(facts.graph, this.#names);
+  }
+
+  write(choices: readonly NodeChoice[]): WrittenCasts {
+    for (const choice of choices) this.#emit(choice);
+    for (const name of this.#facts.outputs) this.#needHigh(name);
+    return { graph: this.#assemble(), casts: this.#casts, weights: this.#weights };
+  }
+
+  #assemble(): GraphProto {
+    const { graph, outputs, constants } = this.#facts;
+    const used = new Set(outputs);
+    // Backwards, so that what only dropped nodes read is dropped too: casts that something made redundant.
+    const nodes: NodeProto[] = [];
+    const given = new Set(graph.node);
+    for (const node of this.#nodes.toReversed()) {
+      const isCast = node.opType === 'Cast' || node.opType === 'Constant';
+      const isRedundant = isCast && !node.output.some((name) => used.has(name));
+      if (isRedundant && (!given.has(node) || this.#low.has(node.output[0]!))) continue;
+      nodes.push(node);
+      for (const name of [...node.input, ...captured(node)]) used.add(name);
+    }
+    nodes.reverse();
+    // What only 16-bit nodes read is there in 16 bits alone.
+    const replaced = (name: string) => this.#low.has(name) && !used.has(name);
+    const defined = new Set(nodes.flatMap((node) => node.output));
+    return {
+      ...graph,
+      node: nodes,
+      initializer: [
+        ...graph.initializer.filter(({ name }) => !name || !replaced(name)),
+        ...this.#weights.filter(({ name }) => used.has(name!)),
+      ],
+      input: graph.input.filter(({ name }) => !constants.has(name)),
+      valueInfo: graph.valueInfo.filter(({ name }) => defined.has(name) && !replaced(name)),
+    };
+  }
+
+  #emit(choice: NodeChoice): void {
+    const { node, operator, kind } = choice;
+    if (kind === 'typeless') this.#emitTypeless(node);
+    else if (kind === 'low' && operator === 'Cast') this.#emitLowCast(node);
+    else if (kind === 'low') this.#emitLow(choice);
+    else {
+      for (const name of [...node.input, ...captured(node)]) this.#needHigh(name);
+      this.#nodes.push(node);
+    }
+  }
+
+  #emitLow({ node, operator, inputs }: NodeChoice): void {
+    const input = [...node.input];
+    for (const i of inputs) {
+      const isLimited = isMask(operator, i) && this.#type.precision === 'fp16';
+      input[i] = isLimited ? this.#lowMask(input[i]!) : this.#needLow(input[i]!);
+    }
+    node.input.forEach((name, i) => {
+      if (!inputs.includes(i)) this.#needHigh(name);
+    });
+    const output = node.output.map((name, i) =>
+      name === '' || !isTypedOutput(operator, i) ? name : this.#defineLow(name),
+    );
+    // Its outputs have new names; what is said about the node should still lead to it.
+    this.#nodes.push({ ...node, name: node.name || node.output[0] || node.opType, input, output });
+  }
+
+  /** A cast to float32 becomes one to 16 bits. */
+  #emitLowCast(node: NodeProto): void {
+    const output = [this.#defineLow(node.output[0]!)];
+    const attribute = [this.#castAttribute(this.#type.onnx)];
+    this.#nodes.push({ ...node, name: node.name || node.output[0]!, output, attribute });
+  }
+
+  #emitTypeless(node: NodeProto): void {
+    const [from = ''] = node.input;
+    const [to = ''] = node.output;
+    const low = this.#lowOnly.has(from) ? this.#low.get(from) : undefined;
+    const isFromLow = node.opType === 'Cast' && this.#facts.typeOf(node) === this.#type.onnx;
+    if (isFromLow && this.#facts.isFloat32(to)) {
+      // Its input is its output in 16 bits.
+      this.#low.set(to, from);
+    }
+    this.#nodes.push(low === undefined ? node : { ...node, input: [low, ...node.input.slice(1)] });
+  }
+
+  #defineLow(name: string): string {
+    const low = this.#unique(`${name}${this.#type.suffix}`);
+    this.#low.set(name, low);
+    this.#lowOnly.add(name);
+    return low;
+  }
+
+  /** The name of a value's 16-bit version, which is made if it doesn't exist. */
+  #needLow(name: string): string {
+    let low = this.#low.get(name);
+    if (low === undefined) {
+      const weight = this.#converted(name);
+      if (weight) this.#weights.push(weight);
+      low = weight?.name ?? this.#cast(name, `${name}${this.#type.suffix}`, this.#type.onnx);
+      this.#low.set(name, low);
+    }
+    return low;
+  }
+
+  /** A constant in 16 bits, where it can be rounded. */
+  #converted(name: string): TensorProto | undefined {
+    const constant = this.#facts.constants.get(name);
+    if (!constant || this.#rounding.of(name).refusal !== undefined) return undefined;
+    const { suffix, name: type, bits } = this.#type;
+    const converted = this.#unique(`${name}${suffix}`);
+    return makeTensor(converted, type, constant.dims, bits(this.#facts.elements(name)));
+  }
+
+  /** Makes sure that a value exists under its own name. */
+  #needHigh(name: string): void {
+    if (this.#lowOnly.delete(name)) this.#cast(this.#low.get(name)!, name, float32);
+  }
+
+  /** An attention mask adds what may be the lowest float32 of all; FP16's lowest masks as well, and is finite. */
+  #lowMask(name: string): string {
+    const known = this.#masks.get(name);
+    if (known) return known;
+    this.#needHigh(name);
+    const bounded = this.#unique(`${name}__bounded`);
+    const limit = (f: number) => {
+      const output = this.#unique(`${name}__limit`);
+      const attribute = [{ name: 'value_float', type: AttributeType.FLOAT, f }];
+      this.#nodes.push({ name: output, opType: 'Constant', input: [], output: [output], attribute });
+      return output;
+    };
+    const input = [name, limit(-maxFloat16), limit(maxFloat16)];
+    this.#nodes.push({ name: bounded, opType: 'Clip', input, output: [bounded], attribute: [] });
+    const low = this.#cast(bounded, `${name}${this.#type.suffix}`, this.#type.onnx);
+    this.#masks.set(name, low);
+    return low;
+  }
+
+  #cast(from: string, to: string, type: number): string {
+    const output = type === float32 ? to : this.#unique(to);
+    this.#nodes.push({
+      name: this.#unique(`${output}__cast`),
+      opType: 'Cast',
+      input: [from],
+      output: [output],
+      attribute: [this.#castAttribute(type)],
+    });
+    this.#casts++;
+    return output;
+  }
+
+  #castAttribute(type: number) {
+    // Before operator set 6 the type was a word.
+    return attributeProto('to', this.#facts.opset >= 6 ? type : type === float32 ? 'FLOAT' : 'FLOAT16');
+  }
+
+  #unique(base: string): string {
+    let name = base;
+    for (let i = 1; this.#names.has(name); i++) name = `${base}.${i}`;
+    this.#names.add(name);
+    return name;
+  }
+}
