@@ -46,6 +46,7 @@ export {
   type Safetensors,
   type SafetensorsTensor,
 } from './onnx/format/safetensors.js';
+export { type MadeWeight, madeWeights, type WeightChange } from './onnx/format/weight-origin.js';
 export {
   type AttributeValue,
   attributeProto,

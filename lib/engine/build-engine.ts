@@ -227,6 +227,7 @@ async function compile(
       targets: targets.map((number) => `sm_${number}`),
       precision,
       ...(prepared.cast ? { cast: prepared.cast } : {}),
+      ...(prepared.madeWeights ? { weights: prepared.madeWeights } : {}),
       profiles,
       ...(prepared.decoder ? { decoder: prepared.decoder } : {}),
       model: { name, sha256, weightsSha256, producer },

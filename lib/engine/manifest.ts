@@ -2,6 +2,7 @@ import { type DataType, dataTypes } from '../base/data-type.js';
 import type { DecoderGraph } from '../base/decoder-graph.js';
 import { type Profile, rangeOf, type ShapeRange } from '../base/shapes.js';
 import type { Dims } from '../base/tensor-like.js';
+import { isOrigin, type MadeWeight } from '../onnx/format/weight-origin.js';
 import type { CastBfloat16Report, CastFloat16Report } from '../onnx/precision/cast-report.js';
 import type { Flavour } from '../system/nvidia-support.js';
 
@@ -40,6 +41,11 @@ export interface EngineManifest {
   readonly precision: 'as-exported' | 'fp32' | 'tf32' | 'fp16' | 'bf16';
   /** With 'fp16' and 'bf16': what every node became, and why. */
   readonly cast?: CastFloat16Report | CastBfloat16Report;
+  /**
+   * Of a graph that was rewritten before it was compiled: the constants that it has instead of weights of the model, and
+   * which. Every weight of the model that the compiled graph names is in it as it was.
+   */
+  readonly weights?: readonly MadeWeight[];
   /** Empty where every input is static. */
   readonly profiles: readonly Profile[];
   /** Of a decoder with a KV cache: how it is driven. */
@@ -191,6 +197,10 @@ function isCast(value: unknown): boolean {
   );
 }
 
+function isMadeWeight(value: unknown): value is MadeWeight {
+  return isObject(value) && isString(value.weight) && isOrigin(value);
+}
+
 function isDecoder(value: unknown): value is DecoderGraph {
   if (!isObject(value) || !isObject(value.inputs)) return false;
   const { mode, inputs, caches, logits, top } = value;
@@ -210,10 +220,11 @@ function isDecoder(value: unknown): value is DecoderGraph {
 function isManifest(value: unknown): value is EngineManifest {
   if (!isObject(value) || !isObject(value.library) || !isObject(value.model) || !isObject(value.options))
     return false;
-  const { library, model, cast, decoder, parent, lineage } = value;
+  const { library, model, cast, weights, decoder, parent, lineage } = value;
   return (
     (decoder === undefined || isDecoder(decoder)) &&
     (cast === undefined || isCast(cast)) &&
+    (weights === undefined || isArrayOf(weights, isMadeWeight)) &&
     (parent === undefined || (isString(parent) && /^[0-9a-f]{64}$/.test(parent))) &&
     (lineage === undefined || isObject(lineage)) &&
     [library.flavour, library.version, value.builder, value.precision, value.created].every(isString) &&

@@ -7,11 +7,12 @@ import { hashWeights } from '../onnx/format/hash-weights.js';
 import { checkExternalData, externalData, isExternal } from '../onnx/format/initializer.js';
 import type { GraphProto, ModelProto, TensorProto } from '../onnx/format/model.js';
 import { parseModel, serializeModel } from '../onnx/format/model-file.js';
+import { forgetOrigins, type MadeWeight, madeWeights } from '../onnx/format/weight-origin.js';
 import { writeBeside } from '../onnx/format/write-beside.js';
 import { declaredInputs } from '../onnx/graph/declared-values.js';
 import { tripCounts } from '../onnx/passes/complete-loops.js';
-import type { CastBfloat16Report, CastFloat16Report } from '../onnx/precision/cast-report.js';
 import { castToBfloat16, castToFloat16 } from '../onnx/precision/cast-precision.js';
+import type { CastBfloat16Report, CastFloat16Report } from '../onnx/precision/cast-report.js';
 import type { Ranges } from '../onnx/precision/ranges.js';
 import { writePieces } from '../system/files/atomic-file.js';
 import { makeDirectories, makeDirectory, symlink } from '../system/files/promises.js';
@@ -69,6 +70,8 @@ export interface PreparedModel {
   readonly weightsSha256: string;
   readonly producer: string;
   readonly cast?: CastFloat16Report | CastBfloat16Report;
+  /** The constants that a rewritten model has instead of weights of the one given. */
+  readonly madeWeights?: readonly MadeWeight[];
   /** Of a decoder: how the lowered graph is driven. */
   readonly decoder?: DecoderGraph;
 }
@@ -101,6 +104,8 @@ async function prepare(request: PrepareRequest): Promise<PreparedModel> {
   const where = directory === undefined ? {} : { directory };
   try {
     const model = parseModel(bytes);
+    // A lifted decoder is ours: of what lifting made weights from, the file says so.
+    if (!request.decoder) forgetOrigins(model.graph);
     refuseWhatTensorRTCannotName(model.graph);
     requireOutputs(model.graph);
     checkExternalData(model, where);
@@ -121,6 +126,7 @@ async function prepare(request: PrepareRequest): Promise<PreparedModel> {
         ...(await writeMixed(lowered.model, request, directory)),
         inputs: declaredInputs(lowered.model),
         ...(lowered.cast ? { cast: lowered.cast } : {}),
+        madeWeights: madeWeights(lowered.model.graph),
         decoder: lowered.graph,
       };
     }
@@ -137,7 +143,8 @@ async function prepare(request: PrepareRequest): Promise<PreparedModel> {
       request.precision === 'bf16'
         ? castToBfloat16(model, options)
         : castToFloat16(model, { ...options, ranges: await ranges(model, request, where, isUnbounded) });
-    return { ...common, ...(await writeMixed(mixed, request, directory)), cast: report };
+    const written = await writeMixed(mixed, request, directory);
+    return { ...common, ...written, cast: report, madeWeights: madeWeights(mixed.graph) };
   } catch (error) {
     if (error instanceof TensorRTError && error.code === 'ERR_MODEL_INVALID') {
       throw new TensorRTError('ERR_MODEL_INVALID', `${label}: ${error.message}`);

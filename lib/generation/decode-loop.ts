@@ -1,6 +1,14 @@
 import { TensorRTError } from '../base/errors.js';
 import { onAbort } from '../base/options.js';
-import type { NativeAnswer, NativeChunk, NativeGenerateOptions, NativeGenerationEnd, NativeGenerationEvent, NativeLanguageModel, NativeLanguageModelConfig } from '../system/native/language-model.js';
+import type {
+  NativeAnswer,
+  NativeChunk,
+  NativeGenerateOptions,
+  NativeGenerationEnd,
+  NativeGenerationEvent,
+  NativeLanguageModel,
+  NativeLanguageModelConfig,
+} from '../system/native/language-model.js';
 import { native } from '../system/native.js';
 import { type Generation, type GenerationChunk, streamedAnswer, wholeAnswer } from './generation.js';
 

@@ -10,6 +10,7 @@ import { withNarrowCaches } from '../../onnx/decoder/narrow-caches.js';
 import { checkExternalData, externalLocations } from '../../onnx/format/initializer.js';
 import type { ModelProto } from '../../onnx/format/model.js';
 import { readModel } from '../../onnx/format/model-file.js';
+import { forgetOrigins } from '../../onnx/format/weight-origin.js';
 import { writeBeside } from '../../onnx/format/write-beside.js';
 import { WrittenModel } from '../../onnx/format/written-model.js';
 import { intAttribute } from '../../onnx/graph/node-attribute.js';
@@ -82,6 +83,7 @@ async function prepare(request: PrepareDecoderRequest): Promise<PreparedDecoder>
   const began = Date.now();
   const stats = await statistics(file);
   const parsed = await readModel(file);
+  forgetOrigins(parsed.graph);
   checkExternalData(parsed, { directory });
   const external = externalLocations(parsed, directory).map((location) => path.join(directory, location));
   const seen = { began, stats, external: await stamps(external) };

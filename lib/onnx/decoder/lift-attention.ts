@@ -1,8 +1,9 @@
 import { type DataType, dataTypes } from '../../base/data-type.js';
 import type { DecoderInputRole } from '../../base/decoder-graph.js';
 import type { TensorRTError } from '../../base/errors.js';
-import type { ExternalDataOptions } from '../format/initializer.js';
+import { type ExternalDataOptions, makeTensor } from '../format/initializer.js';
 import type { ModelProto } from '../format/model.js';
+import { madeFrom } from '../format/weight-origin.js';
 import { EditableGraph } from '../graph/editable-graph.js';
 import { valueInfo } from '../graph/graph-builder.js';
 import { operatorName } from '../graph/operators.js';
@@ -273,8 +274,11 @@ class Lifter {
     const same = [...this.#tableNames].find(([other]) => isSameTable(other, table));
     if (same) return same[1];
     const dims = [this.#maxLength, table.pairs];
-    const add = (name: string, values: Float32Array) =>
-      this.#graph.addConstant(name, type, dims, floats(type, values, dims).data as Float32Array);
+    const add = (base: string, values: Float32Array) => {
+      const data = floats(type, values, dims).data as Float32Array;
+      const tensor = makeTensor(this.#graph.uniqueName(base), type, dims, data);
+      return this.#graph.addTensor(madeFrom(tensor, table.weights, 'computed'));
+    };
     const names: [string, string] = [add('rotary.cosines', table.cosines), add('rotary.sines', table.sines)];
     this.#tableNames.set(table, names);
     return names;

@@ -1,4 +1,6 @@
+import { dataTypeFromOnnx } from '../../base/data-type.js';
 import type { TensorLike } from '../../base/tensor-like.js';
+import type { TensorProto } from '../format/model.js';
 import { operatorName } from '../graph/operators.js';
 import type { GraphKnowledge } from './graph-knowledge.js';
 import type { Step, StepPart, StepValues } from './step-values.js';
@@ -25,6 +27,8 @@ export interface RotaryTable {
   /** `[maxLength, pairs]`. */
   readonly cosines: Float32Array;
   readonly sines: Float32Array;
+  /** What the graph computes them from: its inverse frequencies. */
+  readonly weights: readonly TensorProto[];
 }
 
 export function isSameTable(a: RotaryTable, b: RotaryTable): boolean {
@@ -103,7 +107,7 @@ export interface RotarySizes {
  * position.
  */
 export async function computeRotary(
-  { steps }: GraphKnowledge,
+  { graph, steps }: GraphKnowledge,
   match: RotaryMatch,
   sizes: RotarySizes,
 ): Promise<RotaryTable | undefined> {
@@ -140,8 +144,13 @@ export async function computeRotary(
       }
     }
   }
-  const table = { interleaved, pairs, cosines, sines };
+  const weights = graph.constantsBehind(match.tables).filter(({ dataType }) => isFloat(dataType));
+  const table = { interleaved, pairs, cosines, sines, weights };
   return (await part.agrees(table)) ? table : undefined;
+}
+
+function isFloat(type: number): boolean {
+  return ['float32', 'float16', 'bfloat16', 'float64'].includes(dataTypeFromOnnx(type) ?? '');
 }
 
 /** Whether a value is turned by a table: compared on numbers of no pattern, at the first positions and the last. */

@@ -2,6 +2,7 @@ import { type DataType, dataTypes } from '../../base/data-type.js';
 import { type FloatType, floatTensor } from '../format/float-tensor.js';
 import { type ElementArray, makeTensor } from '../format/initializer.js';
 import type { GraphProto, ModelProto, NodeProto, TensorProto, ValueInfoProto } from '../format/model.js';
+import { madeFrom } from '../format/weight-origin.js';
 import { type AttributeValue, attributeProto, type SymbolicDims, valueInfo } from './graph-builder.js';
 import { tensorAttribute } from './node-attribute.js';
 import { captured, collectNames } from './traverse.js';
@@ -65,6 +66,21 @@ export class EditableGraph {
     return tensorAttribute(node, 'value');
   }
 
+  /** The constants that values are computed from, by the names that nodes read them by. */
+  constantsBehind(values: readonly string[]): TensorProto[] {
+    const constants: TensorProto[] = [];
+    const seen = new Set(values);
+    // What is added to a set while it is walked is walked too.
+    for (const value of seen) {
+      const tensor = this.constant(value);
+      if (tensor) constants.push({ ...tensor, name: value });
+      const node = this.#producers.get(value);
+      if (node) for (const input of reads(node)) seen.add(input);
+    }
+    return constants;
+  }
+
+  /** A constant that no weight has a part in: a number, a shape, positions. */
   addConstant(
     base: string,
     type: Exclude<DataType, 'string'>,
@@ -72,11 +88,10 @@ export class EditableGraph {
     data: ElementArray,
   ): string {
     const name = this.uniqueName(base);
-    this.#initializers.set(name, makeTensor(name, type, dims, data));
-    return name;
+    return this.addTensor(madeFrom(makeTensor(name, type, dims, data), [], 'computed'));
   }
 
-  /** A weight whose name is its own. */
+  /** A weight whose name is its own, and that says what it was made from: see `madeFrom`. */
   addTensor(tensor: TensorProto): string {
     this.#initializers.set(tensor.name!, tensor);
     this.#names.add(tensor.name!);
@@ -87,7 +102,7 @@ export class EditableGraph {
   addScalar(value: number, type: FloatType = 'float32'): string {
     const name = `constant.${type}.${value}`;
     if (this.#initializers.has(name)) return name;
-    return this.addTensor(floatTensor(name, type, [], Float32Array.of(value)));
+    return this.addTensor(madeFrom(floatTensor(name, type, [], Float32Array.of(value)), [], 'computed'));
   }
 
   /** An int64 of no dimensions. */

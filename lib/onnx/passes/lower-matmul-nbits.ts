@@ -3,6 +3,7 @@ import { TensorRTError } from '../../base/errors.js';
 import { type FloatType, floatElements, floatTensor } from '../format/float-tensor.js';
 import { type ExternalDataOptions, tensorElements } from '../format/initializer.js';
 import type { ModelProto, NodeProto, TensorProto } from '../format/model.js';
+import { madeFrom } from '../format/weight-origin.js';
 import { EditableGraph } from '../graph/editable-graph.js';
 import { intAttribute } from '../graph/node-attribute.js';
 import { operatorName } from '../graph/operators.js';
@@ -157,18 +158,20 @@ function dequantizable(
       shifts[block * n + row] = shift;
     }
   }
+  const points = zeroPoints ? editor.initializer(zeroPoints) : undefined;
+  const signed: TensorProto = {
+    name: editor.uniqueName(`${packed.name}.signed`),
+    dataType: bits === 4 ? int4 : dataTypes.int8.onnx,
+    dims: [n, blocks * blockSize],
+    rawData: bytes,
+  };
+  const positive = floatTensor(editor.uniqueName(`${scale.name}.matrix`), type, [n, blocks], scales);
+  const shift = floatTensor(editor.uniqueName(`${scale.name}.shifts`), from, [blocks, n], shifts);
   return {
-    weight: editor.addTensor({
-      name: editor.uniqueName(`${packed.name}.signed`),
-      dataType: bits === 4 ? int4 : dataTypes.int8.onnx,
-      dims: [n, blocks * blockSize],
-      rawData: bytes,
-    }),
-    scales: editor.addTensor(
-      floatTensor(editor.uniqueName(`${scale.name}.matrix`), type, [n, blocks], scales),
-    ),
-    shifts: shifts.some((shift) => shift !== 0)
-      ? editor.addTensor(floatTensor(editor.uniqueName(`${scale.name}.shifts`), from, [blocks, n], shifts))
+    weight: editor.addTensor(madeFrom(signed, bits === 8 ? [packed, scale] : [packed], 'recoded')),
+    scales: editor.addTensor(madeFrom(positive, [scale], 'recoded')),
+    shifts: shifts.some((each) => each !== 0)
+      ? editor.addTensor(madeFrom(shift, points ? [scale, points] : [scale], 'recoded'))
       : undefined,
   };
 }

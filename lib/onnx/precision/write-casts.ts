@@ -2,6 +2,7 @@ import { dataTypes } from '../../base/data-type.js';
 import { maxFloat16 } from '../../base/float16.js';
 import { makeTensor } from '../format/initializer.js';
 import { AttributeType, type GraphProto, type NodeProto, type TensorProto } from '../format/model.js';
+import { madeFrom } from '../format/weight-origin.js';
 import { attributeProto } from '../graph/graph-builder.js';
 import { isTypedOutput } from '../graph/operators.js';
 import { captured, collectNames } from '../graph/traverse.js';
@@ -160,7 +161,9 @@ class CastWriter {
     if (!constant || this.#rounding.of(name).refusal !== undefined) return undefined;
     const { suffix, name: type, bits } = this.#type;
     const converted = this.#unique(`${name}${suffix}`);
-    return makeTensor(converted, type, constant.dims, bits(this.#facts.elements(name)));
+    const tensor = makeTensor(converted, type, constant.dims, bits(this.#facts.elements(name)));
+    // What a Constant node gives has the node's name for it.
+    return madeFrom(tensor, [{ ...constant, name }], 'cast');
   }
 
   /** Makes sure that a value exists under its own name. */

@@ -17,6 +17,7 @@ import os from 'node:os';
 import path from 'node:path';
 import { setImmediate as nextTurn } from 'node:timers/promises';
 import { buildEngine, Engine, InferenceSession, TensorRTError } from 'node-tensorrt';
+import { castToFloat16, readModel, serializeModel } from 'node-tensorrt/onnx';
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
 import { native } from '../../../dist/system/native.js';
 
@@ -39,8 +40,34 @@ beforeAll(async () => {
 });
 afterAll(() => rm(directory, { recursive: true }));
 
+/** An engine file of this manifest, with a correct checksum. */
+function forge(manifest: string): Buffer {
+  const plan = Buffer.from(engine.plan());
+  const parts = [Buffer.from(manifest), Buffer.from('[]'), plan];
+  const header = Buffer.alloc(72);
+  bytes.copy(header, 0, 0, 16);
+  parts.forEach((part, i) => {
+    header.writeBigUInt64LE(BigInt(part.length), 16 + 8 * i);
+  });
+  const hash = createHash('sha256').update(header.subarray(0, 40));
+  for (const part of parts) hash.update(part);
+  hash.digest().copy(header, 40);
+  return Buffer.concat([header, ...parts]);
+}
+
 test('an engine is not cloned into something that is none', () => {
   expect(() => structuredClone(engine)).toThrow(expect.objectContaining({ name: 'DataCloneError' }));
+});
+
+test('the manifest says what a weight of the plan was made from, by the names in the model that was given', async () => {
+  expect(engine.manifest.weights).toEqual([{ weight: 'w__fp16', from: ['w'], changes: ['cast'] }]);
+  const options = { target: 'sm_89', shapes: { x: [2, 4] } } as const;
+  using exported = await buildEngine(model, { ...options, precision: 'as-exported' });
+  expect(exported.manifest.weights).toBeUndefined();
+  // Another model, whose weights are in FP16.
+  const mixed = serializeModel(castToFloat16(await readModel(model)).model);
+  using again = await buildEngine(mixed, options);
+  expect(again.manifest.weights).toEqual([]);
 });
 
 test('models in any kind of memory are built; transferred ones are refused by name', async () => {
@@ -245,20 +272,6 @@ describe('a damaged engine file', () => {
   });
 
   test('a correct checksum over a wrong manifest', async () => {
-    const { createHash } = await import('node:crypto');
-    const forge = (manifest: string) => {
-      const plan = Buffer.from(engine.plan());
-      const parts = [Buffer.from(manifest), Buffer.from('[]'), plan];
-      const header = Buffer.alloc(72);
-      bytes.copy(header, 0, 0, 16);
-      parts.forEach((part, i) => {
-        header.writeBigUInt64LE(BigInt(part.length), 16 + 8 * i);
-      });
-      const hash = createHash('sha256').update(header.subarray(0, 40));
-      for (const part of parts) hash.update(part);
-      hash.digest().copy(header, 40);
-      return Buffer.concat([header, ...parts]);
-    };
     const good = JSON.stringify(engine.manifest);
     await expect(Engine.load(forge(good))).resolves.toBeInstanceOf(Engine);
     const changed = (change: object) => JSON.stringify({ ...engine.manifest, ...change });
@@ -276,6 +289,9 @@ describe('a damaged engine file', () => {
       changed({ cast: { float16: {}, ranges: {} } }),
       changed({ parent: '../../etc/passwd' }),
       changed({ lineage: [] }),
+      changed({ weights: {} }),
+      changed({ weights: [{ weight: 'w', from: ['w'] }] }),
+      changed({ weights: [{ weight: 7, from: ['w'], changes: ['cast'] }] }),
       changed({ profiles: [{ x: { ...range, max: [8] } }] }),
       changed({ profiles: [{ x: { ...range, min: [-1, 4] } }] }),
       changed({ model: { ...engine.manifest.model, name: 7 } }),
@@ -283,6 +299,12 @@ describe('a damaged engine file', () => {
     for (const bad of bads) {
       await expect(Engine.load(forge(bad))).rejects.toThrow(withCode('ERR_ENGINE_CORRUPT'));
     }
+  });
+
+  test('a manifest from before it said what weights were made from is one', async () => {
+    const { weights, ...older } = engine.manifest;
+    expect(weights).toBeDefined();
+    expect((await Engine.load(forge(JSON.stringify(older)))).manifest.weights).toBeUndefined();
   });
 
   test('another format version is said to be one', async () => {

@@ -18,6 +18,7 @@ import { addTopKHead } from '../../../../lib/onnx/decoder/top-k-head.js';
 import { makeTensor, tensorElements } from '../../../../lib/onnx/format/initializer.js';
 import type { ModelProto } from '../../../../lib/onnx/format/model.js';
 import { readModel, serializeModel } from '../../../../lib/onnx/format/model-file.js';
+import { madeWeights } from '../../../../lib/onnx/format/weight-origin.js';
 import { attributeProto, GraphBuilder } from '../../../../lib/onnx/graph/graph-builder.js';
 import { raiseOpset } from '../../../../lib/onnx/graph/raise-opset.js';
 import { lowerMatMulNBits } from '../../../../lib/onnx/passes/lower-matmul-nbits.js';
@@ -56,6 +57,20 @@ async function lowered(fixture: string, changes: Partial<LowerDecoderOptions> = 
 }
 
 describe('lowerDecoder', () => {
+  it('says of every weight that it makes which weights of the decoder it was made from', async () => {
+    const { model: given } = await lifted('llama-int4/genai');
+    const { model } = await lowered('llama-int4/genai', { precision: 'fp16' });
+    const weights = new Set(given.graph.initializer.map(({ name }) => name));
+    const made = madeWeights(model.graph);
+    expect(made.flatMap(({ from }) => from).filter((name) => !weights.has(name))).toEqual([]);
+    // What else there is are the decoder's own, and numbers and shapes that lowering needs.
+    const known = new Set(made.map(({ weight }) => weight));
+    const others = model.graph.initializer.filter(({ name }) => !known.has(name!) && !weights.has(name));
+    expect(others.filter(({ name }) => !/^(constant\.|cache\.positions$)/.test(name!))).toEqual([]);
+    const quantized = made.filter(({ weight }) => weight.endsWith('.signed'));
+    expect(quantized.length).toBe(given.graph.node.filter(({ opType }) => opType === 'MatMulNBits').length);
+  });
+
   it.each([
     'llama/genai',
     'llama/static-cache',
