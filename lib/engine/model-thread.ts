@@ -46,7 +46,7 @@ async function answerOfWorker(
   signal: AbortSignal | undefined,
 ): Promise<Answer<unknown> | undefined> {
   const worker = new Worker(module, { workerData: request, transferList: [...transfer], execArgv: [] });
-  const unhear = onAbort(signal, () => void worker.terminate());
+  const ignore = onAbort(signal, () => void worker.terminate());
   try {
     return await new Promise<Answer<unknown> | undefined>((resolve, reject) => {
       worker.once('message', resolve);
@@ -60,7 +60,7 @@ async function answerOfWorker(
       cause: error,
     });
   } finally {
-    unhear();
+    ignore();
     await worker.terminate();
   }
 }

@@ -22,7 +22,7 @@
 
 namespace node_tensorrt {
 
-// lib/system/native.ts' NativeLanguageModelConfig.
+// lib/system/native/language-model.ts' NativeLanguageModelConfig.
 struct DecodeLoopConfig {
   DecoderGraph graph = {};
   size_t rows = 16;

@@ -18,7 +18,7 @@
 
 namespace node_tensorrt {
 
-// lib/system/native.ts' NativeGenerateOptions.
+// lib/system/native/language-model.ts' NativeGenerateOptions.
 struct GenerateOptions {
   size_t maxTokens = 256;  // 0: the prompt is only read
   size_t minTokens = 0;    // before which no stop token is drawn
