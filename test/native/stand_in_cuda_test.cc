@@ -116,6 +116,34 @@ TEST_F(StandInCudaTest, WorkRunsLaterAndInOrder) {
   EXPECT_EQ(cuMemFree_v2(address), 0);
 }
 
+TEST_F(StandInCudaTest, AHeldKernelKeepsItsStreamBusyUntilItIsLetGo) {
+  const CUdeviceptr address = allocate(4);
+  CUevent_st* before = nullptr;
+  CUevent_st* after = nullptr;
+  ASSERT_EQ(cuEventCreate(&before, 0), 0);
+  ASSERT_EQ(cuEventCreate(&after, 0), 0);
+  ASSERT_EQ(cuMemsetD8Async(address, 0, 4, stream_), 0);
+  ASSERT_EQ(cuEventRecord(before, stream_), 0);
+  standInHoldKernels(true);
+  add(address, 7, stream_);
+  ASSERT_EQ(cuEventRecord(after, stream_), 0);
+  EXPECT_EQ(cuEventSynchronize(before), 0);
+  EXPECT_EQ(cuStreamQuery(stream_), kNotReady);
+  EXPECT_EQ(cuEventQuery(after), kNotReady);
+  // Another thread's wait ends with the holding.
+  std::thread waiting([&] {
+    ASSERT_EQ(cuCtxSetCurrent(context_), 0);
+    EXPECT_EQ(cuEventSynchronize(after), 0);
+    EXPECT_EQ(cuStreamSynchronize(stream_), 0);
+  });
+  standInHoldKernels(false);
+  waiting.join();
+  EXPECT_EQ(read(address), 7);
+  EXPECT_EQ(cuEventDestroy_v2(before), 0);
+  EXPECT_EQ(cuEventDestroy_v2(after), 0);
+  EXPECT_EQ(cuMemFree_v2(address), 0);
+}
+
 TEST_F(StandInCudaTest, EventsOrderStreamsAndTakeTimes) {
   CUstream_st* other = nullptr;
   CUevent_st* start = nullptr;
@@ -286,6 +314,23 @@ TEST_F(StandInCudaDeathTest, MisuseAborts) {
       },
       "is device memory, not host memory");
   EXPECT_DEATH(cuStreamSynchronize(nullptr), "cuStreamSynchronize on the default stream");
+  const auto hold = [this](const CUdeviceptr address) {
+    standInHoldKernels(true);
+    add(address, 1, stream_);
+  };
+  EXPECT_DEATH((hold(allocate(4)), cuStreamSynchronize(stream_)),
+               "cuStreamSynchronize waits for a kernel that this thread holds");
+  EXPECT_DEATH((hold(allocate(4)), cuStreamDestroy_v2(stream_)),
+               "cuStreamDestroy_v2 waits for a kernel that this thread holds");
+  EXPECT_DEATH(
+      {
+        CUevent_st* event = nullptr;
+        cuEventCreate(&event, 0);
+        hold(allocate(4));
+        cuEventRecord(event, stream_);
+        cuEventSynchronize(event);
+      },
+      "cuEventSynchronize waits for a kernel that this thread holds");
   EXPECT_DEATH(
       {
         allocate(4);

@@ -306,6 +306,10 @@ void Event::record(const Stream& stream) const {
   driver_.call(driver_.eventRecord, event_, stream.get());
 }
 
+void Event::synchronize() const {
+  driver_.call(driver_.eventSynchronize, event_);
+}
+
 double Event::since(const Event& earlier) const {
   float milliseconds = 0;
   driver_.call(driver_.eventElapsedTime, &milliseconds, earlier.event_, event_);

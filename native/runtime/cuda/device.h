@@ -118,6 +118,8 @@ class Event {
   ~Event();
 
   void record(const Stream& stream) const;
+  // Waits until the stream has come to where this was recorded.
+  void synchronize() const;
   // Milliseconds from `earlier`; both were recorded, and the stream has passed them.
   double since(const Event& earlier) const;
 

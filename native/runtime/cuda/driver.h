@@ -157,6 +157,7 @@ class Driver {
   const Function<CUevent_st**, unsigned> eventCreate{library_, "cuEventCreate"};
   const Function<CUevent_st*> eventDestroy{library_, "cuEventDestroy_v2"};
   const Function<CUevent_st*, CUstream_st*> eventRecord{library_, "cuEventRecord"};
+  const Function<CUevent_st*> eventSynchronize{library_, "cuEventSynchronize"};
   // cuda.h has an _v2 from CUDA 12.8 on, for events that were never recorded; every driver has this one.
   const Function<float*, CUevent_st*, CUevent_st*> eventElapsedTime{library_, "cuEventElapsedTime"};
 

@@ -30,31 +30,32 @@ struct ShapeKey {
 // Throws Error(ERR_SHAPE_MISMATCH) where no profile accepts the inputs.
 ShapeKey keyOf(const Engine& engine, std::span<const Tensor> inputs);
 
-// One of TensorRT's execution contexts, set up for one key. Of those that share buffers one runs at a time,
-// on the stream that they share too.
+// One of TensorRT's execution contexts, set up for one key. Those of one thread share their buffers and their
+// stream, and run one after the other.
 class BoundShapes {
  public:
   // Throws Error(ERR_OUT_OF_MEMORY).
   BoundShapes(Engine& engine, const cuda::Stream& stream, DeviceBuffers& buffers);
 
-  // Of no profile where it is set up for nothing.
+  // Its profile is -1 as long as no shapes are set.
   const ShapeKey& key() const noexcept { return key_; }
-  // Tells TensorRT the shapes of inputs that have this key. Throws Error.
+  // Sets the context up for inputs that have this key, which TensorRT takes long for. Throws Error.
   void setShapes(ShapeKey key, std::span<const Tensor> inputs);
   void forgetShapes() { key_ = {}; }
-  // Memory for everything that a run with these shapes reads and writes.
+  // Provides memory for everything that a run with these shapes reads and writes.
   void provideBuffers(std::span<const Tensor> inputs);
-  // The same; and gives TensorRT the addresses of everything, where they have changed.
+  // Does the same, and gives TensorRT the addresses where they have changed.
   void bind(std::span<const Tensor> inputs);
 
-  // Gives the run to the stream, as a graph where there is one.
+  // Gives the run to the stream: as a CUDA graph once there is one, which the second run captures.
   void enqueue(const Messages& messages);
   // To be called after the stream has come to the end of a run.
   void setWarm() noexcept { warm_ = true; }
 
-  // Of a shape that depends on the data, once the run is enqueued.
+  bool dependsOnData(size_t output) const noexcept { return allocators_[output] != nullptr; }
+  // If the shape depends on the data, it is that of the run that was enqueued last.
   Shape outputShape(size_t output) const;
-  // Where TensorRT writes it; in host memory if hostOutput() is there.
+  // The address that TensorRT writes the output to. It is hostOutput()'s where that is not null.
   const void* outputAddress(std::span<const Tensor> inputs, size_t output) const;
   const std::shared_ptr<void>& hostOutput(size_t output) const { return hostOutputs_[output]; }
 
@@ -77,16 +78,16 @@ class BoundShapes {
   std::vector<std::unique_ptr<OutputAllocator>> allocators_;  // of outputs whose shape depends on the data
 };
 
-// The shapes that one thread ran last.
+// The contexts of one thread, by shapes. Those that were not used for longest make room for new ones.
 class BoundShapesCache {
  public:
   BoundShapesCache(Engine& engine, const cuda::Stream& stream, DeviceBuffers& buffers)
       : engine_(engine), stream_(stream), buffers_(buffers) {}
 
-  // So many more are kept.
+  // Has so many more kept than without.
   void expect(size_t count) { expected_ = count; }
-  // What is set up for the key, or what is to be: something new, or what was used longest ago. Throws
-  // Error(ERR_OUT_OF_MEMORY).
+  // Returns the context that is set up for the key; or, if there is none, one that the caller is to set up.
+  // Throws Error(ERR_OUT_OF_MEMORY).
   BoundShapes& find(const ShapeKey& key);
 
  private:
@@ -95,7 +96,7 @@ class BoundShapesCache {
   Engine& engine_;
   const cuda::Stream& stream_;
   DeviceBuffers& buffers_;
-  std::deque<BoundShapes> all_;  // which stay where they are
+  std::deque<BoundShapes> all_;  // never moved: callers hold references
   size_t expected_ = 0;
   uint64_t uses_ = 0;
 };

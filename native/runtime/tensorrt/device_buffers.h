@@ -5,6 +5,7 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <functional>
 #include <memory>
 #include <vector>
 
@@ -15,9 +16,10 @@ namespace node_tensorrt::tensorrt::NODE_TENSORRT_FLAVOUR {
 
 class DeviceBuffers {
  public:
-  explicit DeviceBuffers(Engine& engine);
+  // `awaitUse` returns once the GPU uses none of this memory: it is called before some is let go of.
+  DeviceBuffers(Engine& engine, std::function<void()> awaitUse);
 
-  // At least so many bytes. What was there before is lost where it has to move. Throws
+  // Make a buffer at least so large. One that has to move loses its contents. Throw
   // Error(ERR_OUT_OF_MEMORY).
   void provideInput(size_t index, size_t bytes) { provide(inputs_[index], bytes, engine_.memory); }
   void provideOutput(size_t index, size_t bytes) { provide(outputs_[index], bytes, engine_.memory); }
@@ -28,7 +30,7 @@ class DeviceBuffers {
   void* activations() const noexcept { return activations_.memory.get(); }
   size_t activationBytes() const noexcept { return activations_.capacity; }
 
-  // Another number, never 0, whenever one of the addresses has changed.
+  // Changes whenever one of the addresses does. Never 0.
   uint64_t generation() const noexcept { return generation_; }
 
  private:
@@ -39,6 +41,7 @@ class DeviceBuffers {
   void provide(Buffer& buffer, size_t bytes, MemoryPool& pool);
 
   Engine& engine_;
+  const std::function<void()> awaitUse_;
   std::vector<Buffer> inputs_;
   std::vector<Buffer> outputs_;
   Buffer activations_;

@@ -68,7 +68,7 @@ class Engine {
   ~Engine();
 
   int chooseProfile(std::span<const Tensor> inputs) const;
-  // Whether TensorRT is to read this input where it lies, as an output must share its memory.
+  // Whether TensorRT reads this input where it lies, because an output has to share its memory.
   bool isBoundInPlace(const Tensor& input, size_t index) const;
   std::unique_ptr<nvinfer1::IExecutionContext> createContext();
   DeviceStats stats() const;

@@ -12,12 +12,15 @@ namespace node_tensorrt::tensorrt::NODE_TENSORRT_FLAVOUR {
 
 EngineContext::EngineContext(std::shared_ptr<Engine> engine) : engine_(std::move(engine)) {
   const cuda::Current current(engine_->device);
-  gpu_.emplace(*engine_);
+  gpu_.emplace(*engine_, [this] { finishRunning(); });
 }
 
 EngineContext::~EngineContext() {
   try {
     const cuda::Current current(engine_->device);
+    if (prepared_ != nullptr || running_ != nullptr) {
+      engine_->device.driver().streamSynchronize(gpu_->stream.get());
+    }
     gpu_.reset();
   } catch (const Error&) {
     // The driver is gone.
@@ -26,17 +29,104 @@ EngineContext::~EngineContext() {
 
 void EngineContext::execute(std::span<const Tensor> inputs, std::span<const size_t> outputIndices,
                             std::span<Tensor> outputs) {
-  if (cancelled_) throw Cancelled();
   const cuda::Current current(engine_->device);
+  prepare(inputs, outputIndices, outputs);
+  launch();
+  wait();
+}
+
+// The caller's memory is free to go only when the GPU has done with it.
+template <class Part>
+void EngineContext::settled(Run& run, Part part) {
   try {
-    run(inputs, outputIndices, outputs);
+    part();
   } catch (...) {
-    // The caller's memory is free to go only when the GPU has done with it.
     engine_->device.driver().streamSynchronize(gpu_->stream.get());
+    run.staged.clear();
     throw;
   }
+}
+
+EngineContext::Run& EngineContext::idleRun() {
+  std::optional<Run>& run = gpu_->runs[running_ == &*gpu_->runs[0] ? 1 : 0];
+  if (!run) run.emplace(engine_->device);
+  return *run;
+}
+
+void EngineContext::prepare(std::span<const Tensor> inputs, std::span<const size_t> outputIndices,
+                            std::span<Tensor> outputs) {
+  if (cancelled_) throw Cancelled();
+  Run& run = idleRun();
+  run.inputs = inputs;
+  run.outputIndices = outputIndices;
+  run.outputs = outputs;
+  run.messages.emplace();
+  run.finished = false;
+  settled(run, [&] {
+    const Logger::Scope scope(*run.messages);
+    ShapeKey key = keyOf(*engine_, inputs);
+    BoundShapes& bound = gpu_->shapes.find(key);
+    if (bound.key() != key) {
+      if (running_ != nullptr && running_->bound == &bound) finishRunning();
+      bound.setShapes(std::move(key), inputs);
+    }
+    bound.bind(inputs);
+    run.bound = &bound;
+    for (size_t i = 0; i < outputs.size(); ++i) {
+      if (!bound.dependsOnData(outputIndices[i])) provideOutput(run, i);
+    }
+    run.begun.record(gpu_->stream);
+    copyIn(run);
+    run.copied.record(gpu_->stream);
+  });
+  prepared_ = &run;
+}
+
+void EngineContext::launch() {
+  Run& run = *std::exchange(prepared_, nullptr);
+  settled(run, [&] {
+    const Logger::Scope scope(*run.messages);
+    const auto begin = std::chrono::steady_clock::now();
+    if (cancelled_) throw Cancelled();
+    run.bound->enqueue(*run.messages);
+    run.timing.enqueueMs =
+        std::chrono::duration<double, std::milli>(std::chrono::steady_clock::now() - begin).count();
+    run.computed.record(gpu_->stream);
+    copyOut(run);
+    run.ended.record(gpu_->stream);
+  });
+  running_ = &run;
+}
+
+void EngineContext::wait() {
+  Run& run = *running_;
+  try {
+    settled(run, [&] { finishRunning(); });
+  } catch (...) {
+    running_ = nullptr;
+    throw;
+  }
+  running_ = nullptr;
+  timing_ = run.timing;
   // Nothing can stop what a GPU has begun.
   if (cancelled_) throw Cancelled();
+}
+
+// Waits for the launched run, if there is one, and completes its outputs and timing.
+void EngineContext::finishRunning() {
+  if (running_ == nullptr || running_->finished) return;
+  Run& run = *running_;
+  run.ended.synchronize();
+  run.bound->setWarm();
+  run.staged.clear();
+  for (size_t i = 0; i < run.outputs.size(); ++i) {
+    const std::shared_ptr<void>& onHost = run.bound->hostOutput(run.outputIndices[i]);
+    if (onHost) std::memcpy(run.outputs[i].data.get(), onHost.get(), run.outputs[i].byteLength);
+  }
+  run.timing.h2dMs = run.copied.since(run.begun);
+  run.timing.computeMs = run.computed.since(run.copied);
+  run.timing.d2hMs = run.ended.since(run.computed);
+  run.finished = true;
 }
 
 // A buffer that grows moves, and no graph outlives that: so all are made for the largest shapes. Shapes that
@@ -64,42 +154,9 @@ void EngineContext::expectShapes(size_t count) {
   }
 }
 
-void EngineContext::run(std::span<const Tensor> inputs, std::span<const size_t> outputIndices,
-                        std::span<Tensor> outputs) {
-  Messages messages;
-  const Logger::Scope scope(messages);
-  Resources& gpu = *gpu_;
-  ShapeKey key = keyOf(*engine_, inputs);
-  BoundShapes& bound = gpu.shapes.find(key);
-  if (bound.key() != key) bound.setShapes(std::move(key), inputs);
-  bound.bind(inputs);
-
-  gpu.begun.record(gpu.stream);
-  copyIn(inputs);
-  gpu.copied.record(gpu.stream);
-  const auto enqueued = std::chrono::steady_clock::now();
-  if (cancelled_) throw Cancelled();
-  bound.enqueue(messages);
-  timing_.enqueueMs =
-      std::chrono::duration<double, std::milli>(std::chrono::steady_clock::now() - enqueued).count();
-  gpu.computed.record(gpu.stream);
-  copyOut(bound, inputs, outputIndices, outputs);
-  gpu.ended.record(gpu.stream);
-  gpu.stream.synchronize();
-  bound.setWarm();
-
-  for (size_t i = 0; i < outputs.size(); ++i) {
-    const std::shared_ptr<void>& onHost = bound.hostOutput(outputIndices[i]);
-    if (onHost) std::memcpy(outputs[i].data.get(), onHost.get(), outputs[i].byteLength);
-  }
-  timing_.h2dMs = gpu.copied.since(gpu.begun);
-  timing_.computeMs = gpu.computed.since(gpu.copied);
-  timing_.d2hMs = gpu.ended.since(gpu.computed);
-}
-
-void EngineContext::copyIn(std::span<const Tensor> inputs) {
-  for (size_t i = 0; i < inputs.size(); ++i) {
-    const Tensor& input = inputs[i];
+void EngineContext::copyIn(Run& run) {
+  for (size_t i = 0; i < run.inputs.size(); ++i) {
+    const Tensor& input = run.inputs[i];
     if (engine_->inputs[i].onHost || engine_->isBoundInPlace(input, i)) continue;
     void* target = gpu_->buffers.input(i);
     if (input.location == Location::kHost) {
@@ -107,48 +164,54 @@ void EngineContext::copyIn(std::span<const Tensor> inputs) {
     } else if (input.device == engine_->device.ordinal()) {
       gpu_->stream.copyOnDevice(target, input.data.get(), input.byteLength);
     } else {
-      const std::shared_ptr<void> between = engine_->pinned->acquire(input.byteLength);
-      cuda::download(cuda::Device::open(input.device), between.get(), input.data.get(), input.byteLength);
-      gpu_->stream.copyToDevice(target, between.get(), input.byteLength);
-      gpu_->stream.synchronize();
+      void* between = run.staged.emplace_back(engine_->pinned->acquire(input.byteLength)).get();
+      cuda::download(cuda::Device::open(input.device), between, input.data.get(), input.byteLength);
+      gpu_->stream.copyToDevice(target, between, input.byteLength);
     }
   }
 }
 
-void EngineContext::copyOut(const BoundShapes& bound, std::span<const Tensor> inputs,
-                            std::span<const size_t> outputIndices, std::span<Tensor> outputs) {
-  for (size_t i = 0; i < outputs.size(); ++i) {
-    const size_t index = outputIndices[i];
-    const Binding& binding = engine_->outputs[index];
-    Tensor& output = outputs[i];
-    const Shape shape = bound.outputShape(index);
-    const size_t bytes = elementCount(shape) * byteSize(binding.type);
-    if (output.data && output.shape != shape) {
-      throw Error("ERR_SHAPE_MISMATCH", "The output " + quoted(binding.name) + " has dims " +
-                                            toString(shape) + ", but the tensor to write it into has " +
-                                            toString(output.shape) + '.');
+void EngineContext::copyOut(const Run& run) {
+  for (size_t i = 0; i < run.outputs.size(); ++i) {
+    const size_t index = run.outputIndices[i];
+    // Its shape is known now.
+    if (run.bound->dependsOnData(index)) provideOutput(run, i);
+    if (engine_->outputs[index].onHost) continue;  // until the stream has come there
+    const Tensor& output = run.outputs[i];
+    const void* from = run.bound->outputAddress(run.inputs, index);
+    if (output.location == Location::kHost) {
+      gpu_->stream.copyToHost(output.data.get(), from, output.byteLength);
+    } else if (output.data.get() != from) {
+      gpu_->stream.copyOnDevice(output.data.get(), from, output.byteLength);
     }
-    output.type = binding.type;
-    output.shape = shape;
-    output.byteLength = bytes;
-    const void* from = bound.outputAddress(inputs, index);
-    if (binding.onHost) {
-      // Written once the stream has come there.
-      output.location = Location::kHost;
-      if (!output.data) output.data = engine_->pinned->acquire(bytes);
-    } else if (output.location == Location::kDevice) {
-      output.device = engine_->device.ordinal();
-      const size_t alias = binding.alias;
-      if (alias != kNone && engine_->isBoundInPlace(inputs[alias], alias)) {
-        output.data = inputs[alias].data;
-      } else {
-        output.data = engine_->memory.acquire(std::max(bytes, kSmallestBuffer));
-        gpu_->stream.copyOnDevice(output.data.get(), from, bytes);
-      }
-    } else {
-      if (!output.data) output.data = engine_->pinned->acquire(bytes);
-      gpu_->stream.copyToHost(output.data.get(), from, bytes);
-    }
+  }
+}
+
+// Gives an output its type and shape, and memory where it has none.
+void EngineContext::provideOutput(const Run& run, size_t i) {
+  const size_t index = run.outputIndices[i];
+  const Binding& binding = engine_->outputs[index];
+  Tensor& output = run.outputs[i];
+  const Shape shape = run.bound->outputShape(index);
+  if (output.data && output.shape != shape) {
+    throw Error("ERR_SHAPE_MISMATCH", "The output " + quoted(binding.name) + " has dims " + toString(shape) +
+                                          ", but the tensor to write it into has " + toString(output.shape) +
+                                          '.');
+  }
+  output.type = binding.type;
+  output.shape = shape;
+  output.byteLength = elementCount(shape) * byteSize(binding.type);
+  if (binding.onHost) output.location = Location::kHost;
+  if (output.location == Location::kHost) {
+    if (!output.data) output.data = engine_->pinned->acquire(output.byteLength);
+    return;
+  }
+  output.device = engine_->device.ordinal();
+  const size_t alias = binding.alias;
+  if (alias != kNone && engine_->isBoundInPlace(run.inputs[alias], alias)) {
+    output.data = run.inputs[alias].data;
+  } else {
+    output.data = engine_->memory.acquire(std::max(output.byteLength, kSmallestBuffer));
   }
 }
 

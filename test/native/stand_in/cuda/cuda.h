@@ -22,6 +22,11 @@ struct StandInWork {
 };
 STAND_IN_EXPORT int standInLaunch(CUstream_st* stream, StandInWork work);
 
+// Holds every kernel that has not begun, and with it its stream, until the same thread calls it with false.
+// The thread may go on launching; where it waits for what only a held kernel can bring about, it aborts, for
+// that wait would not end.
+STAND_IN_EXPORT void standInHoldKernels(bool hold);
+
 // Blocks until the stream is idle. Fails while it is captured, which this invalidates.
 STAND_IN_EXPORT int standInSynchronize(CUstream_st* stream);
 

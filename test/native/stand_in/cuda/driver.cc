@@ -146,6 +146,37 @@ struct Recording {
   }
 };
 
+// Before every kernel. One thread can close it: streams then stay busy until that thread opens it again.
+struct Gate {
+  static Gate& instance() {
+    static Gate& gate = *new Gate;
+    return gate;
+  }
+
+  void close(bool closing) {
+    std::lock_guard lock(mutex);
+    closer = closing ? std::this_thread::get_id() : std::thread::id();
+    changed.notify_all();
+  }
+  bool isOpen() {
+    std::lock_guard lock(mutex);
+    return closer == std::thread::id();
+  }
+  bool isClosedByThisThread() {
+    std::lock_guard lock(mutex);
+    return closer == std::this_thread::get_id();
+  }
+  void wait() {
+    std::unique_lock lock(mutex);
+    changed.wait(lock, [this] { return closer == std::thread::id(); });
+  }
+
+ private:
+  std::mutex mutex;
+  std::condition_variable changed;
+  std::thread::id closer;
+};
+
 enum CaptureMode : int { kGlobal = 0, kThreadLocal = 1, kRelaxed = 2 };
 
 // What is captured, in the order of the calls: a valid order of the graph that the calls make.
@@ -165,7 +196,8 @@ struct CUevent_st {
   CUctx_st* context;
   bool timed;
   std::shared_ptr<Recording> recording;
-  std::weak_ptr<Capture> capture;  // recorded last in this one
+  std::weak_ptr<CUstream_st> stream;  // of the recording
+  std::weak_ptr<Capture> capture;     // recorded last in this one
   CUstream_st* capturedIn = nullptr;
 };
 
@@ -187,9 +219,23 @@ struct CUstream_st {
     changed.notify_all();
   }
 
-  void drain() {
+  // Waits for what work of this stream brings about. A thread that holds kernels would wait for itself.
+  void waitUntil(const char* call, const std::function<bool()>& done) {
     std::unique_lock lock(mutex);
-    changed.wait(lock, [this] { return queue.empty() && !busy; });
+    changed.wait(lock, [&] { return done() || (atGate && Gate::instance().isClosedByThisThread()); });
+    if (!done()) misuse("%s waits for a kernel that this thread holds", call);
+  }
+
+  void drain(const char* call = __builtin_FUNCTION()) {
+    waitUntil(call, [this] { return queue.empty() && !busy; });
+  }
+
+  // On the stream's thread, before a kernel.
+  void passGate() {
+    if (Gate::instance().isOpen()) return;
+    setAtGate(true);
+    Gate::instance().wait();
+    setAtGate(false);
   }
 
   bool isIdle() {
@@ -202,11 +248,17 @@ struct CUstream_st {
 
  private:
   void run();
+  void setAtGate(bool is) {
+    std::lock_guard lock(mutex);
+    atGate = is;
+    changed.notify_all();
+  }
 
   std::mutex mutex;
   std::condition_variable changed;
   std::deque<Work> queue;
   bool busy = false;
+  bool atGate = false;
   bool ending = false;
   std::thread thread;
 };
@@ -222,8 +274,8 @@ struct CUgraphExec_st {
 
 namespace {
 
-// A stream's thread runs functions that may not call the driver.
-thread_local bool onStreamThread = false;
+// A stream's thread, which runs functions that may not call the driver, has its stream here.
+thread_local CUstream_st* thisStream = nullptr;
 thread_local std::vector<CUctx_st*> currentContexts;
 
 struct Allocation {
@@ -297,7 +349,7 @@ void requireNotJavaScript(const char* call) {
 // The beginning of every call, its caller: the status it must return at once, if any.
 int begin(const char* call = __builtin_FUNCTION()) {
   requireNotJavaScript(call);
-  if (onStreamThread) return kNotPermitted;
+  if (thisStream) return kNotPermitted;
   Driver& driver = Driver::instance();
   {
     std::lock_guard lock(driver.mutex);
@@ -384,13 +436,13 @@ int requireNoCapture(CUstream_st* stream) {
   return kCaptureUnsupported;
 }
 
-void drainContext(CUctx_st* context) {
+void drainContext(CUctx_st* context, const char* call = __builtin_FUNCTION()) {
   std::vector<std::shared_ptr<CUstream_st>> streams;
   {
     std::lock_guard lock(Driver::instance().mutex);
     for (const auto& [handle, stream] : context->streams) streams.push_back(stream);
   }
-  for (const auto& stream : streams) stream->drain();
+  for (const auto& stream : streams) stream->drain(call);
 }
 
 size_t usedMemory(int device) {
@@ -435,7 +487,7 @@ void release(const char* call, uintptr_t address, StandInMemory kind) {
 }  // namespace
 
 void CUstream_st::run() {
-  onStreamThread = true;
+  thisStream = this;
   std::unique_lock lock(mutex);
   while (true) {
     changed.wait(lock, [this] { return !queue.empty() || ending; });
@@ -477,7 +529,7 @@ extern "C" {
 
 STAND_IN_EXPORT int cuInit(unsigned) {
   requireNotJavaScript("cuInit");
-  if (onStreamThread) return kNotPermitted;
+  if (thisStream) return kNotPermitted;
   if (standInFaultNumber("uninitialized") >= 0) return kSystemDriverMismatch;
   Driver& driver = Driver::instance();
   std::lock_guard lock(driver.mutex);
@@ -589,7 +641,7 @@ STAND_IN_EXPORT int cuDevicePrimaryCtxRetain(CUcontext* context, CUdevice device
 
 STAND_IN_EXPORT int cuDevicePrimaryCtxRelease_v2(CUdevice device) {
   // Also on a lost device.
-  if (onStreamThread) return kNotPermitted;
+  if (thisStream) return kNotPermitted;
   Driver& driver = Driver::instance();
   std::lock_guard lock(driver.mutex);
   const auto entry = driver.contexts.find(device);
@@ -625,7 +677,7 @@ STAND_IN_EXPORT int cuCtxPushCurrent_v2(CUcontext context) {
 }
 
 STAND_IN_EXPORT int cuCtxPopCurrent_v2(CUcontext* context) {
-  if (onStreamThread) return kNotPermitted;
+  if (thisStream) return kNotPermitted;
   if (currentContexts.empty()) return kInvalidContext;
   if (context != nullptr) *context = currentContexts.back();
   currentContexts.pop_back();
@@ -946,7 +998,7 @@ STAND_IN_EXPORT int cuStreamCreate(CUstream* stream, unsigned flags) {
 }
 
 STAND_IN_EXPORT int cuStreamDestroy_v2(CUstream stream) {
-  if (onStreamThread) return kNotPermitted;
+  if (thisStream) return kNotPermitted;
   Driver& driver = Driver::instance();
   std::shared_ptr<CUstream_st> destroyed;
   {
@@ -960,6 +1012,7 @@ STAND_IN_EXPORT int cuStreamDestroy_v2(CUstream stream) {
       if (stream->capture->origin == stream) driver.captures.erase(stream->capture);
     }
   }
+  if (Gate::instance().isClosedByThisThread()) destroyed->drain();
   return kSuccess;
 }
 
@@ -1006,7 +1059,7 @@ STAND_IN_EXPORT int cuEventCreate(CUevent* event, unsigned flags) {
 }
 
 STAND_IN_EXPORT int cuEventDestroy_v2(CUevent event) {
-  if (onStreamThread) return kNotPermitted;
+  if (thisStream) return kNotPermitted;
   std::lock_guard lock(Driver::instance().mutex);
   if (Driver::instance().events.erase(event) == 0) misuse("cuEventDestroy: the event does not exist");
   --event->context->events;
@@ -1028,6 +1081,7 @@ STAND_IN_EXPORT int cuEventRecord(CUevent event, CUstream stream) {
       return stream->capture->invalid ? kCaptureInvalidated : kSuccess;
     }
     event->recording = recording;
+    event->stream = context->streams.at(stream);
   }
   stream->push([recording] {
     recording->finish();
@@ -1069,13 +1123,16 @@ STAND_IN_EXPORT int cuEventSynchronize(CUevent event) {
   CUcontext context = nullptr;
   if (const int status = begin(context)) return status;
   std::shared_ptr<Recording> recording;
+  std::shared_ptr<CUstream_st> stream;
   {
     std::lock_guard lock(Driver::instance().mutex);
     if (Driver::instance().events.count(event) == 0) misuse("cuEventSynchronize: the event does not exist");
     if (!event->capture.expired()) return kCapturedEvent;
     recording = event->recording;
+    stream = event->stream.lock();
   }
-  if (recording) recording->wait();
+  // A stream that was destroyed has done everything.
+  if (recording && stream) stream->waitUntil("cuEventSynchronize", [&] { return recording->isDone(); });
   return context->broken;
 }
 
@@ -1185,7 +1242,7 @@ STAND_IN_EXPORT int cuGraphLaunch(CUgraphExec executable, CUstream stream) {
 }
 
 STAND_IN_EXPORT int cuGraphExecDestroy(CUgraphExec executable) {
-  if (onStreamThread) return kNotPermitted;
+  if (thisStream) return kNotPermitted;
   std::lock_guard lock(Driver::instance().mutex);
   --executable->context->graphs;
   delete executable;
@@ -1193,7 +1250,7 @@ STAND_IN_EXPORT int cuGraphExecDestroy(CUgraphExec executable) {
 }
 
 STAND_IN_EXPORT int cuGraphDestroy(CUgraph graph) {
-  if (onStreamThread) return kNotPermitted;
+  if (thisStream) return kNotPermitted;
   std::lock_guard lock(Driver::instance().mutex);
   --graph->context->graphs;
   delete graph;
@@ -1225,10 +1282,15 @@ STAND_IN_EXPORT int standInLaunch(CUstream_st* stream, StandInWork work) {
   CUcontext context = nullptr;
   if (const int status = begin("a kernel", stream, context)) return status;
   return launch(stream, [context, data, run = work.run]() -> int {
+    thisStream->passGate();
     STAND_IN_SKIP_IF_BROKEN(context);
     if (standInFaultOccurs("kernel")) return kIllegalAddress;
     return run(data.get());
   });
+}
+
+STAND_IN_EXPORT void standInHoldKernels(bool hold) {
+  Gate::instance().close(hold);
 }
 
 STAND_IN_EXPORT void standInSetJavaScript(bool is) {
