@@ -18,7 +18,7 @@ export function checkOptions(
   for (const [key, value] of Object.entries(options)) {
     if (known.includes(key) || value === undefined) continue;
     if (Object.hasOwn(refused, key)) throw invalidArgValue(`${path}.${key}`, refused[key]!);
-    const meant = known.find((name) => isNear(name.toLowerCase(), key.toLowerCase()));
+    const meant = nearest(key, known);
     throw invalidArgValue(
       `${path}.${key}`,
       `is not an option${meant ? `; did you mean '${meant}'?` : `. Options are ${known.join(', ')}.`}`,
@@ -232,8 +232,15 @@ export function onAbort(signal: AbortSignal | undefined, callback: () => void): 
   };
 }
 
-/** At most two characters added, dropped or changed (Levenshtein distance). */
-function isNear(a: string, b: string): boolean {
+/** The name that differs least from a misspelled one: by two characters added, dropped or changed at most, whatever their case. */
+function nearest(misspelled: string, names: readonly string[]): string | undefined {
+  const distances = names.map((name) => distance(name.toLowerCase(), misspelled.toLowerCase()));
+  const least = Math.min(...distances);
+  return least <= 2 ? names[distances.indexOf(least)] : undefined;
+}
+
+/** Levenshtein's. */
+function distance(a: string, b: string): number {
   let row = Array.from({ length: b.length + 1 }, (_, j) => j);
   for (let i = 1; i <= a.length; i++) {
     const next = [i];
@@ -243,5 +250,5 @@ function isNear(a: string, b: string): boolean {
     }
     row = next;
   }
-  return row[b.length]! <= 2;
+  return row[b.length]!;
 }
