@@ -311,12 +311,9 @@ class EngineModel final : public Model {
 
 std::unique_ptr<Model> loadEngine(const LibraryFiles& library, std::span<const uint8_t> plan,
                                   const EngineOptions& options, std::stop_token stop) {
-  const auto throwIfStopped = [&stop] {
-    if (stop.stop_requested()) throw Cancelled();
-  };
-  throwIfStopped();
+  throwIfStopped(stop);
   auto engine = std::make_shared<Engine>(library, plan, options);
-  throwIfStopped();
+  throwIfStopped(stop);
   return std::make_unique<EngineModel>(std::move(engine));
 }
 
