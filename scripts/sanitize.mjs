@@ -41,7 +41,9 @@ run(
   [
     'node_modules/vitest/vitest.mjs',
     'run',
-    ...['session', 'tensor', 'build-engine'].map((name) => `test/unit/${name}.test.ts`),
+    'test/unit/session/session.test.ts',
+    'test/unit/execution/tensor.test.ts',
+    'test/unit/engine/build-engine.test.ts',
     'test/e2e/gpu-session.test.ts',
     'test/e2e/generation.test.ts',
   ],
