@@ -126,7 +126,7 @@ function checkTypes(project) {
 /** Loads the binary of each variant, and what is loaded by default: each is what it was compiled for. */
 function loadVariants(project) {
   const addon = (env) => {
-    const said = run('node', ['node_modules/node-tensorrt/dist/cli/main.js', 'doctor', '--json'], {
+    const said = run('node', ['node_modules/node-tensorrt/dist/apps/cli/main.js', 'doctor', '--json'], {
       cwd: project,
       env,
     });
