@@ -1,4 +1,5 @@
-const theirs = "is onnxruntime-node's";
+/** How every reason begins why an option of onnxruntime-node's is refused here. */
+export const theirs = "is onnxruntime-node's";
 const notLogged = `${theirs}, and has no counterpart: nothing is logged; what matters is an error, or in a manifest's warnings.`;
 
 /** Options of onnxruntime-node's sessions and runs that say what is logged, and why there are none here. */

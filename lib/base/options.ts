@@ -47,13 +47,13 @@ export function readOptions<Table extends Readonly<Record<string, OptionReader<u
   table: Table,
   refused: Readonly<Record<string, string>> = {},
 ): OptionsOf<Table> {
-  checkOptions(options, path, Object.keys(table), refused);
-  return Object.fromEntries(
-    Object.entries(table).map(([name, read]) => [
-      name,
-      read((options as Record<string, unknown>)[name], `${path}.${name}`),
-    ]),
-  ) as OptionsOf<Table>;
+  const names = Object.keys(table);
+  checkOptions(options, path, names, refused);
+  const settings: Record<string, unknown> = {};
+  for (const name of names) {
+    settings[name] = table[name]!((options as Record<string, unknown>)[name], `${path}.${name}`);
+  }
+  return settings as OptionsOf<Table>;
 }
 
 /** undefined where the option is left out. */
@@ -73,23 +73,18 @@ export function oneOf<const T extends string>(values: readonly [T, ...T[]]): Opt
 }
 
 /** An integer from `min` to `max`. */
-export function integer<T extends number | undefined>(
-  fallback: T,
-  min: number,
-  max: number,
-): OptionReader<number | T> {
-  return (value, path) => {
-    if (value === undefined) return fallback;
-    if (typeof value !== 'number') throw invalidArgType(path, 'a number', value);
-    if (!Number.isInteger(value) || value < min || value > max) {
-      throw invalidArgValue(path, `must be an integer from ${min} to ${max}, not ${value}.`);
-    }
-    return value;
-  };
+export function integer<T extends number | undefined>(fallback: T, min: number, max: number) {
+  return numberOf('an integer', Number.isInteger, fallback, min, max);
 }
 
 /** A number from `min` to `max`. */
-export function real<T extends number | undefined>(
+export function real<T extends number | undefined>(fallback: T, min: number, max: number) {
+  return numberOf('a number', () => true, fallback, min, max);
+}
+
+function numberOf<T extends number | undefined>(
+  kind: string,
+  isOne: (value: number) => boolean,
   fallback: T,
   min: number,
   max: number,
@@ -97,10 +92,9 @@ export function real<T extends number | undefined>(
   return (value, path) => {
     if (value === undefined) return fallback;
     if (typeof value !== 'number') throw invalidArgType(path, 'a number', value);
-    if (!(value >= min && value <= max)) {
-      throw invalidArgValue(path, `must be a number from ${min} to ${max}, not ${value}.`);
-    }
-    return value;
+    // NaN is in no range.
+    if (isOne(value) && value >= min && value <= max) return value;
+    throw invalidArgValue(path, `must be ${kind} from ${min} to ${max}, not ${value}.`);
   };
 }
 

@@ -1,2 +1,2 @@
-/** Of this package. */
+/** This package's version. */
 export const { version } = require('../../package.json') as { version: string };

@@ -25,7 +25,7 @@ import type { EngineManifest, Provenance, TensorInfo } from './manifest.js';
 import type { ModelDigest } from './model-digest.js';
 import type { DecoderLowering } from './prepare-model.js';
 
-/** Of our types, those that TensorRT has (NvInfer.h, DataType). */
+/** The element types that TensorRT has too (NvInfer.h, DataType). */
 const tensorrtTypes: ReadonlySet<DataType> = new Set<DataType>([
   ...(['float32', 'float16', 'bfloat16', 'int8', 'uint8', 'int32', 'int64', 'bool'] as const),
 ]);

@@ -1,6 +1,6 @@
 import { isDeepStrictEqual } from 'node:util';
 import { describe, invalidArgType, invalidArgValue } from '../base/errors.js';
-import { refusedLoggingOptions } from '../base/onnxruntime-options.js';
+import { refusedLoggingOptions, theirs } from '../base/onnxruntime-options.js';
 import {
   abortSignal,
   callback,
@@ -129,7 +129,6 @@ export const buildOptions = {
 export type BuildSettings = OptionsOf<typeof buildOptions>;
 
 const untested = 'is not supported until a GPU has tested it.';
-const theirs = "is onnxruntime-node's";
 const whereTimeGoes = `${theirs}, and has no counterpart: session.stats() and a run's onTiming say where time goes.`;
 const oneAfterTheOther = `${theirs}, and has no counterpart: a run's operators run one after the other.`;
 const asItIs = `${theirs}, and has no counterpart: on the CPU it is always on.`;

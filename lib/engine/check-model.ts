@@ -1,4 +1,3 @@
-import { readFileSync } from 'node:fs';
 import path from 'node:path';
 import { TensorRTError } from '../base/errors.js';
 import { checkExternalData, externalLocations } from '../onnx/format/initializer.js';
@@ -20,13 +19,13 @@ export async function checkModel(model: string | Uint8Array, signal: AbortSignal
 /**
  * Refuses external data that a failed download left, a web page or Git LFS's pointer: where the weights are few enough,
  * ONNX Runtime takes its text for them. What else is wrong with the model is for {@link checkModel}.
+ * @param graph the bytes of the ONNX file, in `directory`
  * @throws TensorRTError ERR_MODEL_INVALID
  */
-export function refuseFailedDownloads(file: string): void {
-  const directory = path.dirname(file);
+export function refuseFailedDownloads(graph: Uint8Array, directory: string): void {
   let locations: string[];
   try {
-    locations = externalLocations(parseModel(readFileSync(file)), directory);
+    locations = externalLocations(parseModel(graph), directory);
   } catch {
     return;
   }

@@ -54,7 +54,7 @@ function deepFreeze<T>(value: T): T {
  */
 export class Engine {
   readonly #contents: EngineContents | undefined;
-  /** Of a bare plan. */
+  /** What TensorRT says of a bare plan, which has no manifest; undefined for an engine file. */
   readonly #bindings: Bindings | undefined;
   /** Whether {@link buildEngine} found it in its cache, and compiled nothing. */
   readonly fromCache: boolean;

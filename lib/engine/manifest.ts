@@ -1,5 +1,6 @@
 import { type DataType, dataTypes } from '../base/data-type.js';
 import type { DecoderGraph } from '../base/decoder-graph.js';
+import { isObject } from '../base/json.js';
 import { type Profile, rangeOf, type ShapeRange } from '../base/shapes.js';
 import type { Dims } from '../base/tensor-like.js';
 import { isOrigin, type MadeWeight } from '../onnx/format/weight-origin.js';
@@ -17,7 +18,7 @@ export interface TensorInfo {
 
 /** An engine's input or output. */
 export interface EngineTensor extends TensorInfo {
-  /** Of an input, its range in each optimization profile; none where it is static, and for outputs. */
+  /** An input's range in each optimization profile. Empty for a static input, and for outputs. */
   readonly profiles: readonly ShapeRange[];
 }
 
@@ -42,13 +43,13 @@ export interface EngineManifest {
   /** With 'fp16' and 'bf16': what every node became, and why. */
   readonly cast?: CastFloat16Report | CastBfloat16Report;
   /**
-   * Of a graph that was rewritten before it was compiled: the constants that it has instead of weights of the model, and
-   * which. Every weight of the model that the compiled graph names is in it as it was.
+   * Where the graph was rewritten before it was compiled: the constants that took the place of weights of the model, each
+   * with the weights that it was made from. A weight that isn't named here is in the compiled graph as it was.
    */
   readonly weights?: readonly MadeWeight[];
   /** Empty where every input is static. */
   readonly profiles: readonly Profile[];
-  /** Of a decoder with a KV cache: how it is driven. */
+  /** How the decoder is driven. Present for a decoder with a KV cache. */
   readonly decoder?: DecoderGraph;
   readonly model: {
     /** The file's name, without its folder; absent if the model was given as bytes. */
@@ -132,10 +133,6 @@ export function nestsWithin(levels: number, ...values: readonly unknown[]): bool
     if (level.length === 0) return true;
   }
   return false;
-}
-
-function isObject(value: unknown): value is Record<string, unknown> {
-  return typeof value === 'object' && value !== null && !Array.isArray(value);
 }
 
 function isArrayOf<T>(value: unknown, is: (element: unknown) => element is T): value is T[] {

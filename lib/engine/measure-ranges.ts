@@ -43,7 +43,7 @@ export async function measureRanges(model: ModelProto, options: MeasureOptions =
   const feeds = calibration ?? randomInputs(model, { ...options, seed, samples: randomSamples });
   for await (const feed of feeds) {
     await accumulate(session, feed, names, values).catch((error) => {
-      // Those are about the caller's data, which goes by another name there.
+      // Such an error is about the caller's data, which the caller knows by another name.
       if (calibration && /^feeds\b/.test(error.message)) {
         error.message = error.message.replace('feeds', `options.calibration[${samples}]`);
       }

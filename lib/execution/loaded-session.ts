@@ -1,6 +1,6 @@
 import { type DataType, dataTypes } from '../base/data-type.js';
 import { invalidArgType, TensorRTError } from '../base/errors.js';
-import { refusedLoggingOptions } from '../base/onnxruntime-options.js';
+import { refusedLoggingOptions, theirs } from '../base/onnxruntime-options.js';
 import {
   abortSignal,
   callback,
@@ -52,7 +52,7 @@ const runOptions = {
 /** What onnxruntime-node has as options of a run, and what to use here. */
 const refusedRunOptions: Readonly<Record<string, string>> = {
   ...refusedLoggingOptions,
-  terminate: "is onnxruntime-node's. Here options.signal ends a run: an AbortSignal.",
+  terminate: `${theirs}. Here options.signal ends a run: an AbortSignal.`,
   tag: refusedLoggingOptions.logId,
 };
 

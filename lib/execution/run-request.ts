@@ -2,7 +2,7 @@ import { type DataType, dataTypeFromOnnx } from '../base/data-type.js';
 import { invalidArgType, invalidArgValue, shapeMismatch } from '../base/errors.js';
 import { type Profile, requireProfile } from '../base/shapes.js';
 import type { TensorLike } from '../base/tensor-like.js';
-import type { NativeSession } from '../system/native/session.js';
+import type { NativeRun } from '../system/native/session.js';
 import type { DeviceTensor, NativeInput, NativeOutput } from '../system/native/tensor.js';
 import { checkTensor } from './check-tensor.js';
 import { checkAgainst, type InputMetadata, type ValueMetadata } from './model-metadata.js';
@@ -29,7 +29,7 @@ export interface RunContext {
 
 /** A run that was checked: what native is given, and what makes tensors of its answer. */
 export interface RunRequest {
-  readonly native: Parameters<NativeSession['runSync']> extends [number, ...infer Rest] ? Rest : never;
+  readonly native: NativeRun;
   results(outputs: NativeOutput[]): Record<string, Tensor>;
 }
 

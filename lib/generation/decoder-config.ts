@@ -1,7 +1,8 @@
 import path from 'node:path';
 import { TensorRTError } from '../base/errors.js';
+import type { Json } from '../base/json.js';
 import { readdir, stat } from '../system/files/promises.js';
-import { asObject, type Json, readJson } from '../system/files/text-file.js';
+import { asObject, readJson } from '../system/files/text-file.js';
 import { absolutePath } from '../system/files/working-directory.js';
 
 /** A value of a configuration that can't be used. It is an error only where it would be. */

@@ -209,7 +209,7 @@ function nativeOptions(
   };
 }
 
-/** Of a number that may not be 0, though its range begins there. */
+/** Reads a number that may not be 0, though its range begins there. */
 function aboveZero(read: OptionReader<number | undefined>): OptionReader<number | undefined> {
   return (value, path) => {
     if (value === 0) throw invalidArgValue(path, 'must be more than 0.');

@@ -1,5 +1,6 @@
 import { availableParallelism } from 'node:os';
 import { invalidArgValue } from '../base/errors.js';
+import { theirs } from '../base/onnxruntime-options.js';
 import { boolean, integer, type OptionsOf, type OptionTable, oneOf, optional } from '../base/options.js';
 import type { ShapeRanges } from '../base/shapes.js';
 import {
@@ -84,10 +85,9 @@ export const refusedSessionOptions: Readonly<Record<string, string>> = {
   ...refusedBuildOptions,
   batching: 'is not supported in this version.',
   target: 'is not an option of a session, which compiles for the GPU that it runs on: options.device.',
-  executionProviders:
-    "is onnxruntime-node's. Here options.device says where to run: 'cpu', 'cuda', 'cuda:1' …, or 'auto'.",
-  intraOpNumThreads: "is onnxruntime-node's. Here it is options.threads.",
-  enableGraphCapture: "is onnxruntime-node's. Here it is options.cudaGraph, which is true by default.",
+  executionProviders: `${theirs}. Here options.device says where to run: 'cpu', 'cuda', 'cuda:1' …, or 'auto'.`,
+  intraOpNumThreads: `${theirs}. Here it is options.threads.`,
+  enableGraphCapture: `${theirs}. Here it is options.cudaGraph, which is true by default.`,
 };
 
 /** What an Engine leaves to be said: the rest was decided when it was compiled. */

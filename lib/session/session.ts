@@ -1,3 +1,4 @@
+import path from 'node:path';
 import { types } from 'node:util';
 import { TensorRTError } from '../base/errors.js';
 import { type Bytes, checkAttached, integer, readOptions } from '../base/options.js';
@@ -126,9 +127,11 @@ export class InferenceSession extends LoadedSession {
         session.load(cpuLoadRequest({ model: source, weights, threads })),
       );
     try {
-      if (typeof model === 'string' && (await mayHaveFewWeightsBeside(model))) {
+      const graph = typeof model === 'string' ? await smallGraph(model) : undefined;
+      // Only a graph that names other files has any.
+      if (graph?.includes('location')) {
         const { refuseFailedDownloads } = await import('../engine/check-model.js');
-        refuseFailedDownloads(model);
+        refuseFailedDownloads(graph, path.dirname(model as string));
       }
       return precision === 'as-exported'
         ? await load(model, undefined)
@@ -170,14 +173,14 @@ function precisionOnCpu({ precision }: SessionSettings): 'as-exported' | 'fp16' 
 }
 
 /**
- * Whether a model may have weights in other files that are as few as what a failed download leaves instead of them. A
- * larger graph has more.
+ * The bytes of an ONNX file that is small enough to have so few weights in other files as a failed download leaves instead
+ * of them. undefined for a larger one, and for one that can't be read.
  */
-async function mayHaveFewWeightsBeside(file: string): Promise<boolean> {
+async function smallGraph(file: string): Promise<Buffer | undefined> {
   try {
-    return (await stat(file)).size < 2 ** 20 && (await readFile(file)).includes('location');
+    return (await stat(file)).size < 2 ** 20 ? await readFile(file) : undefined;
   } catch {
-    return false;
+    return undefined;
   }
 }
 

@@ -1,7 +1,8 @@
 import path from 'node:path';
 import type { Template } from '@huggingface/jinja';
 import { invalidArgType, invalidArgValue, TensorRTError } from '../base/errors.js';
-import { type Json, readJson, readText } from '../system/files/text-file.js';
+import type { Json } from '../base/json.js';
+import { readJson, readText } from '../system/files/text-file.js';
 import { tokenRoles, tokenText } from './tokenizer-config.js';
 
 /** One turn of a conversation. */

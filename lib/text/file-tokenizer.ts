@@ -1,8 +1,10 @@
 import type { Tokenizer as HuggingFaceEncoder } from '@huggingface/tokenizers';
 import { describe, invalidArgType, invalidArgValue } from '../base/errors.js';
-import { checkOptions, refuseCloning } from '../base/options.js';
+import { boolean, type OptionTable, readOptions, refuseCloning } from '../base/options.js';
 import type { TokenPieces } from './piece-writer.js';
 import type { Tokenizer } from './tokenizer.js';
+
+const encodeOptions = { specialTokens: boolean(true) } satisfies OptionTable<{ specialTokens?: boolean }>;
 
 /** The tokenizer of a tokenizer.json: @huggingface/tokenizers makes tokens of text, its pieces text of tokens. */
 export class FileTokenizer implements Tokenizer {
@@ -24,11 +26,7 @@ export class FileTokenizer implements Tokenizer {
 
   encode(text: string, options: { specialTokens?: boolean } = {}): number[] {
     if (typeof text !== 'string') throw invalidArgType('text', 'a string', text);
-    checkOptions(options, 'options', ['specialTokens'], {});
-    const { specialTokens = true } = options;
-    if (typeof specialTokens !== 'boolean') {
-      throw invalidArgType('options.specialTokens', 'a boolean', specialTokens);
-    }
+    const { specialTokens } = readOptions(options, 'options', encodeOptions);
     const { ids } = this.#encoder.encode(text, { add_special_tokens: specialTokens });
     // What a vocabulary without an unknown token lacks has no id.
     return (ids as (number | undefined)[]).filter((id) => id !== undefined);

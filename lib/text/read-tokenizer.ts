@@ -1,7 +1,8 @@
 import path from 'node:path';
 import type { Tokenizer as HuggingFaceEncoder } from '@huggingface/tokenizers';
 import { TensorRTError } from '../base/errors.js';
-import { type Json, readJson } from '../system/files/text-file.js';
+import type { Json } from '../base/json.js';
+import { readJson } from '../system/files/text-file.js';
 import { FileTokenizer } from './file-tokenizer.js';
 import { PieceWriter, type TokenPieces } from './piece-writer.js';
 import { type Decoding, readDecoder } from './token-decoder.js';

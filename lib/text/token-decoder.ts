@@ -1,5 +1,5 @@
 import { TensorRTError } from '../base/errors.js';
-import type { Json } from '../system/files/text-file.js';
+import type { Json } from '../base/json.js';
 
 /** What a decoder of tokenizer.json makes of a token, wherever in a text it is. */
 export interface Decoding {

@@ -1,5 +1,6 @@
 import path from 'node:path';
-import { type Json, readJson } from '../system/files/text-file.js';
+import type { Json } from '../base/json.js';
+import { readJson } from '../system/files/text-file.js';
 import { type Tokenizer, tokenOf } from './tokenizer.js';
 
 /** The tokens with a role, as tokenizer_config.json and special_tokens_map.json call them; templates may name them. */

@@ -130,6 +130,15 @@ class EngineContextTest : public testing::Test {
   void prepare(Step& step) { context_->prepare(step.inputs, kAll, step.outputs); }
   void execute(Step& step) { context_->execute(step.inputs, kAll, step.outputs); }
 
+  // Ends the run that runs, then runs the one that is prepared.
+  void expectBoth(const Step& running, const Step& prepared) {
+    context_->wait();
+    context_->launch();
+    context_->wait();
+    EXPECT_EQ(running.results(), running.expected);
+    EXPECT_EQ(prepared.results(), prepared.expected);
+  }
+
   // Often enough that all is set up for these shapes, graphs included.
   void runOften(const std::vector<size_t>& rows) {
     for (int i = 0; i < 3; ++i) {
@@ -198,11 +207,7 @@ TEST_F(EngineContextTest, ANewShapeIsSetUpWhileAnotherOneRuns) {
     prepare(second);
     EXPECT_TRUE(isUnwritten(first));
   }
-  context_->wait();
-  context_->launch();
-  context_->wait();
-  EXPECT_EQ(first.results(), first.expected);
-  EXPECT_EQ(second.results(), second.expected);
+  expectBoth(first, second);
   runOften({3, 5});
 }
 
@@ -235,11 +240,7 @@ TEST_F(EngineContextTest, AnInputOfAnotherGpuIsFetchedWhileARunGoesOn) {
       std::memset(others.emplace_back(tensor(onHost.shape)).data.get(), 0, onHost.byteLength);
     }
   }
-  context_->wait();
-  context_->launch();
-  context_->wait();
-  EXPECT_EQ(first.results(), first.expected);
-  EXPECT_EQ(second.results(), second.expected);
+  expectBoth(first, second);
 }
 
 TEST_F(EngineContextTest, ManyRunsOneAfterTheOtherEachPreparedDuringTheLast) {
@@ -264,11 +265,7 @@ TEST_F(EngineContextTest, MemoryThatARunUsesStaysUntilItsEnd) {
   context_->launch();
   prepare(second);
   EXPECT_EQ(first.results(), first.expected);
-  context_->wait();
-  context_->launch();
-  context_->wait();
-  EXPECT_EQ(first.results(), first.expected);
-  EXPECT_EQ(second.results(), second.expected);
+  expectBoth(first, second);
 }
 
 // Without graphs of ours all shapes of a profile have one context of TensorRT's.
@@ -284,11 +281,7 @@ TEST_F(EngineContextTest, AContextInUseIsSetUpForOtherShapesOnlyWhenItsRunHasEnd
   context_->launch();
   prepare(second);
   EXPECT_EQ(first.results(), first.expected);
-  context_->wait();
-  context_->launch();
-  context_->wait();
-  EXPECT_EQ(first.results(), first.expected);
-  EXPECT_EQ(second.results(), second.expected);
+  expectBoth(first, second);
 }
 
 TEST_F(EngineContextTest, ARunThatCantBePreparedIsNoneOfTheRunningOnesBusiness) {

@@ -1,5 +1,6 @@
 import type { DataType } from '../../base/data-type.js';
 import { describe, invalidArgType, TensorRTError } from '../../base/errors.js';
+import { isObject } from '../../base/json.js';
 import { type Bytes, bytesOf, checkPath } from '../../base/options.js';
 import { readWhole, readWholeSync } from '../../system/files/file-range.js';
 import { dimsText } from './initializer.js';
@@ -137,10 +138,6 @@ function readEntry(
     throw invalid(`tensor "${name}" has ${end - begin} bytes; ${dtype} ${dimsText(dims)} needs ${bits / 8}`);
   }
   return { tensor: { name, dtype, type: info.type, dims, bytes: data.subarray(begin, end) }, begin, end };
-}
-
-function isObject(value: unknown): value is Record<string, unknown> {
-  return typeof value === 'object' && value !== null && !Array.isArray(value);
 }
 
 function isSize(value: unknown): boolean {

@@ -17,11 +17,11 @@ export interface Elements {
 /** What is known of the values that a node reads. */
 export interface KnownSizes {
   shape(name: string): readonly Size[] | undefined;
-  /** Of a vector or a scalar of integers. */
+  /** The elements of a vector or a scalar of integers. undefined for other values, and where they are not known. */
   elements(name: string): Elements | undefined;
 }
 
-/** Of a tensor of integers that may be a shape, or a part of one. */
+/** The elements of a tensor of integers that may be a shape, or a part of one. undefined for other tensors. */
 export function elementsOf(tensor: TensorProto): Elements | undefined {
   if (!isWhole(tensor.dataType) || tensor.dims.length > 1) return undefined;
   if (tensorSize(tensor) > maxElements || tensor.dataLocation === 1) return undefined;

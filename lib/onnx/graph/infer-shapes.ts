@@ -197,7 +197,7 @@ function reducedShape(node: NodeProto, shape: readonly Size[] | undefined, given
   return shape.filter((_, i) => !reduced.has(i));
 }
 
-/** Of those that compute element by element or move elements, the ones that have no rule of theirs above. */
+/** Operators of `elementWise` whose output doesn't have the shape of their inputs, and that no rule above covers. */
 const notMapping = new Set([
   ...['Tile', 'Pad', 'DepthToSpace', 'SpaceToDepth', 'GatherElements', 'GatherND', 'Compress', 'MaxPool'],
   ...['GlobalMaxPool', 'ReverseSequence'],

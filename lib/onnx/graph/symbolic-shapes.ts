@@ -26,12 +26,12 @@ export class SymbolicShapes {
     return this.#shapes.get(name);
   }
 
-  /** Of a value that a pass has added. */
+  /** Tells the shape of a value that a pass has added. */
   setShape(name: string, shape: readonly Size[]): void {
     this.#shapes.set(name, shape);
   }
 
-  /** Of a vector or a scalar of integers. */
+  /** The elements of a vector or a scalar of integers. undefined for other values, and where they are not known. */
   elements(name: string): readonly Size[] | undefined {
     return this.#elements.get(name)?.values;
   }

@@ -1,8 +1,7 @@
 import { TensorRTError } from '../../base/errors.js';
+import { isObject, type Json } from '../../base/json.js';
 import { otherFormat } from './file-format.js';
 import { readFile } from './promises.js';
-
-export type Json = Readonly<Record<string, unknown>>;
 
 /** @throws (rejects) as {@link readText} */
 async function readBytes(file: string): Promise<Buffer | undefined> {
@@ -57,5 +56,5 @@ function parseJson(text: string): unknown {
 
 /** What a field holds, where that is an object. */
 export function asObject(value: unknown): Json | undefined {
-  return typeof value === 'object' && value !== null && !Array.isArray(value) ? (value as Json) : undefined;
+  return isObject(value) ? value : undefined;
 }

@@ -1,6 +1,15 @@
 import type { NativeDeviceStats, NativeLoadedModel, NativeLoadRequest } from './loaded-model.js';
 import type { HostBuffer, NativeInput, NativeOutput } from './tensor.js';
 
+/** The inputs of a run, in the model's order, and the outputs to compute, each into a target where there is one. */
+export type NativeRun = [
+  data: NativeInput[],
+  dims: (readonly number[])[],
+  outputIndices: number[],
+  targets: (HostBuffer | undefined)[],
+  targetDims: (readonly number[])[],
+];
+
 export interface NativeSession {
   /** Resolves with undefined when `stopLoading()` ended it. */
   load(request: NativeLoadRequest): Promise<NativeLoadedModel | undefined>;
@@ -8,23 +17,14 @@ export interface NativeSession {
   /** Resolves with undefined when `cancel(id)` ended the run. */
   run(
     id: number,
-    data: NativeInput[],
-    dims: (readonly number[])[],
-    outputIndices: number[],
-    targets: (HostBuffer | undefined)[],
-    targetDims: (readonly number[])[],
-    timed: boolean,
-    /** Keep what the model has learnt, after the run. */
-    persist: boolean,
+    ...run: [
+      ...NativeRun,
+      timed: boolean,
+      /** Keep what the model has learnt, after the run. */
+      persist: boolean,
+    ]
   ): Promise<(NativeOutput[] & { timing?: NativeTiming }) | undefined>;
-  runSync(
-    id: number,
-    data: NativeInput[],
-    dims: (readonly number[])[],
-    outputIndices: number[],
-    targets: (HostBuffer | undefined)[],
-    targetDims: (readonly number[])[],
-  ): NativeOutput[];
+  runSync(id: number, ...run: NativeRun): NativeOutput[];
   cancel(id: number): void;
   stats(): NativeSessionStats;
   close(): Promise<void>;

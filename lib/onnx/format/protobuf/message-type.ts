@@ -50,7 +50,7 @@ export interface Field {
   readonly name: string;
   readonly kind: FieldKind;
   readonly count: FieldCount;
-  /** Of `kind: 'message'`: its table. A function, since ONNX's messages refer to each other. */
+  /** The table of the message that a field of `kind: 'message'` holds. It is a function, since ONNX's messages refer to each other. */
   readonly message?: () => MessageType;
   /** Fields of one `oneof` exclude each other: reading one forgets the others. */
   readonly oneof?: string;
