@@ -43,6 +43,20 @@ export default {
       to: { path: entries },
     },
     {
+      name: 'the-command-line-uses-the-public-API',
+      comment: 'Commands read flags and print: what they do is the public API or an app of its own.',
+      severity: 'error',
+      from: { path: '^lib/apps/cli/' },
+      to: { path: '^lib/', pathNot: [entries, '^lib/apps/'] },
+    },
+    {
+      name: 'apps-know-no-command-line',
+      comment: 'What the command line prints, others may show elsewhere.',
+      severity: 'error',
+      from: { path: '^lib/apps/(?!cli/)' },
+      to: { path: '^lib/apps/cli/' },
+    },
+    {
       name: 'no-file-outside-a-room',
       comment: 'Every file of lib/ is in a room, but for the entries.',
       severity: 'error',

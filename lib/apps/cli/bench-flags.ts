@@ -1,8 +1,8 @@
-import type { Dims } from '../../base/tensor-like.js';
-import type { SessionOptions } from '../../session/session-options.js';
+import type { Dims, SessionOptions } from '../../index.js';
+import type { BenchmarkSettings } from '../benchmark/benchmark-model.js';
 import type { Scenario } from '../benchmark/mlperf-log.js';
 import { parseShapeFlag } from './build.js';
-import { checkInputFlags, parseDevice } from './model-input.js';
+import { checkInputFlags, parseDevice, parseInputFlags } from './input-flags.js';
 import { UsageError } from './output.js';
 
 /** The flags of `bench` as they were given. */
@@ -22,11 +22,8 @@ export interface BenchFlags {
   scenario?: Scenario;
 }
 
-/** What the flags ask for. */
-export type Settings = ReturnType<typeof readFlags>;
-
 /** @throws UsageError */
-export function readFlags(flags: BenchFlags) {
+export function readFlags(flags: BenchFlags): BenchmarkSettings & { scenario: Scenario } {
   const scenario = flags.scenario ?? 'SingleStream';
   const batches = flags.batch === undefined ? [undefined] : parseBatches(flags.batch);
   const concurrency = parseCount('--concurrency', flags.concurrency);
@@ -53,7 +50,7 @@ export function readFlags(flags: BenchFlags) {
     threads: flags.threads === undefined ? undefined : parseCount('--threads', flags.threads),
     device: parseDevice(flags.device),
     precision: flags.precision as SessionOptions['precision'],
-    inputs: flags.input,
+    inputs: (names) => parseInputFlags(flags.input, names),
     shapes: new Map(flags.shapes.map(parseShape)),
   };
 }

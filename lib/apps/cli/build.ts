@@ -1,12 +1,7 @@
 import path from 'node:path';
 import { type Command, Option } from 'commander';
-import type { ShapeRange } from '../../base/shapes.js';
-import type { Dims } from '../../base/tensor-like.js';
-import { buildEngine } from '../../engine/build-engine.js';
-import { type BuildOptions, precisions } from '../../engine/build-options.js';
-import { Engine } from '../../engine/engine.js';
-import { productOf, targetNumber } from '../../system/nvidia-support.js';
-import { bytes, castLines, print, progressLine, UsageError } from './output.js';
+import { type BuildOptions, buildEngine, type Dims, Engine, type ShapeRange } from '../../index.js';
+import { bytes, castLines, print, product, progressLine, UsageError } from './output.js';
 
 interface BuildFlags {
   output?: string;
@@ -28,6 +23,14 @@ interface BuildFlags {
   lineage?: string;
   json: boolean;
 }
+
+const precisions = [
+  'fp16',
+  'bf16',
+  'fp32',
+  'tf32',
+  'as-exported',
+] as const satisfies readonly BuildOptions['precision'][];
 
 const collect = (value: string, all: string[]) => [...all, value];
 
@@ -120,7 +123,7 @@ async function build(model: string, flags: BuildFlags): Promise<void> {
     `${output}: ${bytes(engine.byteLength)}, ${precision}, for ${targets.join(', ')}, ` +
       `in ${seconds.toFixed(1)} s${engine.fromCache ? ', from the cache' : ''}`,
   );
-  print(`compiled by ${productOf(library.flavour)} ${library.version}`);
+  print(`compiled by ${product(library)}`);
   if (cast) for (const line of castLines(cast)) print(line);
   profiles.forEach((profile, i) => {
     for (const [name, { min, opt, max }] of Object.entries(profile)) {
@@ -150,7 +153,7 @@ export function parseShapeFlag(text: string): [name: string, range: ShapeRange |
 /** `sm_89,sm_120`. */
 function parseTargets(text: string): string[] {
   const targets = text.split(',').map((name) => name.trim());
-  const odd = targets.find((name) => targetNumber(name) === undefined);
+  const odd = targets.find((name) => !/^sm_\d{2,3}$/.test(name));
   if (odd !== undefined)
     throw new UsageError(`--target must be a list such as sm_89,sm_120; '${odd}' is no GPU.`);
   return targets;

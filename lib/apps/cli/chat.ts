@@ -1,9 +1,6 @@
 import { createInterface } from 'node:readline';
 import type { Command } from 'commander';
-import type { GenerateOptions } from '../../generation/generate-options.js';
-import type { Generation } from '../../generation/generation.js';
-import { LanguageModel } from '../../generation/language-model.js';
-import type { ChatMessage } from '../../text/chat-template.js';
+import { type ChatMessage, type GenerateOptions, type Generation, LanguageModel } from '../../index.js';
 import {
   addGenerationFlags,
   follow,

@@ -1,5 +1,5 @@
 import type { Command } from 'commander';
-import { inspectSystem, type SystemReport } from '../doctor/system-report.js';
+import { inspectSystem, type SystemReport } from '../../index.js';
 import { print, withFlags } from './output.js';
 
 /** `doctor`: what this machine has, what is missing, what to do. */

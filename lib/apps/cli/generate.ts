@@ -1,11 +1,14 @@
 import { readFileSync } from 'node:fs';
 import { text as readText } from 'node:stream/consumers';
 import type { Command } from 'commander';
-import type { GenerateOptions } from '../../generation/generate-options.js';
-import type { Generation, GenerationChunk } from '../../generation/generation.js';
-import { LanguageModel } from '../../generation/language-model.js';
-import type { LanguageModelOptions } from '../../generation/language-model-options.js';
-import { parseDevice } from './model-input.js';
+import {
+  type GenerateOptions,
+  type Generation,
+  type GenerationChunk,
+  LanguageModel,
+  type LanguageModelOptions,
+} from '../../index.js';
+import { parseDevice } from './input-flags.js';
 import { print, progressLine, UsageError } from './output.js';
 
 /** What `generate` and `chat` have in common. */

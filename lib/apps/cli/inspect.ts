@@ -1,24 +1,9 @@
-import { createHash } from 'node:crypto';
-import { existsSync } from 'node:fs';
-import path from 'node:path';
 import type { Command } from 'commander';
-import { dataTypeFromOnnx, dataTypes } from '../../base/data-type.js';
-import { TensorRTError } from '../../base/errors.js';
-import type { Dims } from '../../base/tensor-like.js';
-import { Engine, planByteLength } from '../../engine/engine.js';
-import { type Ancestor, findAncestors } from '../../engine/engine-ancestors.js';
-import { EngineCache } from '../../engine/engine-cache.js';
-import { isEngineFile } from '../../engine/engine-file.js';
-import type { EngineManifest, LayerInfo } from '../../engine/manifest.js';
-import { importModel, type ModelImport } from '../../engine/model-import.js';
-import { hashWeights } from '../../onnx/format/hash-weights.js';
-import { isExternal, tensorSize } from '../../onnx/format/initializer.js';
-import { parseModel, readModel } from '../../onnx/format/model-file.js';
-import { graphInputs, type ValueType, valueType } from '../../onnx/graph/declared-values.js';
-import { readWhole } from '../../system/files/file-range.js';
-import { productOf } from '../../system/nvidia-support.js';
-import { parseGpu } from './model-input.js';
-import { bytes, castLines, print, table, UsageError, withFlags } from './output.js';
+import type { Dims } from '../../index.js';
+import { type EngineReport, isEngine, reportEngine, type VerifiedModel } from '../inspect/engine-report.js';
+import { type ModelReport, reportModel } from '../inspect/model-report.js';
+import { parseGpu } from './input-flags.js';
+import { bytes, castLines, print, product, table, UsageError, withFlags } from './output.js';
 
 interface InspectFlags {
   model?: string;
@@ -41,42 +26,33 @@ export function addInspectCommand(program: Command): void {
 }
 
 async function inspect(file: string, flags: InspectFlags, command: Command): Promise<void> {
-  const isEngine = isEngineFile(file) || path.extname(file) === '.engine';
-  return isEngine ? inspectEngine(file, flags) : inspectModel(file, flags, command);
+  if (isEngine(file)) {
+    if (flags.device !== undefined)
+      throw new UsageError('--device is for ONNX models: no GPU reads an engine.');
+    const report = await reportEngine(file, flags.model);
+    // Another model than the one that was named is what the caller wanted to know; one found beside it may be newer.
+    if (flags.model !== undefined && report.model && !report.model.matches) process.exitCode = 1;
+    return flags.json ? print(JSON.stringify(report, null, 2)) : printEngine(report, flags);
+  }
+  if (flags.model !== undefined) throw new UsageError('--model is for engines: it is what one came from.');
+  const device = flags.device === undefined ? undefined : parseGpu(flags.device);
+  const report = await reportModel(file, device);
+  return flags.json ? print(JSON.stringify(report, null, 2)) : printModel(report, command);
 }
 
-async function inspectEngine(file: string, flags: InspectFlags): Promise<void> {
-  if (flags.device !== undefined)
-    throw new UsageError('--device is for ONNX models: no GPU reads an engine.');
-  const engine = await Engine.load(file);
-  const { id, manifest, inputs, outputs, byteLength } = engine;
-  const layers = (await engine.inspect()).map((layer) => ({ ...layer, ...layerSizes(layer) }));
-  const folder = path.dirname(file);
-  const verified = await verifyModel(manifest.model, flags.model, folder);
-  const ancestors = await findAncestors(engine, [folder, new EngineCache().directory]);
-  const planBytes = planByteLength(engine);
-  const constantBytes = layers
-    .filter(({ type }) => type === 'CONSTANT')
-    .reduce((sum, layer) => sum + (layer.outputBytes ?? 0), 0);
-  // Another model than the one that was named is what the caller wanted to know; one found beside it may be newer.
-  if (flags.model !== undefined && verified && !verified.matches) process.exitCode = 1;
-  if (flags.json) {
-    const sizes = { byteLength, planBytes, constantBytes };
-    const report = { file, id, ...sizes, manifest, model: verified, ancestors, inputs, outputs, layers };
-    return print(JSON.stringify(report, null, 2));
-  }
+function printEngine(report: EngineReport, flags: InspectFlags): void {
+  const { file, id, byteLength, planBytes, constantBytes, manifest, ancestors, inputs, outputs, layers } =
+    report;
   const { library, targets, precision, model, created, options, warnings, lineage } = manifest;
   print(`${file}: engine, ${bytes(byteLength)}, checksum verified`);
   print(`id         ${id}`);
-  print(
-    `compiled   ${created} by ${productOf(library.flavour)} ${library.version} (node-tensorrt ${manifest.builder})`,
-  );
+  print(`compiled   ${created} by ${product(library)} (node-tensorrt ${manifest.builder})`);
   print(`for        ${targets.join(', ')}, ${precision}`);
   print(
     `from       ${model.name ?? 'bytes'}, SHA-256 ${model.sha256}${model.producer ? `, by ${model.producer}` : ''}`,
   );
   print(`weights    SHA-256 ${model.weightsSha256}`);
-  if (verified) print(`model      ${verified.file} ${comparison(verified)}`);
+  if (report.model) print(`model      ${report.model.file} ${comparison(report.model)}`);
   for (const ancestor of ancestors) print(`parent     ${ancestorText(ancestor)}`);
   if (lineage) print(`lineage    ${JSON.stringify(lineage)}`);
   if (manifest.cast) for (const line of castLines(manifest.cast)) print(line);
@@ -104,7 +80,8 @@ async function inspectEngine(file: string, flags: InspectFlags): Promise<void> {
       outputs.map(({ dims }) => shapeCell(dims)).join(', '),
       outputBytes === null ? '?' : bytes(outputBytes),
     ]);
-    return print(table(['layer', 'type', 'precision', 'dims', 'size'], each));
+    print(table(['layer', 'type', 'precision', 'dims', 'size'], each));
+    return;
   }
   const kinds = count(layers.map(({ type, precision }) => `${type}\t${precision}`));
   print(
@@ -115,53 +92,13 @@ async function inspectEngine(file: string, flags: InspectFlags): Promise<void> {
   );
 }
 
-/** What a layer of the network puts out. */
-function layerSizes({ outputs }: LayerInfo): { precision: string; outputBytes: number | null } {
-  const sizes = outputs.map(({ type, dims }) =>
-    // A dynamic size, or one of a type whose elements this package doesn't know.
-    type === null || type === 'string' || dims.some((size) => size < 0)
-      ? null
-      : dims.reduce((product, size) => product * size, dataTypes[type].byteSize),
-  );
-  const known = sizes.every((size) => size !== null);
-  return {
-    precision: [...new Set(outputs.map(({ type }) => type ?? '?'))].join(', '),
-    outputBytes: known ? sizes.reduce((sum, size) => sum + size, 0) : null,
-  };
-}
-
-interface Verified {
-  readonly file: string;
-  /** Whether both hashes are those of the manifest. */
-  readonly matches: boolean;
-  readonly sha256Matches: boolean;
-  readonly weightsMatch: boolean;
-}
-
-/** Compares the model that is named, else the one beside the engine, with the manifest's hashes. */
-async function verifyModel(
-  model: EngineManifest['model'],
-  named: string | undefined,
-  folder: string,
-): Promise<Verified | null> {
-  // A manifest's name is a name, whatever the file it comes from claims.
-  const beside = model.name === undefined ? undefined : path.join(folder, path.basename(model.name));
-  const file = named ?? beside;
-  if (file === undefined || (named === undefined && !existsSync(file))) return null;
-  const content = await readWhole(file, 'model');
-  const sha256Matches = createHash('sha256').update(content).digest('hex') === model.sha256;
-  const { graph } = parseModel(content);
-  const weightsMatch = hashWeights(graph, { directory: path.dirname(file) }) === model.weightsSha256;
-  return { file, matches: sha256Matches && weightsMatch, sha256Matches, weightsMatch };
-}
-
-function comparison({ sha256Matches, weightsMatch }: Verified): string {
+function comparison({ sha256Matches, weightsMatch }: VerifiedModel): string {
   if (sha256Matches && weightsMatch) return 'is the model: its SHA-256 and that of its weights match';
   if (sha256Matches) return 'is the ONNX file, but its external data has other weights';
   return weightsMatch ? 'has the same weights in another graph' : 'is another model';
 }
 
-function ancestorText({ id, file, manifest }: Ancestor): string {
+function ancestorText({ id, file, manifest }: EngineReport['ancestors'][number]): string {
   if (!file || !manifest) return `${id}, not found beside the engine or in the cache`;
   return `${id}, ${file}, from ${manifest.model.name ?? 'bytes'}, ${manifest.created}, checksum verified`;
 }
@@ -170,30 +107,9 @@ function shapeCell(dims: Dims): string {
   return dims.map((size) => (size === -1 ? '?' : size)).join('×');
 }
 
-async function inspectModel(file: string, flags: InspectFlags, command: Command): Promise<void> {
-  if (flags.model !== undefined) throw new UsageError('--model is for engines: it is what one came from.');
-  const device = flags.device === undefined ? undefined : parseGpu(flags.device);
-  const { graph, irVersion, opsetImport, producerName, producerVersion } = await readModel(file);
-  const report = {
-    file,
-    irVersion,
-    opsets: Object.fromEntries(opsetImport.map(({ domain, version }) => [domain || 'ai.onnx', version])),
-    producer: [producerName, producerVersion].filter(Boolean).join(' '),
-    inputs: graphInputs(graph).map(value),
-    outputs: graph.output.map(valueType).map(value),
-    parameters: graph.initializer.reduce((sum, tensor) => sum + tensorSize(tensor), 0),
-    weights: weightsByType(graph.initializer),
-    externalData: graph.initializer.some(isExternal),
-    operators: Object.fromEntries(
-      count(graph.node.map(({ domain, opType }) => (domain ? `${domain}.${opType}` : opType))).map(
-        ([n, type]) => [type, Number(n)],
-      ),
-    ),
-  };
-  const imported = await tryImport(file, device);
-  if (flags.json) return print(JSON.stringify({ ...report, import: imported }, null, 2));
+function printModel(report: ModelReport, command: Command): void {
   const opsets = Object.entries(report.opsets).map(([domain, version]) => `${domain} ${version}`);
-  print(`${file}: ONNX model, IR version ${irVersion}, operator sets ${opsets.join(', ')}`);
+  print(`${report.file}: ONNX model, IR version ${report.irVersion}, operator sets ${opsets.join(', ')}`);
   if (report.producer) print(`exported by ${report.producer}`);
   const types = Object.entries(report.weights).map(([type, { parameters }]) => `${parameters} ${type}`);
   print(
@@ -216,30 +132,15 @@ async function inspectModel(file: string, flags: InspectFlags, command: Command)
     ),
   );
   print('');
-  for (const line of importLines(imported)) print(withFlags(line, command));
+  for (const line of importLines(report.import)) print(withFlags(line, command));
 }
 
-type Import =
-  | (Omit<ModelImport, 'network'> & { readonly layers: number | null })
-  | { readonly error: { readonly code: string; readonly message: string } };
-
-/** A real parse by TensorRT's parser; where it can't be had, why. */
-async function tryImport(file: string, device: number | undefined): Promise<Import> {
-  try {
-    const { network, ...rest } = await importModel(file, device === undefined ? {} : { device });
-    return { ...rest, layers: network?.layers.length ?? null };
-  } catch (error) {
-    if (!(error instanceof TensorRTError)) throw error;
-    return { error: { code: error.code, message: error.message } };
-  }
-}
-
-function importLines(imported: Import): string[] {
+function importLines(imported: ModelReport['import']): string[] {
   if ('error' in imported) {
     return [`whether TensorRT imports it is not known: ${imported.error.code}: ${imported.error.message}`];
   }
   const { library, layers, failures, unchecked } = imported;
-  const parser = `${productOf(library.flavour)} ${library.version}`;
+  const parser = product(library);
   if (layers !== null) return [`${parser} imports it: a network of ${layers} layers`];
   const rows = failures.map(({ node, operator, reason }) => [node, operator, reason]);
   return [
@@ -249,24 +150,6 @@ function importLines(imported: Import): string[] {
       ? [`not checked, as they need what these compute: ${unchecked.length} nodes, from ${unchecked[0]} on`]
       : []),
   ];
-}
-
-/** As JSON has it. */
-function value({ name, type, shape }: ValueType) {
-  return { name, type: type ?? null, shape: shape ?? null };
-}
-
-type Weights = Record<string, { tensors: number; parameters: number }>;
-
-function weightsByType(tensors: readonly Parameters<typeof tensorSize>[0][]): Weights {
-  const weights: Weights = {};
-  for (const tensor of tensors) {
-    const type = dataTypeFromOnnx(tensor.dataType) ?? `ONNX type ${tensor.dataType}`;
-    weights[type] ??= { tensors: 0, parameters: 0 };
-    weights[type].tensors++;
-    weights[type].parameters += tensorSize(tensor);
-  }
-  return weights;
 }
 
 /** How often each name occurs, most often first. */

@@ -1,7 +1,7 @@
+import { readFileSync } from 'node:fs';
 import type { Command } from 'commander';
-import { readFile } from '../../system/files/promises.js';
-import { installTensorRTRtx, removeTensorRT } from '../../system/install-tensorrt.js';
-import { listTensorRT } from '../../system/tensorrt-library.js';
+import { installTensorRTRtx, removeTensorRT } from '../libraries/install-tensorrt.js';
+import { listLibraries } from '../libraries/list-libraries.js';
 import { print, progressLine, table, UsageError } from './output.js';
 
 interface Flags {
@@ -33,7 +33,7 @@ export function addLibsCommand(program: Command): void {
 }
 
 async function list(flags: Flags): Promise<void> {
-  const libraries = await listTensorRT();
+  const libraries = await listLibraries();
   if (flags.json) return print(JSON.stringify(libraries, null, 2));
   if (libraries.length === 0) {
     return print('No TensorRT library was found. `node-tensorrt libs install rtx` installs TensorRT-RTX.');
@@ -58,7 +58,7 @@ async function install(flavour: string, flags: Flags): Promise<void> {
   if (flags.json) return print(JSON.stringify(result, null, 2));
   print(`${result.name} ${result.installed ? 'installed' : 'is installed'}: ${result.directory}`);
   print("These libraries are NVIDIA's; using them accepts NVIDIA's licence:");
-  const notice = (await readFile(result.licence, 'utf8').catch(() => '')).match(/^.{60,}$/m)?.[0];
+  const notice = textOf(result.licence).match(/^.{60,}$/m)?.[0];
   if (notice) print(`  “${notice.trim()}”`);
   print(`  ${result.licence}`);
 }
@@ -67,4 +67,12 @@ async function remove(name: string, flags: Flags): Promise<void> {
   const removed = await removeTensorRT(name);
   if (flags.json) return print(JSON.stringify({ removed }, null, 2));
   for (const entry of removed) print(`${entry} removed`);
+}
+
+function textOf(file: string): string {
+  try {
+    return readFileSync(file, 'utf8');
+  } catch {
+    return '';
+  }
 }

@@ -1,6 +1,5 @@
 #!/usr/bin/env node
 import { Command, CommanderError } from 'commander';
-import { version } from '../../base/version.js';
 import { addBenchCommand } from './bench.js';
 import { addBuildCommand } from './build.js';
 import { addChatCommand } from './chat.js';
@@ -10,6 +9,8 @@ import { addInspectCommand } from './inspect.js';
 import { addLibsCommand } from './libs.js';
 import { errorLine, UsageError } from './output.js';
 import { addRunCommand } from './run.js';
+
+const { version } = require('../../../package.json') as { version: string };
 
 // Exit codes: 0 done, 1 failed (one line on stderr, with the error's code), 2 wrong usage.
 

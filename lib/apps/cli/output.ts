@@ -1,5 +1,6 @@
 import type { Command } from 'commander';
-import type { CastBfloat16Report, CastFloat16Report } from '../../onnx/precision/cast-report.js';
+import type { EngineManifest } from '../../index.js';
+import type { CastBfloat16Report, CastFloat16Report } from '../../onnx.js';
 
 /** Writes a line to standard output, which carries nothing but results. */
 export function print(text: string): void {
@@ -30,6 +31,14 @@ export function bytes(count: number): string {
   return `${unit === 0 ? value : value.toFixed(1)} ${units[unit]}`;
 }
 
+/** 'TensorRT-RTX 1.7.1' */
+export function product({
+  flavour,
+  version,
+}: Pick<EngineManifest['library'], 'flavour' | 'version'>): string {
+  return `${flavour === 'rtx' ? 'TensorRT-RTX' : 'TensorRT'} ${version}`;
+}
+
 /** What a cast did: '48 MatMul, 2 Gather in FP16', what decided, and a line for each product that stayed. */
 export function castLines(cast: CastFloat16Report | CastBfloat16Report): string[] {
   const [label, types] = 'float16' in cast ? ['FP16', cast.float16] : ['BF16', cast.bfloat16];
@@ -54,11 +63,6 @@ export function progressLine(): { show(text: string): void; clear(): void } {
     show: (text) => stderr.write(`\r\x1b[K${text.slice(0, (stderr.columns ?? 80) - 1)}`),
     clear: () => stderr.write('\r\x1b[K'),
   };
-}
-
-/** A word as a shell takes it. */
-export function shellWord(text: string): string {
-  return /^[\w@%+=:,./-]+$/.test(text) ? text : `'${text.replaceAll("'", "'\\''")}'`;
 }
 
 /** Options whose flags are not called as they are. */

@@ -7,8 +7,7 @@ import { readDriverFiles } from '../../system/nvidia-driver.js';
 import { type Flavour, flavoursFor } from '../../system/nvidia-support.js';
 import { findOnnxRuntime } from '../../system/onnxruntime-library.js';
 import { fileVersion } from '../../system/system-files.js';
-import type { TensorRTLibrary } from '../../system/tensorrt-library.js';
-import type { TensorRTPackage } from '../../system/tensorrt-package.js';
+import type { ListedLibrary } from '../libraries/list-libraries.js';
 import type { Finding } from './diagnosis.js';
 
 export interface SystemReport {
@@ -50,7 +49,7 @@ export interface SystemReport {
     readonly flavours: readonly Flavour[];
   }[];
   /** Each TensorRT library found; the first without an `error` compiles engines. */
-  readonly tensorrt: readonly (TensorRTLibrary & TensorRTPackage)[];
+  readonly tensorrt: readonly ListedLibrary[];
   readonly onnxruntime: { readonly version: string; readonly path: string } | null;
   readonly findings: readonly Finding[];
 }
@@ -89,12 +88,8 @@ export async function inspectSystem(): Promise<SystemReport> {
     };
   }
   const cuda = await native().probeCuda();
-  const { listTensorRT } = await import('../../system/tensorrt-library.js');
-  const { tensorrtPackage } = await import('../../system/tensorrt-package.js');
-  const tensorrt = (await listTensorRT()).map((library) => ({
-    ...library,
-    ...tensorrtPackage(library.path),
-  }));
+  const { listLibraries } = await import('../libraries/list-libraries.js');
+  const tensorrt = await listLibraries();
   const cpu = await tryCpu();
   return {
     ...found,
@@ -162,7 +157,7 @@ function cpuFinding(cpu: Cpu): Finding {
   return { works: false, what, detail: cpu.error, remedy: 'npm install onnxruntime-node' };
 }
 
-function compileFinding(libraries: readonly TensorRTLibrary[]): Finding {
+function compileFinding(libraries: readonly ListedLibrary[]): Finding {
   const what = 'Compile engines (options.target; no GPU needed)';
   const usable = libraries.find((library) => library.capabilities?.aheadOfTime);
   if (usable) return { works: true, what, detail: `TensorRT-RTX ${usable.version}` };

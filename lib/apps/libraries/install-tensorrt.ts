@@ -1,13 +1,13 @@
 import { createReadStream, existsSync } from 'node:fs';
 import path from 'node:path';
 import { pipeline } from 'node:stream/promises';
-import { createHash } from '../base/crypto.js';
-import { TensorRTError } from '../base/errors.js';
-import { type FileLock, fileLock } from './files/file-lock.js';
-import { makeDirectories, readdir, rename, rm } from './files/promises.js';
-import { type TemporaryDirectory, temporaryDirectory } from './files/temporary-directory.js';
-import { cudaHere, installedDirectory, installedNames, rtxFolder } from './installed-libraries.js';
-import { coreLibraries } from './tensorrt-library.js';
+import { createHash } from '../../base/crypto.js';
+import { TensorRTError } from '../../base/errors.js';
+import { type FileLock, fileLock } from '../../system/files/file-lock.js';
+import { makeDirectories, readdir, rename, rm } from '../../system/files/promises.js';
+import { type TemporaryDirectory, temporaryDirectory } from '../../system/files/temporary-directory.js';
+import { cudaHere, installedDirectory, installedNames, rtxFolder } from '../../system/installed-libraries.js';
+import { coreLibraries } from '../../system/tensorrt-library.js';
 
 /** NVIDIA's packages on PyPI that hold both libraries, and their wheels' checksums. */
 const rtxPackages = {

@@ -4,22 +4,30 @@ import type { Dims } from '../../base/tensor-like.js';
 import type { Engine } from '../../engine/engine.js';
 import type { InputMetadata } from '../../execution/model-metadata.js';
 import type { Tensor } from '../../execution/tensor.js';
-import { batchedShapes, isDynamic } from '../benchmark/batched-shapes.js';
-import type { BatchInputs } from '../benchmark/measure-batch.js';
-import { modelInputs } from '../benchmark/model-inputs.js';
-import type { Settings } from './bench-flags.js';
-import { parseInputFlags, randomTensor, readInput, requireInputs } from './model-input.js';
+import { checkInputNames, type InputSources, readInput } from '../run/input-source.js';
+import { randomTensor } from '../run/random-tensor.js';
+import { batchedShapes, isDynamic } from './batched-shapes.js';
+import type { BatchInputs } from './measure-batch.js';
+import { modelInputs } from './model-inputs.js';
 
-/** Inputs of the shapes that flags, batch size and the names of dimensions ask for. */
-export async function makeInputs(
+/** What queries are to be made of. */
+export interface WantedInputs {
+  /** Inputs without a source are random. */
+  readonly inputs: InputSources;
+  /** Shapes of inputs; their batch dimensions follow the batch size. */
+  readonly shapes: ReadonlyMap<string, Dims>;
+}
+
+/** Inputs of the shapes that were given, and that batch size and the names of dimensions ask for. */
+export async function batchInputs(
   model: string | Engine,
   wanted: number | undefined,
-  { inputs: flags, shapes }: Settings,
+  { inputs, shapes }: WantedInputs,
 ): Promise<BatchInputs> {
   const declared = await inputsOf(model);
   const names = declared.map(({ name }) => name);
-  const sources = parseInputFlags(flags, names);
-  requireInputs('--shapes', shapes.keys(), names);
+  const sources = inputs(names);
+  checkInputNames('--shapes', shapes.keys(), names);
   const given = new Map<string, Tensor>();
   for (const input of declared) {
     const source = sources.get(input.name);

@@ -5,7 +5,7 @@ import os from 'node:os';
 import path from 'node:path';
 import { text } from 'node:stream/consumers';
 import { afterAll, afterEach, expect, test, vi } from 'vitest';
-import { installTensorRTRtx } from '../../../dist/system/install-tensorrt.js';
+import { installTensorRTRtx } from '../../../../dist/apps/libraries/install-tensorrt.js';
 
 // What several do at once to the libraries that are installed.
 const folder = mkdtempSync(path.join(os.tmpdir(), 'libraries-'));
@@ -42,7 +42,7 @@ test("processes that remove the same at once are in no one's way", async () => {
     mkdirSync(libraries, { recursive: true });
     for (let file = 0; file < 20; file++) writeFileSync(path.join(libraries, `${file}`), '');
   }
-  const cli = path.join(import.meta.dirname, '../../../dist/apps/cli/main.js');
+  const cli = path.join(import.meta.dirname, '../../../../dist/apps/cli/main.js');
   const remove = async () => {
     const env = { ...process.env, NODE_TENSORRT_CACHE: cache };
     const child = spawn(process.execPath, [cli, 'libs', 'remove', 'rtx'], { env });
