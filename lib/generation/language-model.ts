@@ -1,5 +1,4 @@
-import { createHash } from '../base/crypto.js';
-import { invalidArgType, invalidArgValue, TensorRTError } from '../base/errors.js';
+import { invalidArgType, TensorRTError } from '../base/errors.js';
 import {
   type Bytes,
   bytesOf,
@@ -10,16 +9,9 @@ import {
   text,
 } from '../base/options.js';
 import { buildDirectory } from '../engine/build-engine.js';
-import type { PreparedDecoder } from '../engine/decoder/prepare-decoder.js';
-import type { Engine } from '../engine/engine.js';
-import { EngineCache } from '../engine/engine-cache.js';
-import { loadEngine } from '../engine/load-engine.js';
 import type { EngineManifest } from '../engine/manifest.js';
-import { placeOnGpu } from '../execution/device.js';
-import { type Loadable, loadNative } from '../execution/load-native.js';
-import { cpuLoadRequest } from '../execution/loaded-session.js';
+import { loadNative } from '../execution/load-native.js';
 import type { SessionStats } from '../execution/session-stats.js';
-import { buildSettings } from '../session/session-options.js';
 import { withOpenFile } from '../system/files/file-range.js';
 import type { NativeBytes } from '../system/native/bytes.js';
 import type { NativeLoadedModel } from '../system/native/loaded-model.js';
@@ -32,16 +24,16 @@ import { tokenPieces } from '../text/token-pieces.js';
 import type { Tokenizer } from '../text/tokenizer.js';
 import { readEosToken } from '../text/tokenizer-config.js';
 import { DecodeLoop } from './decode-loop.js';
-import { type DecoderConfig, readDecoderConfig, UnusableValue, usable } from './decoder-config.js';
+import { readDecoderConfig, UnusableValue } from './decoder-config.js';
 import { type GenerateOptions, readGenerateOptions } from './generate-options.js';
 import type { Generation, GenerationChunk } from './generation.js';
-import { KvCache, type KvCacheSettings } from './kv-cache.js';
+import { KvCache } from './kv-cache.js';
 import {
   type LanguageModelOptions,
-  type LanguageModelSettings,
   languageModelOptions,
   refusedLanguageModelOptions,
 } from './language-model-options.js';
+import { type PlacedDecoder, placeDecoder } from './place-decoder.js';
 import { Sequence, type SequenceContext } from './sequence.js';
 
 /** What a model has done so far. */
@@ -79,8 +71,6 @@ export interface LanguageModelStats {
 
 const sequenceOptions = { cacheSalt: text('') } satisfies OptionTable<{ cacheSalt?: string }>;
 
-const defaultMaxLength = 4096;
-
 /** Without a tokenizer, tokens say nothing. */
 const noPieces: TokenPieces = {
   bytes: new Uint8Array(),
@@ -108,23 +98,21 @@ export class LanguageModel {
   readonly #context: SequenceContext;
   #disposed: Promise<void> | undefined;
 
-  private constructor(parts: {
-    loop: DecodeLoop;
-    context: SequenceContext;
-    kvCache: KvCache;
-    device: string;
-    why: string;
-    runtime: NativeLoadedModel['runtime'];
-    precision: EngineManifest['precision'];
-  }) {
-    this.#loop = parts.loop;
-    this.#context = parts.context;
-    this.tokenizer = parts.context.tokenizer;
-    this.kvCache = parts.kvCache;
-    this.device = parts.device;
-    this.why = parts.why;
-    this.runtime = Object.freeze(parts.runtime);
-    this.precision = parts.precision;
+  private constructor(
+    loop: DecodeLoop,
+    context: SequenceContext,
+    kvCache: KvCache,
+    { device, why, precision }: PlacedDecoder,
+    runtime: NativeLoadedModel['runtime'],
+  ) {
+    this.#loop = loop;
+    this.#context = context;
+    this.tokenizer = context.tokenizer;
+    this.kvCache = kvCache;
+    this.device = device;
+    this.why = why;
+    this.runtime = Object.freeze(runtime);
+    this.precision = precision;
     refuseCloning(this);
   }
 
@@ -139,7 +127,7 @@ export class LanguageModel {
     const source = pathToDirOrOnnx;
     checkPath(source, 'pathToDirOrOnnx');
     const settings = readOptions(options, 'options', languageModelOptions, refusedLanguageModelOptions);
-    const { signal, kvCache, threads } = settings;
+    const { signal, kvCache, chunkSize, maxQueue } = settings;
     signal?.throwIfAborted();
 
     const config = await readDecoderConfig(source);
@@ -147,82 +135,22 @@ export class LanguageModel {
     const named = config.eosTokens instanceof UnusableValue || config.eosTokens.length > 0;
     const eosTokens = named ? config.eosTokens : await readEosToken(config.directory, tokenizer);
     const chatTemplate = await ChatTemplate.load(config.directory, settings.chatTemplate);
-    const { prepareDecoder } = await import('../engine/decoder/prepare-decoder.js');
-    const { digestModel } = await import('../engine/model-digest.js');
     const directory = await buildDirectory();
+    let decoder: PlacedDecoder | undefined;
     try {
-      const maxLength = rowLength(kvCache, config);
-      const cache = new EngineCache();
-      const request = { model: config.model, directory: directory.path, maxLength };
-      const [prepared, digest] = await Promise.all([
-        prepareDecoder({ ...request, memo: cache.memo('decoders') }, signal),
-        digestModel(config.model, cache.memo('models'), signal),
-      ]);
-      const vocabulary = prepared.facts.vocabulary ?? usable(config.vocabulary);
-      if (vocabulary === undefined) {
-        throw new TensorRTError(
-          'ERR_MODEL_UNSUPPORTED',
-          `Neither ${config.model} nor a config.json beside it says how many tokens there are: vocab_size.`,
-        );
-      }
-      const capacity = Math.min(maxLength, prepared.facts.capacity ?? maxLength);
-      const place = await placeOnGpu(settings.device, signal, async ({ ordinal }) => {
-        const { buildDecoder } = await import('../engine/decoder/build-decoder.js');
-        const { maxBatchSize: rows, dtype } = kvCache;
-        const decoder = { ...prepared, capacity, rows, chunkSize: settings.chunkSize, cache: dtype };
-        const ofSession = { ...settings, shapes: [], calibration: undefined, refit: false };
-        return buildDecoder(ordinal, decoder, buildSettings(ofSession));
-      });
-      signal?.throwIfAborted();
-      if (!place.made) {
-        requireCpuPrecision(settings.precision, place.why);
-        requireCacheType(kvCache, prepared);
-      }
-      const graph = place.made?.graph ?? prepared.graph;
+      decoder = await placeDecoder(config, settings, directory.path);
+      const { graph, capacity: maxLength, vocabulary, fingerprint, load } = decoder;
+      const { maxBatchSize: rows, prefixReuse } = kvCache;
       const { stripLeadingSpace, ...pieces } = tokenizer ? tokenPieces(tokenizer, vocabulary) : noPieces;
-      const loop = new DecodeLoop({
-        graph,
-        rows: kvCache.maxBatchSize,
-        maxLength: capacity,
-        chunkSize: settings.chunkSize,
-        maxQueue: settings.maxQueue,
-        prefixReuse: kvCache.prefixReuse,
-        pieces,
-        stripLeadingSpace,
-        fingerprint: createHash('sha256')
-          .update(JSON.stringify([digest, graph, place.made && typesOf(place.made.engine)]))
-          .digest('hex'),
-      });
-      const { libraryPath, cudaGraph } = settings;
-      const precision = place.made?.engine.manifest.precision ?? 'as-exported';
-      const load = (model: Loadable) => {
-        if (!place.made) {
-          const { file, weights } = prepared;
-          return model.load(cpuLoadRequest({ model: file, weights, threads }));
-        }
-        const { engine } = place.made;
-        return loadEngine(model, { engine, gpu: place.gpu, libraryPath, cudaGraph, deviceOutputs: false });
-      };
-      const { runtime } = await loadNative(loop.native, signal, load, (loaded) => loaded).finally(() =>
-        place.made?.engine.dispose(),
-      );
-      return new LanguageModel({
-        loop,
-        context: {
-          tokenizer,
-          chatTemplate,
-          vocabulary,
-          maxLength: capacity,
-          eosTokens,
-          sampling: config.sampling,
-        },
-        kvCache: new KvCache(loop.native, graph.mode, whyMode(prepared, place.made?.engine), capacity),
-        device: place.made ? place.gpu.device : 'cpu',
-        why: place.why,
-        runtime,
-        precision,
-      });
+      const ofRows = { graph, rows, maxLength, chunkSize, maxQueue, prefixReuse, fingerprint };
+      const loop = new DecodeLoop({ ...ofRows, pieces, stripLeadingSpace });
+      const { runtime } = await loadNative(loop.native, signal, load, (loaded) => loaded);
+      const { sampling } = config;
+      const context = { tokenizer, chatTemplate, vocabulary, maxLength, eosTokens, sampling };
+      const cache = new KvCache(loop.native, graph.mode, decoder.whyMode, maxLength);
+      return new LanguageModel(loop, context, cache, decoder, runtime);
     } finally {
+      decoder?.release();
       await directory.remove();
     }
   }
@@ -319,44 +247,6 @@ export class LanguageModel {
       signal: options.signal,
     };
   }
-}
-
-/** Tokens a row, as far as the model has positions. */
-function rowLength({ maxLength }: KvCacheSettings, { maxLength: positions }: DecoderConfig): number {
-  if (maxLength === undefined) {
-    return Math.min(usable(positions, 'options.kvCache.maxLength') ?? defaultMaxLength, defaultMaxLength);
-  }
-  if (positions === undefined || positions instanceof UnusableValue || maxLength <= positions)
-    return maxLength;
-  throw invalidArgValue(
-    'options.kvCache.maxLength',
-    `must be at most ${positions}, the positions that the model has, not ${maxLength}.`,
-  );
-}
-
-function requireCpuPrecision(precision: LanguageModelSettings['precision'], why: string): void {
-  if (precision !== 'fp16' && precision !== 'bf16') return;
-  throw invalidArgValue(
-    'options.precision',
-    `can't be '${precision}' on the CPU, where a decoder runs in the types that it has. It is the CPU: ${why}`,
-  );
-}
-
-function requireCacheType({ dtype }: KvCacheSettings, { facts: { cacheType } }: PreparedDecoder): void {
-  if (dtype === 'auto' || { fp16: 'float16', fp32: 'float32' }[dtype] === cacheType) return;
-  throw invalidArgValue(
-    'options.kvCache.dtype',
-    `can't be '${dtype}': on the CPU the cache has the type that the model computes keys and values in, ${cacheType}.`,
-  );
-}
-
-function whyMode({ why }: PreparedDecoder, engine: Engine | undefined): string {
-  return engine ? `${why} For TensorRT that became its KV-cache layers.` : why;
-}
-
-/** What a saved cache's numbers depend on, beside the model. */
-function typesOf({ manifest, inputs }: Engine): readonly unknown[] {
-  return [manifest.precision, ...inputs.map(({ name, type }) => [name, type])];
 }
 
 async function openState(file: string): Promise<NativeBytes> {
