@@ -3,7 +3,8 @@ import path from 'node:path';
 import { type GenerateOptions, type Generation, type InputMetadata, Tensor } from 'node-tensorrt';
 import type { ModelProto } from 'node-tensorrt/onnx';
 import { expect } from 'vitest';
-import { type LoadedSession, loadOnCpu } from '../dist/execution/loaded-session.js';
+import { loadOnCpu } from '../dist/execution/load-on-cpu.js';
+import type { LoadedSession } from '../dist/execution/loaded-session.js';
 import { writeBeside } from '../dist/onnx/format/write-beside.js';
 
 const decoders = path.join(import.meta.dirname, 'fixtures/decoders');

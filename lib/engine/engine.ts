@@ -12,7 +12,6 @@ import {
   type LayerInfo,
   type Provenance,
 } from './manifest.js';
-import { readBindings } from './plan-bindings.js';
 
 /**
  * The file of each engine that was not disposed. It isn't a private field, because the functions below read it: they are
@@ -101,6 +100,7 @@ export class Engine {
           'If you trust where it comes from, pass { trusted: true }.',
       );
     }
+    const { readBindings } = await import('./plan-bindings.js');
     return new Engine(opened, { bindings: await readBindings(opened.plan) });
   }
 

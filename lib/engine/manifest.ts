@@ -1,10 +1,11 @@
-import { type DataType, dataTypes } from '../base/data-type.js';
+import { type DataType, dataTypeFromOnnx, dataTypes } from '../base/data-type.js';
 import type { DecoderGraph } from '../base/decoder-graph.js';
 import { isObject } from '../base/json.js';
 import { type Profile, rangeOf, type ShapeRange } from '../base/shapes.js';
 import type { Dims } from '../base/tensor-like.js';
 import { isOrigin, type MadeWeight } from '../onnx/format/weight-origin.js';
 import type { CastBfloat16Report, CastFloat16Report } from '../onnx/precision/cast-report.js';
+import type { NativeBuildResult } from '../system/native/plan-builder.js';
 import type { Flavour } from '../system/nvidia-support.js';
 
 /** A value in a compiled network. */
@@ -232,4 +233,9 @@ function isManifest(value: unknown): value is EngineManifest {
     isArrayOf(value.inputs, isTensor) &&
     isArrayOf(value.outputs, isTensor)
   );
+}
+
+/** What the addon says of a tensor, with its type by name. */
+export function tensorInfo({ name, type, dims }: NativeBuildResult['inputs'][number]): TensorInfo {
+  return { name, type: dataTypeFromOnnx(type) ?? null, dims };
 }

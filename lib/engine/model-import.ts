@@ -3,14 +3,14 @@ import { checkExternalData } from '../onnx/format/initializer.js';
 import type { GraphProto, ModelProto, NodeProto } from '../onnx/format/model.js';
 import { readModel, writeModel } from '../onnx/format/model-file.js';
 import { captured, subgraphs } from '../onnx/graph/traverse.js';
+import { scratchDirectory } from '../system/files/temporary-directory.js';
 import { absolutePath } from '../system/files/working-directory.js';
-import { findGpu } from '../system/gpu.js';
+import { findGpu, numberOf } from '../system/gpu.js';
 import type { NativeParseResult } from '../system/native/plan-builder.js';
 import { native } from '../system/native.js';
 import type { Flavour } from '../system/nvidia-support.js';
 import { findTensorRT } from '../system/tensorrt-library.js';
-import { buildDirectory, numberOf, withTypeName } from './build-engine.js';
-import type { LayerInfo, TensorInfo } from './manifest.js';
+import { type LayerInfo, type TensorInfo, tensorInfo } from './manifest.js';
 import { adaptToParser, misreadNodes, misreadReason } from './tensorrt-parser.js';
 
 /** A node that TensorRT can't import. */
@@ -89,9 +89,9 @@ export async function importModel(
     return { library: { flavour, version }, network: null, failures: [...failures, ...wrong], unchecked };
   }
   const network = {
-    inputs: inputs.map(withTypeName),
-    outputs: outputs.map(withTypeName),
-    layers: layers.map((layer) => ({ ...layer, outputs: layer.outputs.map(withTypeName) })),
+    inputs: inputs.map(tensorInfo),
+    outputs: outputs.map(tensorInfo),
+    layers: layers.map((layer) => ({ ...layer, outputs: layer.outputs.map(tensorInfo) })),
   };
   return { library: { flavour, version }, network, failures: [], unchecked: [] };
 }
@@ -101,7 +101,7 @@ async function parseWritten(
   model: ModelProto,
   parse: (file: string) => Promise<NativeParseResult>,
 ): Promise<NativeParseResult> {
-  const directory = await buildDirectory();
+  const directory = await scratchDirectory();
   try {
     const file = path.join(directory.path, 'model.onnx');
     await writeModel(model, file);

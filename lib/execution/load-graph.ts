@@ -2,7 +2,8 @@ import type { ExternalDataOptions } from '../onnx/format/initializer.js';
 import type { ModelProto } from '../onnx/format/model.js';
 import { writeBeside } from '../onnx/format/write-beside.js';
 import { temporaryDirectory } from '../system/files/temporary-directory.js';
-import { type LoadedSession, loadOnCpu } from './loaded-session.js';
+import { loadOnCpu } from './load-on-cpu.js';
+import type { LoadedSession } from './loaded-session.js';
 
 /**
  * Loads a model that is in memory on the CPU, its external data from the folder where it is.

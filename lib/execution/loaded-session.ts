@@ -11,11 +11,8 @@ import {
 } from '../base/options.js';
 import { checkProfiles, completeProfiles, type Profile, rangeOf } from '../base/shapes.js';
 import type { Dims, TensorLike } from '../base/tensor-like.js';
-import type { NativeLoadedModel, NativeLoadRequest } from '../system/native/loaded-model.js';
+import type { NativeLoadedModel } from '../system/native/loaded-model.js';
 import type { NativeSession } from '../system/native/session.js';
-import { native } from '../system/native.js';
-import { findOnnxRuntime } from '../system/onnxruntime-library.js';
-import { loadNative } from './load-native.js';
 import { type InputMetadata, toMetadata, type ValueMetadata } from './model-metadata.js';
 import { type Feeds, type Fetches, type RunContext, type RunRequest, runRequest } from './run-request.js';
 import { type SessionStats, sessionStats } from './session-stats.js';
@@ -235,34 +232,4 @@ function zeros(type: DataType, dims: Dims): TensorLike {
   const length = dims.reduce((product, dim) => product * dim, 1);
   if (type === 'string') return { type, dims, data: new Array<string>(length).fill('') };
   return { type, dims, data: typedArray(type, new ArrayBuffer(length * dataTypes[type].byteSize)) };
-}
-
-/** A model of ONNX Runtime's to load on the CPU. */
-export interface CpuModel {
-  /** The ONNX file, or the bytes of one. */
-  readonly model: string | Uint8Array;
-  /** The folder relative to which it names its external data; undefined for its own. */
-  readonly weights?: string | undefined;
-  /** Threads one run may use; 0 for one per physical core. */
-  readonly threads?: number;
-}
-
-/** What native loads for the CPU. @throws TensorRTError ERR_LIBRARY_NOT_FOUND */
-export function cpuLoadRequest({ model, weights, threads = 0 }: CpuModel): NativeLoadRequest {
-  return { library: findOnnxRuntime(), model, weights, threads };
-}
-
-/**
- * Loads a model on the CPU, as this package's own work needs it: one run after the other.
- * @throws (rejects) TensorRTError ERR_MODEL_NOT_FOUND, ERR_MODEL_INVALID, ERR_MODEL_UNSUPPORTED, ERR_LIBRARY_NOT_FOUND,
- *   ERR_OUT_OF_MEMORY
- */
-export function loadOnCpu(model: CpuModel): Promise<LoadedSession> {
-  const session = new (native().NativeSession)({ concurrency: 1, maxQueue: 1024 });
-  return loadNative(
-    session,
-    undefined,
-    () => session.load(cpuLoadRequest(model)),
-    (loaded) => new LoadedSession(session, loaded, { device: 'cpu', concurrency: 1, profiles: [] }),
-  );
 }

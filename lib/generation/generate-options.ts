@@ -15,7 +15,8 @@ import {
 import type { NativeGenerateOptions } from '../system/native/language-model.js';
 import { checkTokens } from '../text/prompt.js';
 import { specialToken, type Tokenizer } from '../text/tokenizer.js';
-import { type SamplingDefaults, type UnusableValue, usable } from './decoder-config.js';
+import type { SamplingDefaults } from './decoder-config.js';
+import { type UnusableValue, usable } from './unusable-value.js';
 
 /**
  * How to answer. What chooses tokens, temperature to repetitionPenalty, defaults to what the model's

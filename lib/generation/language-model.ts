@@ -8,32 +8,19 @@ import {
   refuseCloning,
   text,
 } from '../base/options.js';
-import { buildDirectory } from '../engine/build-engine.js';
 import type { EngineManifest } from '../engine/manifest.js';
-import { loadNative } from '../execution/load-native.js';
 import type { SessionStats } from '../execution/session-stats.js';
 import { withOpenFile } from '../system/files/file-range.js';
 import type { NativeBytes } from '../system/native/bytes.js';
-import type { NativeLoadedModel } from '../system/native/loaded-model.js';
 import { native } from '../system/native.js';
-import { ChatTemplate } from '../text/chat-template.js';
-import type { TokenPieces } from '../text/piece-writer.js';
 import { type Prompt, promptTokens } from '../text/prompt.js';
-import { readTokenizer } from '../text/read-tokenizer.js';
-import { tokenPieces } from '../text/token-pieces.js';
 import type { Tokenizer } from '../text/tokenizer.js';
-import { readEosToken } from '../text/tokenizer-config.js';
-import { DecodeLoop } from './decode-loop.js';
-import { readDecoderConfig, UnusableValue } from './decoder-config.js';
+import type { DecodeLoop } from './decode-loop.js';
 import { type GenerateOptions, readGenerateOptions } from './generate-options.js';
 import type { Generation, GenerationChunk } from './generation.js';
-import { KvCache } from './kv-cache.js';
-import {
-  type LanguageModelOptions,
-  languageModelOptions,
-  refusedLanguageModelOptions,
-} from './language-model-options.js';
-import { type PlacedDecoder, placeDecoder } from './place-decoder.js';
+import type { KvCache } from './kv-cache.js';
+import type { LanguageModelOptions } from './language-model-options.js';
+import type { OpenedLanguageModel } from './open-language-model.js';
 import { Sequence, type SequenceContext } from './sequence.js';
 
 /** What a model has done so far. */
@@ -71,13 +58,6 @@ export interface LanguageModelStats {
 
 const sequenceOptions = { cacheSalt: text('') } satisfies OptionTable<{ cacheSalt?: string }>;
 
-/** Without a tokenizer, tokens say nothing. */
-const noPieces: TokenPieces = {
-  bytes: new Uint8Array(),
-  offsets: Uint32Array.of(0),
-  stripLeadingSpace: false,
-};
-
 /**
  * A decoder that generates text, on a native thread of its own: requests run together, whatever their lengths, and the
  * event loop is never waited for. What they have read stays in a cache, which prompts that begin alike share.
@@ -98,13 +78,7 @@ export class LanguageModel {
   readonly #context: SequenceContext;
   #disposed: Promise<void> | undefined;
 
-  private constructor(
-    loop: DecodeLoop,
-    context: SequenceContext,
-    kvCache: KvCache,
-    { device, why, precision }: PlacedDecoder,
-    runtime: NativeLoadedModel['runtime'],
-  ) {
+  private constructor({ loop, context, kvCache, device, why, runtime, precision }: OpenedLanguageModel) {
     this.#loop = loop;
     this.#context = context;
     this.tokenizer = context.tokenizer;
@@ -124,35 +98,9 @@ export class LanguageModel {
    *   bad arguments; the signal's reason
    */
   static async load(pathToDirOrOnnx: string, options: LanguageModelOptions = {}): Promise<LanguageModel> {
-    const source = pathToDirOrOnnx;
-    checkPath(source, 'pathToDirOrOnnx');
-    const settings = readOptions(options, 'options', languageModelOptions, refusedLanguageModelOptions);
-    const { signal, kvCache, chunkSize, maxQueue } = settings;
-    signal?.throwIfAborted();
-
-    const config = await readDecoderConfig(source);
-    const tokenizer = settings.tokenizer ?? (await readTokenizer(config.directory));
-    const named = config.eosTokens instanceof UnusableValue || config.eosTokens.length > 0;
-    const eosTokens = named ? config.eosTokens : await readEosToken(config.directory, tokenizer);
-    const chatTemplate = await ChatTemplate.load(config.directory, settings.chatTemplate);
-    const directory = await buildDirectory();
-    let decoder: PlacedDecoder | undefined;
-    try {
-      decoder = await placeDecoder(config, settings, directory.path);
-      const { graph, capacity: maxLength, vocabulary, fingerprint, load } = decoder;
-      const { maxBatchSize: rows, prefixReuse } = kvCache;
-      const { stripLeadingSpace, ...pieces } = tokenizer ? tokenPieces(tokenizer, vocabulary) : noPieces;
-      const ofRows = { graph, rows, maxLength, chunkSize, maxQueue, prefixReuse, fingerprint };
-      const loop = new DecodeLoop({ ...ofRows, pieces, stripLeadingSpace });
-      const { runtime } = await loadNative(loop.native, signal, load, (loaded) => loaded);
-      const { sampling } = config;
-      const context = { tokenizer, chatTemplate, vocabulary, maxLength, eosTokens, sampling };
-      const cache = new KvCache(loop.native, graph.mode, decoder.whyMode, maxLength);
-      return new LanguageModel(loop, context, cache, decoder, runtime);
-    } finally {
-      decoder?.release();
-      await directory.remove();
-    }
+    // Only who loads a model pays for loading what does.
+    const { openLanguageModel } = await import('./open-language-model.js');
+    return new LanguageModel(await openLanguageModel(pathToDirOrOnnx, options));
   }
 
   /**

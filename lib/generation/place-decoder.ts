@@ -1,19 +1,21 @@
 import { createHash } from '../base/crypto.js';
 import type { DecoderGraph } from '../base/decoder-graph.js';
 import { invalidArgValue, TensorRTError } from '../base/errors.js';
-import type { PreparedDecoder } from '../engine/decoder/prepare-decoder.js';
+import { type PreparedDecoder, prepareDecoder } from '../engine/decoder/prepare-decoder.js';
 import type { Engine } from '../engine/engine.js';
 import { EngineCache } from '../engine/engine-cache.js';
 import { loadEngine } from '../engine/load-engine.js';
 import type { EngineManifest } from '../engine/manifest.js';
+import { digestModel } from '../engine/model-digest.js';
 import { placeOnGpu } from '../execution/device.js';
 import type { Loadable } from '../execution/load-native.js';
-import { cpuLoadRequest } from '../execution/loaded-session.js';
+import { cpuLoadRequest } from '../execution/load-on-cpu.js';
 import { buildSettings } from '../session/session-options.js';
 import type { NativeLoadedModel } from '../system/native/loaded-model.js';
-import { type DecoderConfig, UnusableValue, usable } from './decoder-config.js';
+import type { DecoderConfig } from './decoder-config.js';
 import type { KvCacheSettings } from './kv-cache.js';
 import type { LanguageModelSettings } from './language-model-options.js';
+import { UnusableValue, usable } from './unusable-value.js';
 
 /** A decoder that is ready to be loaded where it is to run. */
 export interface PlacedDecoder {
@@ -49,8 +51,6 @@ export async function placeDecoder(
   settings: LanguageModelSettings,
   directory: string,
 ): Promise<PlacedDecoder> {
-  const { prepareDecoder } = await import('../engine/decoder/prepare-decoder.js');
-  const { digestModel } = await import('../engine/model-digest.js');
   const { signal, kvCache, threads } = settings;
   const maxLength = rowLength(kvCache, config);
   const cache = new EngineCache();

@@ -30,3 +30,8 @@ export async function findGpu(ordinal: number): Promise<Gpu> {
   const label = `${found.name} (sm_${found.computeCapability.join('')})`;
   return { device: `cuda:${ordinal}`, ordinal, label, identity: found.uuid || label };
 }
+
+/** 89 for sm_89. */
+export function numberOf({ computeCapability: [major, minor] }: NativeGpu): number {
+  return major * 10 + minor;
+}

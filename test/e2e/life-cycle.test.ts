@@ -334,6 +334,14 @@ test('importing opens no library', () => {
   expect(child.stdout).toBe('false');
 });
 
+test('importing loads no file that only creating, loading or building needs', () => {
+  const child = run(`
+    const files = Object.keys(require.cache).filter((file) => file.includes('/dist/'));
+    const late = /create-session|open-language-model|place-decoder|build-engine-on|build-options|session-options|prepare-model/;
+    console.log(files.some((file) => /session\\/session\\.js$/.test(file)), files.filter((file) => late.test(file)).join());`);
+  expect(child).toMatchObject({ stdout: 'true', stderr: '' });
+});
+
 describe('without a working directory, which was removed', () => {
   const gone = (remember: boolean) => `
     const fs = require('node:fs');

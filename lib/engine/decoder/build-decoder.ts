@@ -1,6 +1,6 @@
 import type { DecoderGraph } from '../../base/decoder-graph.js';
 import { TensorRTError } from '../../base/errors.js';
-import { buildEngineOn } from '../build-engine.js';
+import { buildEngineOn } from '../build-engine-on.js';
 import type { BuildSettings } from '../build-options.js';
 import type { Engine } from '../engine.js';
 import type { LowerDecoderOptions } from './lower-decoder.js';

@@ -1,7 +1,8 @@
 import type { DecoderGraph, DecoderInputRole } from '../../base/decoder-graph.js';
 import type { TensorRTError } from '../../base/errors.js';
 import { uniformNumbers } from '../../base/random.js';
-import { type LoadedSession, loadOnCpu } from '../../execution/loaded-session.js';
+import { loadOnCpu } from '../../execution/load-on-cpu.js';
+import type { LoadedSession } from '../../execution/loaded-session.js';
 import { Tensor } from '../../execution/tensor.js';
 import type { CacheTensor, Decoder } from '../../onnx/decoder/decoder.js';
 import { numbers } from '../../onnx/decoder/tensor-numbers.js';

@@ -2,6 +2,7 @@ import { mkdirSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import path from 'node:path';
 import { randomBytes } from '../../base/crypto.js';
+import { TensorRTError } from '../../base/errors.js';
 import { native } from '../native.js';
 import { readdir, rm } from './promises.js';
 
@@ -58,5 +59,18 @@ async function removeAbandoned(prefix: string): Promise<void> {
     } catch {
       // Another user's, or still written to: then it stays ours, and is removed when this process or worker ends.
     }
+  }
+}
+
+/** A temporary folder for what is written on the way. @throws (rejects) TensorRTError ERR_IO */
+export async function scratchDirectory(): Promise<TemporaryDirectory> {
+  try {
+    return await temporaryDirectory();
+  } catch (cause) {
+    throw new TensorRTError(
+      'ERR_IO',
+      `Could not make a folder in ${tmpdir()}: ${(cause as Error).message.replace(/\.$/, '')}. TMPDIR names another.`,
+      { cause },
+    );
   }
 }

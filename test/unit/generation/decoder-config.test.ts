@@ -2,7 +2,8 @@ import { mkdir, mkdtemp, rm, writeFile } from 'node:fs/promises';
 import os from 'node:os';
 import path from 'node:path';
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
-import { readDecoderConfig, UnusableValue } from '../../../dist/generation/decoder-config.js';
+import { readDecoderConfig } from '../../../dist/generation/decoder-config.js';
+import { UnusableValue } from '../../../dist/generation/unusable-value.js';
 import { decoderModel } from '../../decoder-fixture.js';
 
 let directory: string;

@@ -1,7 +1,7 @@
 import type { GenerateOptions } from 'node-tensorrt';
 import { describe, expect, test } from 'vitest';
-import { UnusableValue } from '../../../dist/generation/decoder-config.js';
 import { readGenerateOptions } from '../../../dist/generation/generate-options.js';
+import { UnusableValue } from '../../../dist/generation/unusable-value.js';
 
 const sampling = { temperature: 0.6, topK: 50, topP: 0.9, minP: 0.1, repetitionPenalty: 1.1 };
 const tokenizer = { encode: () => [], decode: () => '' };
