@@ -18,7 +18,7 @@ import type { TensorLike } from '../base/tensor-like.js';
 import { targetNumber } from '../system/nvidia-support.js';
 import { readCalibration } from './calibration.js';
 import { Engine } from './engine.js';
-import { maxNesting, nestsWithin } from './manifest.js';
+import { maxNesting, nestsWithin } from './parse-manifest.js';
 
 export interface BuildProgress {
   /** 'Preparing model', then TensorRT's own terms, e.g. 'Parsing', 'Building engine'. Phases may nest. */

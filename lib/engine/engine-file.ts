@@ -6,7 +6,8 @@ import { engineMagic as magic, otherThanBinary, planMagics, seenBytes } from '..
 import { readStart, withOpenFile } from '../system/files/file-range.js';
 import type { NativeBytes } from '../system/native/bytes.js';
 import { native } from '../system/native.js';
-import { type EngineContents, parseContents } from './manifest.js';
+import type { EngineContents } from './manifest.js';
+import { parseContents } from './parse-manifest.js';
 
 // An engine file: the header, then the manifest and the layers (JSON), then the plan, to the end of the file.
 //

@@ -2,7 +2,7 @@ import { isDeepStrictEqual } from 'node:util';
 import { invalidArgType, TensorRTError } from '../base/errors.js';
 import { type Bytes, bytesOf, checkOptions, checkPath, refuseCloning } from '../base/options.js';
 import { type NativeBytes, requireArrayLength } from '../system/native/bytes.js';
-import { EngineFile } from './engine-file.js';
+import type { EngineFile } from './engine-file.js';
 import {
   type Bindings,
   bindingsOf,
@@ -90,6 +90,7 @@ export class Engine {
     const source = isPath ? file : bytesOf(file, 'file');
     if (source === undefined) throw invalidArgType('file', 'a path, a Uint8Array or an ArrayBuffer', file);
     const label = isPath ? file : 'The engine';
+    const { EngineFile } = await import('./engine-file.js');
     const opened = typeof source === 'string' ? await EngineFile.open(source) : EngineFile.of(source, label);
     if (!opened.isBarePlan) return new Engine(opened, { contents: await opened.check(label) });
     if (options.trusted !== true) {
@@ -109,6 +110,7 @@ export class Engine {
    * @internal
    */
   static async loadCached(file: string): Promise<Engine> {
+    const { EngineFile } = await import('./engine-file.js');
     const opened = await EngineFile.open(file);
     const contents = await opened.check(file);
     opened.plan.markUsed();
@@ -120,12 +122,13 @@ export class Engine {
    * @param plan becomes the engine's
    * @internal
    */
-  static assemble(
+  static async assemble(
     manifest: EngineManifest,
     layers: readonly LayerInfo[],
     plan: NativeBytes,
     fromCache = false,
-  ): Engine {
+  ): Promise<Engine> {
+    const { EngineFile } = await import('./engine-file.js');
     const texts = [manifest, layers].map((part) => Buffer.from(JSON.stringify(part)));
     // As the file says it: without what is undefined.
     const contents = { manifest: JSON.parse(String(texts[0])), layers };
@@ -137,7 +140,7 @@ export class Engine {
    * disposed.
    * @internal
    */
-  withProvenance(provenance: Provenance): Engine {
+  async withProvenance(provenance: Provenance): Promise<Engine> {
     const { manifest, layers } = this.#described();
     const { model, parent, lineage } = manifest;
     if (isDeepStrictEqual({ name: model.name, parent, lineage }, provenance)) return this;

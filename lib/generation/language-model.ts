@@ -10,7 +10,6 @@ import {
 } from '../base/options.js';
 import type { EngineManifest } from '../engine/manifest.js';
 import type { SessionStats } from '../execution/session-stats.js';
-import { withOpenFile } from '../system/files/file-range.js';
 import type { NativeBytes } from '../system/native/bytes.js';
 import { native } from '../system/native.js';
 import { type Prompt, promptTokens } from '../text/prompt.js';
@@ -198,6 +197,7 @@ export class LanguageModel {
 }
 
 async function openState(file: string): Promise<NativeBytes> {
+  const { withOpenFile } = await import('../system/files/file-range.js');
   try {
     return await withOpenFile(
       file,

@@ -1,6 +1,5 @@
 import { invalidArgType, invalidArgValue, TensorRTError } from '../base/errors.js';
 import { abortSignal, checkPath, type OptionTable, readOptions, refuseCloning } from '../base/options.js';
-import { writeAtomically } from '../system/files/atomic-file.js';
 import { requireArrayLength } from '../system/native/bytes.js';
 import type { NativeGenerateOptions, NativeLanguageModel } from '../system/native/language-model.js';
 import { inputTokens, type PromptContext, requireRoom } from '../text/prompt.js';
@@ -146,7 +145,10 @@ export class Sequence {
     if (path !== undefined) checkPath(path, 'path');
     const state = await this.#native.saveSequence(this.#target.id);
     try {
-      if (path !== undefined) return await writeAtomically(path, [state], 'sequence');
+      if (path !== undefined) {
+        const { writeAtomically } = await import('../system/files/atomic-file.js');
+        return await writeAtomically(path, [state], 'sequence');
+      }
       requireArrayLength(state, 'The sequence', 'Sequence.save(path)');
       return new Uint8Array(state.handOver());
     } finally {
