@@ -1,7 +1,9 @@
 export type { Finding } from './apps/doctor/diagnosis.js';
 export { inspectSystem, type SystemReport } from './apps/doctor/system-report.js';
+export type { ListedLibrary } from './apps/libraries/list-libraries.js';
 export type { DataType } from './base/data-type.js';
 export { type ErrorCode, TensorRTError } from './base/errors.js';
+export type { Bytes } from './base/options.js';
 export type { Profile, ShapeRange, ShapeRanges } from './base/shapes.js';
 export type { Dims, TensorLike } from './base/tensor-like.js';
 export { buildEngine } from './engine/build-engine.js';
@@ -18,7 +20,14 @@ export type {
 export type { Feeds, Fetches } from './execution/run-request.js';
 export type { SessionStats } from './execution/session-stats.js';
 export { type OnnxValue, Tensor, type TensorConstructor, type TypedTensor } from './execution/tensor.js';
-export type { DataOf } from './execution/tensor-types.js';
+export type {
+  DataFor,
+  DataOf,
+  DataTypeMap,
+  ElementTypeMap,
+  SelfDescribing,
+  TypeOf,
+} from './execution/tensor-types.js';
 export type { GenerateOptions, SequenceGenerateOptions } from './generation/generate-options.js';
 export type {
   ChosenTokenLogprob,
@@ -32,9 +41,11 @@ export type { LanguageModelOptions } from './generation/language-model-options.j
 export type { Sequence } from './generation/sequence.js';
 export { InferenceSession } from './session/session.js';
 export type { SessionOptions } from './session/session-options.js';
+export type { CudaCompiler, CudaRuntime, CudaToolkit } from './system/cuda-toolkit.js';
 export type { TensorRTCapabilities } from './system/native/tensorrt.js';
 export type { Flavour } from './system/nvidia-support.js';
 export type { TensorRTLibrary } from './system/tensorrt-library.js';
+export type { TensorRTPackage } from './system/tensorrt-package.js';
 export type { ChatMessage } from './text/chat-template.js';
 export type { Prompt } from './text/prompt.js';
 export type { Tokenizer } from './text/tokenizer.js';

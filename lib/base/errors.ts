@@ -1,7 +1,7 @@
 /**
- * Every error this package throws on purpose carries one of these stable codes.
- * Argument errors are a `TypeError` or `RangeError` with the code; everything else is a {@link TensorRTError}.
- * An aborted operation rejects with its signal's reason instead.
+ * The stable codes of errors. Errors about arguments are a `TypeError` or `RangeError` that carries the code; all others
+ * are a {@link TensorRTError}. An aborted operation rejects with its signal's reason instead. docs/errors.md says what to
+ * do about each.
  */
 export type ErrorCode =
   | 'ERR_LIBRARY_NOT_FOUND'
@@ -26,35 +26,54 @@ export type ErrorCode =
   | 'ERR_DISPOSED'
   | 'ERR_EXECUTION_FAILED';
 
-/** An operation failed; `code` says how, `message` says what to do about it, `cause` is what lay underneath. */
+/**
+ * The error of an operation that failed. Its message says what to do, and its `cause` is the underlying error.
+ *
+ * @example
+ * ```js
+ * import { InferenceSession } from 'node-tensorrt';
+ *
+ * try {
+ *   await InferenceSession.create('missing.onnx');
+ * } catch (error) {
+ *   console.log(error.code, error.message); // ERR_MODEL_NOT_FOUND …
+ * }
+ * ```
+ */
 export class TensorRTError extends Error {
+  /** 'TensorRTError'. */
   override readonly name = 'TensorRTError';
+  /** The kind of failure. */
   readonly code: ErrorCode;
 
+  /** Makes an error from its code and message. */
   constructor(code: ErrorCode, message: string, options?: { cause?: unknown }) {
     super(message, options);
     this.code = code;
   }
 }
 
-/** A value of the wrong kind. `path` names the argument as the caller wrote it, e.g. `options.shapes.input_ids.max`. */
+/**
+ * Makes the error for a value of the wrong kind.
+ * @param path the argument as the caller wrote it, such as `options.shapes.input_ids.max`
+ */
 export function invalidArgType(path: string, expected: string, actual: unknown): TypeError {
   return Object.assign(new TypeError(`${path} must be ${expected}, not ${describe(actual)}.`), {
     code: 'ERR_INVALID_ARG_TYPE',
   });
 }
 
-/** A value of the right kind that is out of its range. */
+/** Makes the error for a value of the right kind that is out of its range. */
 export function invalidArgValue(path: string, problem: string, options?: { cause?: unknown }): RangeError {
   return Object.assign(new RangeError(`${path} ${problem}`, options), { code: 'ERR_INVALID_ARG_VALUE' });
 }
 
-/** Dimensions that contradict the model, the data or a profile. */
+/** Makes the error for dimensions that contradict the model, the data or a profile. */
 export function shapeMismatch(message: string): RangeError {
   return Object.assign(new RangeError(message), { code: 'ERR_SHAPE_MISMATCH' });
 }
 
-/** `null`, `an array`, `an object`, `a Foo`, `"text"`, `42`, `42n`: what a value is, in a few words of an error message. */
+/** Describes a value in an error's text: `null`, `an array`, `an object`, `a Foo`, `"text"`, `42` or `42n`. */
 export function describe(value: unknown): string {
   if (value === null || value === undefined) return String(value);
   if (Array.isArray(value)) return 'an array';

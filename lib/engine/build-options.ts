@@ -20,91 +20,103 @@ import { readCalibration } from './calibration.js';
 import { Engine } from './engine.js';
 import { maxNesting, nestsWithin } from './parse-manifest.js';
 
+/** A step of a build, as `options.onProgress` is told it. */
 export interface BuildProgress {
-  /** 'Preparing model', then TensorRT's own terms, e.g. 'Parsing', 'Building engine'. Phases may nest. */
+  /** 'Preparing model', then TensorRT's own terms, such as 'Parsing' and 'Building engine'. Phases may nest. */
   readonly phase: string;
-  /** Steps done: 0 to `steps`. */
+  /** Steps of the phase that are done, from 0 to `steps`. */
   readonly step: number;
+  /** Steps that the phase has. */
   readonly steps: number;
 }
 
+/** How to compile a model into an engine. */
 export interface BuildOptions {
   /**
-   * 'fp16' (default) casts the graph first, by the rules of {@link castToFloat16}: matrix products, convolutions and
-   * what is computed element by element in FP16 where values are small enough; softmax, normalisation, reductions,
-   * powers, exponentials and the graph's inputs and outputs in FP32. 'bf16' does so with BF16, whatever the values.
-   * 'fp32' and 'as-exported' compile the types that the model has, and FP32 is FP32, also where 'fp16' and 'bf16' leave it:
-   * TF32, which rounds the factors of products to 11 bits, is used with 'tf32' alone, which is 'fp32' otherwise.
+   * The types to compute in. Defaults to 'fp16'.
+   *
+   * - 'fp16' casts the graph first, by the rules of `castToFloat16` in node-tensorrt/onnx: matrix products, convolutions
+   *   and element-wise operators compute in FP16 if their values are small enough; softmax, normalisation, reductions,
+   *   powers, exponentials and the graph's inputs and outputs stay in FP32.
+   * - 'bf16' does the same in BF16, whatever the values.
+   * - 'fp32' and 'as-exported' compile the types that the model has.
+   * - 'tf32' is 'fp32' with TF32, which rounds the factors of products to 11 bits. No other precision uses TF32.
    */
   precision?: 'as-exported' | 'fp32' | 'tf32' | 'fp16' | 'bf16';
   /**
-   * Shapes to compile for, by input name: `{ min, opt, max }`, or one shape. An array is several optimization
-   * profiles. An input that is left out gets ranges that the names of its dimensions suggest: batch 1 to 16 and
-   * sequence 1 to 512, say; the engine's manifest has them. They are binding.
+   * Shapes to compile for, by input name: `{ min, opt, max }`, or one shape. An array of such objects gives several
+   * optimization profiles. Runs are bound to these shapes. An input that is left out defaults to ranges that the names of
+   * its dimensions suggest, such as batch 1 to 16 and sequence 1 to 512; `engine.manifest.profiles` has them.
    */
   shapes?: ShapeRanges | readonly ShapeRanges[];
   /**
-   * GPUs to compile for, e.g. 'sm_89'. With TensorRT-RTX they need not be here; TensorRT compiles for this machine's
-   * alone, of several for the first that is named. Default: this machine's, of several the first.
+   * GPUs to compile for, such as 'sm_89'. TensorRT-RTX compiles for GPUs that aren't here; TensorRT compiles for a GPU of
+   * this machine only, the first one that is named. Defaults to this machine's first GPU.
    */
   target?: string | readonly string[];
   /**
-   * 'tensorrt' is TensorRT 10.11 or later or 11, 'tensorrt-rtx' TensorRT-RTX 1.5 or later. 'auto' (default):
-   * TensorRT-RTX for a `target` that isn't this machine's GPU; for this machine's, TensorRT-RTX where it is found and
-   * runs on it (sm_75, 86, 89, 120, 121; sm_80 where there is nothing else), else TensorRT 11, else TensorRT 10.
+   * The compiler: 'tensorrt' is TensorRT 11, or 10.11 and later; 'tensorrt-rtx' is TensorRT-RTX 1.5 and later. 'auto'
+   * takes TensorRT-RTX for a `target` that isn't this machine's GPU. For this machine's GPU it takes TensorRT-RTX if it
+   * is found and runs there (sm_75, 86, 89, 120 and 121; sm_80 if there is nothing else), then TensorRT 11, then 10.
+   * Defaults to 'auto'.
    */
   runtime?: 'auto' | 'tensorrt' | 'tensorrt-rtx';
-  /** The core library, or its folder. Default: `NODE_TENSORRT_TENSORRT_PATH`, else where it is usually found. */
+  /**
+   * The core library's file, or its folder. Defaults to `NODE_TENSORRT_TENSORRT_PATH`, then to the places where it is
+   * usually installed.
+   */
   libraryPath?: string;
-  /** 'auto': let TensorRT use 2:4 sparse weights where it finds them. Default 'off'. */
+  /** 'auto' lets TensorRT use 2:4 sparse weights if the model has any. Defaults to 'off'. */
   sparsity?: 'off' | 'auto';
-  /** How long TensorRT may look for a faster plan: 0 to 5. Default: its own, 3. */
+  /** How long TensorRT may look for a faster plan, from 0 to 5. Defaults to TensorRT's own default, 3. */
   optimizationLevel?: 0 | 1 | 2 | 3 | 4 | 5;
-  /** Device memory in bytes that a layer's kernel may use beside its inputs and outputs. Default: the GPU's. */
+  /** Bytes of device memory that a layer's kernel may use beside its inputs and outputs. Defaults to all of the GPU's. */
   workspace?: number;
   /**
-   * With 'fp16': inputs as the model will get them, on which the CPU measures how large values become; what may be too
-   * large stays in FP32. Read to the end before anything else. Default: random ones; `engine.manifest.cast.ranges`
-   * says which.
+   * Sample inputs for 'fp16': the CPU runs the model on them and measures how large values become; what may become too
+   * large stays in FP32. They are read to the end before anything else happens. Defaults to random inputs;
+   * `engine.manifest.cast.ranges` tells which were used.
    */
   calibration?: Iterable<Readonly<Record<string, TensorLike>>>;
   /**
-   * Makes weights replaceable: all, which costs speed (fewer layers are fused), or the named initializers. Default: none.
-   * TensorRT-RTX needs a GPU for it: ERR_NO_GPU.
+   * Makes weights replaceable: `true` for all of them, which costs speed because fewer layers are fused, or the names of
+   * initializers. TensorRT-RTX needs a GPU for it, else ERR_NO_GPU. Defaults to none.
    */
   refit?: boolean | readonly string[];
   /**
-   * A file in which TensorRT keeps what it measures, for later builds on the same GPU. It is read and rewritten, with
-   * what other processes add meanwhile; a damaged or foreign one is replaced, with a warning. TensorRT-RTX measures
-   * nothing: ERR_LIBRARY_UNSUPPORTED.
+   * A file in which TensorRT keeps its measurements for later builds on the same GPU. It is read and rewritten, together
+   * with what other processes added meanwhile. A damaged or foreign file is replaced, with a warning. TensorRT-RTX
+   * measures nothing and refuses it with ERR_LIBRARY_UNSUPPORTED. Defaults to none.
    */
   timingCache?: string;
   /**
-   * With 'fp16' and 'bf16': nodes to leave in FP32, by name or operator type; `*` stands for any characters. After a
-   * `!`, nodes to cast though a range would keep them; the last pattern that fits decides.
+   * Nodes that stay in FP32 with 'fp16' and 'bf16', by name or operator type; `*` stands for any characters. A pattern
+   * that begins with `!` names nodes to cast although a range would keep them. The last pattern that fits decides.
+   * Defaults to none.
    */
   keepFp32?: readonly string[];
   /**
-   * Engines that were built are kept, and a build whose result is there takes as long as reading it: `fromCache`. The
-   * key is the SHA-256 of the model with its external data, the options, TensorRT's version and this package's, and
-   * the targets. A string is the folder; true (default) is `engines` in `NODE_TENSORRT_CACHE`, else in
-   * `~/.cache/node-tensorrt`; of more than 20 GB, what was not used for longest is removed. Where the variable
-   * `NODE_TENSORRT_ENGINE_CACHE` is 'off', the default is false.
+   * Keeps engines, so that the same build later takes as long as reading its result (`engine.fromCache`). The key is
+   * the SHA-256 of the model with its external data, the options, the targets, and the versions of TensorRT and of this
+   * package. A string names the folder. `true` stands for the folder `engines` in `NODE_TENSORRT_CACHE`, else in
+   * `~/.cache/node-tensorrt`; beyond 20 GB the engines that weren't used for longest are removed. Defaults to true, or to
+   * false if the variable `NODE_TENSORRT_ENGINE_CACHE` is 'off'.
    */
   cache?: boolean | string;
-  /** The engine that this one descends from, or its {@link Engine.id}: recorded in the manifest. */
+  /** The engine that this one descends from, or its {@link Engine.id}. The manifest records it. Defaults to none. */
   parent?: Engine | string;
-  /** What else there is to say about where the engine comes from, for the manifest: JSON, at most 64,000 characters of it. */
+  /** More about where the engine comes from, recorded in the manifest: an object of at most 64,000 characters of JSON. */
   lineage?: Readonly<Record<string, unknown>>;
+  /** Is called with each step of the build. */
   onProgress?(progress: BuildProgress): void;
-  /** Aborting stops the build at TensorRT's next step; it rejects with the signal's reason. */
+  /** Aborting stops the build at TensorRT's next step; the build then rejects with the signal's reason. */
   signal?: AbortSignal;
 }
 
-/** The default first. */
+/** The values of `options.precision`, the default first. */
 export const precisions = ['fp16', 'bf16', 'fp32', 'tf32', 'as-exported'] as const;
 
-/** The readers of {@link BuildOptions}. What each option means is what they return. */
+/** Reads {@link BuildOptions}: one reader per option. */
 export const buildOptions = {
   precision: oneOf(precisions),
   shapes: parseShapes,
@@ -125,7 +137,7 @@ export const buildOptions = {
   signal: abortSignal,
 } satisfies OptionTable<BuildOptions>;
 
-/** {@link BuildOptions}, read. */
+/** {@link BuildOptions} after reading, with defaults filled in. */
 export type BuildSettings = OptionsOf<typeof buildOptions>;
 
 const untested = 'is not supported until a GPU has tested it.';
@@ -133,7 +145,10 @@ const whereTimeGoes = `${theirs}, and has no counterpart: session.stats() and a 
 const oneAfterTheOther = `${theirs}, and has no counterpart: a run's operators run one after the other.`;
 const asItIs = `${theirs}, and has no counterpart: on the CPU it is always on.`;
 
-/** Why an option is refused that isn't one: what TensorRT can do, and what onnxruntime-node calls something else. */
+/**
+ * Options that are refused by name, each with the reason: what TensorRT can do and this package can't yet, and what
+ * onnxruntime-node calls something else.
+ */
 export const refusedBuildOptions = {
   masks: 'is not supported in this version.',
   weightStreaming: untested,
@@ -155,12 +170,12 @@ export const refusedBuildOptions = {
   externalData: `${theirs}. Here external data is read from beside the model: give the model's path.`,
 } as const;
 
-/** @throws TypeError ERR_INVALID_ARG_TYPE, RangeError ERR_INVALID_ARG_VALUE */
+/** Checks build options and fills in defaults. @throws TypeError ERR_INVALID_ARG_TYPE, RangeError ERR_INVALID_ARG_VALUE */
 export function readBuildOptions(options: BuildOptions = {}): BuildSettings {
   return readOptions(options, 'options', buildOptions, refusedBuildOptions);
 }
 
-/** What TensorRT's compiler is told. */
+/** The options that TensorRT's compiler gets. */
 export function compilerOptions(settings: BuildSettings) {
   const { sparsity, precision, timingCache } = settings;
   return {
@@ -171,7 +186,7 @@ export function compilerOptions(settings: BuildSettings) {
   };
 }
 
-/** What the manifest records: options that aren't the default. */
+/** The options that the manifest records: those that aren't the default. */
 export function recordedOptions(settings: BuildSettings) {
   const { sparsity, keepFp32, calibration } = settings;
   return {
@@ -192,14 +207,14 @@ function givenOptions({ refit, optimizationLevel, workspace }: BuildSettings) {
   };
 }
 
-/** False for no weights. */
+/** Reads `options.refit`; false stands for no weights. */
 function refitOption(refit: unknown, path: string): boolean | readonly string[] {
   if (refit === undefined || typeof refit === 'boolean') return refit ?? false;
   if (!Array.isArray(refit)) throw invalidArgType(path, 'a boolean or the names of weights', refit);
   return refit.length > 0 && strings(refit, path);
 }
 
-/** The cache's folder, undefined for the default one; false for none. */
+/** Reads `options.cache`: a folder, undefined for the default one, or false for no cache. */
 function cacheOption(cache: unknown, path: string): string | undefined | false {
   if (cache === undefined && process.env.NODE_TENSORRT_ENGINE_CACHE === 'off') return false;
   if (cache === undefined || cache === true) return undefined;
@@ -221,13 +236,13 @@ function parentOption(parent: unknown, path: string): string | undefined {
 
 const maxLineageCharacters = 64_000;
 
-/** A copy: what the caller does with theirs afterwards changes nothing. */
+/** Reads `options.lineage` into a copy, so that the caller may change theirs afterwards. */
 function lineageOption(lineage: unknown, option: string): Readonly<Record<string, unknown>> | undefined {
   if (lineage === undefined) return undefined;
   if (typeof lineage !== 'object' || lineage === null || Array.isArray(lineage)) {
     throw invalidArgType(option, 'an object', lineage);
   }
-  // As a part of the manifest, one level down. What holds itself nests without end.
+  // It will be one level down in the manifest. An object that holds itself nests without end.
   if (!nestsWithin(maxNesting - 1, lineage)) {
     throw invalidArgValue(
       option,
@@ -237,7 +252,7 @@ function lineageOption(lineage: unknown, option: string): Readonly<Record<string
   const text = JSON.stringify(lineage, (_, value) => (typeof value === 'bigint' ? undefined : value));
   const copy = JSON.parse(text);
   if (!isDeepStrictEqual(copy, lineage)) {
-    throw invalidArgValue(option, 'is no plain JSON: it would not come back from a file as it is.');
+    throw invalidArgValue(option, "isn't plain JSON: it would come back from a file otherwise than it is.");
   }
   if (text.length > maxLineageCharacters) {
     throw invalidArgValue(
@@ -248,7 +263,7 @@ function lineageOption(lineage: unknown, option: string): Readonly<Record<string
   return copy;
 }
 
-/** 'sm_89' → 89; undefined for this machine's GPU. */
+/** Reads `options.target`: 'sm_89' becomes 89; undefined stands for this machine's GPU. */
 function targetOption(target: unknown, path: string): number[] | undefined {
   if (target === undefined) return undefined;
   const names = Array.isArray(target) ? target : [target];

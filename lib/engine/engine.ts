@@ -14,8 +14,8 @@ import {
 } from './manifest.js';
 
 /**
- * The file of each engine that was not disposed. It isn't a private field, because the functions below read it: they are
- * for this package alone, so they aren't methods.
+ * The file of each engine that wasn't disposed. It isn't a private field, because the functions below read it; they are
+ * internal to this package, so they aren't methods.
  */
 const files = new WeakMap<Engine, EngineFile>();
 
@@ -26,17 +26,17 @@ function fileOf(engine: Engine): EngineFile {
   return file;
 }
 
-/** An engine's plan: a handle of the caller's, which releases it. @throws TensorRTError ERR_DISPOSED */
+/** An engine's plan, as a handle that the caller releases. @throws TensorRTError ERR_DISPOSED */
 export function planOf(engine: Engine): NativeBytes {
   return fileOf(engine).plan.share();
 }
 
-/** Bytes of an engine's plan. @throws TensorRTError ERR_DISPOSED */
+/** How many bytes an engine's plan has. @throws TensorRTError ERR_DISPOSED */
 export function planByteLength(engine: Engine): number {
   return fileOf(engine).plan.byteLength;
 }
 
-/** Whether an engine has a manifest: a bare plan has none. @throws TensorRTError ERR_DISPOSED */
+/** True if an engine has a manifest, which a bare plan hasn't. @throws TensorRTError ERR_DISPOSED */
 export function isDescribed(engine: Engine): boolean {
   return !fileOf(engine).isBarePlan;
 }
@@ -48,17 +48,26 @@ function deepFreeze<T>(value: T): T {
 }
 
 /**
- * A model compiled by TensorRT. Immutable. Its plan, however large, lies outside the JavaScript heap: in memory where it
- * was just built or was given as bytes, else in its file.
+ * A model that TensorRT has compiled. It is immutable. Its plan, however large, lies outside the JavaScript heap: in
+ * native memory if it was just built or given as bytes, else in its file.
+ *
+ * @example
+ * ```js
+ * import { buildEngine, Engine } from 'node-tensorrt';
+ *
+ * await (await buildEngine('model.onnx', { target: 'sm_89' })).save('model.engine');
+ * using engine = await Engine.load('model.engine');
+ * console.log(engine.id, engine.manifest.targets, engine.inputs);
+ * ```
  */
 export class Engine {
   readonly #contents: EngineContents | undefined;
-  /** What TensorRT says of a bare plan, which has no manifest; undefined for an engine file. */
+  /** Inputs and outputs of a bare plan, which has no manifest, from TensorRT; undefined for an engine file. */
   readonly #bindings: Bindings | undefined;
-  /** Whether {@link buildEngine} found it in its cache, and compiled nothing. */
+  /** True if {@link buildEngine} took the engine from its cache instead of compiling it. */
   readonly fromCache: boolean;
 
-  /** @param known what the file says, or what TensorRT says of a bare plan */
+  /** @param known the file's manifest and layers, or a bare plan's inputs and outputs */
   private constructor(
     file: EngineFile,
     known: { contents?: EngineContents; bindings?: Bindings | undefined },
@@ -73,13 +82,14 @@ export class Engine {
   }
 
   /**
-   * Opens an engine file, or takes its bytes, which are copied. The container is checked whole (magic, version, lengths,
-   * SHA-256, the latter on a thread) before anything in it is used. The plan stays in the file, and is read when a
-   * session is created: a file that is written to until then is refused with ERR_IO. A file that is replaced, as
-   * {@link save} does it, or removed may be used on.
+   * Opens an engine file, or takes the bytes of one, which are copied. The container is checked whole (magic, version,
+   * lengths, and on a thread the SHA-256) before anything in it is used. The plan stays in the file until a session is
+   * created: if the file is written to before that, the session is refused with ERR_IO. A file that is replaced, as
+   * {@link save} does it, or removed may still be used.
    *
-   * A bare TensorRT plan can run code of its maker's choice when TensorRT loads it, and carries no checksum: it needs
-   * `trusted`. What its inputs and outputs are, TensorRT says where there is a GPU that can run it.
+   * @param options.trusted accepts a bare TensorRT plan. A plan can run code of its maker's choice when TensorRT loads
+   *   it, and a bare one carries no checksum. TensorRT tells its inputs and outputs if a GPU here can run it. Defaults to
+   *   false
    * @throws (rejects) TensorRTError ERR_ENGINE_CORRUPT, ERR_ENGINE_INCOMPATIBLE, ERR_MODEL_NOT_FOUND, ERR_IO,
    *   ERR_OUT_OF_MEMORY; TypeError ERR_INVALID_ARG_TYPE, RangeError ERR_INVALID_ARG_VALUE
    */
@@ -106,7 +116,7 @@ export class Engine {
   }
 
   /**
-   * An engine file of the cache's, of which it records that it was used.
+   * Loads an engine file of the cache, and records that it was used.
    * @internal
    */
   static async loadCached(file: string): Promise<Engine> {
@@ -118,8 +128,8 @@ export class Engine {
   }
 
   /**
-   * The engine of a finished build.
-   * @param plan becomes the engine's
+   * Makes the engine of a finished build.
+   * @param plan the compiled plan, which the engine owns from now on
    * @internal
    */
   static async assemble(
@@ -130,13 +140,13 @@ export class Engine {
   ): Promise<Engine> {
     const { EngineFile } = await import('./engine-file.js');
     const texts = [manifest, layers].map((part) => Buffer.from(JSON.stringify(part)));
-    // As the file says it: without what is undefined.
+    // The manifest as the file has it: without properties that are undefined.
     const contents = { manifest: JSON.parse(String(texts[0])), layers };
     return new Engine(EngineFile.build(texts, plan), { contents }, fromCache);
   }
 
   /**
-   * This engine; or, if its manifest says otherwise than `provenance`, another of the same plan, and this one is
+   * Returns this engine, or, if its manifest differs from `provenance`, a new one with the same plan; this one is then
    * disposed.
    * @internal
    */
@@ -151,19 +161,19 @@ export class Engine {
     return Engine.assemble(changed, layers, plan, this.fromCache);
   }
 
-  /** @throws TensorRTError ERR_ENGINE_INCOMPATIBLE for a bare plan that this machine can't run */
+  /** The inputs, with their ranges. @throws TensorRTError ERR_ENGINE_INCOMPATIBLE for a bare plan that can't run here */
   get inputs(): readonly EngineTensor[] {
     return (this.#bindings ?? bindingsOf(this.manifest)).inputs;
   }
 
-  /** @throws TensorRTError ERR_ENGINE_INCOMPATIBLE for a bare plan that this machine can't run */
+  /** The outputs. @throws TensorRTError ERR_ENGINE_INCOMPATIBLE for a bare plan that can't run here */
   get outputs(): readonly EngineTensor[] {
     return (this.#bindings ?? bindingsOf(this.manifest)).outputs;
   }
 
   /**
-   * Hexadecimal SHA-256 of the engine file, its checksum: of every byte except the checksum itself. Of an engine that
-   * was just built without the cache and not saved, it is computed now, at some 1.5 GB/s.
+   * The engine file's checksum: the SHA-256 of every byte except the checksum itself, in hexadecimal. For an engine that
+   * was built without the cache and not saved it is computed now, at about 1.5 GB/s.
    * @throws TensorRTError ERR_ENGINE_INCOMPATIBLE for a bare plan, which has none
    */
   get id(): string {
@@ -171,18 +181,19 @@ export class Engine {
     return fileOf(this).id;
   }
 
-  /** @throws TensorRTError ERR_ENGINE_INCOMPATIBLE for a bare plan, which says nothing about itself */
+  /** A description of the engine and its origin. @throws TensorRTError ERR_ENGINE_INCOMPATIBLE for a bare plan */
   get manifest(): EngineManifest {
     return this.#described().manifest;
   }
 
-  /** Bytes of the file that {@link save} writes. */
+  /** How many bytes the file has that {@link save} writes. */
   get byteLength(): number {
     return fileOf(this).byteLength;
   }
 
   /**
-   * Writes the engine file, from a thread. It appears whole or not at all: it is written beside its place, then renamed.
+   * Writes the engine file, on a thread. The file appears whole or not at all: it is written beside its place and then
+   * renamed.
    * @throws (rejects) TensorRTError ERR_IO, ERR_DISPOSED; TypeError ERR_INVALID_ARG_TYPE, RangeError ERR_INVALID_ARG_VALUE
    */
   async save(file: string): Promise<void> {
@@ -191,7 +202,7 @@ export class Engine {
   }
 
   /**
-   * Writes the bare TensorRT plan, what trtexec and Triton load, as {@link save} writes the engine file.
+   * Writes the bare TensorRT plan, which trtexec and Triton load, in the way that {@link save} writes the engine file.
    * @throws (rejects) TensorRTError ERR_IO, ERR_DISPOSED; TypeError ERR_INVALID_ARG_TYPE, RangeError ERR_INVALID_ARG_VALUE
    */
   async savePlan(file: string): Promise<void> {
@@ -200,8 +211,8 @@ export class Engine {
   }
 
   /**
-   * A copy of the bare TensorRT plan in the JavaScript heap. Blocks while it is copied, or read from its file.
-   * {@link savePlan} writes one of any length to a file.
+   * Copies the bare TensorRT plan into the JavaScript heap. It blocks while the plan is copied, or read from its file.
+   * {@link savePlan} writes a plan of any length to a file.
    * @throws TensorRTError ERR_BUFFER_TOO_LARGE for more bytes than a Uint8Array holds (4 GiB on Node 20), ERR_IO,
    *   ERR_DISPOSED
    */
@@ -214,19 +225,20 @@ export class Engine {
   }
 
   /**
-   * The layers of the network as it went to TensorRT's compiler, which fuses most of them.
+   * Returns the layers of the network as TensorRT's compiler got it. The compiler fuses most of them.
    * @throws (rejects) TensorRTError ERR_ENGINE_INCOMPATIBLE for a bare plan, ERR_DISPOSED
    */
   async inspect(): Promise<LayerInfo[]> {
     return structuredClone([...this.#described().layers]);
   }
 
-  /** Frees the memory, or closes the file; sessions that were created from it go on. May be called again. */
+  /** Frees the memory, or closes the file. Sessions that were created from it go on. It may be called again. */
   dispose(): void {
     files.get(this)?.release();
     files.delete(this);
   }
 
+  /** Disposes of the engine at the end of a `using` block. */
   [Symbol.dispose](): void {
     this.dispose();
   }

@@ -7,12 +7,13 @@ import type { CastBfloat16Report, CastFloat16Report } from '../onnx/precision/ca
 import type { NativeBuildResult } from '../system/native/plan-builder.js';
 import type { Flavour } from '../system/nvidia-support.js';
 
-/** A value in a compiled network. */
+/** A tensor of a compiled network. */
 export interface TensorInfo {
+  /** Its name in the network. */
   readonly name: string;
-  /** null for a type that no {@link DataType} names. */
+  /** The type of its elements; null for a type that no {@link DataType} names. */
   readonly type: DataType | null;
-  /** -1 is a dynamic dimension. */
+  /** Its dimensions, outermost first; -1 is a dynamic one. */
   readonly dims: Dims;
 }
 
@@ -22,68 +23,80 @@ export interface EngineTensor extends TensorInfo {
   readonly profiles: readonly ShapeRange[];
 }
 
-/** One layer of the network that was compiled. */
+/** A layer of the network that was compiled. */
 export interface LayerInfo {
+  /** Its name in the network. */
   readonly name: string;
-  /** TensorRT's term, e.g. 'MATRIX_MULTIPLY'. */
+  /** TensorRT's name for its kind, such as 'MATRIX_MULTIPLY'. */
   readonly type: string;
+  /** The names of the tensors that it reads. */
   readonly inputs: readonly string[];
+  /** The tensors that it computes. */
   readonly outputs: readonly TensorInfo[];
 }
 
-/** Where an engine comes from. Plain JSON. */
+/** A description of an engine and of its origin. Plain JSON. */
 export interface EngineManifest {
-  /** What compiled it, and what can run it. */
-  readonly library: { readonly flavour: Flavour; readonly version: string };
-  /** Version of node-tensorrt. */
+  /** The library that compiled the engine, and that can run it. */
+  readonly library: {
+    /** 'trt10', 'trt11' or 'rtx'. */
+    readonly flavour: Flavour;
+    /** Its version, such as '1.7.1'. */
+    readonly version: string;
+  };
+  /** The version of node-tensorrt that built it. */
   readonly builder: string;
-  /** GPUs it was compiled for, e.g. 'sm_89'. */
+  /** The GPUs that it was compiled for, such as 'sm_89'. */
   readonly targets: readonly string[];
+  /** The types that it computes in: see {@link BuildOptions.precision}. */
   readonly precision: 'as-exported' | 'fp32' | 'tf32' | 'fp16' | 'bf16';
-  /** With 'fp16' and 'bf16': what every node became, and why. */
+  /** With 'fp16' and 'bf16': the type that every node got, and why. */
   readonly cast?: CastFloat16Report | CastBfloat16Report;
   /**
-   * Where the graph was rewritten before it was compiled: the constants that took the place of weights of the model, each
-   * with the weights that it was made from. A weight that isn't named here is in the compiled graph as it was.
+   * The constants that replaced weights of the model when the graph was rewritten before compiling, each with the weights
+   * that it was made from. A weight that isn't named here is in the compiled graph as it was.
    */
   readonly weights?: readonly MadeWeight[];
-  /** Empty where every input is static. */
+  /** The optimization profiles. Empty if every input is static. */
   readonly profiles: readonly Profile[];
-  /** How the decoder is driven. Present for a decoder with a KV cache. */
+  /** How a decoder with a KV cache is driven. Absent for any other model. */
   readonly decoder?: DecoderGraph;
+  /** The ONNX model that it was compiled from. */
   readonly model: {
-    /** The file's name, without its folder; absent if the model was given as bytes. */
+    /** The file's name without its folder; absent if the model was given as bytes. */
     readonly name?: string;
-    /** Hexadecimal SHA-256 of the ONNX file. */
+    /** SHA-256 of the ONNX file, in hexadecimal. */
     readonly sha256: string;
-    /** Hexadecimal SHA-256 of its weights' (the main graph's initializers') names, types, dimensions and elements. */
+    /** SHA-256 of the weights (the main graph's initializers): names, types, dimensions and elements; in hexadecimal. */
     readonly weightsSha256: string;
-    /** What exported it. */
+    /** The program that exported the model. */
     readonly producer: string;
   };
   /** The {@link Engine.id} of the engine that this one descends from. */
   readonly parent?: string;
-  /** What the builder of the engine chose to say about where it comes from. */
+  /** What the caller of buildEngine added about the engine's origin. */
   readonly lineage?: Readonly<Record<string, unknown>>;
-  /** Build options that are not defaults. */
+  /** The build options that weren't defaults. */
   readonly options: Readonly<Record<string, unknown>>;
-  /** When it was built, ISO 8601. */
+  /** When the engine was built, in ISO 8601. */
   readonly created: string;
-  /** What TensorRT warned of. */
+  /** TensorRT's warnings. */
   readonly warnings: readonly string[];
+  /** The engine's inputs. */
   readonly inputs: readonly TensorInfo[];
+  /** The engine's outputs. */
   readonly outputs: readonly TensorInfo[];
 }
 
-/** What a manifest says that has no part in the plan. */
+/** The parts of a manifest that don't follow from the plan. */
 export interface Provenance {
-  /** The model file's. */
+  /** The model file's name. */
   readonly name: string | undefined;
   readonly parent: string | undefined;
   readonly lineage: Readonly<Record<string, unknown>> | undefined;
 }
 
-/** What an engine file says of its plan. */
+/** The description of a plan in an engine file. */
 export interface EngineContents {
   readonly manifest: EngineManifest;
   readonly layers: readonly LayerInfo[];
@@ -95,7 +108,7 @@ export interface Bindings {
   readonly outputs: readonly EngineTensor[];
 }
 
-/** Inputs and outputs as a manifest has them. */
+/** Reads inputs and outputs from a manifest. */
 export function bindingsOf({ inputs, outputs, profiles }: EngineManifest): Bindings {
   return {
     inputs: inputs.map((input) => ({
@@ -106,7 +119,7 @@ export function bindingsOf({ inputs, outputs, profiles }: EngineManifest): Bindi
   };
 }
 
-/** What the addon says of a tensor, with its type by name. */
+/** The addon's description of a tensor, with the type by name. */
 export function tensorInfo({ name, type, dims }: NativeBuildResult['inputs'][number]): TensorInfo {
   return { name, type: dataTypeFromOnnx(type) ?? null, dims };
 }

@@ -12,13 +12,14 @@ import type { Range, Ranges, RangesReport } from '../onnx/precision/ranges.js';
 
 const float32 = dataTypes.float32.onnx;
 
-/** Inputs of one run, by name. */
+/** The inputs of one run, by name. */
 export type Feeds = Readonly<Record<string, TensorLike>>;
 
+/** How to measure ranges. */
 export interface MeasureOptions extends ExternalDataOptions {
-  /** Inputs to measure with, of which one is held at a time. Default: random ones. */
+  /** Sample inputs, of which one is held at a time. Defaults to random ones. */
   calibration?: Iterable<Feeds> | AsyncIterable<Feeds>;
-  /** Of random inputs. Default 0. */
+  /** The seed of random inputs. Defaults to 0. */
   seed?: number;
 }
 
@@ -26,13 +27,21 @@ export interface MeasureOptions extends ExternalDataOptions {
 const randomSamples = 2;
 
 /**
- * Measures how large the values of a model become, by running it on the CPU: what {@link castToFloat16} decides by.
- * Nothing but two numbers a value leaves the runtime, so that activations are held no longer than in any run. Random
- * inputs fit what inputs are by name and type: see `randomInputs`.
+ * Measures how large the values of a model become, by running it on the CPU. `castToFloat16` decides by these ranges.
+ * Only two numbers per value leave the runtime, so activations are held no longer than in any run. Random inputs fit the
+ * names and types of the model's inputs: see `randomInputs`.
  *
- * @throws (rejects) what `loadGraph` and a run reject with: TensorRTError ERR_MODEL_UNSUPPORTED,
- *   ERR_MODEL_INVALID, ERR_LIBRARY_NOT_FOUND, ERR_EXECUTION_FAILED …; RangeError or TypeError for calibration data
- *   that doesn't fit the model
+ * @throws (rejects) TensorRTError ERR_MODEL_UNSUPPORTED, ERR_MODEL_INVALID, ERR_LIBRARY_NOT_FOUND, ERR_EXECUTION_FAILED;
+ *   RangeError or TypeError for calibration data that doesn't fit the model
+ * @example
+ * ```js
+ * import { castToFloat16, measureRanges, readModel, writeModel } from 'node-tensorrt/onnx';
+ *
+ * const model = await readModel('model.onnx');
+ * const { model: half, report } = castToFloat16(model, await measureRanges(model));
+ * console.log(report.float16);
+ * await writeModel(half, 'model-fp16.onnx');
+ * ```
  */
 export async function measureRanges(model: ModelProto, options: MeasureOptions = {}): Promise<Ranges> {
   const { model: probed, names } = withProbes(model);

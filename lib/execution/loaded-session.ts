@@ -19,25 +19,40 @@ import { type SessionStats, sessionStats } from './session-stats.js';
 import type { Tensor } from './tensor.js';
 import { typedArray } from './tensor-elements.js';
 
+/** How to run once. */
 export interface RunOptions {
-  /** Aborting rejects the run with the signal's reason, once nothing of the caller's is in use any more. */
+  /**
+   * Aborting rejects the run with the signal's reason, as soon as nothing of the caller's is in use any more.
+   *
+   * @example
+   * ```js
+   * import { InferenceSession, Tensor } from 'node-tensorrt';
+   *
+   * const session = await InferenceSession.create('model.onnx');
+   * const x = new Tensor('float32', new Float32Array(3 * 224 * 224), [1, 3, 224, 224]);
+   * const { y } = await session.run({ x }, { signal: AbortSignal.timeout(5000) });
+   * console.log(y.dims);
+   * await session.dispose();
+   * ```
+   */
   signal?: AbortSignal;
-  /** Called when the run has completed, just before its promise resolves. What it throws, the promise rejects with. */
+  /** Is called when the run has completed, just before its promise resolves. If it throws, the promise rejects with that. */
   onTiming?(timing: RunTiming): void;
 }
 
-/** Where a run's time went, in milliseconds. */
+/** The parts of a run's time, in milliseconds. */
 export interface RunTiming {
-  /** From `run()` to the beginning of the run on one of the session's threads. */
+  /** From `run()` until the run begins on one of the session's threads. */
   readonly queueMs: number;
-  /** On the GPU: how long the thread took to give the work to it. */
+  /** On a GPU: the time that the thread took to launch the work. */
   readonly enqueueMs?: number;
-  /** On the GPU: copying inputs to it. */
+  /** On a GPU: the time to copy inputs to it. */
   readonly h2dMs?: number;
+  /** The time to compute. */
   readonly computeMs: number;
-  /** On the GPU: copying outputs back. */
+  /** On a GPU: the time to copy outputs back. */
   readonly d2hMs?: number;
-  /** From `run()` to the result, still on the session's thread. */
+  /** From `run()` until the result is there, still on the session's thread. */
   readonly totalMs: number;
 }
 
@@ -46,30 +61,34 @@ const runOptions = {
   onTiming: callback<NonNullable<RunOptions['onTiming']>>,
 } satisfies OptionTable<RunOptions>;
 
-/** What onnxruntime-node has as options of a run, and what to use here. */
+/** Run options of onnxruntime-node that are refused by name, each with what to use here. */
 const refusedRunOptions: Readonly<Record<string, string>> = {
   ...refusedLoggingOptions,
   terminate: `${theirs}. Here options.signal ends a run: an AbortSignal.`,
   tag: refusedLoggingOptions.logId,
 };
 
-/** Where a model was loaded, and how it may be run. */
+/** Where a model was loaded, and how it may run. */
 export interface LoadedOn {
   readonly device: string;
   readonly concurrency: number;
-  /** On the CPU, shapes that runs may have; empty for any. A plan has its own. */
+  /** Shapes that runs on the CPU may have; empty for any. A plan has its own. */
   readonly profiles: readonly Profile[];
 }
 
-/** A model that was loaded, from wherever: it is run, counted and freed here. */
+/** A loaded model: runs it, counts its runs and frees it. */
 export class LoadedSession {
+  /** The names of the inputs, in the model's order. */
   readonly inputNames: readonly string[];
+  /** The names of the outputs, in the model's order. */
   readonly outputNames: readonly string[];
+  /** Name, type and shape of each input, in the model's order. */
   readonly inputMetadata: readonly InputMetadata[];
+  /** Name, type and shape of each output, in the model's order. */
   readonly outputMetadata: readonly ValueMetadata[];
-  /** Where runs execute: 'cpu', 'cuda:0', … */
+  /** The device that runs execute on: 'cpu', 'cuda:0' and so on. */
   readonly device: string;
-  /** What executes the runs, e.g. `{ name: 'onnxruntime', version: '1.30.0' }`. */
+  /** The runtime that executes the runs, such as `{ name: 'onnxruntime', version: '1.30.0' }`. */
   readonly runtime: Readonly<{ name: string; version: string }>;
 
   readonly #native: NativeSession;
@@ -99,7 +118,7 @@ export class LoadedSession {
       inputMetadata: this.inputMetadata,
       outputMetadata: this.outputMetadata,
       tensorOutputs: this.outputMetadata.filter((output) => output.isTensor).map((output) => output.name),
-      // A plan's own are what it was compiled for, of the options or of what was derived.
+      // A plan has the shapes that it was compiled for.
       profiles: device === 'cpu' ? profiles : loaded.profiles,
     };
     refuseCloning(this);
@@ -107,12 +126,15 @@ export class LoadedSession {
   }
 
   /**
-   * Computes outputs. Feeds are read before this returns, so their memory may be reused at once, except that of
-   * {@link Tensor.allocate}, which is used without a copy until the promise settles.
+   * Computes outputs on one of the session's threads. Feeds are read before this returns, so their memory may be reused
+   * at once, except that of {@link Tensor.allocate}, which is used without a copy until the promise settles.
+   *
+   * @param feeds a tensor for each input, by name
    * @throws (rejects) TypeError ERR_INVALID_ARG_TYPE; RangeError ERR_INVALID_ARG_VALUE or ERR_SHAPE_MISMATCH;
    *   TensorRTError ERR_DISPOSED, ERR_QUEUE_FULL, ERR_EXECUTION_FAILED, ERR_OUT_OF_MEMORY; the signal's reason
    */
   async run(feeds: Feeds, options?: RunOptions): Promise<Record<string, Tensor>>;
+  /** Computes the outputs that `fetches` names, or writes them into its tensors. */
   async run(feeds: Feeds, fetches: Fetches, options?: RunOptions): Promise<Record<string, Tensor>>;
   async run(
     feeds: Feeds,
@@ -138,14 +160,14 @@ export class LoadedSession {
     }
   }
 
-  /** As {@link run}, on the calling thread: the event loop waits, for a GPU too. */
+  /** Does what {@link run} does on the calling thread. The event loop waits meanwhile, for a GPU too. */
   runSync(feeds: Feeds, fetches?: Fetches): Record<string, Tensor> {
     const request = this.#request(feeds, fetches);
     return request.results(this.#native.runSync(0, ...request.native));
   }
 
   /**
-   * Runs every shape that the session is tuned for on each of its threads, on zeros, twice: afterwards TensorRT-RTX has
+   * Runs every shape that the session is tuned for twice on each of its threads, with zeros. Afterwards TensorRT-RTX has
    * compiled its kernels, and CUDA graphs are captured.
    * @throws (rejects) as {@link run}
    */
@@ -170,32 +192,33 @@ export class LoadedSession {
     }
   }
 
-  /** May be called after {@link dispose}. */
+  /** Returns counters and timings. It may be called after {@link dispose}. */
   stats(): SessionStats {
     return sessionStats(this.#native.stats());
   }
 
   /**
-   * Refuses further runs, lets those accepted finish, then frees the model. When it resolves, the model's memory is free
-   * for another, but for that of outputs still in use. May be called again.
+   * Refuses further runs, lets accepted ones finish, then frees the model. When it resolves, the model's memory is free,
+   * except that of outputs that are still in use. It may be called again.
    */
   dispose(): Promise<void> {
     this.#disposed ??= this.#native.close();
     return this.#disposed;
   }
 
-  /** onnxruntime-common's name for {@link dispose}. */
+  /** Does what {@link dispose} does, by onnxruntime-common's name. */
   release(): Promise<void> {
     return this.dispose();
   }
 
+  /** Disposes of the session at the end of an `await using` block. */
   [Symbol.asyncDispose](): Promise<void> {
     return this.dispose();
   }
 
   /**
-   * @deprecated onnxruntime-common's name: there is no profiling. {@link stats} and {@link RunOptions.onTiming} say where
-   * time goes.
+   * Throws: there is no profiling. {@link stats} and {@link RunOptions.onTiming} tell how long runs take.
+   * @deprecated It exists because onnxruntime-common has it.
    * @throws TensorRTError ERR_INVALID_ARG_VALUE
    */
   startProfiling(): void {
@@ -205,12 +228,15 @@ export class LoadedSession {
     );
   }
 
-  /** @deprecated As {@link startProfiling}. */
+  /**
+   * Throws, as {@link startProfiling} does.
+   * @deprecated It exists because onnxruntime-common has it.
+   */
   endProfiling(): void {
     this.startProfiling();
   }
 
-  /** Are the second argument's keys output names (fetches) or run options? Decided as onnxruntime-common does. */
+  /** Decides whether the second argument holds fetches or run options, by onnxruntime-common's rule. */
   #splitArguments(
     second: Fetches | RunOptions | undefined,
     third: RunOptions | undefined,

@@ -10,11 +10,15 @@ import { Tensor, tensorOnDevice } from './tensor.js';
 import { typedArray } from './tensor-elements.js';
 import { deviceTensorOf, hostBufferOf } from './tensor-memory.js';
 
+/** A tensor for each input, by name. */
 export type Feeds = Readonly<Record<string, TensorLike>>;
-/** The outputs to compute: names, or a tensor to write each into (null: a new one). Defaults to all that are tensors. */
+/**
+ * The outputs to compute: a list of names, or by name a tensor to write the output into, or null for a new one. Defaults
+ * to all outputs that are tensors.
+ */
 export type Fetches = readonly string[] | Readonly<Record<string, Tensor | null>>;
 
-/** What runs of a loaded model are checked against. */
+/** The facts about a loaded model that runs are checked against. */
 export interface RunContext {
   readonly device: string;
   readonly inputNames: readonly string[];
@@ -27,7 +31,7 @@ export interface RunContext {
   readonly profiles: readonly Profile[];
 }
 
-/** A run that was checked: what native is given, and what makes tensors of its answer. */
+/** A run after checking: the addon's arguments, and a function that makes tensors of the addon's answer. */
 export interface RunRequest {
   readonly native: NativeRun;
   results(outputs: NativeOutput[]): Record<string, Tensor>;
@@ -53,7 +57,7 @@ export function runRequest(context: RunContext, feeds: Feeds, fetches: Fetches |
   };
 }
 
-/** What native takes of the feeds, in the order of the inputs, and their dimensions. */
+/** Returns the feeds' data and dimensions for the addon, in the order of the inputs. */
 function readFeeds(
   { device, inputNames, inputMetadata, profiles }: RunContext,
   feeds: Feeds,
@@ -94,7 +98,7 @@ function readFeeds(
   return [data, dims];
 }
 
-/** The outputs to compute, in the order in which they were asked for. */
+/** Returns the names of the outputs to compute, in the order in which they were asked for. */
 function fetchedNames({ tensorOutputs }: RunContext, fetches: Fetches | undefined): readonly string[] {
   const names =
     fetches === undefined ? tensorOutputs : Array.isArray(fetches) ? fetches : Object.keys(fetches);
@@ -103,7 +107,7 @@ function fetchedNames({ tensorOutputs }: RunContext, fetches: Fetches | undefine
   throw invalidArgValue('fetches', tensorOutputs.length === 0 ? none : 'names no output.');
 }
 
-/** The outputs' numbers, once the tensors to write them into have been checked. */
+/** Checks the tensors to write outputs into, and returns the outputs' numbers. */
 function readTargets(
   { outputNames, outputMetadata, tensorOutputs }: RunContext,
   names: readonly string[],

@@ -11,31 +11,34 @@ import { deviceTensors, hostBuffers } from './tensor-memory.js';
 import type * as types from './tensor-types.js';
 import type { DataFor, DataOf, SelfDescribing, TypeOf } from './tensor-types.js';
 
-/** The constructor's first argument for a tensor on a GPU. Nothing outside this file has it. */
+/** The constructor's first argument for a tensor on a GPU. It is private to this file. */
 const onDevice = Symbol('on the GPU');
 
-/** A tensor in a GPU's memory, which native has allocated. */
+/** Wraps memory on a GPU, which the addon allocated, in a tensor. */
 export function tensorOnDevice(type: DataType, dims: Dims, memory: DeviceTensor): Tensor {
   const tensor = new TypedTensor<DataType>(onDevice, type, dims);
   deviceTensors.set(tensor, memory);
   return tensor;
 }
 
-/** A {@link Tensor} of elements of type `T`. */
+/** A {@link Tensor} whose elements have the type `T`. */
 export class TypedTensor<T extends DataType> implements TensorLike {
+  /** @internal */
   static readonly name = 'Tensor';
+  /** The type of the elements. */
   readonly type: T;
+  /** The dimensions, outermost first; empty for a scalar. */
   readonly dims: Dims;
   /**
-   * The elements, row-major, of a tensor in host memory.
-   * @throws TensorRTError ERR_DISPOSED; RangeError ERR_INVALID_ARG_VALUE where the tensor lies on a GPU
+   * The elements of a tensor in host memory, row-major.
+   * @throws TensorRTError ERR_DISPOSED; RangeError ERR_INVALID_ARG_VALUE if the tensor lies on a GPU
    */
-  // A property of each tensor, not of the class: structuredClone() and postMessage() copy it, so that they make a
-  // TensorLike of a tensor in host memory, and throw what reading throws for any other.
+  // This is a property of each tensor, not of the class, because structuredClone() and postMessage() copy properties:
+  // they turn a tensor in host memory into a TensorLike, and throw for any other what reading its data throws.
   declare readonly data: DataOf<T>;
   #location: 'cpu' | 'cuda' | 'none';
 
-  /** What becomes of `data` while there is none in host memory. */
+  /** Describes `data` while there is none in host memory: reading it throws. */
   static readonly #absent: PropertyDescriptor = {
     enumerable: true,
     configurable: true,
@@ -73,10 +76,21 @@ export class TypedTensor<T extends DataType> implements TensorLike {
   }
 
   /**
-   * A zeroed tensor in memory of ours: runs read and write it without a copy, and keep it alive while they use it.
-   * Don't write to it during a run. Where the host allows no ArrayBuffer over native memory (Electron), it is an
-   * ordinary tensor, copied as others are.
-   * @throws TensorRTError ERR_OUT_OF_MEMORY
+   * Allocates a tensor of zeros in native memory. Runs read and write it without a copy, and keep it alive while they
+   * use it: don't write to it during a run. On a host that allows no ArrayBuffer over native memory (Electron) it is an
+   * ordinary tensor, which runs copy.
+   *
+   * @throws TensorRTError ERR_OUT_OF_MEMORY; RangeError ERR_INVALID_ARG_VALUE
+   * @example
+   * ```js
+   * import { InferenceSession, Tensor } from 'node-tensorrt';
+   *
+   * const session = await InferenceSession.create('model.onnx', { device: 'cpu' });
+   * const x = Tensor.allocate('float32', [1, 3, 224, 224]);
+   * x.data.fill(0.5);
+   * await session.run({ x });
+   * await session.dispose();
+   * ```
    */
   static allocate<T extends Exclude<DataType, 'string'>>(type: T, dims: Dims): Tensor<T> {
     if (!Object.hasOwn(dataTypes, type) || (type as DataType) === 'string') {
@@ -95,24 +109,24 @@ export class TypedTensor<T extends DataType> implements TensorLike {
     return tensor;
   }
 
-  /** Where the elements are: 'cuda' is a GPU's memory; 'none' after {@link dispose}. */
+  /** The memory that holds the elements: 'cpu', 'cuda' for a GPU's, or 'none' after {@link dispose}. */
   get location(): 'cpu' | 'cuda' | 'none' {
     return this.#location;
   }
 
-  /** Elements. */
+  /** How many elements there are. */
   get size(): number {
     return this.dims.reduce((product, dim) => product * dim, 1);
   }
 
-  /** Bytes of the elements; 0 for strings. */
+  /** How many bytes the elements take; 0 for strings. */
   get byteLength(): number {
     return this.size * dataTypes[this.type].byteSize;
   }
 
   /**
-   * The elements, copied from the GPU where they lie there.
-   * @param releaseData frees the memory on the GPU, once copied: the tensor then lies in host memory. Defaults to false.
+   * Returns the elements. Those of a tensor on a GPU are copied to host memory first.
+   * @param releaseData frees the memory on the GPU after the copy: the tensor then lies in host memory. Defaults to false
    * @throws (rejects) TensorRTError ERR_DISPOSED, ERR_EXECUTION_FAILED, ERR_OUT_OF_MEMORY
    */
   async getData(releaseData = false): Promise<DataOf<T>> {
@@ -130,9 +144,9 @@ export class TypedTensor<T extends DataType> implements TensorLike {
   }
 
   /**
-   * A tensor with other dimensions over the same elements, which it shares.
-   * @throws TypeError ERR_INVALID_ARG_TYPE; RangeError ERR_SHAPE_MISMATCH where they hold another number of elements,
-   *   ERR_INVALID_ARG_VALUE, also where the tensor lies on a GPU; TensorRTError ERR_DISPOSED
+   * Makes a tensor with other dimensions that shares the elements.
+   * @throws TypeError ERR_INVALID_ARG_TYPE; RangeError ERR_SHAPE_MISMATCH if the dimensions hold another number of
+   *   elements, ERR_INVALID_ARG_VALUE if they aren't valid or the tensor lies on a GPU; TensorRTError ERR_DISPOSED
    */
   reshape(dims: Dims): Tensor<T> {
     if (dims === undefined) throw invalidArgType('dims', 'an array of integers', dims);
@@ -142,7 +156,7 @@ export class TypedTensor<T extends DataType> implements TensorLike {
     return tensor;
   }
 
-  /** Frees the memory on a GPU, or drops the data; a run that uses it keeps what it needs. May be called again. */
+  /** Frees the memory on a GPU, or drops the data. A run that uses the tensor isn't disturbed. It may be called again. */
   dispose(): void {
     Object.defineProperty(this, 'data', TypedTensor.#absent);
     this.#location = 'none';
@@ -152,9 +166,10 @@ export class TypedTensor<T extends DataType> implements TensorLike {
   }
 
   /**
-   * What `new Tensor(type, data, dims)` makes the same tensor of: numbers, of float16 and bfloat16 too. Integers beyond
-   * 2^53 are strings of digits; what JSON has no number for is 'NaN', 'Infinity' or '-Infinity'.
-   * @throws as {@link data}; RangeError ERR_INVALID_ARG_VALUE where its ArrayBuffer was transferred
+   * Returns plain data from which `new Tensor(type, data, dims)` makes the same tensor. Elements are numbers, also those
+   * of float16 and bfloat16. Integers beyond 2^53 become strings of digits; values that JSON can't hold become 'NaN',
+   * 'Infinity' or '-Infinity'.
+   * @throws as {@link data}; RangeError ERR_INVALID_ARG_VALUE if the ArrayBuffer was transferred
    */
   toJSON(): { type: T; dims: Dims; data: (number | string)[] } {
     const { type, dims } = this;
@@ -163,7 +178,7 @@ export class TypedTensor<T extends DataType> implements TensorLike {
     return { type, dims, data: Array.from(valuesOf(type, data), toJsonElement) };
   }
 
-  /** @internal Type, dimensions, where the elements are, and the first of them. */
+  /** @internal Prints type, dimensions, location and the first elements. */
   [inspect.custom](depth: number, options: InspectOptionsStylized): string {
     if (depth < 0) return options.stylize('[Tensor]', 'special');
     const { type, dims, location } = this;
@@ -176,38 +191,57 @@ export class TypedTensor<T extends DataType> implements TensorLike {
 }
 
 /**
- * Makes tensors. `float16` data is a Uint16Array of bit patterns, or a Float16Array where the host has one (Node 24; both
- * are accepted); `bfloat16` is a Uint16Array of bit patterns, `bool` a Uint8Array of 0 and 1. A typed array is used as it
- * is, not copied. An array of elements is copied: values, which have to be in the type's range, so that nothing wraps
- * around or is cut off; those of a floating-point type are rounded.
- * @throws (by each) TypeError ERR_INVALID_ARG_TYPE, RangeError ERR_INVALID_ARG_VALUE or ERR_SHAPE_MISMATCH
+ * Makes tensors. The data is a typed array, which is used without a copy, or an array of elements, which are copied.
+ * `float16` takes a Uint16Array of bit patterns, or a Float16Array on a host that has one (Node 24); `bfloat16` takes a
+ * Uint16Array of bit patterns, and `bool` a Uint8Array of 0 and 1. Elements of an array must be in the type's range;
+ * floating-point types round them.
+ *
+ * @throws TypeError ERR_INVALID_ARG_TYPE; RangeError ERR_INVALID_ARG_VALUE or ERR_SHAPE_MISMATCH
  */
 export interface TensorConstructor {
-  /** @param dims by default, one dimension */
+  /** @param dims the dimensions, outermost first. Defaults to one dimension */
   new <T extends DataType>(type: T, data: DataFor<T>, dims?: Dims): Tensor<T>;
-  /** The type follows from the typed array's; strings make `string`, booleans `bool`, bigints `int64`. */
+  /** Takes the type from the data: from a typed array's class; strings make `string`, booleans `bool`, bigints `int64`. */
   new <Data extends SelfDescribing>(data: Data, dims?: Dims): Tensor<TypeOf<Data>>;
-  /** Where the types of `type` and `data` are not known to fit; it throws where they don't. */
+  /** Takes a type and data that TypeScript can't match. It throws if they don't fit. */
   new (type: DataType, data: DataFor<DataType>, dims?: Dims): Tensor;
+  /** Allocates a tensor of zeros in native memory: see {@link TypedTensor.allocate}. */
   readonly allocate: typeof TypedTensor.allocate;
+  /** The prototype of tensors, for `instanceof`. */
   readonly prototype: Tensor;
 }
 
-/** A superset of onnxruntime-common's Tensor. `data` is row-major. */
+/** A tensor: elements of one type and their dimensions, row-major. It is a superset of onnxruntime-common's Tensor. */
 export type Tensor<T extends DataType = DataType> = TypedTensor<T>;
+/**
+ * Makes a tensor from a type, data and dimensions, or from data whose class implies the type.
+ *
+ * @example
+ * ```js
+ * import { Tensor } from 'node-tensorrt';
+ *
+ * const x = new Tensor('float32', [1, 2, 3, 4, 5, 6], [2, 3]);
+ * const ids = new Tensor(BigInt64Array.of(101n, 7592n, 102n), [1, 3]);
+ * console.log(x.dims, x.data[5], ids.type);
+ * ```
+ */
 export const Tensor: TensorConstructor = TypedTensor;
 
-/** onnxruntime-common's name for what is fed and fetched. */
+/** A value that can be fed or fetched, by onnxruntime-common's name. */
 export type OnnxValue = Tensor;
 
-/** onnxruntime-common's names of types. */
+/** Types by the names that onnxruntime-common gives them. */
 export declare namespace Tensor {
-  /** What `tensor.data` is, by element type. */
+  /** The class of `tensor.data`, by element type. */
   interface DataTypeMap extends types.DataTypeMap {}
-  /** What one element is, by type. */
+  /** The JavaScript type of one element, by element type. */
   interface ElementTypeMap extends types.ElementTypeMap {}
+  /** The name of an element type. */
   type Type = keyof DataTypeMap;
+  /** The class of `tensor.data`. */
   type DataType = DataTypeMap[Type];
+  /** The JavaScript type of one element. */
   type ElementType = ElementTypeMap[Type];
+  /** Where a tensor's elements are. */
   type DataLocation = Tensor['location'];
 }

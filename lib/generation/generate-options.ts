@@ -19,53 +19,75 @@ import type { SamplingDefaults } from './decoder-config.js';
 import { type UnusableValue, usable } from './unusable-value.js';
 
 /**
- * How to answer. What chooses tokens, temperature to repetitionPenalty, defaults to what the model's
- * generation_config.json (or genai_config.json's `search`) says; without one, greedy. Logits are changed in this order:
- * penalties and bias, temperature, topK, topP, minP.
+ * How to generate an answer. The options that choose tokens, from `temperature` to `repetitionPenalty`, default to the
+ * model's generation_config.json (or `search` in genai_config.json); without one, generation is greedy. Logits are
+ * changed in this order: penalties and bias, temperature, topK, topP, minP.
+ *
+ * @example
+ * ```js
+ * import { LanguageModel } from 'node-tensorrt';
+ *
+ * const model = await LanguageModel.load('llama');
+ * const { text, usage } = await model.generate('Once upon a time', { maxTokens: 20, temperature: 0.8, seed: 7 });
+ * console.log(text, usage);
+ * await model.dispose();
+ * ```
  */
 export interface GenerateOptions {
-  /** The most tokens to add. Default 256. */
+  /** The most tokens to generate. Defaults to 256. */
   maxTokens?: number;
-  /** Tokens to add before one may end the answer; a stop text may at once. Default 0. */
+  /** Tokens to generate before an end-of-sequence or stop token may end the answer. Defaults to 0. */
   minTokens?: number;
-  /** 0 is greedy: the likeliest token, whatever topK, topP, minP and seed say. */
+  /** How much to flatten the distribution. 0 is greedy: it takes the likeliest token and ignores topK, topP, minP and seed. */
   temperature?: number;
-  /** Of the likeliest so many. 0: of all. */
+  /** Chooses among this many of the likeliest tokens. 0 chooses among all. */
   topK?: number;
-  /** Of the likeliest that together have this probability, in (0, 1]. */
+  /** Chooses among the likeliest tokens that have this probability together, in (0, 1]. */
   topP?: number;
-  /** Of those at least so likely as this part of the likeliest, in [0, 1]. */
+  /** Chooses among the tokens that are at least this fraction as likely as the likeliest one, in [0, 1]. */
   minP?: number;
-  /** Divides the positive logits of tokens in prompt and answer, and multiplies the others (Hugging Face's). 1: off. */
+  /**
+   * Makes tokens of prompt and answer less likely: their positive logits are divided by it, the others multiplied
+   * (Hugging Face's rule). 1 turns it off.
+   */
   repetitionPenalty?: number;
-  /** Taken from the logit of each token in the answer (OpenAI's). Default 0. */
+  /** Subtracted from the logit of each token that is in the answer (OpenAI's rule). Defaults to 0. */
   presencePenalty?: number;
-  /** The same, times how often it is there. Default 0. */
+  /** Subtracted from a token's logit for each time that it is in the answer (OpenAI's rule). Defaults to 0. */
   frequencyPenalty?: number;
-  /** The same seed gives the same answer, whatever else runs. A safe integer of at least 0. Default: a random one. */
+  /**
+   * The same seed gives the same answer, whatever else runs at the same time. An integer from 0 to 2^53 − 1. Defaults to
+   * a random one.
+   */
   seed?: number;
-  /** Texts that end the answer; it ends before them. One that is a special token, which answers don't show, is that token too. */
+  /**
+   * Texts that end the answer, which ends before them. A text that is a special token, which answers don't show, ends it
+   * as that token too. Defaults to none.
+   */
   stop?: readonly string[];
-  /** Tokens that end the answer, beside the model's own, and are not in it. */
+  /** Tokens that end the answer, beside the model's own. They aren't part of the answer. Defaults to none. */
   stopTokens?: readonly number[];
-  /** Added to the logits of tokens; -Infinity forbids one. */
+  /** Numbers to add to the logits of tokens, by token; -Infinity forbids one. Defaults to none. */
   logitBias?: Readonly<Record<number, number>>;
   /**
-   * Reports with each token its log-probability, and the so many likeliest; 0: its own only. They are the natural
-   * logarithms of the model's probabilities after penalties and bias, before temperature.
+   * Reports the log-probability of each token, and of this many of the likeliest ones; 0 reports the token's own only.
+   * They are natural logarithms of the model's probabilities after penalties and bias and before temperature. Defaults
+   * to no report.
    */
   logprobs?: number;
-  /** The model's end-of-sequence tokens don't end the answer. Default false. */
+  /** Goes on after the model's end-of-sequence tokens. Defaults to false. */
   ignoreEos?: boolean;
-  /** What the cache holds of a prompt serves only requests with the same salt: one for each tenant, say. Default ''. */
+  /**
+   * Separates tenants in the cache: cached tokens of a prompt serve only requests with the same salt. Defaults to ''.
+   */
   cacheSalt?: string;
-  /** Where rows are scarce, higher goes first, equals in the order in which they came. Default 0. */
+  /** When rows are scarce, requests with a higher priority go first, then those that came first. Defaults to 0. */
   priority?: number;
   /** Aborting rejects with the signal's reason. */
   signal?: AbortSignal;
 }
 
-/** Of a sequence: its row is its own, whatever others have in the cache. */
+/** How to generate the answer of a sequence. It has no `cacheSalt`, because its row is its own. */
 export type SequenceGenerateOptions = Omit<GenerateOptions, 'cacheSalt'>;
 
 const oneAnswer =
@@ -73,7 +95,7 @@ const oneAnswer =
 const noToolCalls = 'is not supported: tool calls are not.';
 const noStructure = 'is not supported: structured output is not.';
 
-/** What a user of other libraries may look for, there `like_this` too, and what to do. */
+/** Options of other libraries (also spelled `like_this`) that are refused by name, each with the reason. */
 const refused: Readonly<Record<string, string>> = Object.assign(Object.create(null), {
   n: oneAnswer,
   numReturnSequences: oneAnswer,
@@ -87,13 +109,13 @@ const refused: Readonly<Record<string, string>> = Object.assign(Object.create(nu
   doSample: 'is not an option: temperature 0 is greedy, any other samples.',
 });
 
-/** What options are checked against. */
+/** The facts about a model that options are checked against. */
 export interface GenerateContext {
   readonly vocabulary: number;
-  /** Tokens that end an answer. One outside the vocabulary, which the model can't choose, is ignored. */
+  /** Tokens that end an answer. One outside the vocabulary is ignored: the model can't choose it. */
   readonly eosTokens: readonly number[] | UnusableValue;
   readonly sampling: SamplingDefaults;
-  /** Without one, answers have no text. */
+  /** undefined for a model without a tokenizer, whose answers have no text. */
   readonly tokenizer: Tokenizer | undefined;
 }
 
@@ -106,7 +128,10 @@ const leastTemperature = 2 ** -126;
 const int32 = 2 ** 31 - 1;
 const largestFloat32 = 3.4028234663852886e38;
 
-/** The readers of {@link GenerateOptions} for a model with so many tokens. What is left out and has no default is undefined. */
+/**
+ * Readers of {@link GenerateOptions} for a model with `vocabulary` tokens. An option without a default that is left out
+ * is undefined.
+ */
 function generateOptions(vocabulary: number) {
   return {
     maxTokens: integer(256, 1, int32),
@@ -136,7 +161,7 @@ function generateOptions(vocabulary: number) {
 type GenerateSettings = OptionsOf<ReturnType<typeof generateOptions>>;
 
 /**
- * Native's options, with all that the caller left out.
+ * Checks options and fills in defaults, for the addon.
  * @throws TypeError ERR_INVALID_ARG_TYPE, RangeError ERR_INVALID_ARG_VALUE
  */
 export function readGenerateOptions(
@@ -147,7 +172,7 @@ export function readGenerateOptions(
   return nativeOptions(readOptions(options, 'options', generateOptions(context.vocabulary)), context);
 }
 
-/** As {@link readGenerateOptions}, for a sequence. @throws as there */
+/** Does what {@link readGenerateOptions} does, for a sequence. @throws as there */
 export function readSequenceOptions(
   options: SequenceGenerateOptions,
   context: GenerateContext,
@@ -157,7 +182,7 @@ export function readSequenceOptions(
   return nativeOptions({ ...readOptions(options, 'options', ofSequence), cacheSalt: '' }, context);
 }
 
-/** Says of what other libraries call an option what to use here. */
+/** Refuses options of other libraries by name. @throws RangeError ERR_INVALID_ARG_VALUE */
 function refuseForeign(options: unknown): void {
   if (typeof options !== 'object' || options === null) return;
   for (const [name, value] of Object.entries(options)) {
@@ -175,7 +200,7 @@ function nativeOptions(
     settings[name] ?? usable(defaults[name], `options.${name}`);
   const minTokens = integer(0, 0, maxTokens)(settings.minTokens, 'options.minTokens');
   const temperature = chosen('temperature', sampling);
-  // Nothing is drawn where the likeliest token is taken: then the model's filters are not used.
+  // Greedy generation draws nothing, so it doesn't use the model's filters.
   const filters = temperature === 0 ? { ...sampling, ...noFilters } : sampling;
   if (stop.length > 0 && !tokenizer) {
     const problem = 'needs text, and the model was loaded without a tokenizer: use options.stopTokens.';
@@ -191,7 +216,7 @@ function nativeOptions(
   return {
     maxTokens,
     minTokens,
-    // Native multiplies by the reciprocal, which isn't a float32 for a smaller temperature.
+    // The addon multiplies by the reciprocal, which isn't a float32 for a smaller temperature.
     temperature: temperature < leastTemperature ? 0 : temperature,
     topK: chosen('topK', filters),
     topP: chosen('topP', filters),
@@ -227,7 +252,7 @@ function stopTexts(stop: unknown, path: string): Buffer[] {
 
 function readBias(bias: unknown, path: string, vocabulary: number): [Int32Array, Float32Array] {
   if (bias === undefined) return [new Int32Array(), new Float32Array()];
-  // Of a Map, which has no keys of an object, nothing would be read.
+  // A Map has no keys of an object: nothing in it would be read.
   if (typeof bias !== 'object' || bias === null || Symbol.iterator in bias) {
     throw invalidArgType(path, 'an object of numbers by token', bias);
   }
@@ -236,7 +261,7 @@ function readBias(bias: unknown, path: string, vocabulary: number): [Int32Array,
     if (!/^(0|[1-9]\d{0,9})$/.test(key) || Number(key) >= vocabulary) {
       throw invalidArgValue(
         `${path}['${key}']`,
-        `is no token of the model's vocabulary, 0 to ${vocabulary - 1}.`,
+        `isn't a token of the model's vocabulary, 0 to ${vocabulary - 1}.`,
       );
     }
     if (typeof value !== 'number') throw invalidArgType(`${path}['${key}']`, 'a number', value);

@@ -1,54 +1,71 @@
 import type { NativeAnswer, NativeChunk, NativeGenerationEnd } from '../system/native/language-model.js';
 
-/** A token and the natural logarithm of its probability; see {@link GenerateOptions.logprobs}. */
+/** A token and the natural logarithm of its probability. See {@link GenerateOptions.logprobs}. */
 export interface TokenLogprob {
+  /** The token's number in the vocabulary. */
   readonly token: number;
+  /** The natural logarithm of its probability. */
   readonly logprob: number;
 }
 
-/** A token of the answer, and the likeliest ones in its place, likeliest first. */
+/** A token of the answer, with the likeliest tokens at its place. */
 export interface ChosenTokenLogprob extends TokenLogprob {
+  /** The likeliest tokens, the likeliest first. */
   readonly top: readonly TokenLogprob[];
 }
 
-/** An answer. */
+/** A complete answer. */
 export interface Generation {
-  /** What the tokens say, special tokens left out; before a stop string. '' of a model without a tokenizer. */
+  /**
+   * The answer's text, without special tokens. It ends before a stop string. It is empty for a model without a
+   * tokenizer.
+   */
   readonly text: string;
-  /** Without what ended it: an end-of-sequence token, or one of `stopTokens`. Of a stop string, all. */
+  /**
+   * The answer's tokens, without the end-of-sequence token or the token of `stopTokens` that ended it. The tokens of a
+   * stop string are included.
+   */
   readonly tokens: number[];
-  /** 'stop': a token or a text that ends the answer. 'length': maxTokens, or the end of the row. */
+  /** 'stop' if a token or a text ended the answer, 'length' if `maxTokens` or the row's capacity did. */
   readonly finishReason: 'stop' | 'length';
-  /** Of each token, where asked for. */
+  /** The log-probability of each token, if `options.logprobs` asked for them. */
   readonly logprobs?: readonly ChosenTokenLogprob[];
+  /** How many tokens were read and generated. */
   readonly usage: {
+    /** Tokens of the prompt. */
     readonly promptTokens: number;
-    /** Of the prompt, those that were in the cache already. */
+    /** Tokens of the prompt that were in the cache already, and weren't computed again. */
     readonly cachedTokens: number;
+    /** Tokens of the answer. */
     readonly completionTokens: number;
   };
-  /** Milliseconds. */
+  /** How long the request took, in milliseconds. */
   readonly timing: {
-    /** Until it had a row. */
+    /** From the call until the request got a row of the cache. */
     readonly queueMs: number;
     /** From the call to the first token. */
     readonly firstTokenMs: number;
-    /** From the call to the last. */
+    /** From the call to the last token. */
     readonly totalMs: number;
   };
 }
 
-/** A token of an answer that is being given. */
+/** One token of an answer that is being generated. */
 export interface GenerationChunk {
+  /** The token's number in the vocabulary. */
   readonly token: number;
-  /** Whole characters, and nothing that a stop string begins with: a token waits until that is decided. */
+  /**
+   * The text that may be shown now. It holds whole characters, and nothing that a stop string may begin with: such text
+   * waits until that is decided. It may be empty.
+   */
   readonly text: string;
-  /** Where asked for; see {@link GenerateOptions.logprobs}. */
+  /** The natural logarithm of the token's probability, if `options.logprobs` asked for it. */
   readonly logprob?: number;
+  /** The likeliest tokens at its place, if `options.logprobs` asked for them. */
   readonly top?: readonly TokenLogprob[];
 }
 
-/** An answer that came in one piece. */
+/** Makes the public form of an answer that came in one piece. */
 export function wholeAnswer(
   { tokens, logprobs }: NativeAnswer,
   { finished, text, usage, timing }: NativeGenerationEnd,
@@ -63,7 +80,7 @@ export function wholeAnswer(
   };
 }
 
-/** An answer that was given as it came. */
+/** Makes the public form of an answer from the chunks that were given while it came. */
 export function streamedAnswer(chunks: readonly NativeChunk[], end: NativeGenerationEnd): Generation {
   const answer = {
     tokens: Int32Array.from(chunks, ({ token }) => token),

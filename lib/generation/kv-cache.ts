@@ -10,43 +10,48 @@ import {
 } from '../base/options.js';
 import type { NativeLanguageModel } from '../system/native/language-model.js';
 
+/** The size and type of a language model's KV cache. */
 export interface KvCacheOptions {
-  /** Rows: how many prompts and sequences are in the cache at a time; more wait. Default 16. */
+  /** How many prompts and sequences are in the cache at the same time; more wait. Defaults to 16. */
   maxBatchSize?: number;
-  /** Tokens a row, of prompt and answer together. Default: the model's maximum, 4096 at most. */
+  /** Tokens of prompt and answer together that a row holds. Defaults to the model's maximum, but at most 4096. */
   maxLength?: number;
-  /** What keys and values are kept in. 'auto' (default): the type in which the model computes them. */
+  /**
+   * The type that keys and values are kept in. 'auto' is the type in which the model computes them. Defaults to 'auto'.
+   */
   dtype?: 'auto' | 'fp16' | 'fp32';
-  /** A prompt takes what it begins with from a row that has it. Default true. */
+  /**
+   * Lets a prompt take over its beginning from a row that begins alike, instead of computing it again. Defaults to true.
+   */
   prefixReuse?: boolean;
 }
 
 const kvCacheOptions = {
   maxBatchSize: integer(16, 1, 1024),
-  /** undefined: as the model's configuration has it. */
+  /** undefined stands for the length in the model's configuration. */
   maxLength: integer(undefined, 1, 2 ** 24),
   dtype: oneOf(['auto', 'fp16', 'fp32']),
   prefixReuse: boolean(true),
 } satisfies OptionTable<KvCacheOptions>;
 
-/** {@link KvCacheOptions}, read. */
+/** {@link KvCacheOptions} after reading, with defaults filled in. */
 export type KvCacheSettings = OptionsOf<typeof kvCacheOptions>;
 
-/** The reader of `options.kvCache`. */
+/** Reads `options.kvCache`. */
 export function kvCacheOption(options: unknown, path: string): KvCacheSettings {
   return readOptions(options === undefined ? {} : options, path, kvCacheOptions);
 }
 
-/** The keys and values of all layers, for `rows` sequences of up to `maxLength` tokens. */
+/** A language model's cache: the keys and values of all layers, for `rows` prompts of up to `maxLength` tokens each. */
 export class KvCache {
   /**
-   * 'in-place': a step adds to what is there, and all rows run together. 'copying': the graph's attention was not
-   * recognised; it runs as exported, one row at a time, and each step copies the row's past.
+   * 'in-place': each step adds to the cache, and all rows run together. 'copying': the graph's attention wasn't
+   * recognised, so the model runs as exported, one row at a time, and each step copies the row's past.
    */
   readonly mode: 'in-place' | 'copying';
-  /** Why that mode. */
+  /** Why the cache has that mode, as a sentence. */
   readonly why: string;
-  /** Tokens a row. */
+  /** Tokens that a row holds. */
   readonly maxLength: number;
   readonly #native: NativeLanguageModel;
 
@@ -59,31 +64,38 @@ export class KvCache {
     refuseCloning(this);
   }
 
+  /** Rows of the cache. */
   get rows(): number {
     return this.#native.stats().rows;
   }
 
-  /** Rows that requests and sequences have. The others may keep what finished requests have read. */
+  /** Rows that requests and sequences use. The other rows may keep the tokens of finished requests. */
   get used(): number {
     return this.#native.stats().rowsUsed;
   }
 
-  /** Of all rows, full. On the CPU this is address space: memory comes with the tokens. 0 where `mode` is 'copying'. */
+  /**
+   * Bytes of all rows when they are full. On the CPU this is address space, and memory is taken as tokens come. 0 if `mode`
+   * is 'copying'.
+   */
   get bytesReserved(): number {
     return this.#native.stats().bytesReserved;
   }
 
-  /** Of the tokens in the cache. On the CPU, the pages that hold them are up to two more per head, layer, and key or value. */
+  /**
+   * Bytes of the tokens in the cache. On the CPU they lie in pages, of which up to two more are in use for each head,
+   * layer, and key or value.
+   */
   get bytesUsed(): number {
     return this.#native.stats().bytesUsed;
   }
 
-  /** Requests that found a part of their prompt here. */
+  /** How many requests found a part of their prompt in the cache. */
   get hits(): number {
     return this.#native.stats().hits;
   }
 
-  /** Forgets what finished requests left. Sequences, and requests that run, keep their rows. */
+  /** Forgets the tokens that finished requests left. Sequences and running requests keep their rows. */
   clear(): void {
     this.#native.clear();
   }

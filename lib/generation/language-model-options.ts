@@ -9,19 +9,22 @@ export interface LanguageModelOptions
     SessionOptions,
     'concurrency' | 'preferredOutputLocation' | 'shapes' | 'calibration' | 'refit'
   > {
-  /** Rows and lengths of the cache. */
+  /** The size and type of the cache. */
   kvCache?: KvCacheOptions;
-  /** Instead of the tokenizer.json beside the model. */
+  /** A tokenizer to use instead of the tokenizer.json beside the model. */
   tokenizer?: Tokenizer;
-  /** A Jinja template, instead of the model's own. */
+  /** A Jinja chat template to use instead of the model's own. */
   chatTemplate?: string;
-  /** Tokens of prompts that are read in a step; a quarter of them, while others answer. Default 512. */
+  /**
+   * Prompt tokens that a step reads at most. While other requests generate, it is a quarter of that. Defaults to 512.
+   */
   chunkSize?: number;
-  /** Requests that may wait for a row; one more is refused with ERR_QUEUE_FULL. Default 1024. */
+  /** How many requests may wait for a row; one more is refused with ERR_QUEUE_FULL. Defaults to 1024. */
   maxQueue?: number;
   /**
-   * On a GPU as in {@link BuildOptions}. On the CPU a decoder runs in the types that it has, FP32 as FP32 with 'tf32' too:
-   * 'fp16' and 'bf16' are refused there with ERR_INVALID_ARG_VALUE.
+   * The types to compute in. On a GPU as in {@link BuildOptions}, where it defaults to 'fp16'. On the CPU a decoder runs
+   * in its own types, whatever 'as-exported', 'fp32' or 'tf32' say, and 'fp16' and 'bf16' are refused with
+   * ERR_INVALID_ARG_VALUE; it defaults to 'as-exported'.
    */
   precision?: 'as-exported' | 'fp32' | 'tf32' | 'fp16' | 'bf16';
 }
@@ -35,7 +38,7 @@ const {
   ...ofSession
 } = sessionOptions;
 
-/** The readers of {@link LanguageModelOptions}. What each option means is what they return. */
+/** Reads {@link LanguageModelOptions}: one reader per option. */
 export const languageModelOptions = {
   ...ofSession,
   kvCache: kvCacheOption,
@@ -44,7 +47,7 @@ export const languageModelOptions = {
   chunkSize: integer(512, 1, 2 ** 20),
 } satisfies OptionTable<LanguageModelOptions>;
 
-/** {@link LanguageModelOptions}, read. */
+/** {@link LanguageModelOptions} after reading, with defaults filled in. */
 export type LanguageModelSettings = OptionsOf<typeof languageModelOptions>;
 
 function tokenizerOption(tokenizer: unknown, path: string): Tokenizer | undefined {
@@ -53,7 +56,7 @@ function tokenizerOption(tokenizer: unknown, path: string): Tokenizer | undefine
   return tokenizer;
 }
 
-/** As {@link refusedSessionOptions}, for a language model: it decides some options of a session itself. */
+/** Options that a language model refuses by name, each with the reason. */
 export const refusedLanguageModelOptions: Readonly<Record<string, string>> = {
   ...refusedSessionOptions,
   concurrency: 'is not an option of a language model: its steps run all requests together.',

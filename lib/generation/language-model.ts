@@ -22,35 +22,42 @@ import type { LanguageModelOptions } from './language-model-options.js';
 import type { OpenedLanguageModel } from './open-language-model.js';
 import { Sequence, type SequenceContext } from './sequence.js';
 
-/** What a model has done so far. */
+/** Counters of a language model so far. */
 export interface LanguageModelStats {
+  /** How many requests there were, and are. */
   readonly requests: {
-    /** For a row, or their turn. */
+    /** Requests that wait for a row of the cache. */
     readonly waiting: number;
+    /** Requests that have a row. */
     readonly active: number;
+    /** Requests that gave an answer. */
     readonly completed: number;
+    /** Requests that rejected with an error. */
     readonly failed: number;
+    /** Requests that were aborted. */
     readonly cancelled: number;
   };
+  /** How many tokens were read and generated. */
   readonly tokens: {
-    /** Of prompts, computed. */
+    /** Prompt tokens computed. */
     readonly prefilled: number;
-    /** Of prompts, found in the cache. */
+    /** Prompt tokens found in the cache. */
     readonly cached: number;
-    /** Computed one a step, of all requests together. */
+    /** Tokens that decode steps computed, for all requests together. */
     readonly decoded: number;
   };
+  /** How many times the model ran. */
   readonly steps: {
-    /** With a chunk of a prompt. */
+    /** Steps that read a chunk of a prompt. */
     readonly prefill: number;
-    /** With one token for each request that answers. */
+    /** Steps that computed one token for each request. */
     readonly decode: number;
   };
-  /** What the model takes of a GPU, in bytes, without its cache; null on the CPU, and once it is disposed. */
+  /** Bytes that the model takes on a GPU, without its cache; null on the CPU and after disposal. */
   readonly memory: SessionStats['memory'];
   /**
-   * The CUDA graphs of its steps, likewise. A step's shape is captured when it comes for the second time, and replayed from
-   * then on. TensorRT-RTX captures its own, and does not count them.
+   * CUDA graphs of the model's steps; null on the CPU and after disposal. A shape is captured when it comes for the
+   * second time, and replayed from then on. TensorRT-RTX captures its own graphs, which aren't counted here.
    */
   readonly graphs: SessionStats['graphs'];
 }
@@ -58,20 +65,31 @@ export interface LanguageModelStats {
 const sequenceOptions = { cacheSalt: text('') } satisfies OptionTable<{ cacheSalt?: string }>;
 
 /**
- * A decoder that generates text, on a native thread of its own: requests run together, whatever their lengths, and the
- * event loop is never waited for. What they have read stays in a cache, which prompts that begin alike share.
+ * A language model that generates text on a native thread of its own. Requests run together, whatever their lengths,
+ * and the event loop is never blocked. The tokens that requests have read stay in a cache, and prompts that begin alike
+ * share them.
+ *
+ * @example
+ * ```js
+ * import { LanguageModel } from 'node-tensorrt';
+ *
+ * const model = await LanguageModel.load('llama', { kvCache: { maxBatchSize: 4, maxLength: 512 } });
+ * for await (const { text } of model.stream('Once upon a time', { maxTokens: 20 })) process.stdout.write(text);
+ * await model.dispose();
+ * ```
  */
 export class LanguageModel {
-  /** undefined where there is none beside the model: then prompts are tokens. */
+  /** The model's tokenizer; undefined if there is none beside the model. Prompts must be tokens then. */
   readonly tokenizer: Tokenizer | undefined;
+  /** The model's cache of keys and values. */
   readonly kvCache: KvCache;
-  /** Where it runs: 'cpu', 'cuda:0', … */
+  /** The device that it runs on: 'cpu', 'cuda:0' and so on. */
   readonly device: string;
-  /** Why that device was chosen. */
+  /** Why it runs on that device, as a sentence. */
   readonly why: string;
-  /** What executes it, e.g. `{ name: 'onnxruntime', version: '1.30.0' }`. */
+  /** The runtime that executes it, such as `{ name: 'onnxruntime', version: '1.30.0' }`. */
   readonly runtime: Readonly<{ name: string; version: string }>;
-  /** What it computes in: on the CPU 'as-exported', on a GPU what the engine was compiled with ('fp16' by default). */
+  /** The types that it computes in: 'as-exported' on the CPU, on a GPU those of `options.precision`. */
   readonly precision: EngineManifest['precision'];
   readonly #loop: DecodeLoop;
   readonly #context: SequenceContext;
@@ -90,31 +108,38 @@ export class LanguageModel {
   }
 
   /**
-   * Loads a folder as optimum or onnxruntime-genai exports it, or as a model hub has it; or an ONNX file, with what lies
-   * beside it. Its graph is rewritten such that the cache is updated in place, where that can be: `kvCache.mode` says.
-   * @throws (rejects) TensorRTError ERR_MODEL_NOT_FOUND, ERR_MODEL_INVALID, ERR_MODEL_UNSUPPORTED (says what of it),
-   *   ERR_LIBRARY_NOT_FOUND, ERR_LIBRARY_UNSUPPORTED, ERR_NO_GPU, ERR_OUT_OF_MEMORY, ERR_IO; TypeError or RangeError for
-   *   bad arguments; the signal's reason
+   * Loads a language model: a folder as optimum or onnxruntime-genai exports it or as a model hub has it, or an ONNX file
+   * with its configuration beside it. The graph is rewritten so that the cache is updated in place, if that is possible;
+   * `kvCache.mode` tells.
+   *
+   * @param pathToDirOrOnnx the folder, or the ONNX file
+   * @throws (rejects) TensorRTError ERR_MODEL_NOT_FOUND, ERR_MODEL_INVALID, ERR_MODEL_UNSUPPORTED (names what isn't
+   *   supported), ERR_LIBRARY_NOT_FOUND, ERR_LIBRARY_UNSUPPORTED, ERR_NO_GPU, ERR_OUT_OF_MEMORY, ERR_IO; TypeError or
+   *   RangeError for bad arguments; the signal's reason
    */
   static async load(pathToDirOrOnnx: string, options: LanguageModelOptions = {}): Promise<LanguageModel> {
-    // Only who loads a model pays for loading what does.
+    // Importing the package doesn't load the code that loads models.
     const { openLanguageModel } = await import('./open-language-model.js');
     return new LanguageModel(await openLanguageModel(pathToDirOrOnnx, options));
   }
 
   /**
-   * Answers a prompt: text, tokens, or a conversation, which the model's chat template turns into text.
-   * @throws (rejects) TypeError ERR_INVALID_ARG_TYPE; RangeError ERR_INVALID_ARG_VALUE, ERR_SHAPE_MISMATCH where the
-   *   prompt is longer than a row; TensorRTError ERR_QUEUE_FULL, ERR_CACHE_FULL where sequences have all rows,
-   *   ERR_DISPOSED, ERR_EXECUTION_FAILED, ERR_OUT_OF_MEMORY; the signal's reason
+   * Generates the answer to a prompt: to a text, to tokens, or to a conversation, which the model's chat template turns
+   * into text.
+   *
+   * @throws (rejects) TypeError ERR_INVALID_ARG_TYPE; RangeError ERR_INVALID_ARG_VALUE, ERR_SHAPE_MISMATCH if the prompt
+   *   is longer than a row; TensorRTError ERR_QUEUE_FULL, ERR_CACHE_FULL if sequences use all rows, ERR_DISPOSED,
+   *   ERR_EXECUTION_FAILED, ERR_OUT_OF_MEMORY; the signal's reason
    */
   async generate(prompt: Prompt, options: GenerateOptions = {}): Promise<Generation> {
     return this.#loop.generate(this.#request(prompt, options));
   }
 
   /**
-   * {@link generate}, token by token; it returns what generate() resolves with. It begins with the first `next()`.
-   * Leaving the loop cancels it. Who reads slowly holds up nobody: what it has not read yet is kept, up to maxTokens.
+   * Generates an answer token by token. The request begins with the first `next()`, and the generator returns what
+   * {@link generate} resolves with. Leaving the loop cancels the request. A slow reader doesn't delay other requests: the
+   * tokens that it hasn't read yet are kept.
+   *
    * @throws (at `next()`) as {@link generate}
    */
   stream(prompt: Prompt, options: GenerateOptions = {}): AsyncGenerator<GenerationChunk, Generation> {
@@ -122,9 +147,9 @@ export class LanguageModel {
   }
 
   /**
-   * An empty row of the cache, to hold on to.
-   * @param options.cacheSalt as in {@link GenerateOptions}: what the sequence reads serves prompts with the same one
-   * @throws TensorRTError ERR_CACHE_FULL where requests and sequences have all rows, ERR_DISPOSED
+   * Creates an empty sequence: a row of the cache that stays until it is disposed of.
+   * @param options.cacheSalt separates tenants in the cache, as in {@link GenerateOptions}. Defaults to ''
+   * @throws TensorRTError ERR_CACHE_FULL if requests and sequences use all rows, ERR_DISPOSED
    */
   createSequence(options: { cacheSalt?: string } = {}): Sequence {
     const { cacheSalt } = readOptions(options, 'options', sequenceOptions);
@@ -132,8 +157,8 @@ export class LanguageModel {
   }
 
   /**
-   * What {@link Sequence.save} gave, or the file that it wrote.
-   * @throws (rejects) TensorRTError ERR_STATE_MISMATCH where it is damaged, or of another model, precision or layout;
+   * Restores a sequence from the bytes that {@link Sequence.save} returned, or from the file that it wrote.
+   * @throws (rejects) TensorRTError ERR_STATE_MISMATCH if it is damaged, or of another model, precision or layout;
    *   ERR_CACHE_FULL, ERR_DISPOSED, ERR_IO; TypeError ERR_INVALID_ARG_TYPE, RangeError ERR_INVALID_ARG_VALUE
    */
   async restoreSequence(from: string | Bytes): Promise<Sequence> {
@@ -144,7 +169,7 @@ export class LanguageModel {
     return new Sequence(this.#loop, id, '', this.#context);
   }
 
-  /** May be called after {@link dispose}. */
+  /** Returns counters. It may be called after {@link dispose}. */
   stats(): LanguageModelStats {
     const stats = this.#loop.native.stats();
     const device = this.#loop.native.deviceStats();
@@ -162,12 +187,13 @@ export class LanguageModel {
     };
   }
 
-  /** Refuses further requests, lets those accepted finish, then frees model and cache. May be called again. */
+  /** Refuses further requests, lets accepted ones finish, then frees model and cache. It may be called again. */
   dispose(): Promise<void> {
     this.#disposed ??= this.#loop.native.close();
     return this.#disposed;
   }
 
+  /** Disposes of the model at the end of an `await using` block. */
   [Symbol.asyncDispose](): Promise<void> {
     return this.dispose();
   }

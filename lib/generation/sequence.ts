@@ -13,10 +13,10 @@ import type { Generation, GenerationChunk } from './generation.js';
 
 const appendOptions = { signal: abortSignal } satisfies OptionTable<{ signal?: AbortSignal }>;
 
-/** What a sequence knows of its model. */
+/** The facts about its model that a sequence needs. */
 export type SequenceContext = GenerateContext & PromptContext;
 
-/** Reads tokens into the cache, and chooses none. */
+/** Options with which the addon reads tokens into the cache and chooses none. */
 const appending: Omit<NativeGenerateOptions, 'stream'> = {
   maxTokens: 0,
   minTokens: 0,
@@ -37,25 +37,40 @@ const appending: Omit<NativeGenerateOptions, 'stream'> = {
   priority: 0,
 };
 
-/** Gives back the rows of those that were dropped without dispose(). */
+/** Gives back the rows of sequences that were dropped without dispose(). */
 const dropped = new FinalizationRegistry<{ native: NativeLanguageModel; id: number }>(({ native, id }) =>
   native.disposeSequence(id),
 );
 
 /**
- * A row of the cache, held on to until {@link dispose}, or until it is collected: what it has been given and has answered
- * stays computed. It generates or appends one thing at a time (another is ERR_INVALID_ARG_VALUE); meanwhile it can be
+ * A row of the cache that is kept until {@link dispose}, or until it is garbage-collected. Its tokens stay computed. It
+ * generates or appends one thing at a time (a second one is refused with ERR_INVALID_ARG_VALUE). Meanwhile it can be
  * forked and saved, as far as it has come.
+ *
+ * @example
+ * ```js
+ * import { LanguageModel } from 'node-tensorrt';
+ *
+ * const model = await LanguageModel.load('llama');
+ * const story = model.createSequence();
+ * await story.append('Once upon a time');
+ * const other = await story.fork();
+ * console.log((await story.generate({ maxTokens: 10 })).text);
+ * console.log((await other.generate({ maxTokens: 10, temperature: 1, seed: 3 })).text);
+ * story.dispose();
+ * other.dispose();
+ * await model.dispose();
+ * ```
  */
 export class Sequence {
   readonly #loop: DecodeLoop;
-  /** Lives as long as this, and as what it generates. */
+  /** It lives as long as the sequence and the answers that it generates. */
   readonly #target: GenerationTarget;
   readonly #cacheSalt: string;
   readonly #context: SequenceContext;
   #disposed = false;
 
-  /** @internal @param id native's number of it */
+  /** @internal @param id the addon's number for it */
   constructor(loop: DecodeLoop, id: number, cacheSalt: string, context: SequenceContext) {
     this.#loop = loop;
     this.#target = { id, isBusy: false };
@@ -65,21 +80,21 @@ export class Sequence {
     dropped.register(this.#target, { native: loop.native, id }, this.#target);
   }
 
-  /** Tokens. */
+  /** How many tokens it has. */
   get length(): number {
     return this.#native.sequenceLength(this.#target.id);
   }
 
-  /** What it consists of: a copy. */
+  /** A copy of its tokens. */
   get tokens(): readonly number[] {
     return Array.from(this.#native.sequenceTokens(this.#target.id));
   }
 
   /**
-   * Adds text or tokens. Text that begins the sequence gets the token that texts begin with, if the model has one.
-   * @throws (rejects) TypeError ERR_INVALID_ARG_TYPE; RangeError ERR_INVALID_ARG_VALUE, ERR_SHAPE_MISMATCH where the row
-   *   is too short; TensorRTError ERR_DISPOSED, ERR_QUEUE_FULL, ERR_EXECUTION_FAILED; the signal's reason: then the
-   *   sequence is as it was
+   * Adds text or tokens. Text at the beginning of a sequence gets the model's begin-of-sequence token, if it has one.
+   * If it rejects, the sequence is as it was.
+   * @throws (rejects) TypeError ERR_INVALID_ARG_TYPE; RangeError ERR_INVALID_ARG_VALUE, ERR_SHAPE_MISMATCH if the row is
+   *   too short; TensorRTError ERR_DISPOSED, ERR_QUEUE_FULL, ERR_EXECUTION_FAILED; the signal's reason
    */
   async append(input: string | readonly number[], options: { signal?: AbortSignal } = {}): Promise<void> {
     const { signal } = readOptions(options, 'options', appendOptions);
@@ -96,21 +111,24 @@ export class Sequence {
   }
 
   /**
-   * Continues the sequence, and adds the answer to it; where it rejects, the sequence is as it was.
-   * @throws (rejects) RangeError ERR_INVALID_ARG_VALUE where it is empty; TensorRTError ERR_INVALID_ARG_VALUE while it
+   * Continues the sequence, and adds the answer to it. If it rejects, the sequence is as it was.
+   * @throws (rejects) RangeError ERR_INVALID_ARG_VALUE if it is empty; TensorRTError ERR_INVALID_ARG_VALUE while it
    *   generates; else as {@link LanguageModel.generate}
    */
   async generate(options: SequenceGenerateOptions = {}): Promise<Generation> {
     return this.#loop.generate(this.#request(options));
   }
 
-  /** {@link generate}, token by token; see {@link LanguageModel.stream}. Left early, the sequence ends where it was left. */
+  /**
+   * Continues the sequence token by token, as {@link LanguageModel.stream} does. If the loop is left early, the sequence
+   * ends with the tokens that were generated.
+   */
   stream(options: SequenceGenerateOptions = {}): AsyncGenerator<GenerationChunk, Generation> {
     return this.#loop.stream(() => this.#request(options));
   }
 
   /**
-   * A copy, which then goes its own way.
+   * Copies the sequence into a row of its own.
    * @throws (rejects) TensorRTError ERR_CACHE_FULL, ERR_DISPOSED
    */
   async fork(): Promise<Sequence> {
@@ -120,7 +138,7 @@ export class Sequence {
 
   /**
    * Keeps the first `length` tokens.
-   * @throws TypeError ERR_INVALID_ARG_TYPE; RangeError ERR_INVALID_ARG_VALUE where it has fewer; TensorRTError
+   * @throws TypeError ERR_INVALID_ARG_TYPE; RangeError ERR_INVALID_ARG_VALUE if it has fewer; TensorRTError
    *   ERR_INVALID_ARG_VALUE while it generates, ERR_DISPOSED
    */
   truncate(length: number): void {
@@ -134,12 +152,14 @@ export class Sequence {
   }
 
   /**
-   * What {@link LanguageModel.restoreSequence} makes the sequence of again, without computing it: as bytes, or in a file,
-   * which appears whole or not at all. It is for the same model, in the same precision; it holds the tokens themselves.
+   * Saves the sequence, so that {@link LanguageModel.restoreSequence} restores it without computing it again: as bytes,
+   * or into a file, which appears whole or not at all. It can be restored into the same model in the same precision. It
+   * holds the tokens themselves.
    * @throws (rejects) TensorRTError ERR_IO, ERR_DISPOSED; ERR_BUFFER_TOO_LARGE for more bytes than a Uint8Array holds
-   *   (4 GiB on Node 20), which a file takes
+   *   (4 GiB on Node 20), which need a file
    */
   save(): Promise<Uint8Array>;
+  /** Saves the sequence into a file. */
   save(path: string): Promise<void>;
   async save(path?: string): Promise<unknown> {
     if (path !== undefined) checkPath(path, 'path');
@@ -156,7 +176,7 @@ export class Sequence {
     }
   }
 
-  /** Gives the row back. What it generates is cancelled. May be called again. */
+  /** Gives the row back and cancels an answer that is being generated. It may be called again. */
   dispose(): void {
     if (this.#disposed) return;
     this.#disposed = true;
@@ -164,6 +184,7 @@ export class Sequence {
     this.#loop.native.disposeSequence(this.#target.id);
   }
 
+  /** Disposes of the sequence at the end of a `using` block. */
   [Symbol.dispose](): void {
     this.dispose();
   }

@@ -13,57 +13,71 @@ import {
 import { deviceOption } from '../execution/device.js';
 
 /**
- * The options of a build are for a model that is to run on a GPU, which is compiled first, or taken from the cache;
- * an {@link Engine} is compiled already.
+ * How to load a model and where to run it. The options that it shares with {@link BuildOptions} apply when the model is
+ * to run on a GPU, because the model is compiled for it first, or taken from the cache. An {@link Engine} is compiled
+ * already and refuses them.
+ *
+ * @example
+ * ```js
+ * import { InferenceSession } from 'node-tensorrt';
+ *
+ * const session = await InferenceSession.create('model.onnx', { device: 'auto', threads: 2, concurrency: 2 });
+ * console.log(session.device, session.why);
+ * await session.dispose();
+ * ```
  */
 export interface SessionOptions extends Omit<BuildOptions, 'target' | 'parent' | 'lineage'> {
   /**
-   * Where to run: the CPU, the first GPU ('cuda'), or the one with CUDA's number ('cuda:1'). 'auto' (default) takes the
-   * first GPU if there is one and a TensorRT library that can compile the model, else the CPU; `session.device` and
-   * `session.why` say which and why. An Engine needs a GPU.
+   * Where to run: the CPU, the first GPU ('cuda'), or the GPU that CUDA numbers so ('cuda:1'). 'auto' takes the first GPU
+   * if there is one and a TensorRT library that can compile the model, else the CPU; `session.device` and `session.why`
+   * tell which, and why. An Engine needs a GPU. Defaults to 'auto'.
    */
   device?: 'auto' | 'cpu' | 'cuda' | `cuda:${number}`;
-  /** CPU threads one run may use. Default: one per physical core. */
+  /** CPU threads that one run may use. Defaults to one per physical core. */
   threads?: number;
   /**
-   * Runs executed at the same time, each on a thread of its own; on a GPU each with a stream and memory for activations
-   * of its own. Default 1.
+   * How many runs execute at the same time, each on a thread of its own. On a GPU each has its own stream and its own
+   * memory for activations. Defaults to 1.
    */
   concurrency?: number;
   /**
-   * On a GPU: the second run of a shape records what it launches in a CUDA graph, which later runs of that shape launch
-   * at once. Up to 8 shapes per thread keep theirs. Default true: it never changes results, and shapes that can't be
-   * recorded run without.
+   * Records GPU work in CUDA graphs: the second run of a shape records what it launches, and later runs of that shape
+   * launch the recording at once. Each thread keeps up to 8 shapes. Results don't change, and shapes that can't be
+   * recorded run without a graph. Defaults to true.
    */
   cudaGraph?: boolean;
-  /** Where outputs are left: 'cuda' are tensors on the GPU, to feed to another run or to download with getData(). Default 'cpu'. */
+  /**
+   * Where outputs are left. 'cuda' leaves them on the GPU, as tensors to feed to another run or to download with
+   * `getData()`. Defaults to 'cpu'.
+   */
   preferredOutputLocation?: 'cpu' | 'cuda';
-  /** Runs that may wait; one more is refused with ERR_QUEUE_FULL. Default 1024. */
+  /** How many runs may wait; one more is refused with ERR_QUEUE_FULL. Defaults to 1024. */
   maxQueue?: number;
   /**
-   * On a GPU as in {@link BuildOptions}. On the CPU 'as-exported' (default), 'fp32' and 'tf32' run a model in the types that
-   * it has, FP32 as FP32; 'fp16' and 'bf16' run what the GPU would get, as far as ONNX Runtime has the operators: it computes FP16 in
-   * FP32 inside, and most of BF16 not at all.
+   * The types to compute in. On a GPU as in {@link BuildOptions}, where it defaults to 'fp16'. On the CPU it defaults to
+   * 'as-exported', and 'as-exported', 'fp32' and 'tf32' all run the model in its own types; 'fp16' and 'bf16' run the
+   * model that the GPU would get, as far as ONNX Runtime has the operators: it computes FP16 in FP32 inside, and refuses
+   * most of BF16.
    */
   precision?: 'as-exported' | 'fp32' | 'tf32' | 'fp16' | 'bf16';
   /**
-   * Shapes that runs may have, by input name; a run outside them is refused with ERR_SHAPE_MISMATCH. Default: any on
-   * the CPU; on a GPU what {@link BuildOptions} derives, or what the engine was compiled for.
+   * Shapes that runs may have, by input name; other shapes are refused with ERR_SHAPE_MISMATCH. Defaults to any shape on
+   * the CPU, and on a GPU to the shapes that {@link BuildOptions} derives or that the engine was compiled for.
    */
   shapes?: ShapeRanges | readonly ShapeRanges[];
-  /** Abandons creation: it rejects with the signal's reason. */
+  /** Aborting abandons the creation, which rejects with the signal's reason. */
   signal?: AbortSignal;
 }
 
 const { target: _target, parent: _parent, lineage: _lineage, ...ofBuild } = buildOptions;
 
-/** The readers of {@link SessionOptions}. What each option means is what they return. */
+/** Reads {@link SessionOptions}: one reader per option. */
 export const sessionOptions = {
   ...ofBuild,
-  /** undefined: the build's default on a GPU, the model's own types on the CPU. */
+  /** undefined stands for the build's default on a GPU, and for the model's own types on the CPU. */
   precision: optional(oneOf(['as-exported', 'fp32', 'tf32', 'fp16', 'bf16'])),
   device: deviceOption,
-  /** 0: one per physical core. */
+  /** 0 stands for one per physical core. */
   threads: integer(0, 1, 1024),
   concurrency: integer(1, 1, 4 * availableParallelism()),
   maxQueue: integer(1024, 1, 2 ** 31 - 1),
@@ -71,16 +85,16 @@ export const sessionOptions = {
   preferredOutputLocation: oneOf(['cpu', 'cuda']),
 } satisfies OptionTable<SessionOptions>;
 
-/** {@link SessionOptions}, read. */
+/** {@link SessionOptions} after reading, with defaults filled in. */
 export type SessionSettings = OptionsOf<typeof sessionOptions>;
 
-/** How to compile a session's model for a GPU. */
+/** The settings with which a session's model is compiled for a GPU. */
 export function buildSettings(settings: Pick<SessionSettings, keyof typeof ofBuild>): BuildSettings {
   const precision = settings.precision ?? precisions[0];
   return { ...settings, precision, target: undefined, parent: undefined, lineage: undefined };
 }
 
-/** As {@link refusedBuildOptions}, for a session. */
+/** Options that a session refuses by name, each with the reason. */
 export const refusedSessionOptions: Readonly<Record<string, string>> = {
   ...refusedBuildOptions,
   batching: 'is not supported in this version.',
@@ -90,10 +104,13 @@ export const refusedSessionOptions: Readonly<Record<string, string>> = {
   enableGraphCapture: `${theirs}. Here it is options.cudaGraph, which is true by default.`,
 };
 
-/** What an Engine leaves to be said: the rest was decided when it was compiled. */
+/** Build options that still apply to an Engine: the others were decided when it was compiled. */
 const ofEngine: ReadonlySet<string> = new Set(['libraryPath', 'signal', 'onProgress', 'cache']);
 
-/** Refuses options that an engine has decided otherwise, rather than pass them over. */
+/**
+ * Refuses build options beside an Engine, instead of ignoring them.
+ * @throws RangeError ERR_INVALID_ARG_VALUE
+ */
 export function refuseBuildOptions(options: object): void {
   for (const [name, value] of Object.entries(options)) {
     if (value === undefined || ofEngine.has(name) || !Object.hasOwn(ofBuild, name)) continue;

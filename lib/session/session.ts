@@ -11,16 +11,27 @@ import type { Placed } from './create-session.js';
 import type { SessionOptions, SessionSettings } from './session-options.js';
 
 /**
- * Runs a model on native threads of its own; the event loop is never blocked. Named as onnxruntime-common's. By default
- * the same call computes in FP16 on a GPU, and on the CPU in the types that the model was exported with: `precision`
- * says which it became.
+ * A model that is ready to run. Runs execute on native threads, so the event loop is never blocked. The interface is
+ * onnxruntime-common's, with more options. By default the same call computes in FP16 on a GPU and in the model's own
+ * types on the CPU; `session.precision` tells which.
+ *
+ * @example
+ * ```js
+ * import { InferenceSession, Tensor } from 'node-tensorrt';
+ *
+ * const session = await InferenceSession.create('model.onnx');
+ * const x = new Tensor('float32', new Float32Array(2 * 3 * 224 * 224), [2, 3, 224, 224]);
+ * const { y } = await session.run({ x });
+ * console.log(y.dims, y.data);
+ * await session.dispose();
+ * ```
  */
 export class InferenceSession extends LoadedSession {
-  /** Why that device was chosen. */
+  /** Why the session runs on that device, as a sentence. */
   readonly why: string;
   /**
-   * What runs compute in, which `options.precision` decides: on a GPU what the engine was compiled with, 'fp16' by
-   * default; on the CPU 'as-exported' by default. undefined for a bare plan, which doesn't say.
+   * The types that runs compute in: on a GPU those that the engine was compiled with, on the CPU those of
+   * `options.precision`. undefined for a bare plan, which doesn't tell.
    */
   readonly precision: EngineManifest['precision'] | undefined;
 
@@ -36,14 +47,18 @@ export class InferenceSession extends LoadedSession {
   }
 
   /**
-   * Loads an ONNX model from a file, whose external data lies beside it, or from its bytes, which are copied; for a
-   * GPU, {@link buildEngine} compiles it first, in FP16 unless `options.precision` says otherwise. Or loads an Engine.
-   * @throws (rejects) TensorRTError ERR_MODEL_NOT_FOUND, ERR_MODEL_INVALID, ERR_MODEL_UNSUPPORTED, ERR_LIBRARY_NOT_FOUND;
-   *   ERR_NO_GPU where an Engine, or options.device, needs one; ERR_ENGINE_INCOMPATIBLE for an Engine of another GPU or
-   *   version; ERR_OUT_OF_MEMORY; what buildEngine throws; TypeError or RangeError for bad arguments; the signal's reason
+   * Loads a model: an ONNX file, whose external data lies beside it; the bytes of one, which are copied; or an
+   * {@link Engine}. For a GPU an ONNX model is compiled first, as {@link buildEngine} does it, in FP16 unless
+   * `options.precision` says otherwise.
+   *
+   * @param model a path, the bytes of an ONNX file, or an Engine
+   * @throws (rejects) TensorRTError ERR_MODEL_NOT_FOUND, ERR_MODEL_INVALID, ERR_MODEL_UNSUPPORTED,
+   *   ERR_LIBRARY_NOT_FOUND, ERR_OUT_OF_MEMORY; ERR_NO_GPU if an Engine or `options.device` needs a GPU that isn't there;
+   *   ERR_ENGINE_INCOMPATIBLE for an Engine of another GPU or version; the errors of `buildEngine`; TypeError or
+   *   RangeError for bad arguments; the signal's reason
    */
   static async create(model: string | Bytes | Engine, options?: SessionOptions): Promise<InferenceSession>;
-  /** Loads an ONNX model from a part of a buffer. */
+  /** Loads an ONNX model from a part of a buffer: `byteLength` bytes from `byteOffset` on. */
   static async create(
     buffer: ArrayBufferLike,
     byteOffset: number,
@@ -65,7 +80,7 @@ export class InferenceSession extends LoadedSession {
   }
 }
 
-/** The bytes of a part of a buffer, within its ends. */
+/** A view of a part of a buffer. @throws RangeError ERR_INVALID_ARG_VALUE beyond its ends */
 function partOf(buffer: ArrayBufferLike, byteOffset: unknown, byteLength: unknown): Uint8Array {
   checkAttached(buffer, 'buffer');
   const begin = integer(0, 0, buffer.byteLength)(byteOffset, 'byteOffset');
@@ -73,16 +88,26 @@ function partOf(buffer: ArrayBufferLike, byteOffset: unknown, byteLength: unknow
   return new Uint8Array(buffer, begin, integer(rest, 0, rest)(byteLength, 'byteLength'));
 }
 
-/** onnxruntime-common's names of types. */
+/** Types by the names that onnxruntime-common gives them. */
 export declare namespace InferenceSession {
+  /** @see {@link index.SessionOptions} */
   type SessionOptions = import('./session-options.js').SessionOptions;
+  /** @see {@link index.RunOptions} */
   type RunOptions = import('../execution/loaded-session.js').RunOptions;
+  /** @see {@link index.ValueMetadata} */
   type ValueMetadata = import('../execution/model-metadata.js').ValueMetadata;
+  /** @see {@link index.TensorValueMetadata} */
   type TensorValueMetadata = import('../execution/model-metadata.js').TensorValueMetadata;
+  /** @see {@link index.NonTensorValueMetadata} */
   type NonTensorValueMetadata = import('../execution/model-metadata.js').NonTensorValueMetadata;
+  /** Tensors by name. */
   type OnnxValueMapType = Readonly<Record<string, Tensor>>;
+  /** Tensors by name; null stands for a new one. */
   type NullableOnnxValueMapType = Readonly<Record<string, Tensor | null>>;
+  /** The tensors to feed, by input name. */
   type FeedsType = OnnxValueMapType;
+  /** The outputs to compute. */
   type FetchesType = Fetches;
+  /** The outputs of a run, by name. */
   type ReturnType = OnnxValueMapType;
 }

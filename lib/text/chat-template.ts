@@ -7,11 +7,13 @@ import { tokenRoles, tokenText } from './tokenizer-config.js';
 
 /** One turn of a conversation. */
 export interface ChatMessage {
+  /** The speaker: 'system' instructs the model, 'user' asks, 'assistant' is the model, 'tool' is a tool's result. */
   role: 'system' | 'user' | 'assistant' | 'tool';
+  /** The text of the turn. */
   content: string;
 }
 
-/** How a model writes conversations: a Jinja template as Hugging Face's models carry it. */
+/** A model's format for conversations: a Jinja template, as models of Hugging Face carry it. */
 export class ChatTemplate {
   readonly #template: Template;
   readonly #tokens: Readonly<Record<string, string>>;
@@ -22,9 +24,9 @@ export class ChatTemplate {
   }
 
   /**
-   * A model's template: `given`, or else chat_template.jinja, or chat_template of tokenizer_config.json (of several the
-   * one named 'default'); undefined where there is none.
-   * @param argument `given`'s name in errors
+   * Loads a model's template: `given` if there is one, else chat_template.jinja, else `chat_template` of
+   * tokenizer_config.json (the one named 'default' if there are several). Returns undefined if there is none.
+   * @param argument the name of `given` in errors
    * @throws (rejects) TypeError ERR_INVALID_ARG_TYPE, RangeError ERR_INVALID_ARG_VALUE for `given`; TensorRTError
    *   ERR_MODEL_INVALID, ERR_MODEL_UNSUPPORTED, ERR_IO
    */
@@ -46,7 +48,7 @@ export class ChatTemplate {
     }
     if (given !== undefined) {
       const template = await parse(given, (problem) =>
-        invalidArgValue(argument, `is no template: ${problem}`),
+        invalidArgValue(argument, `isn't a valid template: ${problem}`),
       );
       return new ChatTemplate(template, tokens);
     }
@@ -65,16 +67,16 @@ export class ChatTemplate {
   }
 
   /**
-   * The text of a conversation, with the tokens that a text begins with and up to where the model answers: encode it
-   * without special tokens. The same as transformers' `apply_chat_template(…, add_generation_prompt=True)`.
-   * @param argument the messages' name in errors
-   * @throws RangeError ERR_INVALID_ARG_VALUE: messages that the template refuses
+   * Writes a conversation as text, up to the place where the model answers. The text holds the special tokens, so encode
+   * it without adding any. It equals transformers' `apply_chat_template(…, add_generation_prompt=True)`.
+   * @param argument the name of the messages in errors
+   * @throws RangeError ERR_INVALID_ARG_VALUE if the template refuses the messages
    */
   render(messages: readonly ChatMessage[], argument = 'prompt'): string {
     try {
       return this.#template.render({
         ...this.#tokens,
-        // Templates see all that is in a message.
+        // A template sees every property of a message.
         messages: messages.map(({ role, content }) => ({ role, content })),
         tools: null,
         documents: null,
@@ -88,7 +90,7 @@ export class ChatTemplate {
 }
 
 async function parse(source: string, problem: (message: string) => Error): Promise<Template> {
-  // Only now: importing this package is to cost nothing.
+  // It is loaded late, so that importing this package doesn't load it.
   const { Template } = await import('@huggingface/jinja');
   try {
     return new Template(source);
@@ -97,7 +99,7 @@ async function parse(source: string, problem: (message: string) => Error): Promi
   }
 }
 
-/** A text, or a list of named ones. */
+/** Reads `chat_template`: a text, or a list of named texts. */
 function defaultTemplate(value: unknown, file: string): string | undefined {
   if (value === undefined || value === null || typeof value === 'string') return value ?? undefined;
   const named = Array.isArray(value) ? (value as Json[]).find((each) => each?.name === 'default') : undefined;

@@ -2,22 +2,26 @@ import { describe, invalidArgType, invalidArgValue, shapeMismatch } from '../bas
 import type { ChatMessage, ChatTemplate } from './chat-template.js';
 import type { Tokenizer } from './tokenizer.js';
 
-/** Text, which the tokenizer begins as the model expects; tokens; or a conversation that the model is to continue. */
+/**
+ * The input of a language model: a text, which the tokenizer begins as the model expects; tokens; or a conversation,
+ * which the model's chat template turns into text.
+ */
 export type Prompt = string | readonly number[] | readonly ChatMessage[];
 
-/** How prompts become tokens. */
+/** The facts about a model that turn prompts into tokens. */
 export interface PromptContext {
   readonly tokenizer: Tokenizer | undefined;
   readonly chatTemplate: ChatTemplate | undefined;
   readonly vocabulary: number;
-  /** Tokens a row. */
+  /** Tokens that a row of the cache holds. */
   readonly maxLength: number;
 }
 
 const roles: readonly unknown[] = ['system', 'user', 'assistant', 'tool'] satisfies ChatMessage['role'][];
 
 /**
- * @throws TypeError ERR_INVALID_ARG_TYPE; RangeError ERR_INVALID_ARG_VALUE, ERR_SHAPE_MISMATCH where it is too long
+ * Turns a prompt into tokens.
+ * @throws TypeError ERR_INVALID_ARG_TYPE; RangeError ERR_INVALID_ARG_VALUE, ERR_SHAPE_MISMATCH if it is too long
  */
 export function promptTokens(prompt: Prompt, context: PromptContext): Int32Array {
   const isChat = Array.isArray(prompt) && typeof prompt[0] === 'object';
@@ -29,7 +33,11 @@ export function promptTokens(prompt: Prompt, context: PromptContext): Int32Array
   return tokens;
 }
 
-/** Text or tokens; `begins`: does the text begin a row? @throws as {@link promptTokens} */
+/**
+ * Turns text or tokens into tokens.
+ * @param begins true if the text is at the beginning of a row
+ * @throws as {@link promptTokens}
+ */
 export function inputTokens(
   input: string | readonly number[],
   path: string,
@@ -66,7 +74,10 @@ function requireTokenizer(tokenizer: Tokenizer | undefined, path: string): asser
 }
 
 /**
- * @param answer tokens that there must be room for beside these
+ * Checks that a row has room for more tokens.
+ * @param added how many tokens are added
+ * @param there how many tokens the row has
+ * @param answer how many tokens must fit after them
  * @throws RangeError ERR_SHAPE_MISMATCH
  */
 export function requireRoom(
@@ -114,7 +125,7 @@ function chatTokens(messages: readonly ChatMessage[], context: PromptContext): I
 }
 
 /**
- * An array of tokens of the vocabulary.
+ * Checks that a value is an array of tokens of the vocabulary.
  * @throws TypeError ERR_INVALID_ARG_TYPE, RangeError ERR_INVALID_ARG_VALUE
  */
 export function checkTokens(

@@ -1,19 +1,23 @@
 import { invalidArgType } from '../base/errors.js';
 
-/** Between text and a model's tokens. */
+/** Turns text into a model's tokens and back. */
 export interface Tokenizer {
-  /** `specialTokens`: with those that a text of its own begins or ends with, e.g. `<s>`. Default true. */
+  /**
+   * Turns text into tokens.
+   * @param options.specialTokens adds the special tokens that a text of its own begins or ends with, such as `<s>`.
+   *   Defaults to true
+   */
   encode(text: string, options?: { specialTokens?: boolean }): number[];
-  /** Without special tokens. What is not UTF-8 becomes U+FFFD. */
+  /** Turns tokens into text, without special tokens. Bytes that aren't UTF-8 become U+FFFD. */
   decode(tokens: readonly number[]): string;
   /**
-   * The UTF-8 that a token adds to a text; none of a special token. Needed where a token may be a part of a character:
-   * `decode()` can't tell these.
+   * Returns the UTF-8 bytes that a token adds to a text; none for a special token. It is needed if a token may be a part
+   * of a character, because `decode()` can't return that.
    */
   tokenBytes?(token: number): Uint8Array;
 }
 
-/** @throws TypeError ERR_INVALID_ARG_TYPE where a caller's tokenizer lacks a method */
+/** Checks that a caller's tokenizer has the methods. @throws TypeError ERR_INVALID_ARG_TYPE */
 export function checkTokenizer(tokenizer: unknown, path: string): asserts tokenizer is Tokenizer {
   if (typeof tokenizer !== 'object' || tokenizer === null) {
     throw invalidArgType(path, 'a tokenizer: { encode(text), decode(tokens) }', tokenizer);
@@ -28,13 +32,13 @@ export function checkTokenizer(tokenizer: unknown, path: string): asserts tokeni
   }
 }
 
-/** The token that a text is, where it is one. */
+/** Returns the token that stands for a whole text; undefined if it takes several. */
 export function tokenOf(text: string, tokenizer: Tokenizer): number | undefined {
   const tokens = tokenizer.encode(text, { specialTokens: false });
   return tokens.length === 1 ? tokens[0] : undefined;
 }
 
-/** The token that a text is, where it is one of those that answers don't show. */
+/** Returns the special token that stands for a whole text; undefined if there is none. Answers don't show these. */
 export function specialToken(text: string, tokenizer: Tokenizer): number | undefined {
   const token = tokenOf(text, tokenizer);
   if (token === undefined) return undefined;

@@ -6,54 +6,76 @@ import type { Flavour } from '../../system/nvidia-support.js';
 import type { ListedLibrary } from '../libraries/list-libraries.js';
 import type { Finding } from './diagnosis.js';
 
+/** A description of this machine: its GPUs, drivers and libraries, and what works with them. */
 export interface SystemReport {
+  /** Platform, architecture and kernel, such as 'linux-x64 (Linux 6.1.0)'. */
   readonly platform: string;
+  /** The version of Node.js. */
   readonly node: string;
-  /** Version of node-tensorrt. */
+  /** The version of node-tensorrt. */
   readonly version: string;
-  /** The compiled addon: its file, and what it was compiled for; null where it can't be loaded. */
+  /** The compiled addon; null if it can't be loaded. */
   readonly addon: {
+    /** Its file. */
     readonly path: string;
-    /** CUDA's major version. */
+    /** The major version of CUDA that it was built for. */
     readonly cuda: number;
-    /** The TensorRT flavours that it has a binding for. */
+    /** The TensorRT flavours that it can use: 'trt10', 'trt11' and 'rtx'. */
     readonly flavours: readonly string[];
   } | null;
-  /** NVIDIA's driver as nvidia-smi says it, e.g. '580.65.06'; null without one. */
+  /** The version of NVIDIA's driver, as nvidia-smi prints it, such as '580.65.06'; null without one. */
   readonly driver: string | null;
-  /** The newest CUDA that the driver supports, e.g. '13.0', as nvidia-smi says it; null without a driver. */
+  /** The newest CUDA that the driver supports, such as '13.0'; null without a driver. */
   readonly cuda: string | null;
-  /** The driver's library for CUDA; null without one. */
+  /** The file of the driver's CUDA library; null without one. */
   readonly libcuda: string | null;
-  /** CUDA's compiler, as `nvcc --version` says it; null without one. Nothing here needs it. */
+  /** CUDA's compiler; null without one. This package doesn't need it. */
   readonly nvcc: CudaCompiler | null;
+  /** The CUDA toolkits found. This package doesn't need one. */
   readonly toolkits: readonly CudaToolkit[];
-  /** Each libcudart found. Nothing here needs one. */
+  /** The libcudart files found. This package doesn't need one. */
   readonly runtimes: readonly CudaRuntime[];
-  /** In CUDA's order: the first is `cuda:0`. */
+  /** The GPUs, in CUDA's order: the first is `cuda:0`. */
   readonly gpus: readonly {
+    /** Its product name. */
     readonly name: string;
-    /** e.g. '8.9', for which engines are compiled with `target: 'sm_89'`. */
+    /** Its compute capability, such as '8.9': engines for it are compiled with `target: 'sm_89'`. */
     readonly computeCapability: string;
-    /** Bytes, as nvidia-smi counts them. */
+    /** Its memory in bytes, as nvidia-smi counts it. */
     readonly memory: number;
-    /** 'GPU-…'; '' where the driver is too old to say. */
+    /** 'GPU-' and hexadecimal digits; '' if the driver is too old to tell. */
     readonly uuid: string;
-    /** As nvidia-smi writes it: '00000000:1B:00.0'. */
+    /** Its place on the PCI bus, as nvidia-smi writes it: '00000000:1B:00.0'. */
     readonly pciBusId: string;
     /** The TensorRT flavours that run on it, installed or not. */
     readonly flavours: readonly Flavour[];
   }[];
-  /** Each TensorRT library found; the first without an `error` compiles engines. */
+  /** Each TensorRT library found. The first one without an `error` compiles engines. */
   readonly tensorrt: readonly ListedLibrary[];
-  readonly onnxruntime: { readonly version: string; readonly path: string } | null;
+  /** ONNX Runtime, which runs models on the CPU; null if it can't be used. */
+  readonly onnxruntime: {
+    /** Its version. */
+    readonly version: string;
+    /** Its library's file. */
+    readonly path: string;
+  } | null;
+  /** What works and what doesn't, each with a remedy. */
   readonly findings: readonly Finding[];
 }
 
 /**
- * What this machine has, what works, and what to do about what doesn't. Opens every library it finds and runs a
- * model of one node on the CPU. Where the addon can't be loaded, that is the first finding, and what only it could tell
- * is missing.
+ * Describes this machine: what it has, what works, and what to do about what doesn't. It opens every library that it
+ * finds and runs a model of one node on the CPU. If the addon can't be loaded, that is the first finding, and everything
+ * that only the addon could tell is missing.
+ *
+ * @example
+ * ```js
+ * import { inspectSystem } from 'node-tensorrt';
+ *
+ * const { gpus, tensorrt, findings } = await inspectSystem();
+ * for (const { works, what, detail } of findings) console.log(works ? 'yes' : 'no', what, detail);
+ * console.log(gpus.length, tensorrt.length);
+ * ```
  */
 export async function inspectSystem(): Promise<SystemReport> {
   // Importing the package loads none of these.
@@ -119,7 +141,7 @@ export async function inspectSystem(): Promise<SystemReport> {
   };
 }
 
-/** The error says what to do, line by line. */
+/** Makes a finding of the addon's load error, whose lines say what to do. */
 function addonFinding({ message }: Error): Finding {
   const [detail = '', ...lines] = message.split('\n');
   const solutions = lines.filter((line) => line.startsWith('- '));
@@ -154,7 +176,7 @@ async function tryCpu(): Promise<Cpu> {
 function cpuFinding(cpu: Cpu): Finding {
   const what = 'Run ONNX models on the CPU';
   if (!('error' in cpu)) return { works: true, what, detail: `ONNX Runtime ${cpu.version}` };
-  // The error says what to do.
+  // The error's message says what to do.
   return { works: false, what, detail: cpu.error, remedy: 'npm install onnxruntime-node' };
 }
 

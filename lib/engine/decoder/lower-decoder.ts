@@ -17,41 +17,50 @@ import { defaultMaxValue } from '../../onnx/precision/range-rule.js';
 import type { Ranges } from '../../onnx/precision/ranges.js';
 import { type Feeds, measureRanges } from '../measure-ranges.js';
 
+/** How to lower a decoder. */
 export interface LowerDecoderOptions extends ExternalDataOptions {
-  /** What the TensorRT that compiles it has: see {@link LowerAttentionOptions}. */
+  /** The attention that the compiling TensorRT has: see {@link LowerAttentionOptions}. */
   readonly attention: LowerAttentionOptions['attention'];
-  /** Tokens a row. */
+  /** Tokens that a row of the cache holds. */
   readonly capacity: number;
-  /** How many of them are used, where not all. */
+  /** How many tokens of a row are used. Defaults to `capacity`. */
   readonly length?: number;
+  /** The types to compute in. */
   readonly precision: 'fp32' | 'fp16' | 'bf16';
-  /** Of the caches, and of attention. 'auto': that of `precision`, where the values of keys and values allow. */
+  /** The type of caches and attention. 'auto' is that of `precision`, if the values of keys and values allow it. */
   readonly cache: 'auto' | 'fp16' | 'fp32';
+  /** Nodes that stay in FP32, by name or operator type. Defaults to none. */
   readonly keepFp32?: readonly string[];
 }
 
+/** A decoder that TensorRT compiles. */
 export interface LoweredDecoder {
+  /** The rewritten model. */
   readonly model: ModelProto;
+  /** How it is driven. */
   readonly graph: DecoderGraph;
+  /** The type of its caches. */
   readonly cacheType: FloatType;
+  /** With 'fp16' and 'bf16': the type that every node got, and why. */
   readonly cast?: CastFloat16Report | CastBfloat16Report;
 }
 
 /** ONNX's operator set with TensorScatter and Attention up to a length. */
 const opset = 24;
 
-/** Keys, values and queries beyond this part of FP16's 65504 are not trusted to stay below it with other tokens. */
+/** Keys, values and queries beyond this part of FP16's maximum, 65504, may exceed it with other tokens. */
 const safeFloat16 = 65504 / 16;
 
-/** Of random prompts to measure ranges with, and how many there are. */
+/** The lengths of the random prompts that ranges are measured with. */
 const sampleLengths = [8, 33];
 
 /**
- * Lowers a decoder whose attention is GroupQueryAttention, in place, and whose logits are the last position's, to what
- * TensorRT compiles: caches of fixed capacity that its KV-cache layers update, int4 weights, 16-bit precision, an input
- * that says whose logits are wanted, and the best logits of each row as outputs.
+ * Lowers a decoder to what TensorRT compiles: caches of fixed capacity that its KV-cache layers update, int4 weights,
+ * 16-bit precision, an input that says whose logits are wanted, and the best logits of each row as outputs. The decoder's
+ * attention must be GroupQueryAttention, updated in place, and its logits the last position's: see `rewriteDecoder`.
  *
- * @throws (rejects) TensorRTError ERR_MODEL_UNSUPPORTED names the node and the reason; what `measureRanges` rejects with
+ * @throws (rejects) TensorRTError ERR_MODEL_UNSUPPORTED, which names the node and the reason; what `measureRanges` rejects
+ *   with
  */
 export async function lowerDecoder(
   lifted: ModelProto,

@@ -10,14 +10,14 @@ import { packQueries } from '../../onnx/decoder/pack-queries.js';
 import type { ModelProto } from '../../onnx/format/model.js';
 import { label, operatorName } from '../../onnx/graph/operators.js';
 
-/** What quantizes activations by the largest and the least of a whole tensor. */
+/** Operators that quantize activations by the largest and the least element of a whole tensor. */
 const scaledByAll = new Set(['DynamicQuantizeLinear', 'com.microsoft.DynamicQuantizeMatMul']);
 
 /**
- * Rewrites a decoder such that its caches are updated in place, by GroupQueryAttention, and that it computes the logits of
- * the last position alone, with as few nodes as a decode step needs. Whether it computes the same is to be checked.
+ * Rewrites a decoder so that GroupQueryAttention updates its caches in place, and so that it computes the logits of the
+ * last position only, with as few nodes as a decode step needs. The caller must check that it still computes the same.
  *
- * @throws (rejects) what liftAttention rejects with
+ * @throws (rejects) the errors of loading and running parts of the model
  */
 export async function rewriteDecoder(
   model: ModelProto,
@@ -34,7 +34,7 @@ export async function rewriteDecoder(
 
 const loadPart: LiftOptions['loadPart'] = (part, { directory }) => loadGraph(part, { directory, threads: 1 });
 
-/** By what the exporter wrote the attention as. */
+/** Chooses the lift by the operators that the exporter wrote attention with. */
 async function lift(model: ModelProto, decoder: Decoder, options: LiftOptions): Promise<Lift> {
   const dynamic = model.graph.node.find((node) => scaledByAll.has(operatorName(node)));
   if (dynamic) {
