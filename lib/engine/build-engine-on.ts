@@ -210,7 +210,7 @@ async function compile(
       outputs: result.outputs.map(tensorInfo),
     };
     const layers = result.layers.map((layer) => ({ ...layer, outputs: layer.outputs.map(tensorInfo) }));
-    return await Engine.assemble(manifest, layers, result.plan);
+    return Engine.assemble(manifest, layers, result.plan);
   } finally {
     await directory.remove();
   }

@@ -13,6 +13,9 @@ import {
   type Provenance,
 } from './manifest.js';
 
+/** It is loaded when it is first needed, at once: load() copies a caller's bytes before it returns. */
+const engineFile = () => (require('./engine-file.js') as typeof import('./engine-file.js')).EngineFile;
+
 /**
  * The file of each engine that wasn't disposed. It isn't a private field, because the functions below read it; they are
  * internal to this package, so they aren't methods.
@@ -100,8 +103,8 @@ export class Engine {
     const source = isPath ? file : bytesOf(file, 'file');
     if (source === undefined) throw invalidArgType('file', 'a path, a Uint8Array or an ArrayBuffer', file);
     const label = isPath ? file : 'The engine';
-    const { EngineFile } = await import('./engine-file.js');
-    const opened = typeof source === 'string' ? await EngineFile.open(source) : EngineFile.of(source, label);
+    const opened =
+      typeof source === 'string' ? await engineFile().open(source) : engineFile().of(source, label);
     if (!opened.isBarePlan) return new Engine(opened, { contents: await opened.check(label) });
     if (options.trusted !== true) {
       opened.release();
@@ -120,8 +123,7 @@ export class Engine {
    * @internal
    */
   static async loadCached(file: string): Promise<Engine> {
-    const { EngineFile } = await import('./engine-file.js');
-    const opened = await EngineFile.open(file);
+    const opened = await engineFile().open(file);
     const contents = await opened.check(file);
     opened.plan.markUsed();
     return new Engine(opened, { contents }, true);
@@ -132,17 +134,16 @@ export class Engine {
    * @param plan the compiled plan, which the engine owns from now on
    * @internal
    */
-  static async assemble(
+  static assemble(
     manifest: EngineManifest,
     layers: readonly LayerInfo[],
     plan: NativeBytes,
     fromCache = false,
-  ): Promise<Engine> {
-    const { EngineFile } = await import('./engine-file.js');
+  ): Engine {
     const texts = [manifest, layers].map((part) => Buffer.from(JSON.stringify(part)));
     // The manifest as the file has it: without properties that are undefined.
     const contents = { manifest: JSON.parse(String(texts[0])), layers };
-    return new Engine(EngineFile.build(texts, plan), { contents }, fromCache);
+    return new Engine(engineFile().build(texts, plan), { contents }, fromCache);
   }
 
   /**
@@ -150,7 +151,7 @@ export class Engine {
    * disposed.
    * @internal
    */
-  async withProvenance(provenance: Provenance): Promise<Engine> {
+  withProvenance(provenance: Provenance): Engine {
     const { manifest, layers } = this.#described();
     const { model, parent, lineage } = manifest;
     if (isDeepStrictEqual({ name: model.name, parent, lineage }, provenance)) return this;

@@ -509,6 +509,29 @@ describe('bench', () => {
     }
   });
 
+  test('a drawing, with more queries in flight', async () => {
+    const args = [
+      '--concurrency',
+      '1,2',
+      '--duration',
+      '0.05',
+      '--plot',
+      'bench.svg',
+      '--json',
+      'drawn.json',
+    ];
+    const { code, stdout } = await run(['bench', fixture('linear.onnx'), ...args]);
+    expect({ code, stdout }).toEqual({
+      code: 0,
+      stdout: expect.stringMatching(/batch 1, 2 in flight, on cpu/),
+    });
+    const { reports } = JSON.parse(await readFile(path.join(directory, 'drawn.json'), 'utf8'));
+    expect(reports.map(({ concurrency }: { concurrency: number }) => concurrency)).toEqual([1, 2]);
+    expect(await readFile(path.join(directory, 'bench.svg'), 'utf8')).toMatch(
+      /^<svg [\s\S]*linear\.onnx[\s\S]*<\/svg>\n$/,
+    );
+  });
+
   test('an MLPerf log', async () => {
     const args = ['--batch', '16', '--duration', '0.05', '--scenario', 'Offline', '--mlperf', 'offline.log'];
     expect(await run(['bench', fixture('linear.onnx'), ...args])).toMatchObject({ code: 0, stderr: '' });

@@ -8,23 +8,17 @@ import type { Engine } from '../../engine/engine.js';
 import { writeAtomically } from '../../system/files/atomic-file.js';
 import { randomSeed } from '../run/random-tensor.js';
 import { batchInputs, type WantedInputs } from './batch-inputs.js';
+import type { BenchmarkReport } from './benchmark-report.js';
 import { type BatchReport, type BatchSettings, measureBatch, type Row } from './measure-batch.js';
 import { mlperfLog, type Scenario } from './mlperf-log.js';
 import type { OnnxRuntimePeer } from './onnxruntime-peer.js';
+import { plotBenchmark } from './plot-benchmark.js';
 
-export interface BenchmarkSettings extends BatchSettings, WantedInputs {
+export interface BenchmarkSettings extends Omit<BatchSettings, 'concurrency'>, WantedInputs {
   /** Batch sizes to measure, one after the other; undefined is 1, the model's own, or what an engine is tuned for. */
   readonly batches: readonly (number | undefined)[];
-}
-
-/** What was measured, where, and how. */
-export interface BenchmarkReport
-  extends Pick<BatchSettings, 'threads' | 'concurrency' | 'durationMs' | 'warmupMs'> {
-  readonly model: string;
-  /** Of the model's file, in hexadecimal. */
-  readonly sha256: string;
-  readonly machine: { readonly cpu: string; readonly cores: number; readonly node: string };
-  readonly reports: readonly BatchReport[];
+  /** Queries in flight at a time: each batch size is measured with each of these, one after the other. */
+  readonly concurrencies: readonly number[];
 }
 
 /** When the last batch size was loaded and measured, milliseconds since 1970. */
@@ -40,18 +34,23 @@ export async function benchmarkModel(
   file: string,
   source: string | Engine,
   settings: BenchmarkSettings,
-  { peer, onBatch }: { peer: OnnxRuntimePeer | undefined; onBatch(batch: number | undefined): void },
+  {
+    peer,
+    onBatch,
+  }: { peer: OnnxRuntimePeer | undefined; onBatch(batch: number | undefined, concurrency: number): void },
 ): Promise<{ report: BenchmarkReport; times: Times }> {
-  const { threads, concurrency, durationMs, warmupMs } = settings;
+  const { threads, durationMs, warmupMs } = settings;
   const reports: BatchReport[] = [];
   const initStart = Date.now();
   let times: Times = { initStart, initStop: initStart, runStart: initStart, runStop: initStart };
   for (const batch of settings.batches) {
-    onBatch(batch);
     const inputs = await batchInputs(source, batch, settings);
-    const { report, began } = await measureBatch(source, inputs, settings, peer);
-    times = { ...times, ...began, runStop: Date.now() };
-    reports.push(report);
+    for (const concurrency of settings.concurrencies) {
+      onBatch(batch, concurrency);
+      const { report, began } = await measureBatch(source, inputs, { ...settings, concurrency }, peer);
+      times = { ...times, ...began, runStop: Date.now() };
+      reports.push(report);
+    }
   }
   const machine = {
     cpu: os.cpus()[0]?.model ?? 'unknown',
@@ -59,7 +58,7 @@ export async function benchmarkModel(
     node: process.version,
   };
   const sha256 = await fileHash(file);
-  const report = { model: file, sha256, machine, threads, concurrency, durationMs, warmupMs, reports };
+  const report = { model: file, sha256, machine, threads, durationMs, warmupMs, reports };
   return { report, times };
 }
 
@@ -68,13 +67,18 @@ export async function writeReport(file: string, report: BenchmarkReport): Promis
   await writeAtomically(file, [Buffer.from(`${JSON.stringify(report, null, 2)}\n`)], 'results');
 }
 
-/** Writes the MLPerf log of a report of one batch size. @throws (rejects) TensorRTError ERR_IO */
+/** Draws a report into an SVG file. @throws (rejects) TensorRTError ERR_IO */
+export async function writePlot(file: string, report: BenchmarkReport): Promise<void> {
+  await writeAtomically(file, [Buffer.from(plotBenchmark(report))], 'plot');
+}
+
+/** Writes the MLPerf log of a report of one run. @throws (rejects) TensorRTError ERR_IO */
 export async function writeMlperfLog(
   file: string,
-  { model, sha256, threads, concurrency, reports }: BenchmarkReport,
+  { model, sha256, threads, reports }: BenchmarkReport,
   { scenario, times }: { scenario: Scenario; times: Times },
 ): Promise<void> {
-  const [{ batch, rows }] = reports as [BatchReport];
+  const [{ batch, concurrency, rows }] = reports as [BatchReport];
   const [{ device, runtime, version, result }] = rows as [Row];
   const log = mlperfLog({
     scenario,

@@ -1,5 +1,5 @@
 import type { RunTiming } from '../../execution/loaded-session.js';
-import { type LatencyStatistics, latencyStatistics } from './latency-statistics.js';
+import { type LatencyStatistics, latencyStatistics, quantiles } from './latency-statistics.js';
 
 /** What one query's time went to, milliseconds. What the device doesn't have or the runtime doesn't say is absent. */
 export type PartTimes = Partial<Omit<RunTiming, 'totalMs'>>;
@@ -30,6 +30,8 @@ export interface BenchmarkResult {
   /** From a query's begin to its result, as the caller sees it; milliseconds. */
   readonly latency: LatencyStatistics;
   readonly parts: Readonly<Partial<Record<Part, LatencyStatistics>>>;
+  /** The latencies that 0 %, 1 % and so on to 100 % of the queries don't exceed; milliseconds. */
+  readonly latencyQuantiles: readonly number[];
 }
 
 /** trtexec's `--iterations`: queries at least, however long they take. */
@@ -71,6 +73,7 @@ export async function benchmark(
     wallMs,
     queriesPerSecond: (1000 * latencies.length) / wallMs,
     latency: latencyStatistics(latencies),
+    latencyQuantiles: quantiles(latencies, 100),
     parts: Object.fromEntries(
       parts.filter((part) => times[part].length > 0).map((part) => [part, latencyStatistics(times[part])]),
     ),

@@ -35,3 +35,12 @@ export function latencyStatistics(values: readonly number[]): LatencyStatistics 
     coefficientOfVariation: mean === 0 ? 0 : Math.sqrt(variance) / mean,
   };
 }
+
+/** The values that 0, 1 and so on to `parts` of `parts` equal shares of all values don't exceed: nearest ranks again. */
+export function quantiles(values: readonly number[], parts: number): number[] {
+  const sorted = Float64Array.from(values).sort();
+  return Array.from(
+    { length: parts + 1 },
+    (_, i) => sorted[Math.max(Math.ceil((i * sorted.length) / parts) - 1, 0)]!,
+  );
+}

@@ -57,6 +57,8 @@ export interface Row {
 
 export interface BatchReport {
   readonly batch: number;
+  /** Queries in flight at a time. */
+  readonly concurrency: number;
   readonly inputs: readonly { readonly name: string; readonly type: string; readonly dims: Dims }[];
   readonly why: string;
   readonly rows: readonly Row[];
@@ -146,6 +148,7 @@ export async function measureBatch(
     return {
       report: {
         batch: inputs.batch,
+        concurrency,
         inputs: Object.entries(inputs.feeds).map(([name, { type, dims }]) => ({ name, type, dims })),
         why: session.why,
         rows,

@@ -18,6 +18,7 @@ export interface BenchFlags {
   concurrency: string;
   compare?: 'onnxruntime';
   json?: string;
+  plot?: string;
   mlperf?: string;
   scenario?: Scenario;
 }
@@ -25,26 +26,26 @@ export interface BenchFlags {
 /** @throws UsageError */
 export function readFlags(flags: BenchFlags): BenchmarkSettings & { scenario: Scenario } {
   const scenario = flags.scenario ?? 'SingleStream';
-  const batches = flags.batch === undefined ? [undefined] : parseBatches(flags.batch);
-  const concurrency = parseCount('--concurrency', flags.concurrency);
+  const batches = flags.batch === undefined ? [undefined] : parseCounts('--batch', flags.batch);
+  const concurrencies = parseCounts('--concurrency', flags.concurrency);
   checkInputFlags(flags.input);
   if (flags.scenario !== undefined && flags.mlperf === undefined) {
     throw new UsageError('--scenario is about the log of --mlperf FILE.');
   }
-  if (flags.mlperf !== undefined && batches.length > 1) {
-    throw new UsageError('An MLPerf log holds one run: give --batch one size.');
+  if (flags.mlperf !== undefined && (batches.length > 1 || concurrencies.length > 1)) {
+    throw new UsageError('An MLPerf log holds one run: give --batch one size, and --concurrency one number.');
   }
   if (
     flags.mlperf !== undefined &&
     scenario === 'SingleStream' &&
-    ((batches[0] ?? 1) > 1 || concurrency > 1)
+    ((batches[0] ?? 1) > 1 || concurrencies[0]! > 1)
   ) {
     throw new UsageError('SingleStream is one sample at a time: --batch 1 and --concurrency 1.');
   }
   return {
     scenario,
     batches,
-    concurrency,
+    concurrencies,
     durationMs: 1000 * parseSeconds('--duration', flags.duration),
     warmupMs: 1000 * parseSeconds('--warmup', flags.warmup),
     threads: flags.threads === undefined ? undefined : parseCount('--threads', flags.threads),
@@ -55,8 +56,8 @@ export function readFlags(flags: BenchFlags): BenchmarkSettings & { scenario: Sc
   };
 }
 
-function parseBatches(text: string): number[] {
-  return text.split(',').map((size) => parseCount('--batch', size));
+function parseCounts(flag: string, text: string): number[] {
+  return text.split(',').map((count) => parseCount(flag, count));
 }
 
 function parseCount(flag: string, text: string): number {

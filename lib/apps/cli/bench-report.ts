@@ -12,10 +12,14 @@ const partNames = {
   d2hMs: 'D2H',
 };
 
-export function printReport({ batch, rows, ratioOfMedians, why }: BatchReport, command: Command): void {
+export function printReport(
+  { batch, concurrency, rows, ratioOfMedians, why }: BatchReport,
+  command: Command,
+): void {
   print('');
   const [ours] = rows as [Row];
-  print(`batch ${batch}, on ${ours.device} (${withFlags(why, command)})`);
+  const inFlight = concurrency > 1 ? `, ${concurrency} in flight` : '';
+  print(`batch ${batch}${inFlight}, on ${ours.device} (${withFlags(why, command)})`);
   print(
     table(
       ['', 'queries/s', 'samples/s', 'queries', 'host memory', 'GPU memory', 'loaded in'],

@@ -1,7 +1,7 @@
 import path from 'node:path';
 import { type Command, Option } from 'commander';
 import { Engine } from '../../index.js';
-import { benchmarkModel, writeMlperfLog, writeReport } from '../benchmark/benchmark-model.js';
+import { benchmarkModel, writeMlperfLog, writePlot, writeReport } from '../benchmark/benchmark-model.js';
 import { OnnxRuntimePeer } from '../benchmark/onnxruntime-peer.js';
 import { modelSource } from '../run/model-source.js';
 import { type BenchFlags, readFlags } from './bench-flags.js';
@@ -37,9 +37,10 @@ export function addBenchCommand(program: Command): void {
     .option('--device <device>', "'auto', 'cpu', 'cuda' or 'cuda:N'", 'auto')
     .option('--precision <precision>', 'types to compute in: as-exported, fp32, tf32, fp16, bf16')
     .option('--threads <count>', 'CPU threads for one query; default: one per physical core')
-    .option('--concurrency <count>', 'queries in flight at a time', '1')
+    .option('--concurrency <counts>', 'queries in flight at a time, such as 1,2,4', '1')
     .addOption(new Option('--compare <peer>', 'measure it too, in turns').choices(['onnxruntime']))
     .option('--json <file>', 'write the results as JSON')
+    .option('--plot <file>', 'draw latencies and throughput into an SVG file')
     .option('--mlperf <file>', 'write an MLPerf log')
     .addOption(
       new Option('--scenario <scenario>', "MLPerf's: SingleStream (default) or Offline").choices([
@@ -59,10 +60,15 @@ async function bench(model: string, flags: BenchFlags, command: Command): Promis
   const progress = progressLine();
   const { report, times } = await benchmarkModel(model, source, settings, {
     peer,
-    onBatch: (batch) =>
-      progress.show(`batch ${batch ?? 1}: ${settings.durationMs / 1000} s${peer ? ' each' : ''} …`),
+    onBatch: (batch, concurrency) => {
+      const inFlight = concurrency > 1 ? `, ${concurrency} in flight` : '';
+      progress.show(
+        `batch ${batch ?? 1}${inFlight}: ${settings.durationMs / 1000} s${peer ? ' each' : ''} …`,
+      );
+    },
   }).finally(() => progress.clear());
   if (flags.json !== undefined) await writeReport(flags.json, report);
+  if (flags.plot !== undefined) await writePlot(flags.plot, report);
   if (flags.mlperf !== undefined) {
     await writeMlperfLog(flags.mlperf, report, { scenario: settings.scenario, times });
   }

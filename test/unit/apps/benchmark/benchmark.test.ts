@@ -75,6 +75,7 @@ describe('benchmark', () => {
     wallMs: 500,
     queriesPerSecond: 200,
     latency: latencyStatistics(values),
+    latencyQuantiles: values,
     parts,
   });
   test.each<[string, BenchmarkResult, boolean, RegExp[]]>([
@@ -151,6 +152,7 @@ describe('MLPerf log', () => {
       wallMs: 10,
       queriesPerSecond: 400,
       latency: latencyStatistics([1, 2, 3, 4]),
+      latencyQuantiles: [1, 2, 3, 4],
       parts: {},
     },
     times: { initStart: 1_000.4, initStop: 2_000, runStart: 3_000, runStop: 3_010 },
