@@ -38,7 +38,10 @@ function run(command, args, options = {}) {
   });
 }
 
-/** The names and sizes of what npm packs; the tarball lies in `scratch`. */
+/** Bytes that the package may have when packed: a download of a second or two. */
+const sizeBudget = 10e6;
+
+/** Packs the package into `scratch`; checks the names and the size of what npm packs, and that npm would publish it. */
 function pack() {
   const [packed] = JSON.parse(
     run('npm', ['pack', '--json', '--pack-destination', scratch], { cwd: root, env: process.env }),
@@ -51,10 +54,14 @@ function pack() {
     if (!files.includes(file)) throw new Error(`The package lacks ${file}: \`npm run prebuild\` makes it.`);
   }
   const expected =
-    /^(dist\/.+\.(js|mjs|d\.ts|d\.mts|map)|package\.json|README\.md|LICENSE|prebuilds\/README\.md)$/;
+    /^(dist\/.+\.(js|mjs|d\.ts|d\.mts|map)|package\.json|README\.md|CHANGELOG\.md|LICENSE|prebuilds\/README\.md)$/;
   const foreign = files.filter((file) => !expected.test(file) && !binaries.includes(file));
   if (foreign.length > 0) throw new Error(`The package holds what it should not: ${foreign.join(', ')}`);
   for (const file of binaries) console.log(`${file}: ${checkBinary(path.join(root, file))}`);
+  if (packed.size > sizeBudget) {
+    throw new Error(`The package has ${packed.size} bytes when packed; the budget is ${sizeBudget}.`);
+  }
+  run('npm', ['publish', '--dry-run'], { cwd: root, env: process.env, stdio: ['ignore', 'pipe', 'pipe'] });
   return { tarball: path.join(scratch, packed.filename), count: files.length, size: packed.size };
 }
 
