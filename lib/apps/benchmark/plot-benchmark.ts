@@ -125,7 +125,7 @@ function throughputPanel(
   const barWidth = Math.min(54, (0.7 * groupWidth) / contestants);
   const grid = Array.from({ length: Math.round(most / step) + 1 }, (_, i) => i * step).flatMap((value) => [
     line(0, y(value), panelWidth, y(value), value === 0 ? 'axis' : 'grid'),
-    text(-10, y(value) + 4, figure(value), 'quiet', 'end'),
+    text(-10, y(value) + 4, figure(Number(value.toPrecision(6))), 'quiet', 'end'),
   ]);
   const bars = points.flatMap(({ run, row, contestant }) => {
     const centre = (sizes.indexOf(sizeOf(run)) + 0.5) * groupWidth;
@@ -161,9 +161,12 @@ function niceStep(least: number): number {
   return decade * ([1, 2, 5].find((digit) => digit * decade >= least) ?? 10);
 }
 
-/** Three digits at least, with a space between thousands. */
+/** Three digits at most where there is a fraction, and a space between thousands. */
 const figure = (value: number) =>
-  value >= 100 || value === 0 ? value.toFixed(0).replace(/\B(?=(\d{3})+$)/g, '\u2009') : value.toPrecision(3);
+  (value >= 100 ? value.toFixed(0) : String(Number(value.toPrecision(3)))).replace(
+    /\B(?=(\d{3})+$)/g,
+    '\u2009',
+  );
 const round = (value: number) => Math.round(10 * value) / 10;
 const escaped = (value: string) =>
   value.replaceAll('&', '&amp;').replaceAll('<', '&lt;').replaceAll('"', '&quot;');
