@@ -59,8 +59,9 @@ function deepFreeze<T>(value: T): T {
  * import { buildEngine, Engine } from 'node-tensorrt';
  *
  * await (await buildEngine('model.onnx', { target: 'sm_89' })).save('model.engine');
- * using engine = await Engine.load('model.engine');
+ * const engine = await Engine.load('model.engine');
  * console.log(engine.id, engine.manifest.targets, engine.inputs);
+ * engine.dispose();
  * ```
  */
 export class Engine {
