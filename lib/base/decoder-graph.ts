@@ -1,6 +1,6 @@
 /**
- * What an input of a decoder is fed with, in each step: `rows` sequences run together, each gets `new` tokens after the
- * `past` that its row of the cache holds; `total` is `past + new`, row by row. Its element type, int32 or int64, is the
+ * The content of a decoder's input in each step. `rows` sequences run together. Each gets `new` tokens after the `past`
+ * tokens that its row of the cache holds; `total` is `past + new`, row by row. The element type, int32 or int64, is the
  * graph's.
  */
 export type DecoderInputRole =
@@ -21,7 +21,7 @@ export type DecoderInputRole =
   /** A scalar: which of the new tokens the logits are of, from 0. The tokens after it only fill the step up. */
   | 'logits_index';
 
-/** How a decoder's graph is driven. */
+/** The way in which a decoder's graph is driven. */
 export interface DecoderGraph {
   /**
    * 'in-place': an output of the cache is its input's memory, `[rows, kvHeads, capacity, headDim]`, and rows of
@@ -29,9 +29,12 @@ export interface DecoderGraph {
    * alone.
    */
   readonly mode: 'in-place' | 'copying';
-  /** By name, all inputs that are not of the cache. */
+  /** All inputs by name, except those of the cache. */
   readonly inputs: Readonly<Record<string, DecoderInputRole>>;
-  /** In the order of layers, the key's before the value's. Of rank 3, `kvHeads` is 1 and `headDim` the width of all. */
+  /**
+   * The caches in the order of layers, each key's before its value's. A cache of rank 3 has `kvHeads` 1, and its
+   * `headDim` is the width of all heads.
+   */
   readonly caches: readonly {
     readonly input: string;
     readonly output: string;

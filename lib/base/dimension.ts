@@ -19,7 +19,7 @@ const operators: readonly (readonly [RegExp, (found: string) => Operator])[] = [
   [/^(.+?)(\s*\*\s*|\s+\/\/?\s+)(?!.*(\*|\s\/\/?\s))(.+)$/, (found) => found[0] as Operator],
 ];
 
-/** What can't be taken apart is a symbol as it is. */
+/** A term that can't be taken apart remains a symbol. */
 export function parseDimension(text: string): Dimension {
   const name = text.trim();
   if (/^\d{1,10}$/.test(name)) return { kind: 'size', value: Number(name) };

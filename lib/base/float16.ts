@@ -67,7 +67,7 @@ export function fromBfloat16Bits(source: Uint16Array): Float32Array {
   return new Float32Array(target.buffer);
 }
 
-/** Whether a value is beyond float16's largest, or not finite. */
+/** True if a value is beyond float16's largest, or isn't finite. */
 export function exceedsFloat16(values: Float32Array): boolean {
   const bits = new Uint32Array(values.buffer, values.byteOffset, values.length);
   // One comparison an element: infinities and NaNs have the largest magnitudes of all.
@@ -88,7 +88,7 @@ export function toBfloat16Bits(source: Float32Array): Uint16Array {
   return target;
 }
 
-/** Whether a value would round to infinity in bfloat16, or isn't finite. */
+/** True if a value would round to infinity in bfloat16, or isn't finite. */
 export function beyondBfloat16(values: Float32Array): boolean {
   const bits = new Uint32Array(values.buffer, values.byteOffset, values.length);
   for (let i = 0; i < bits.length; i++) if ((bits[i]! & 0x7fff_ffff) >= 0x7f7f_8000) return true;

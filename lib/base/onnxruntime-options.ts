@@ -1,4 +1,4 @@
-/** How every reason begins why an option of onnxruntime-node's is refused here. */
+/** The beginning of every reason why an option of onnxruntime-node is refused here. */
 export const theirs = "is onnxruntime-node's";
 const notLogged = `${theirs}, and has no counterpart: nothing is logged; what matters is an error, or in a manifest's warnings.`;
 

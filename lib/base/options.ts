@@ -32,7 +32,7 @@ export type OptionReader<Meaning> = (value: unknown, path: string) => Meaning;
 /** The readers of all options of an interface: the one list of what they are called and what they may be. */
 export type OptionTable<Options> = { readonly [Name in keyof Options]-?: OptionReader<unknown> };
 
-/** What the options of a table mean, once they are read. */
+/** The settings that the options of a table become once they are read. */
 export type OptionsOf<Table> = {
   readonly [Name in keyof Table]: Table[Name] extends OptionReader<infer Meaning> ? Meaning : never;
 };
@@ -61,7 +61,7 @@ export function optional<Meaning>(read: OptionReader<Meaning>): OptionReader<Mea
   return (value, path) => (value === undefined ? undefined : read(value, path));
 }
 
-/** One of the values; the first is the default. */
+/** Makes a reader for one of several values. The first is the default. */
 export function oneOf<const T extends string>(values: readonly [T, ...T[]]): OptionReader<T> {
   return (value, path) => {
     if (value === undefined) return values[0];
@@ -142,7 +142,10 @@ export function pathOption(value: unknown, path: string): string | undefined {
   return value;
 }
 
-/** What bytes are read from. Shared memory is copied first, since other threads may write to it. */
+/**
+ * Returns a view of bytes that were given in any form. Shared memory is copied first, because other threads may write
+ * to it.
+ */
 export type Bytes = Uint8Array | ArrayBufferLike;
 
 /**
@@ -158,7 +161,7 @@ export function bytesOf(value: unknown, path: string): Uint8Array | undefined {
   return types.isSharedArrayBuffer(buffer) ? new Uint8Array(bytes) : bytes;
 }
 
-/** Whether `buffer` was transferred. ArrayBuffer has `detached` only from Node 21 on. */
+/** True if `buffer` was transferred. ArrayBuffer has `detached` only from Node 21 on. */
 export function isDetached(buffer: ArrayBufferLike): boolean {
   try {
     new Uint8Array(buffer);

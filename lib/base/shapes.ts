@@ -28,7 +28,10 @@ export interface DeclaredInput {
   readonly name: string;
   readonly type: DataType | undefined;
   readonly shape: readonly (number | string)[];
-  /** How many turns a loop may take, where this input is its trip count. A profile then has the input's values, not its shape. */
+  /**
+   * The number of turns that a loop may take, if this input is its trip count. A profile then holds the input's values
+   * instead of its shape.
+   */
   readonly turns?: SizeRange;
 }
 
@@ -123,7 +126,7 @@ export function checkProfiles(profiles: readonly Profile[], inputs: readonly Dec
         const names = inputs.map((candidate) => candidate.name).join(', ');
         throw invalidArgValue(`${option}.${name}`, `is not an input of the model. Its inputs are ${names}.`);
       }
-      // For an input that is a shape itself, the range is one of values, which TensorRT checks.
+      // If the input is a shape itself, the range is a range of values, which TensorRT checks.
       if (isShape(input)) continue;
       if (range.min.length !== input.shape.length) {
         throw invalidArgValue(
@@ -147,7 +150,7 @@ export function checkProfiles(profiles: readonly Profile[], inputs: readonly Dec
   });
 }
 
-/** What errors call a profile. */
+/** The name of a profile in errors. */
 function profilePath(index: number, profiles: readonly Profile[]): string {
   return profiles.length > 1 ? `options.shapes[${index}]` : 'options.shapes';
 }
@@ -277,7 +280,7 @@ class ProfileSizes {
 
   readonly #range = (symbol: string): SizeRange | undefined => this.#known.get(symbol)?.range;
 
-  /** Whether a sum that is given told the range of one more symbol. */
+  /** True if a given sum told the range of one more symbol. */
   #solveOne(): boolean {
     for (const { path, index, text, dimension, range } of this.#given) {
       const solved = solveForSymbol(dimension, range, this.#range);
@@ -314,7 +317,7 @@ class ProfileSizes {
 const pastName = /past|cache/i;
 const tokensName = /seq|length|token|time|frames/i;
 
-/** What exporters (PyTorch, optimum, onnxruntime-genai) call dimensions, and ranges that servers use. */
+/** Names that exporters (PyTorch, optimum, onnxruntime-genai) give to dimensions, and ranges that servers use. */
 const namedRanges: readonly (readonly [RegExp, SizeRange])[] = [
   [/batch|^[nb]$/i, [1, 8, 16]],
   [pastName, [0, 128, 2048]],
@@ -323,10 +326,10 @@ const namedRanges: readonly (readonly [RegExp, SizeRange])[] = [
   [/height|width|^[hw]$/i, [32, 224, 512]],
 ];
 
-/** What no range suits: the model's weights fix it, though its exporter did not say at how much. */
+/** Names for which no range suits: the model's weights fix the size, though its exporter didn't say which. */
 const modelsOwnName = /head|hidden|embed|channel|dim$/i;
 
-/** Of a name that says nothing, a first dimension is a batch, and the last two of four are an image's. */
+/** Ranges for names that say nothing: a first dimension is a batch, and the last two of four are an image's. */
 function suggestedRange(name: string, index: number, rank: number): SizeRange | undefined {
   const range = namedRanges.find(([pattern]) => pattern.test(name))?.[1];
   if (range) return range;
@@ -343,7 +346,7 @@ function suggestedRange(name: string, index: number, rank: number): SizeRange | 
 export function requireProfile(
   profiles: readonly Profile[],
   shapes: readonly { readonly name: string; readonly dims: Dims }[],
-  /** Where the profiles stand. */
+  /** The place where the profiles are given, for errors. */
   origin: string,
 ): void {
   const misfits = profiles.map((profile) =>

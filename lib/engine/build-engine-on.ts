@@ -25,8 +25,8 @@ const tensorrtTypes: ReadonlySet<DataType> = new Set<DataType>([
 ]);
 
 /**
- * How long a build that was aborted is waited for, in milliseconds. TensorRT ends it after its current step, which may
- * take seconds: then on its thread, unheard.
+ * Milliseconds to wait for a build that was aborted. TensorRT ends it after its current step, which may take seconds;
+ * beyond this time it ends on its thread, and its result is dropped.
  */
 const cancelGrace = 1000;
 
@@ -41,13 +41,13 @@ export async function buildEngineOn(
   ordinal: number | undefined,
   model: string | Uint8Array,
   settings: BuildSettings,
-  /** What the model is, if it is a decoder to be lowered: see `buildDecoder`. */
+  /** The facts about a decoder that is to be lowered: see `buildDecoder`. */
   decoder?: Omit<DecoderLowering, 'attention'>,
 ): Promise<Engine> {
   const { onProgress, signal } = settings;
   signal?.throwIfAborted();
 
-  // Only who builds pays for loading what builds.
+  // These are loaded by the first build.
   const { findTensorRT } = await import('../system/tensorrt-library.js');
   const { libraryPath, runtime, target } = settings;
   const cuda = await native().probeCuda();
@@ -112,7 +112,7 @@ function cacheKey({
   decoder: Omit<DecoderLowering, 'attention'> | undefined;
 }): string {
   const { precision, shapes: profiles } = settings;
-  // Without ONNX Runtime, FP16 is decided by the weights alone.
+  // Without ONNX Runtime, the weights alone decide about FP16.
   const measured = precision === 'fp16' ? hasOnnxRuntime() : undefined;
   const options = { precision, profiles, measured, recorded: recordedOptions(settings) };
   const parts = { builder, flavour, version, targets, gpu, options, digest, decoder };
@@ -216,7 +216,10 @@ async function compile(
   }
 }
 
-/** What a library has for attention to a KV cache. @throws TensorRTError ERR_LIBRARY_UNSUPPORTED for nothing */
+/**
+ * Tells how a library can attend to a KV cache.
+ * @throws TensorRTError ERR_LIBRARY_UNSUPPORTED if it can't
+ */
 function attentionOf({ version, capabilities }: NativeTensorRT): DecoderLowering['attention'] {
   if (!capabilities.kvCache) {
     throw new TensorRTError(
@@ -252,7 +255,7 @@ async function buildPlan(
     if (!result) throw new TensorRTError('ERR_BUILD_FAILED', 'The build was stopped.');
     return result;
   } catch (error) {
-    // What comes too late would keep the timing cache locked.
+    // A result that comes too late would keep the timing cache locked.
     build.result.then(
       (late) => late?.timingCache?.release(),
       () => {},

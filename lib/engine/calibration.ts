@@ -7,7 +7,7 @@ import type { Feeds } from './measure-ranges.js';
 /** Inputs to measure ranges with, as they were when they were given. */
 export interface Calibration {
   readonly samples: readonly Feeds[];
-  /** Of all names, types, dimensions and elements, in hexadecimal. */
+  /** The SHA-256 of all names, types, dimensions and elements, in hexadecimal. */
   readonly sha256: string;
 }
 

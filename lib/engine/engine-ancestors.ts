@@ -8,7 +8,7 @@ import type { EngineManifest } from './manifest.js';
 export interface Ancestor {
   /** Its {@link Engine.id}, as its descendant's manifest says it. */
   readonly id: string;
-  /** Where it was found, its checksum verified; absent where it was not. */
+  /** The file in which it was found, its checksum verified; absent if it wasn't found. */
   readonly file?: string;
   readonly manifest?: EngineManifest;
 }
@@ -51,7 +51,7 @@ async function load(
   }
 }
 
-/** By the ids that their headers claim. */
+/** Lists engine files by the ids that their headers claim. */
 async function engineFiles(directories: readonly string[]): Promise<Map<string, string>> {
   const files = new Map<string, string>();
   for (const directory of directories) {

@@ -7,7 +7,7 @@ import { Engine } from './engine.js';
 
 /** An entry: the key, in hexadecimal. */
 const entryName = /^([0-9a-f]{64})\.engine$/;
-/** What a writer of an entry leaves behind if it is killed (see `writeAtomically`), and its lock. */
+/** Names of files that a writer leaves behind if it is killed (see `writeAtomically`), and of locks. */
 const remainsName = /^(?:\.([0-9a-f]{64})\.engine\.\w+\.tmp|([0-9a-f]{64})\.lock)$/;
 
 /**
@@ -18,7 +18,7 @@ const remainsName = /^(?:\.([0-9a-f]{64})\.engine\.\w+\.tmp|([0-9a-f]{64})\.lock
 export class EngineCache {
   readonly directory: string;
   readonly #maxBytes: number;
-  /** What names another folder. */
+  /** The option or variable that names another folder. */
   readonly #chooser: string;
 
   /**

@@ -29,7 +29,7 @@ export function engineIdOf(start: Uint8Array): string | undefined {
   return Buffer.from(start.subarray(hashOffset, headerBytes)).toString('hex');
 }
 
-/** Whether a file begins as engine files do; false where there is none to read. Blocks for 8 bytes. */
+/** True if a file begins as engine files do; false if it can't be read. It blocks to read 8 bytes. */
 export function isEngineFile(file: string): boolean {
   let descriptor: number | undefined;
   try {
@@ -51,7 +51,7 @@ export class EngineFile {
   readonly plan: NativeBytes;
   /** The checksum of a new engine is computed for who saves it or asks for its id, and for no one else. */
   #isSealed = true;
-  /** How many threads are at work with the plan on behalf of this. */
+  /** The number of threads that are using the plan. */
   #users = 0;
   #isReleased = false;
 
@@ -106,7 +106,10 @@ export class EngineFile {
     return engineIdOf(this.head)!;
   }
 
-  /** What is said of the plan. Releases it where the file is damaged. @throws (rejects) ERR_ENGINE_CORRUPT, ERR_IO */
+  /**
+   * Reads and checks the description of the plan. The plan is released if the file is damaged.
+   * @throws (rejects) TensorRTError ERR_ENGINE_CORRUPT, ERR_IO
+   */
   async check(label: string): Promise<EngineContents> {
     try {
       const hash = await this.plan.sha256(this.#hashed());
@@ -167,7 +170,7 @@ export class EngineFile {
     }
   }
 
-  /** What the checksum is of, before the plan. */
+  /** Returns the bytes before the plan that the checksum covers. */
   #hashed(): Uint8Array {
     return Buffer.concat([this.head.subarray(0, hashOffset), this.head.subarray(headerBytes)]);
   }
@@ -178,7 +181,7 @@ function corrupt(label: string, problem: string, cause?: unknown): TensorRTError
 }
 
 /**
- * Where the plan begins in a file of `size` bytes that begins with `start`: 0 for a bare plan.
+ * Returns the plan's offset in a file of `size` bytes that begins with `start`; 0 for a bare plan.
  * @throws TensorRTError ERR_ENGINE_CORRUPT, ERR_ENGINE_INCOMPATIBLE
  */
 function planOffset(start: Uint8Array, size: number, label: string): number {
@@ -207,7 +210,7 @@ function planOffset(start: Uint8Array, size: number, label: string): number {
     const relation = expected > size ? 'is cut short' : 'has bytes after its end';
     throw corrupt(label, `${relation}: it should have ${expected} bytes and has ${size}`);
   }
-  // What becomes a string, which is read before the checksum says whose it is.
+  // This many bytes become a string before the checksum is verified.
   if (offset > bufferConstants.MAX_STRING_LENGTH) {
     throw corrupt(label, `has a manifest that can't be read: it has ${offset} bytes`);
   }

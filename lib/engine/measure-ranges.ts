@@ -52,7 +52,7 @@ export async function measureRanges(model: ModelProto, options: MeasureOptions =
   const feeds = calibration ?? randomInputs(model, { ...options, seed, samples: randomSamples });
   for await (const feed of feeds) {
     await accumulate(session, feed, names, values).catch((error) => {
-      // Such an error is about the caller's data, which the caller knows by another name.
+      // Errors like this are about the caller's data, which the caller knows by another name.
       if (calibration && /^feeds\b/.test(error.message)) {
         error.message = error.message.replace('feeds', `options.calibration[${samples}]`);
       }
@@ -81,7 +81,7 @@ async function accumulate(
       number,
       number,
     ];
-    // Of a tensor without elements the maximum is below the minimum.
+    // The maximum of a tensor without elements is below its minimum.
     if (most < least) return;
     const known = values.get(name) ?? { least: Number.POSITIVE_INFINITY, most: Number.NEGATIVE_INFINITY };
     values.set(name, {
@@ -125,7 +125,7 @@ function withProbes(model: ModelProto): { model: ModelProto; names: string[] } {
   return { model: { ...model, graph: { ...graph, node, output: [...graph.output, ...outputs] } }, names };
 }
 
-/** Of the main graph: inputs, and what its nodes compute. */
+/** Lists the main graph's inputs and the values that its nodes compute. */
 function float32Values(graph: GraphProto): string[] {
   const types = valueTypes(graph);
   const weights = new Set(graph.initializer.map(({ name }) => name));

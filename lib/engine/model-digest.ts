@@ -7,19 +7,21 @@ import { readRange, readWhole } from '../system/files/file-range.js';
 import { absolutePath } from '../system/files/working-directory.js';
 import { copyForThread, onModelThread, runOnModelThread } from './model-thread.js';
 
-/** What a model is, to its last byte. */
+/** The identity of a model, to its last byte. */
 export interface ModelDigest {
   /** Hexadecimal SHA-256 of the ONNX file. */
   readonly sha256: string;
-  /** Of each file of external data, by its path relative to the model's folder; null where it can't be read. */
+  /**
+   * The SHA-256 of each file of external data, by its path relative to the model's folder; null if it can't be read.
+   */
   readonly external: Readonly<Record<string, string | null>>;
 }
 
-/** What is remembered of a file. */
+/** The facts that are remembered of a file. */
 interface FileHash {
   /** Hexadecimal, of the whole file. */
   readonly sha256: string;
-  /** Of an ONNX file, the paths of its external data, relative to its folder. */
+  /** The paths of an ONNX file's external data, relative to its folder. */
   readonly external?: readonly string[];
 }
 
@@ -57,7 +59,7 @@ export async function digestModel(
   return runOnModelThread(__filename, { model: bytes, memo }, [bytes.buffer], signal);
 }
 
-/** What is known of a file, or how to find out; undefined: not yet known. */
+/** Returns the known facts about a file, or computes them; undefined if they aren't known yet. */
 type Lookup = (file: string, isModel: boolean, memo: HashMemo) => Promise<FileHash | undefined>;
 
 async function digestFiles(model: string, memo: HashMemo, lookUp: Lookup): Promise<ModelDigest | undefined> {

@@ -23,7 +23,7 @@ export interface ImportFailure {
   readonly reason: string;
 }
 
-/** What TensorRT's parser makes of an ONNX model. */
+/** The result of importing an ONNX model with TensorRT's parser. */
 export interface ModelImport {
   readonly library: { readonly flavour: Flavour; readonly version: string };
   /** The network that it would compile; null where a node can't be imported. */
@@ -111,7 +111,7 @@ async function parseWritten(
   }
 }
 
-/** What else fails, beside the nodes that the parser named first. */
+/** Finds the failures beside the nodes that the parser named first. */
 async function findFailures(
   model: ModelProto,
   errors: readonly ParserError[],

@@ -7,7 +7,7 @@ type Answer<Value> = { value: Value } | { error: { code?: string; name: string; 
 
 type Work = (request: object) => Promise<unknown>;
 
-/** What the modules of this package that were loaded have announced, by their files. */
+/** Functions that modules of this package have registered when they were loaded, by the module's file. */
 const announced = new Map<string, Work>();
 
 /**
@@ -38,7 +38,7 @@ export async function runOnModelThread<Value>(
   throw new TensorRTError('ERR_IO', `Could not prepare the model: ${message}`);
 }
 
-/** What a worker answers; undefined where it ended first. */
+/** Returns a worker's answer; undefined if the worker ended first. */
 async function answerOfWorker(
   module: string,
   request: object,
@@ -81,7 +81,10 @@ export function copyForThread(model: Uint8Array): Uint8Array<ArrayBuffer> {
   return new Uint8Array(model);
 }
 
-/** What `module`, which calls this, does on the other thread; it does it now if this is one of its own. */
+/**
+ * Registers the work of `module`, which calls this, for the other thread. If this is such a thread, the work begins
+ * now.
+ */
 export function onModelThread<Request extends object, Value>(
   module: NodeJS.Module,
   work: (request: Request) => Promise<Value>,

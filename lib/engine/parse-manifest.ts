@@ -21,10 +21,10 @@ export function parseContents(manifestText: string, layersText: string): EngineC
 
 // ---- what JSON from a file has to be ----
 
-/** What walks a manifest, such as structuredClone, recurses. */
+/** The deepest nesting of a manifest: functions that walk it, such as structuredClone, recurse. */
 export const maxNesting = 64;
 
-/** Whether JSON values nest so deep at most. */
+/** True if JSON values nest at most this deep. */
 export function nestsWithin(levels: number, ...values: readonly unknown[]): boolean {
   let level = values;
   for (let i = 0; i <= levels; i++) {

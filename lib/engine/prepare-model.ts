@@ -28,7 +28,7 @@ import {
   requireOutputs,
 } from './tensorrt-parser.js';
 
-/** What has to happen to a model before TensorRT's parser sees it. */
+/** The changes that a model needs before TensorRT's parser reads it. */
 export interface PrepareRequest {
   /** A file, whose external data lies beside it, or the bytes of one without external data. */
   readonly model: string | Uint8Array;
@@ -37,7 +37,7 @@ export interface PrepareRequest {
   /** Inputs to measure ranges with, for 'fp16'; undefined: random ones. */
   readonly calibration: readonly Feeds[] | undefined;
   readonly keepFp32: readonly string[];
-  /** What will read it: ONNX Runtime follows no symbolic link to external data. */
+  /** The program that will read the model. ONNX Runtime doesn't follow symbolic links to external data. */
   readonly runtime: 'tensorrt' | 'onnxruntime';
   /** The memo of `digestModel`, which may know the file's hash. */
   readonly memo?: string | undefined;
@@ -45,7 +45,7 @@ export interface PrepareRequest {
   readonly directory: string;
   /** Weights above this many bytes in all are written beside the model: an ONNX file ends at 2 GiB. */
   readonly maxInlineBytes: number;
-  /** Of a decoder whose attention was lifted: lower it. */
+  /** The way to lower a decoder whose attention was lifted. */
   readonly decoder?: DecoderLowering;
 }
 
@@ -64,15 +64,15 @@ export interface PreparedModel {
   /** The folder in which ONNX Runtime does; undefined: the file's. */
   readonly weights?: string | undefined;
   readonly inputs: readonly DeclaredInput[];
-  /** Of the file given, in hexadecimal. */
+  /** The SHA-256 of the given file, in hexadecimal. */
   readonly sha256: string;
-  /** Of every initializer's name, type, dimensions and elements, in the order of names. */
+  /** The SHA-256 of every initializer's name, type, dimensions and elements, in the order of names. */
   readonly weightsSha256: string;
   readonly producer: string;
   readonly cast?: CastFloat16Report | CastBfloat16Report;
   /** The constants that a rewritten model has instead of weights of the one given. */
   readonly madeWeights?: readonly MadeWeight[];
-  /** Of a decoder: how the lowered graph is driven. */
+  /** The way in which a decoder's lowered graph is driven. */
   readonly decoder?: DecoderGraph;
 }
 
@@ -153,7 +153,7 @@ async function prepare(request: PrepareRequest): Promise<PreparedModel> {
   }
 }
 
-/** What a loop's trip count may be where nothing is said: as much as a sequence's length. */
+/** The largest trip count of a loop if none is given: as large as a sequence's length. */
 const turns = [0, 128, 512] as const;
 
 function withTurns(inputs: readonly DeclaredInput[], graph: GraphProto): DeclaredInput[] {
@@ -161,7 +161,7 @@ function withTurns(inputs: readonly DeclaredInput[], graph: GraphProto): Declare
   return inputs.map((input) => (counts.has(input.name) ? { ...input, turns } : input));
 }
 
-/** What the CPU says of the model's values; where it can't run the model, why. */
+/** Returns the ranges that the CPU measured, or the reason why the CPU can't run the model. */
 async function ranges(
   model: ModelProto,
   { calibration }: PrepareRequest,

@@ -1,4 +1,5 @@
-// What TensorRT's ONNX parser takes otherwise than the standard has it: adapted where that can be, else refused by name.
+// TensorRT's ONNX parser reads some operators otherwise than the standard defines them. They are adapted here if
+// possible, else refused by name.
 
 import { TensorRTError } from '../base/errors.js';
 import { straightenLocations } from '../onnx/format/initializer.js';

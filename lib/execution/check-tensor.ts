@@ -52,7 +52,7 @@ export function checkTensor(tensor: TensorLike, path: string): asserts tensor is
     length = data.length;
   } else {
     const { name } = arrayTypes[type];
-    // By name where it is another realm's.
+    // The class of another realm is recognised by its name.
     if (!(data instanceof arrayTypes[type]) && arrayName(data) !== name) {
       const isClamped = type === 'uint8' && arrayName(data) === 'Uint8ClampedArray';
       if (!isClamped && !isBits(type, data)) {

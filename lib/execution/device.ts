@@ -1,7 +1,7 @@
 import { describe, invalidArgValue, TensorRTError } from '../base/errors.js';
 import { findGpu, type Gpu } from '../system/gpu.js';
 
-/** What `options.device` asks for. */
+/** The device that `options.device` asks for. */
 export interface DeviceChoice {
   /** CUDA's number of the GPU; undefined for the CPU. */
   readonly ordinal: number | undefined;
@@ -9,17 +9,20 @@ export interface DeviceChoice {
   readonly auto: boolean;
 }
 
-/** What a GPU runs, on which, and why there; or, where it is to be the CPU, why. */
+/** The thing that a GPU will run, the GPU, and why that one was chosen; or why it will be the CPU. */
 export type Placement<Made> =
   | { readonly made: Made; readonly gpu: Gpu; readonly why: string }
   | {
       readonly made?: undefined;
       readonly why: string;
-      /** What the GPU could not do; undefined where none was asked for. */
+      /** The reason why the GPU can't be used; undefined if none was asked for. */
       readonly error?: TensorRTError;
     };
 
-/** What sends a model that no GPU need run to the CPU: no GPU, no library, or one that can't compile it. */
+/**
+ * Errors after which a model runs on the CPU if that is allowed: there is no GPU, no library, or none that can compile
+ * it.
+ */
 const cpuInstead: ReadonlySet<string> = new Set([
   'ERR_NO_GPU',
   'ERR_LIBRARY_NOT_FOUND',

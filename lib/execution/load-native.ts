@@ -2,7 +2,7 @@ import { TensorRTError } from '../base/errors.js';
 import { onAbort } from '../base/options.js';
 import type { NativeLoadedModel, NativeLoadRequest } from '../system/native/loaded-model.js';
 
-/** What a model is loaded into: native's session or language model. */
+/** An object of the addon that a model is loaded into: a session or a language model. */
 export interface Loadable {
   load(request: NativeLoadRequest): Promise<NativeLoadedModel | undefined>;
   stopLoading(): void;

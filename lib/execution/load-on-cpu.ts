@@ -14,7 +14,10 @@ export interface CpuModel {
   readonly threads?: number;
 }
 
-/** What native loads for the CPU. @throws TensorRTError ERR_LIBRARY_NOT_FOUND */
+/**
+ * Makes the addon's request to load a model on the CPU.
+ * @throws TensorRTError ERR_LIBRARY_NOT_FOUND
+ */
 export function cpuLoadRequest({ model, weights, threads = 0 }: CpuModel): NativeLoadRequest {
   return { library: findOnnxRuntime(), model, weights, threads };
 }

@@ -13,7 +13,7 @@ import { findRuntime } from '../system/tensorrt-library.js';
 
 const hashedBytes = 2 ** 20;
 
-/** What compiled a plan, and the GPUs it was compiled for, e.g. 'sm_89'. */
+/** The library that compiled a plan, and the GPUs that it was compiled for, such as 'sm_89'. */
 export interface Compiled {
   readonly library: { readonly flavour: Flavour; readonly version: string };
   readonly targets: readonly string[];
@@ -74,7 +74,10 @@ function compiledFor(compiled: Compiled | undefined): string {
   return `The engine was compiled by ${product} ${library.version} for ${targets.join(', ')}. `;
 }
 
-/** Where TensorRT-RTX keeps the kernels that it compiles when it first runs a plan; '' where there is no such place. */
+/**
+ * Returns the file in which TensorRT-RTX keeps the kernels that it compiles when it first runs a plan; '' if there is
+ * no place for it.
+ */
 async function runtimeCacheFile(
   { flavour, version }: NativeTensorRT,
   gpu: Gpu,

@@ -131,7 +131,7 @@ function outOfRange(type: DataType, element: unknown, i: number): RangeError {
   return invalidArgValue(`data[${i}]`, problem);
 }
 
-/** Whether `data` are bit patterns, of values that JavaScript has no array of. */
+/** True if `data` holds bit patterns, for values that JavaScript has no typed array of. */
 export function isBits(type: DataType, data: unknown): data is Uint16Array {
   return /float16/.test(type) && arrayName(data) === 'Uint16Array';
 }
@@ -172,7 +172,9 @@ export function inferType(data: unknown): DataType {
   throw invalidArgType('data', expected, data);
 }
 
-/** For `inspect`: the values of bit patterns, as far as they are shown, in an array that says how many there are. */
+/**
+ * Returns the values of bit patterns for `inspect`, as many as are shown, in an array that knows how many there are.
+ */
 export function firstValues(
   type: DataType,
   data: ArrayBufferView | readonly string[],

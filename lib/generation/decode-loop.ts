@@ -12,16 +12,16 @@ import type {
 import { native } from '../system/native.js';
 import { type Generation, type GenerationChunk, streamedAnswer, wholeAnswer } from './generation.js';
 
-/** What native is asked to do. */
+/** A request to the addon. */
 export interface GenerationRequest {
-  /** What it continues, which stays alive with it; undefined: a prompt of its own. */
+  /** The sequence that is continued, which stays alive with it; undefined for a prompt of its own. */
   readonly sequence: GenerationTarget | undefined;
   readonly tokens: Int32Array;
   readonly options: Omit<NativeGenerateOptions, 'stream'>;
   readonly signal: AbortSignal | undefined;
 }
 
-/** What a sequence and its requests have in common. */
+/** The state that a sequence and its requests share. */
 export interface GenerationTarget {
   /** Native's number of it. */
   readonly id: number;
@@ -87,14 +87,14 @@ export class DecodeLoop {
 class RunningRequest {
   /** Once it has ended. */
   end: NativeGenerationEnd | undefined;
-  /** What came with the end of an answer in one piece. */
+  /** The end of an answer that came in one piece. */
   #answer: NativeAnswer | undefined;
   /** The tokens of a stream that have come. */
   readonly #chunks: NativeChunk[] = [];
   readonly #native: NativeLanguageModel;
   readonly #listeners: Map<number, (event: NativeGenerationEvent) => void>;
   readonly #id: number;
-  /** Those that were given up on are collected: not while they generate. */
+  /** Sequences that were dropped are collected, but not while they generate. */
   #sequence: GenerationTarget | undefined;
   /** The sequence's length when the request came. */
   #before = 0;

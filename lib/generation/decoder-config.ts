@@ -6,7 +6,7 @@ import { asObject, readJson } from '../system/files/text-file.js';
 import { absolutePath } from '../system/files/working-directory.js';
 import { UnusableValue } from './unusable-value.js';
 
-/** How to choose tokens where the caller does not say. */
+/** The defaults for choosing tokens. */
 export interface SamplingDefaults {
   /** 0: greedy. */
   readonly temperature: number | UnusableValue;
@@ -22,7 +22,7 @@ export interface SamplingDefaults {
 export interface DecoderConfig {
   /** The ONNX file. */
   readonly model: string;
-  /** Where the tokenizer's files would be. */
+  /** The folder of the tokenizer's files. */
   readonly directory: string;
   /** Tokens that end an answer. */
   readonly eosTokens: readonly number[] | UnusableValue;
@@ -83,7 +83,7 @@ function readTransformers(config: Json, generation: Json, directory: string): Re
   const file = path.join(directory, 'config.json');
   if (config.is_encoder_decoder === true) throw unsupported(file, 'is of an encoder with a decoder');
   const whole = new Section(config, file);
-  // Of a multimodal model, its language model's.
+  // A multimodal model has its language model's settings in a part of its own.
   const text = new Section(asObject(config.text_config) ?? config, file);
   const search = new Section(generation, path.join(directory, 'generation_config.json'));
   const counts = ['max_position_embeddings', 'n_positions', 'n_ctx', 'max_seq_len', 'seq_length'];
@@ -97,8 +97,8 @@ function readTransformers(config: Json, generation: Json, directory: string): Re
 }
 
 /**
- * As transformers' GenerationMixin takes them: a top_p of 1 or more keeps all tokens, one of 0 the likeliest. A top_k of
- * -1 keeps all, as in vLLM, and a temperature of 0 is greedy.
+ * Reads values as transformers' GenerationMixin does: a top_p of 1 or more keeps all tokens, and one of 0 keeps the
+ * likeliest. A top_k of -1 keeps all, as in vLLM, and a temperature of 0 is greedy.
  */
 function readSampling(search: Section, sampledTopK: number): SamplingDefaults {
   const samples = search.boolean('do_sample') ?? false;

@@ -20,11 +20,11 @@ import { type PlacedDecoder, placeDecoder } from './place-decoder.js';
 import type { SequenceContext } from './sequence.js';
 import { UnusableValue } from './unusable-value.js';
 
-/** What a LanguageModel is made of. */
+/** The parts of a LanguageModel. */
 export interface OpenedLanguageModel {
   /** The model, loaded, on its thread. */
   readonly loop: DecodeLoop;
-  /** What requests are read with. */
+  /** The facts about the model with which requests are read. */
   readonly context: SequenceContext;
   readonly kvCache: KvCache;
   readonly device: string;
@@ -33,7 +33,7 @@ export interface OpenedLanguageModel {
   readonly precision: EngineManifest['precision'];
 }
 
-/** Without a tokenizer, tokens say nothing. */
+/** The pieces of a model without a tokenizer, whose tokens have no text. */
 const noPieces: TokenPieces = {
   bytes: new Uint8Array(),
   offsets: Uint32Array.of(0),

@@ -24,14 +24,14 @@ export interface PlacedDecoder {
   readonly capacity: number;
   /** How many tokens there are. */
   readonly vocabulary: number;
-  /** Where it runs: 'cpu', 'cuda:0', … */
+  /** The device that it runs on: 'cpu', 'cuda:0' and so on. */
   readonly device: string;
-  /** Why that device was chosen. */
+  /** The reason for that device. */
   readonly why: string;
-  /** Why the cache is updated as it is. */
+  /** The reason for the way in which the cache is updated. */
   readonly whyMode: string;
   readonly precision: EngineManifest['precision'];
-  /** What a saved cache's numbers depend on: model, graph and types. */
+  /** A hash of the model, the graph and the types, on which a saved cache's numbers depend. */
   readonly fingerprint: string;
   readonly load: (model: Loadable) => Promise<NativeLoadedModel | undefined>;
   /** Frees what was only for loading. */
@@ -139,7 +139,7 @@ function requireCacheType({ dtype }: KvCacheSettings, { facts: { cacheType } }: 
   );
 }
 
-/** What a saved cache's numbers depend on, beside the model. */
+/** The types on which a saved cache's numbers depend, beside the model. */
 function typesOf({ manifest, inputs }: Engine): readonly unknown[] {
   return [manifest.precision, ...inputs.map(({ name, type }) => [name, type])];
 }

@@ -23,7 +23,7 @@ import {
   sessionOptions,
 } from './session-options.js';
 
-/** Where a session runs, why there, and in what types. */
+/** The device of a session, the reason for it, and the types that it computes in. */
 export interface Placed {
   readonly device: string;
   readonly why: string;
@@ -94,7 +94,7 @@ async function createOnCpu<Session>(
     );
   try {
     const graph = typeof model === 'string' ? await smallGraph(model) : undefined;
-    // Only a graph that names other files has any.
+    // A graph has external data only if it contains this word.
     if (graph?.includes('location')) {
       const { refuseFailedDownloads } = await import('../engine/check-model.js');
       refuseFailedDownloads(graph, path.dirname(model as string));

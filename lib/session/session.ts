@@ -74,7 +74,7 @@ export class InferenceSession extends LoadedSession {
     const isPart = types.isAnyArrayBuffer(model) && (typeof second === 'number' || fourth !== undefined);
     const source = isPart ? partOf(model, second, byteLength) : model;
     const options = isPart ? fourth : (second as SessionOptions | undefined);
-    // Only who creates a session pays for loading what does.
+    // Importing the package doesn't load the code that creates sessions.
     const { createSession } = await import('./create-session.js');
     return createSession(source, options, (...parts) => new InferenceSession(...parts));
   }

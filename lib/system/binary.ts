@@ -10,7 +10,7 @@ const variants = ['13', '12'] as const;
 /** The package's folder: this file is in its `dist`. */
 const root = path.join(__dirname, '../..');
 
-/** What decides whether a compiled addon can be loaded. */
+/** The facts about this machine that decide whether the addon loads. */
 interface Platform {
   /** e.g. 'linux-x64'. */
   readonly system: string;
@@ -40,7 +40,7 @@ export function loadBinary(): { exports: unknown; path: string } {
 }
 
 interface Candidate {
-  /** For the error: a path, or what named it. */
+  /** The candidate's name in errors: a path, or the variable that named it. */
   readonly from: string;
   find(): string;
 }
@@ -88,7 +88,7 @@ function currentPlatform(): Platform {
 
 function reportHeader(): { glibcVersionRuntime?: string } {
   const report = process.report as typeof process.report & { excludeNetwork?: boolean };
-  // Else it asks for the name of every network address.
+  // Without this the report asks for the name of every network address.
   const { excludeNetwork } = report;
   report.excludeNetwork = true;
   const { header } = report.getReport() as { header: { glibcVersionRuntime?: string } };
@@ -96,7 +96,7 @@ function reportHeader(): { glibcVersionRuntime?: string } {
   return header;
 }
 
-/** In sharp's manner: one sentence, possible solutions chosen by the cause, and every attempt. */
+/** Makes an error as sharp does: one sentence, solutions that fit the cause, and every attempt. */
 function loadError(failures: readonly { from: string; error: Error }[]): TensorRTError {
   const unsupported = platformProblems();
   const solutions = unsupported.length > 0 ? unsupported : otherSolutions(failures);
@@ -115,7 +115,7 @@ function loadError(failures: readonly { from: string; error: Error }[]): TensorR
   );
 }
 
-/** What of this machine keeps the addon from being loaded, or built: what to do about it. */
+/** Lists what must change on this machine before the addon can be loaded or built. */
 export function platformProblems(): string[] {
   const { system, glibc, node } = currentPlatform();
   const { engines, config } = require('../../package.json') as {

@@ -19,7 +19,7 @@ export interface CudaCompiler {
 /** A CUDA runtime library, libcudart.so: what programs, though not this one, link against. */
 export interface CudaRuntime {
   readonly path: string;
-  /** As exact as the library's name or package tells: '13.0.48', or '13'. */
+  /** The version, as exact as the library's name or package tells: '13.0.48', or '13'. */
   readonly version: string;
 }
 
@@ -30,9 +30,9 @@ export interface CudaInstallation {
   readonly runtimes: readonly CudaRuntime[];
 }
 
-/** Where to look. */
+/** The places to search. */
 export interface CudaSearch {
-  /** Where the system's files are: '/'. */
+  /** The root of the system's files: '/'. */
   readonly root?: string;
   readonly env?: NodeJS.ProcessEnv;
   /** Python's folders of packages. */
@@ -54,7 +54,7 @@ export function findCuda({ root = '/', env = process.env, sitePackages = [] }: C
   );
   const places = distinct([
     ...[env.CUDA_HOME, env.CUDA_PATH].filter((folder) => folder).map(String),
-    // Of a link to a toolkit's nvcc, the toolkit.
+    // A link to a toolkit's nvcc leads to the toolkit.
     ...(onPath ? [path.dirname(path.dirname(realpathSync(path.join(onPath, 'nvcc'))))] : []),
     ...local.map((name) => at(path.join('usr/local', name))),
     at('opt/cuda'),
@@ -133,7 +133,7 @@ function packageVersion(file: string): string | undefined {
     .find((version) => version?.split('.')[0] === major);
 }
 
-/** Of a file, the rest of the line that begins with `beginning`. '' without such a line, or file. */
+/** Returns the rest of the line of a file that begins with `beginning`; '' if there is no such line or file. */
 function lineOf(file: string, beginning: string): string {
   let contents: Buffer;
   try {
@@ -149,7 +149,7 @@ function folders(list: string | undefined): string[] {
   return (list ?? '').split(':').filter((folder) => folder !== '');
 }
 
-/** Without those that are not there, and without a second way to the same folder. */
+/** Drops folders that aren't there, and second ways to the same folder. */
 function distinct(candidates: readonly string[]): string[] {
   const seen = new Set<string>();
   return candidates.filter((candidate) => {

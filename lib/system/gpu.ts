@@ -10,7 +10,10 @@ export interface Gpu {
   readonly ordinal: number;
   /** `NVIDIA GeForce RTX 4090 (sm_89)`. */
   readonly label: string;
-  /** What tells it from every other: `GPU-…`, or its label where the driver is too old to say. */
+  /**
+   * A string that distinguishes it from every other GPU: 'GPU-' and hexadecimal digits, or its label if the driver is
+   * too old to tell.
+   */
   readonly identity: string;
 }
 

@@ -4,7 +4,7 @@ import { readdir } from './files/promises.js';
 import { kernelModuleVersion } from './nvidia-driver.js';
 import { type CudaMajor, newestCuda } from './nvidia-support.js';
 
-/** What `libs install` installs lies under `<cache>/lib/<name>`. */
+/** Libraries that `libs install` installed lie under `<cache>/lib/<name>`. */
 export function installedDirectory(): string {
   return path.join(cacheDirectory(), 'lib');
 }

@@ -22,7 +22,7 @@ function load(): { binding: NativeBinding; path: string } {
   const { exports, path } = loadBinary();
   const binding = exports as NativeBinding;
   binding.initialize(TensorRTError);
-  // Of a process that exits with work in flight; where the event loop just ends, nothing is.
+  // This is for a process that exits with work in flight. If the event loop just ends, no work is.
   process.once('exit', () => binding.stopAll());
   loaded = { binding, path };
   return loaded;

@@ -2,17 +2,17 @@ import { existsSync } from 'node:fs';
 import path from 'node:path';
 import { namesIn, textOf } from './system-files.js';
 
-/** What the system's files say of NVIDIA's driver; asking the driver itself is native's part. */
+/** The facts about NVIDIA's driver that the system's files tell. The addon asks the driver itself. */
 export interface DriverFiles {
   /** The version of the kernel module that is loaded, e.g. '580.65.06'; undefined without one, and under WSL. */
   readonly kernelModule: string | undefined;
-  /** Whether there are devices to open: /dev/nvidia0 … or, under WSL, /dev/dxg. */
+  /** True if there are devices to open: /dev/nvidia0 and so on, or /dev/dxg under WSL. */
   readonly devices: boolean;
-  /** Whether NVIDIA's GPUs are on the PCI bus, with or without a driver. */
+  /** True if NVIDIA's GPUs are on the PCI bus, with or without a driver. */
   readonly onPciBus: boolean;
   /** Windows Subsystem for Linux. */
   readonly wsl: boolean;
-  /** Whether this is a container, as far as Docker, Podman or Kubernetes left a sign. */
+  /** True if this is a container, as far as Docker, Podman or Kubernetes left a sign. */
   readonly container: boolean;
 }
 

@@ -30,7 +30,7 @@ export function newestCuda(driver: string): CudaMajor | undefined {
 /** The branch of drivers that a TensorRT library of a CUDA major version asks for: '535' means r535 or newer. */
 export const driverOfTensorRT: Record<CudaMajor, string> = { 12: '535', 13: '580' };
 
-/** One of the libraries that compile and run engines; engines of one are not those of another. */
+/** A family of libraries that compile and run engines. Engines of one don't run with another. */
 export type Flavour = 'trt10' | 'trt11' | 'rtx';
 
 export const flavourNames: Record<Flavour, string> = {
@@ -39,7 +39,7 @@ export const flavourNames: Record<Flavour, string> = {
   rtx: 'TensorRT-RTX',
 };
 
-/** What NVIDIA calls the product that a flavour is a major version of. */
+/** Returns NVIDIA's name for the product that a flavour is a major version of. */
 export function productOf(flavour: Flavour): 'TensorRT' | 'TensorRT-RTX' {
   return flavour === 'rtx' ? 'TensorRT-RTX' : 'TensorRT';
 }
@@ -51,7 +51,7 @@ const gpusOfFlavour: Record<Flavour, readonly string[] | { from: string; to?: st
   rtx: ['7.5', '8.0', '8.6', '8.9', '12.0', '12.1'],
 };
 
-/** Whether a flavour runs on GPUs of a compute capability, such as '8.9'. */
+/** True if a flavour runs on GPUs of a compute capability, such as '8.9'. */
 export function runsOn(flavour: Flavour, computeCapability: string): boolean {
   const gpus = gpusOfFlavour[flavour];
   if (!('from' in gpus)) return gpus.includes(computeCapability);

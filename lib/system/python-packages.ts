@@ -1,6 +1,9 @@
 import { promisify } from 'node:util';
 
-/** Where pip installs packages, for the `python3` on the PATH; nowhere if there is none, or it does not answer. */
+/**
+ * Lists the folders into which pip installs packages for the `python3` on the PATH; none if there is no python3, or if
+ * it doesn't answer.
+ */
 export async function sitePackages(): Promise<string[]> {
   const code =
     'import json, site, sysconfig; print(json.dumps([sysconfig.get_path("purelib"), site.getusersitepackages()]))';

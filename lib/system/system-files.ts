@@ -1,6 +1,6 @@
 import { readdirSync, readFileSync, realpathSync, statSync } from 'node:fs';
 
-// Of the system's files, any may be missing or closed to us: what can't be read is empty.
+// Any of the system's files may be missing or closed to us. A file that can't be read is empty here.
 
 export function textOf(file: string): string {
   try {
@@ -26,7 +26,10 @@ export function isFile(file: string): boolean {
   }
 }
 
-/** For the list of folders that were looked in: ' (…)' with the reason where one is there, or may be, and is closed to us. */
+/**
+ * Returns ' (…)' with the reason if a folder is there, or may be, and is closed to us: for the list of folders that
+ * were searched.
+ */
 export function closedTo(folder: string): string {
   try {
     readdirSync(folder);

@@ -3,14 +3,14 @@ import { FileMemo, stamp } from './files/file-memo.js';
 import type { NativeTensorRT } from './native/tensorrt.js';
 import { native, nativePath } from './native.js';
 
-/** What native says of a library, and which addon it was that said so. */
+/** The addon's description of a library, and the identity of the addon that gave it. */
 interface Known extends Omit<NativeTensorRT, 'path'> {
   readonly addon: string;
 }
 
 /**
- * What TensorRT libraries are, without opening those that were opened before and have not changed: that takes as long
- * as reading an engine. Who builds with one opens it.
+ * Describes TensorRT libraries without opening those that were opened before and haven't changed: opening takes as long
+ * as reading an engine. A build opens the library anyway.
  */
 export class LibraryMemo {
   readonly #memo: FileMemo<Known>;
@@ -30,7 +30,7 @@ export class LibraryMemo {
   /** @throws (rejects) what native's `openTensorRT` rejects with */
   readonly open = async (file: string): Promise<NativeTensorRT> => {
     const began = Date.now();
-    // Of a missing file, native says what is wrong.
+    // If the file is missing, the addon tells what is wrong.
     const stats = statisticsOf(file);
     const known = stats && this.#memo.get(stats);
     if (known) {

@@ -21,15 +21,15 @@ export interface TensorRTLibrary {
   readonly flavour: Flavour;
   /** `major.minor.patch`, where the library could be opened. */
   readonly version?: string;
-  /** What it can do, where it could be opened. */
+  /** The library's abilities, if it could be opened. */
   readonly capabilities?: TensorRTCapabilities;
   /** The core library's file. */
   readonly path: string;
-  /** What named it: an option, a variable, a place. */
+  /** The option, variable or place that named it. */
   readonly source: string;
-  /** Of what `libs install` installed, the name that `libs remove` takes. */
+  /** The name by which `libs remove` removes it, if `libs install` installed it. */
   readonly name?: string;
-  /** Why it can't be used. */
+  /** The reason why it can't be used. */
   readonly error?: string;
 }
 
@@ -75,7 +75,7 @@ function filesIn({ directory }: Place): string[] {
   return flavours.map((flavour) => path.join(directory, coreLibraries[flavour])).filter(existsSync);
 }
 
-/** Where pip installs NVIDIA's packages. */
+/** Lists the places where pip installs NVIDIA's packages. */
 async function pythonPlaces(): Promise<Place[]> {
   return (await sitePackages()).flatMap((folder) =>
     [rtxFolder, 'tensorrt_libs'].map((name) => ({
@@ -111,7 +111,7 @@ function flavourOfName(file: string): Flavour | undefined {
   return flavours.find((flavour) => path.basename(file).startsWith(coreLibraries[flavour]));
 }
 
-/** What a library is wanted for. */
+/** The work that a library is needed for. */
 export interface LibraryRequest {
   /** A core library or its folder. */
   readonly libraryPath?: string | undefined;
@@ -192,7 +192,7 @@ export async function findRuntime(wanted: readonly Flavour[], libraryPath?: stri
 export async function findTensorRT(request: LibraryRequest): Promise<NativeTensorRT> {
   const named = request.libraryPath || process.env.NODE_TENSORRT_TENSORRT_PATH;
   const preferred = preferredFlavours(request);
-  // Of a library that was named, native says best why it can't do what is asked of it.
+  // If the library was named, the addon tells best why it can't do what is asked of it.
   const accepted = named && request.runtime === 'auto' ? new Set([...preferred, ...flavours]) : preferred;
   const [first, ...others] = accepted;
   let failure: unknown;

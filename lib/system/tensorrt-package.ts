@@ -2,7 +2,9 @@ import path from 'node:path';
 import type { CudaMajor } from './nvidia-support.js';
 import { fileVersion, namesIn, textOf } from './system-files.js';
 
-/** What surrounds a TensorRT library: its package's CUDA version, and the ONNX parser that lies beside it. */
+/**
+ * Facts about a TensorRT library that its surroundings tell: its package's CUDA version, and the ONNX parser beside it.
+ */
 export interface TensorRTPackage {
   /** The CUDA major version that it is built for, where its package tells. */
   readonly cuda?: CudaMajor;

@@ -10,7 +10,7 @@ const encodeOptions = { specialTokens: boolean(true) } satisfies OptionTable<{ s
 export class FileTokenizer implements Tokenizer {
   readonly #pieces: TokenPieces;
   readonly #encoder: HuggingFaceEncoder;
-  /** As Rust's from_utf8_lossy: one U+FFFD for each maximal part of a character. */
+  /** Decodes as Rust's from_utf8_lossy does: one U+FFFD for each maximal part of a character. */
   readonly #utf8 = new TextDecoder('utf-8', { ignoreBOM: true });
 
   constructor(encoder: HuggingFaceEncoder, pieces: TokenPieces) {
@@ -28,7 +28,7 @@ export class FileTokenizer implements Tokenizer {
     if (typeof text !== 'string') throw invalidArgType('text', 'a string', text);
     const { specialTokens } = readOptions(options, 'options', encodeOptions);
     const { ids } = this.#encoder.encode(text, { add_special_tokens: specialTokens });
-    // What a vocabulary without an unknown token lacks has no id.
+    // A token that a vocabulary without an unknown token lacks has no id.
     return (ids as (number | undefined)[]).filter((id) => id !== undefined);
   }
 

@@ -8,8 +8,8 @@ export interface TokenPieces {
 }
 
 /**
- * By UTF-16 unit, the byte that GPT-2's byte-level tokens write so, or -1: printable characters of Latin-1 are themselves,
- * the others follow from U+0100 (`bytes_to_unicode` of GPT-2's encoder.py).
+ * Maps a UTF-16 unit to the byte that GPT-2's byte-level tokens write with it, or to -1. Printable characters of
+ * Latin-1 stand for themselves, the others follow from U+0100 (`bytes_to_unicode` of GPT-2's encoder.py).
  */
 const byteOfUnit = (() => {
   const table = new Int16Array(0x144).fill(-1);

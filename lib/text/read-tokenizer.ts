@@ -9,7 +9,7 @@ import { type Decoding, readDecoder } from './token-decoder.js';
 import type { Tokenizer } from './tokenizer.js';
 import { readTokenizerConfig, tokenRoles, tokenText } from './tokenizer-config.js';
 
-/** What this reads of tokenizer.json; the rest is for @huggingface/tokenizers. */
+/** The part of tokenizer.json that is read here. @huggingface/tokenizers reads the rest. */
 interface TokenizerFile {
   readonly model: {
     readonly type?: string;
@@ -37,7 +37,7 @@ export async function readTokenizer(directory: string): Promise<Tokenizer | unde
   const [values, config] = await Promise.all([readJson(file), readTokenizerConfig(directory)]);
   if (!values) return undefined;
   const { tokenizer, pieces, postProcessor } = parseTokenizer(values, config, file);
-  // Only now: importing this package is to cost nothing.
+  // It is loaded late, so that importing this package doesn't load it.
   const { Tokenizer: Encoder } = await import('@huggingface/tokenizers');
   let encoder: HuggingFaceEncoder;
   try {
@@ -60,7 +60,7 @@ function parseTokenizer(values: Json, config: Json, file: string) {
     const tokenizer = { ...values, added_tokens: allAddedTokens(values, config) } as unknown as TokenizerFile;
     const vocabulary = tokenizer.model?.vocab;
     if (typeof vocabulary !== 'object' || vocabulary === null) throw new Error('it has no vocabulary');
-    // Of others @huggingface/tokenizers guesses what they are.
+    // For other kinds @huggingface/tokenizers guesses.
     const { type = 'BPE' } = tokenizer.model;
     if (!modelTypes.includes(type)) {
       const message = `${file}: the model ${type} is not supported. Give a tokenizer as options.tokenizer.`;

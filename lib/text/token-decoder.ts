@@ -1,12 +1,15 @@
 import { TensorRTError } from '../base/errors.js';
 import type { Json } from '../base/json.js';
 
-/** What a decoder of tokenizer.json makes of a token, wherever in a text it is. */
+/** Returns what a decoder of tokenizer.json makes of a token, wherever in a text it is. */
 export interface Decoding {
   readonly steps: ((token: string) => string)[];
-  /** How the result stands for bytes. 'byte-level': a character each (GPT-2's). 'byte-fallback': `<0x0A>` is one. */
+  /**
+   * The form in which the result stands for bytes. 'byte-level' has a character for each (GPT-2's); 'byte-fallback'
+   * writes `<0x0A>` for one.
+   */
   bytes: 'utf-8' | 'byte-level' | 'byte-fallback';
-  /** What comes next sees the whole text. */
+  /** The next step needs the whole text. */
   isFused: boolean;
   stripLeadingSpace: boolean;
 }

@@ -23,7 +23,10 @@ export function tokenPieces(tokenizer: Tokenizer, vocabulary: number): TokenPiec
   return writer.pieces(false);
 }
 
-/** What a token adds to another's text: some tokenizers trim a text, so that alone it would lack its space. */
+/**
+ * Returns the text that a token adds to another's. Some tokenizers trim a text, so that a token alone would lack its
+ * space.
+ */
 function bytesByDecoding(tokenizer: Tokenizer): (token: number) => Uint8Array {
   const encoded: unknown = tokenizer.encode('a');
   if (!Array.isArray(encoded)) {

@@ -10,7 +10,7 @@ import { batchedShapes, isDynamic } from './batched-shapes.js';
 import type { BatchInputs } from './measure-batch.js';
 import { modelInputs } from './model-inputs.js';
 
-/** What queries are to be made of. */
+/** The inputs that queries should be made of. */
 export interface WantedInputs {
   /** Inputs without a source are random. */
   readonly inputs: InputSources;
@@ -73,7 +73,9 @@ function tunedShapes(model: string | Engine): ReadonlyMap<string, Dims> {
   );
 }
 
-/** What `work` says of the shapes of given inputs, it says of the inputs: `--shapes` did not give them. */
+/**
+ * Runs `work`, and rewords its errors about the shapes of given inputs: they came from the inputs, not from `--shapes`.
+ */
 function blamingInputs<T>(given: ReadonlyMap<string, Tensor>, names: readonly string[], work: () => T): T {
   try {
     return work();

@@ -21,7 +21,7 @@ export interface BenchmarkSettings extends Omit<BatchSettings, 'concurrency'>, W
   readonly concurrencies: readonly number[];
 }
 
-/** When the last batch size was loaded and measured, milliseconds since 1970. */
+/** The times at which the last batch size was loaded and measured, in milliseconds since 1970. */
 type Times = Parameters<typeof mlperfLog>[0]['times'];
 
 /**

@@ -18,7 +18,7 @@ import { resetPeakMemory, residentMemory } from './resident-memory.js';
 /** Turns that two runtimes take within a measurement. */
 const comparisonRounds = 10;
 
-/** What queries are made of. */
+/** The contents of a query. */
 export interface BatchInputs {
   /** Samples in a query. */
   readonly batch: number;
@@ -27,7 +27,7 @@ export interface BatchInputs {
   readonly feeds: Readonly<Record<string, Tensor>>;
 }
 
-/** How to load and to measure. */
+/** The settings to load and to measure with. */
 export interface BatchSettings extends Pick<SessionOptions, 'device' | 'threads' | 'precision'> {
   readonly concurrency: number;
   readonly durationMs: number;
@@ -38,7 +38,7 @@ export interface BatchSettings extends Pick<SessionOptions, 'device' | 'threads'
 export interface Row {
   readonly name: string;
   readonly version: string;
-  /** What executes the queries. */
+  /** The runtime that executes the queries. */
   readonly runtime: { readonly name: string; readonly version: string };
   readonly device: string;
   readonly loadMs: number;
@@ -87,7 +87,7 @@ export async function measureBatch(
     concurrency,
     ...(threads === undefined ? {} : { threads }),
     ...(precision === undefined ? {} : { precision }),
-    // What is compiled for a GPU is compiled for these shapes, and no others.
+    // For a GPU the model is compiled for these shapes only.
     ...(model instanceof Engine ? {} : { shapes: inputs.dynamic }),
   });
   const loadMs = loading.milliseconds();

@@ -15,9 +15,9 @@ export interface MlperfRun {
   readonly scenario: Scenario;
   /** The model's name. */
   readonly benchmark: string;
-  /** Of the model's file, in hexadecimal. */
+  /** The SHA-256 of the model's file, in hexadecimal. */
   readonly modelSha256: string;
-  /** Of the random inputs. */
+  /** The seed of random inputs. */
   readonly seed: number;
   readonly threads: number | undefined;
   readonly concurrency: number;
@@ -28,7 +28,7 @@ export interface MlperfRun {
   /** Version of node-tensorrt. */
   readonly version: string;
   readonly result: BenchmarkResult;
-  /** When things happened, milliseconds since 1970. */
+  /** The times of events, in milliseconds since 1970. */
   readonly times: {
     readonly initStart: number;
     readonly initStop: number;

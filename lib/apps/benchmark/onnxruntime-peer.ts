@@ -4,7 +4,7 @@ import type { Tensor } from '../../execution/tensor.js';
 import { requireFromWorkingDirectory } from '../../system/files/working-directory.js';
 import type { BenchmarkTarget } from './benchmark.js';
 
-/** What this needs of onnxruntime-node. */
+/** The part of onnxruntime-node's interface that is used here. */
 interface OnnxRuntimeNode {
   readonly InferenceSession: {
     create(

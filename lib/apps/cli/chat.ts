@@ -66,7 +66,8 @@ async function converse(
     ...(isTerminal && !json ? { output: process.stdout, terminal: true } : {}),
     prompt: '> ',
   });
-  // What was asked before the end is answered after it. readline's own iterator, and its prompt, are not for after the end.
+  // Questions that were asked before the end of the input are answered after it. readline's own iterator and prompt
+  // don't work after the end.
   const asked: string[] = [];
   let isClosed = false;
   let wake = () => {};

@@ -11,7 +11,7 @@ import {
 import { parseDevice } from './input-flags.js';
 import { print, progressLine, UsageError } from './output.js';
 
-/** What `generate` and `chat` have in common. */
+/** The flags that `generate` and `chat` share. */
 export interface GenerationFlags {
   maxTokens: string;
   temperature?: string;

@@ -21,7 +21,7 @@ export function checkInputFlags(flags: readonly string[]): void {
   if (odd !== undefined) {
     throw new UsageError(`--input must be NAME=FILE.npy or NAME=random:DIMS, not '${odd}'.`);
   }
-  // Where there are two, the name may end at either.
+  // If there are two signs, the name may end at either.
   const names = flags
     .map((text) => text.split('='))
     .flatMap(([name, ...rest]) => (rest.length === 1 ? [name] : []));

@@ -67,7 +67,8 @@ function printEngine(report: EngineReport, flags: InspectFlags): void {
     type ?? '?',
     shapeCell(dims),
     profiles.map(({ min, opt, max }) => [min, opt, max].map(range).join(' to ')).join('; '),
-    // Of inputs and outputs, TensorRT's default, which this package leaves as it is; within, the compiler's choice.
+    // This is TensorRT's default for inputs and outputs, which this package doesn't change. Within the network the
+    // compiler chooses.
     'linear',
   ]);
   print(table(['', 'name', 'type', 'dims', 'profiles', 'format'], rows));
@@ -152,7 +153,7 @@ function importLines(imported: ModelReport['import']): string[] {
   ];
 }
 
-/** How often each name occurs, most often first. */
+/** Counts how often each name occurs, and lists the most frequent first. */
 function count(names: readonly string[]): [count: string, name: string][] {
   const counts = new Map<string, number>();
   for (const name of names) counts.set(name, (counts.get(name) ?? 0) + 1);

@@ -39,7 +39,9 @@ export function product({
   return `${flavour === 'rtx' ? 'TensorRT-RTX' : 'TensorRT'} ${version}`;
 }
 
-/** What a cast did: '48 MatMul, 2 Gather in FP16', what decided, and a line for each product that stayed. */
+/**
+ * Describes a cast: '48 MatMul, 2 Gather in FP16', the samples that decided, and a line for each product that stayed.
+ */
 export function castLines(cast: CastFloat16Report | CastBfloat16Report): string[] {
   const [label, types] = 'float16' in cast ? ['FP16', cast.float16] : ['BF16', cast.bfloat16];
   const counts = Object.entries(types).map(([type, count]) => `${count} ${type}`);

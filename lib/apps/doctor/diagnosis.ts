@@ -16,15 +16,15 @@ import type { TensorRTPackage } from '../../system/tensorrt-package.js';
 /** Something that this machine can or cannot do. */
 export interface Finding {
   readonly works: boolean;
-  /** What: 'Run models on the CPU'. */
+  /** The thing that works or not, such as 'Run models on the CPU'. */
   readonly what: string;
-  /** With what, or why not. */
+  /** The means by which it works, or the reason why it doesn't. */
   readonly detail: string;
-  /** What to do about it, where it does not work, or works in a way that may not be meant. */
+  /** The thing to do if it doesn't work, or if it works in a way that may not be intended. */
   readonly remedy?: string;
 }
 
-/** What is known of a machine, as far as GPUs and TensorRT go. */
+/** The facts about a machine that concern GPUs and TensorRT. */
 export interface Facts {
   readonly files: DriverFiles;
   readonly cuda: NativeCuda;
@@ -36,7 +36,7 @@ export interface Facts {
   readonly visibleDevices?: string;
 }
 
-/** What works on the GPUs here, and what stands in the way: for each finding one remedy. */
+/** Lists the things that work on the GPUs here and the obstacles, with one remedy for each finding. */
 export function diagnose(facts: Facts): Finding[] {
   const driver = driverProblem(facts);
   const gpus = driver
@@ -45,7 +45,7 @@ export function diagnose(facts: Facts): Finding[] {
   return [...gpus, ...hiddenGpus(facts), ...driverConflicts(facts), ...brokenPairs(facts), ...rivals(facts)];
 }
 
-/** Of a machine where CUDA does not work. */
+/** A possible cause on a machine where CUDA doesn't work. */
 interface Failure extends DriverFiles {
   /** A sentence, with CUDA's own name and number for it. */
   readonly error: string;
@@ -59,7 +59,7 @@ interface Failure extends DriverFiles {
 
 interface Rule {
   applies(failure: Failure): boolean;
-  /** What the error means; without it the error stands alone. */
+  /** The meaning of the error; without it the error stands alone. */
   readonly meaning?: string | ((failure: Failure) => string);
   readonly remedy: string | ((failure: Failure) => string);
 }
@@ -71,7 +71,7 @@ const restart = 'Restart the machine, which loads the kernel module of the insta
 const folderOf = (file: string) => file.slice(0, file.lastIndexOf('/'));
 const isCompat = (library: string) => library.includes('/compat/');
 
-/** Why there is no libcuda, the first that applies. */
+/** Reasons why there is no libcuda. The first that applies is given. */
 const missingDriver: readonly Rule[] = [
   {
     applies: ({ wsl }) => wsl,
@@ -99,7 +99,7 @@ const missingDriver: readonly Rule[] = [
   { applies: () => true, remedy: "Compile for a GPU elsewhere with options.target, such as 'sm_89'." },
 ];
 
-/** Why libcuda finds no GPU that works, the first that applies. */
+/** Reasons why libcuda finds no GPU that works. The first that applies is given. */
 const failingDriver: readonly Rule[] = [
   {
     // CUDA_ERROR_STUB_LIBRARY
@@ -168,7 +168,7 @@ const failingDriver: readonly Rule[] = [
   },
 ];
 
-/** What keeps CUDA from working; undefined where it works. */
+/** Finds the reason why CUDA doesn't work; undefined if it works. */
 function driverProblem(facts: Facts): Pick<Finding, 'detail' | 'remedy'> | undefined {
   const { files, cuda, libcuda, visibleDevices } = facts;
   if (cuda.error === undefined) return undefined;
@@ -266,12 +266,12 @@ function driverConflicts({ cuda, tensorrt }: Facts): Finding[] {
   });
 }
 
-/** Of a library that is built for a newer CUDA than the driver runs. */
+/** A finding about a library that is built for a newer CUDA than the driver supports. */
 function driverConflict(
   { path, flavour, cuda: major }: TensorRTLibrary & TensorRTPackage,
   { driver, cudaVersion, library }: NativeCuda,
 ): { detail: string; remedy: string } | undefined {
-  // With cuda-compat, the driver runs a newer CUDA than its version tells.
+  // With cuda-compat, the driver supports a newer CUDA than its version tells.
   if (!driver || major === undefined || isCompat(library)) return undefined;
   const floor = driverOfTensorRT[major];
   if (versionAtLeast(driver, floor)) return undefined;

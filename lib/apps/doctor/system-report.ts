@@ -59,7 +59,7 @@ export interface SystemReport {
     /** Its library's file. */
     readonly path: string;
   } | null;
-  /** What works and what doesn't, each with a remedy. */
+  /** The things that work and those that don't, each with a remedy. */
   readonly findings: readonly Finding[];
 }
 

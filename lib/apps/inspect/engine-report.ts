@@ -11,7 +11,7 @@ import { hashWeights } from '../../onnx/format/hash-weights.js';
 import { parseModel } from '../../onnx/format/model-file.js';
 import { readWhole } from '../../system/files/file-range.js';
 
-/** What an engine file holds, and where it comes from. */
+/** The contents of an engine file, and its origin. */
 export interface EngineReport {
   readonly file: string;
   readonly id: string;
@@ -40,13 +40,13 @@ interface LayerSizes {
 /** A model's file beside the hashes that an engine's manifest has of its model. */
 export interface VerifiedModel {
   readonly file: string;
-  /** Whether both hashes are those of the manifest. */
+  /** True if both hashes are those of the manifest. */
   readonly matches: boolean;
   readonly sha256Matches: boolean;
   readonly weightsMatch: boolean;
 }
 
-/** Whether a file is to be looked into as an engine: by its first bytes, or by its name. */
+/** True if a file should be inspected as an engine, because of its first bytes or its name. */
 export function isEngine(file: string): boolean {
   return isEngineFile(file) || path.extname(file) === '.engine';
 }

@@ -6,7 +6,7 @@ import type { NodeProto, TensorProto } from '../../onnx/format/model.js';
 import { readModel } from '../../onnx/format/model-file.js';
 import { graphInputs, type ValueType, valueType } from '../../onnx/graph/declared-values.js';
 
-/** What an ONNX file holds, and what TensorRT's parser makes of it. */
+/** The contents of an ONNX file, and the result of importing it with TensorRT's parser. */
 export interface ModelReport {
   readonly file: string;
   readonly irVersion: number | undefined;
@@ -18,11 +18,11 @@ export interface ModelReport {
   readonly outputs: readonly DeclaredValue[];
   /** Elements of all weights. */
   readonly parameters: number;
-  /** By type of element. */
+  /** Counts of weights, by the type of their elements. */
   readonly weights: Readonly<Record<string, { readonly tensors: number; readonly parameters: number }>>;
-  /** Whether weights are in files beside it. */
+  /** True if weights are in files beside it. */
   readonly externalData: boolean;
-  /** How many nodes there are of each operator, the most frequent first. */
+  /** The number of nodes of each operator, the most frequent first. */
   readonly operators: Readonly<Record<string, number>>;
   readonly import: Import;
 }

@@ -25,7 +25,7 @@ const rtxPackages = {
   },
 } as const;
 
-/** What became of an installation. */
+/** The result of an installation. */
 export interface InstalledLibrary {
   /** The name that `remove` takes, e.g. 'rtx-1.7.1.116-cu13'. */
   readonly name: string;
@@ -84,7 +84,7 @@ export async function installTensorRTRtx(
     onProgress?.('Unpacking');
     const unpacked = path.join(partial, 'unpacked');
     await python(['-m', 'zipfile', '-e', path.join(partial, wheel), unpacked], signal);
-    // What is there is incomplete.
+    // Whatever is there is incomplete.
     await rm(target, { recursive: true, force: true });
     await rename(unpacked, target);
     return await done(true);
@@ -115,7 +115,7 @@ async function licenceFile(target: string): Promise<string> {
 async function python(args: readonly string[], signal: AbortSignal | undefined): Promise<void> {
   const { spawn } = await import('node:child_process');
   const child = spawn('python3', args, { stdio: ['ignore', 'ignore', 'pipe'], signal });
-  // Else it would go on writing what an ending process removes.
+  // Otherwise it would go on writing files that an ending process removes.
   const stop = () => child.kill();
   process.once('exit', stop);
   let words = '';

@@ -6,7 +6,7 @@ import { readFile } from '../../system/files/promises.js';
 import { parseNpy } from './npy.js';
 import { randomTensor } from './random-tensor.js';
 
-/** Where an input's elements come from: a `.npy` file, or random numbers of a shape. */
+/** The source of an input's elements: a `.npy` file, or random numbers of a shape. */
 export type InputSource = { readonly file: string } | { readonly random: Dims };
 
 /** Finds the sources of inputs, once the model's inputs are known by name. */

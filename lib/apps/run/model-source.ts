@@ -2,8 +2,9 @@ import { Engine } from '../../engine/engine.js';
 import { isEngineFile } from '../../engine/engine-file.js';
 
 /**
- * What `InferenceSession.create` takes for a model's file: the engine that it holds, or the path of an ONNX file.
- * @throws (rejects) what `Engine.load` rejects with
+ * Returns the argument of `InferenceSession.create` for a model's file: the engine that the file holds, or the path of
+ * an ONNX file.
+ * @throws (rejects) the errors of `Engine.load`
  */
 export async function modelSource(file: string): Promise<string | Engine> {
   return isEngineFile(file) ? Engine.load(file) : file;

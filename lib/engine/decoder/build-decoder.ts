@@ -18,7 +18,7 @@ export interface DecoderBuildRequest {
   readonly rows: number;
   /** The most tokens of a prompt that a step reads. */
   readonly chunkSize: number;
-  /** Of the caches, and of attention. 'auto': the precision's, where the size of keys and values allows. */
+  /** The type of caches and attention. 'auto' is the precision's type, if keys and values are small enough. */
   readonly cache: LowerDecoderOptions['cache'];
   /** The plan says what each of its layers reads and writes, for native's `inspectPlan`. Default false. */
   readonly detailed?: boolean;

@@ -11,7 +11,7 @@ import type { WrittenModel } from '../../onnx/format/written-model.js';
 export interface CheckRequest {
   /** The decoder as it was exported, run in 'copying' mode. */
   readonly original: { readonly model: WrittenModel; readonly decoder: Decoder };
-  /** What became of it, 'in-place'. */
+  /** The rewritten decoder, which is updated 'in-place'. */
   readonly rewritten: { readonly model: WrittenModel; readonly graph: DecoderGraph };
   /** Tokens that a row of the rewritten one holds at most. */
   readonly maxLength: number;
@@ -19,13 +19,13 @@ export interface CheckRequest {
   readonly promptLength?: number;
 }
 
-/** What comparing found. */
+/** The result of a comparison. */
 export interface CheckVerdict {
-  /** Whether the logits agree within {@link tolerances}. */
+  /** True if the logits agree within {@link tolerances}. */
   readonly agree: boolean;
   /** The largest difference between two logits, in parts of the largest logit (of 1 at least). */
   readonly difference: number;
-  /** Why the rewritten graph could not be run. */
+  /** The reason why the rewritten graph couldn't be run. */
   readonly error?: string;
 }
 
@@ -87,10 +87,10 @@ export async function checkDecoder({
   return { agree: difference <= tolerances[decoder.caches[0]!.type], difference };
 }
 
-/** What ONNX Runtime says of a graph that it does not take. */
+/** The codes with which ONNX Runtime refuses a graph. */
 const rewrittenErrors = new Set(['ERR_MODEL_INVALID', 'ERR_MODEL_UNSUPPORTED', 'ERR_EXECUTION_FAILED']);
 
-/** Of each row the logits after its chunks, then after its steps. */
+/** Returns each row's logits after its chunks, then after its steps. */
 async function runRewritten(
   { model, graph }: CheckRequest['rewritten'],
   decoder: Decoder,
@@ -168,7 +168,7 @@ function inputsOf(
   );
 }
 
-/** Of each row, the logits of its last position. */
+/** Returns the logits of each row's last position. */
 function lastLogits(logits: Tensor, rows: number): Float32Array[] {
   const vocabulary = logits.dims.at(-1)!;
   const values = numbers(logits);
@@ -216,7 +216,7 @@ class InPlaceRun {
   readonly #caches: readonly CacheTensor[];
   readonly #capacity: number;
   readonly #pasts: number[];
-  /** Of each row by itself: a prompt's chunk runs one row. */
+  /** The inputs of each row by itself, because a prompt's chunk runs one row. */
   readonly #rows: Record<string, Tensor>[];
 
   constructor(

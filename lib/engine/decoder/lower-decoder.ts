@@ -37,7 +37,7 @@ export interface LowerDecoderOptions extends ExternalDataOptions {
 export interface LoweredDecoder {
   /** The rewritten model. */
   readonly model: ModelProto;
-  /** How it is driven. */
+  /** The way in which it is driven. */
   readonly graph: DecoderGraph;
   /** The type of its caches. */
   readonly cacheType: FloatType;
@@ -74,7 +74,7 @@ export async function lowerDecoder(
   const attend = (given: ModelProto, form: LowerAttentionOptions['attention'], type: FloatType) =>
     lowerAttention(given, graph, { attention: form, capacity, length, type });
 
-  // What ONNX Runtime can run, with values of the same names: it has MatMulNBits.
+  // This graph has values of the same names, and ONNX Runtime can run it: it has MatMulNBits.
   const measured = async () => {
     const runnable = attend(standard, 'mask', 'float32');
     const calibration = samples(runnable.model, runnable.graph);
@@ -116,8 +116,8 @@ function attentionOverflows({ ranges, runnable }: { ranges: Ranges; runnable: Mo
 }
 
 /**
- * Of the quantized products those that are not rounded, by what they give: what makes the logits, which are compared with
- * each other, and what `castToFloat16` would leave in FP32 for the size of its values.
+ * Lists the outputs of quantized products that aren't rounded: products that make the logits, which are compared with
+ * each other, and products that `castToFloat16` would leave in FP32 because of the size of their values.
  */
 function exactProducts(
   { graph: { node } }: ModelProto,

@@ -33,15 +33,15 @@ export interface PrepareDecoderRequest {
   readonly memo: string;
 }
 
-/** What is known of a decoder before it is loaded. */
+/** The facts about a decoder before it is loaded. */
 export interface DecoderFacts {
   readonly layers: number;
-  /** Of the first layer. */
+  /** The first layer's sizes. */
   readonly kvHeads: number;
   readonly headDim: number;
   readonly vocabulary: number | undefined;
   readonly cacheType: 'float32' | 'float16' | 'bfloat16';
-  /** Of a token, in all layers. */
+  /** Bytes of a token's keys and values in all layers. */
   readonly cacheBytesPerToken: number;
   /** The most tokens that a row can hold, where the graph has it fixed, by its cache or its rotary tables. */
   readonly capacity: number | undefined;
@@ -165,7 +165,7 @@ async function remember(
   const known = memo.get(stats);
   if (known?.key === key) return known;
   const verdict = await check();
-  // Why a graph could not be run may be the machine's fault, and gone the next time.
+  // A graph that couldn't be run may be the machine's fault, so that isn't remembered.
   if (verdict.error === undefined && (await isCurrent())) memo.set(stats, began, { ...verdict, key });
   await memo.save();
   return verdict;
@@ -173,7 +173,7 @@ async function remember(
 
 /** A model's files, as they were before they were read. */
 interface SeenFiles {
-  /** In milliseconds since 1970. */
+  /** Milliseconds since 1970. */
   readonly began: number;
   readonly stats: BigIntStats | undefined;
   readonly external: readonly FileStamp[];

@@ -20,7 +20,7 @@ function homeDirectory(): string | undefined {
     const home = os.homedir();
     return path.isAbsolute(home) ? home : undefined;
   } catch {
-    // Neither HOME nor the system's list of users names one.
+    // Neither HOME nor the system's list of users names a home.
     return undefined;
   }
 }

@@ -1,7 +1,7 @@
-/** What an engine file begins with. As PNG's: no text file has it, and a transfer as text breaks it. */
+/** The beginning of an engine file. Like PNG's, no text file has it, and a transfer in text mode breaks it. */
 export const engineMagic = Buffer.from([0x89, 0x4e, 0x54, 0x52, 0x54, 0x0d, 0x0a, 0x1a]);
 
-/** What the plans of TensorRT and of TensorRT-RTX begin with. */
+/** The beginnings of plans of TensorRT and of TensorRT-RTX. */
 export const planMagics: readonly string[] = ['ptrt', 'vtrt'];
 
 const archive = (kind: string) => `${kind} archive: unpack it, and give the file in it.`;
@@ -9,13 +9,13 @@ const archive = (kind: string) => `${kind} archive: unpack it, and give the file
 /** The bytes that tell what a file is. */
 export const seenBytes = 1024;
 
-/** What a file of a format has, by its first bytes, a character each. */
+/** The first bytes of files of known formats, a character for each byte. */
 type Sign = RegExp | { readonly [offset: number]: string; readonly has?: string };
 
 /** A format's sign, and what there is to say of a file of it. */
 type Format = readonly [sign: Sign, what: string];
 
-/** What a download leaves that did not bring the file. */
+/** Contents that a failed download leaves instead of the file. */
 const failedDownloads: readonly Format[] = [
   [/^version https:\/\/git-lfs/, "Git LFS's pointer to the file, not the file: `git lfs pull` fetches it."],
   [
@@ -81,8 +81,8 @@ function named(bytes: Uint8Array, among: readonly Format[]): string | undefined 
 }
 
 /**
- * What bytes are that are not what they were taken for: a sentence, less its subject and verb ("a gzip archive: …").
- * undefined where nothing tells.
+ * Describes bytes that aren't what they were taken for, as a sentence without subject and verb ("a gzip archive: …");
+ * undefined if nothing tells.
  */
 export function otherFormat(bytes: Uint8Array): string | undefined {
   return named(bytes, formats);

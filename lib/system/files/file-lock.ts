@@ -6,7 +6,7 @@ export interface FileLock {
   release(): void;
 }
 
-/** How long to wait before asking for a lock again. In milliseconds. */
+/** Milliseconds to wait before asking for a lock again. */
 const pollInterval = 20;
 
 /**

@@ -4,7 +4,7 @@ import { writeAtomically } from './atomic-file.js';
 import { makeDirectories, readFile, stat } from './promises.js';
 
 interface Entry<Value> {
-  /** What the file was when the value was taken from it. */
+  /** The file's state when the value was computed from it. */
   readonly stamp: string;
   readonly value: Value;
 }
@@ -13,9 +13,9 @@ interface Entry<Value> {
 const maxEntries = 1000;
 
 /**
- * What was found out about files, by device, inode, size, time of modification and time of change, as git's index has
- * them: of a file of which all five are as they were, it need not be found out again. It lies in one file of JSON;
- * what can't be read or written is only forgotten.
+ * A memo of facts about files. Facts are stored by device, inode, size, time of modification and time of change, as in
+ * git's index: if all five are the same, the fact needn't be computed again. The memo lies in one JSON file; if that
+ * can't be read or written, facts are only forgotten.
  */
 export class FileMemo<Value> {
   readonly #file: string;
@@ -43,7 +43,7 @@ export class FileMemo<Value> {
       const parsed: Record<string, Entry<Value>> = JSON.parse(await readFile(file, 'utf8'));
       for (const [key, entry] of Object.entries(parsed)) entries.set(key, entry);
     } catch {
-      // None yet, or a damaged one: it is written anew.
+      // There is no file yet, or a damaged one, which is written anew.
     }
     return new FileMemo(file, isValue, entries);
   }
@@ -80,17 +80,17 @@ export class FileMemo<Value> {
   }
 }
 
-/** What {@link FileMemo} knows a file by; undefined where there is none. */
+/** Returns the state by which {@link FileMemo} knows a file; undefined if there is no file. */
 export function statistics(file: string): Promise<BigIntStats | undefined> {
   return stat(file, { bigint: true }).catch(() => undefined);
 }
 
-/** Whether they are of the same file, as it was. */
+/** True if two states are of the same, unchanged file. */
 export function isUnchanged(before: BigIntStats, after: BigIntStats | undefined): boolean {
   return after !== undefined && identity(before) === identity(after);
 }
 
-/** Which file it is, and what it was. */
+/** The identity and the contents' state of a file. */
 export function identity(stats: BigIntStats): string {
   return `${fileKey(stats)}:${stamp(stats)}`;
 }
@@ -99,7 +99,7 @@ function fileKey({ dev, ino }: BigIntStats): string {
   return `${dev}:${ino}`;
 }
 
-/** What changes when the file does. */
+/** The parts of a state that change when the file does. */
 export function stamp({ size, mtimeNs, ctimeNs }: BigIntStats): string {
   return `${size}:${mtimeNs}:${ctimeNs}`;
 }

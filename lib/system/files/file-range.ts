@@ -3,7 +3,7 @@ import { TensorRTError } from '../../base/errors.js';
 import { failedDownload, seenBytes } from './file-format.js';
 import { fstat, mostBytes, read, withDescriptor } from './promises.js';
 
-/** How much is read at a time of a file that is used meanwhile. */
+/** Bytes that are read at a time from a file that may be used meanwhile. */
 const streamedBytes = 2 ** 21;
 
 /**

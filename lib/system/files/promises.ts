@@ -2,9 +2,10 @@ import fs from 'node:fs';
 import path from 'node:path';
 import { promisify } from 'node:util';
 
-// What this package uses of `node:fs/promises`, made of `node:fs`. Node (seen with 20.20) aborts the process where a
-// worker ends, with the process or terminated, while it enters a function of `node:fs/promises`: "Assertion failed:
-// (req_wrap_async) != nullptr". Files are descriptors here; Node closes those that a worker has open when it ends.
+// These replace the functions of `node:fs/promises` that this package uses, and are made of `node:fs`. Node (seen with
+// 20.20) aborts the process if a worker ends, with the process or terminated, while it enters a function of
+// `node:fs/promises`: "Assertion failed: (req_wrap_async) != nullptr". Files are descriptors here; Node closes those
+// that a worker has open when it ends.
 
 const close = promisify(fs.close);
 export const fstat = promisify(fs.fstat);

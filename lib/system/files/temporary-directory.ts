@@ -11,7 +11,7 @@ export interface TemporaryDirectory {
   remove(): Promise<void>;
 }
 
-/** What follows the prefix in the name of a folder's lock. */
+/** The part after the prefix in the name of a folder's lock. */
 const lockSuffix = /^[0-9a-f]{16}\.lock$/;
 
 /**

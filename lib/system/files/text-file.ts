@@ -54,7 +54,7 @@ function parseJson(text: string): unknown {
   }
 }
 
-/** What a field holds, where that is an object. */
+/** Returns a field's value if it is an object. */
 export function asObject(value: unknown): Json | undefined {
   return isObject(value) ? value : undefined;
 }

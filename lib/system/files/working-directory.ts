@@ -26,7 +26,7 @@ export function requireFromWorkingDirectory(): NodeJS.Require | undefined {
   }
 }
 
-/** Whether the working directory was removed: Node then starts no worker. (It may remember the path.) */
+/** True if the working directory was removed: Node then starts no worker. (It may remember the path.) */
 export function isWorkingDirectoryRemoved(): boolean {
   try {
     realpathSync.native('.');

@@ -12,7 +12,7 @@ import type { NativeSession } from './session.js';
 import type { DeviceTensor, HostBuffer } from './tensor.js';
 import type { NativeTensorRT } from './tensorrt.js';
 
-/** What the addon exports. */
+/** The exports of the addon. */
 export interface NativeBinding {
   readonly variant: NativeVariant;
   initialize(errorClass: typeof TensorRTError): void;
@@ -37,8 +37,9 @@ export interface NativeBinding {
   /** On a thread of its own: CUDA may take a while to begin. */
   probeCuda(): Promise<NativeCuda>;
   /**
-   * Of a folder that does not exist yet, or was abandoned: holds the lock `path.lock` until `disownDirectory(path)`. If
-   * the process exits or this worker ends before, the folder is removed. False where another holds the lock.
+   * Takes the lock `path.lock` of a folder that doesn't exist yet, or was abandoned, and holds it until
+   * `disownDirectory(path)`. If the process exits or this worker ends before, the folder is removed. Returns false if
+   * another process holds the lock.
    * @throws TensorRTError ERR_IO
    */
   ownDirectory(path: string): boolean;
@@ -60,7 +61,7 @@ export interface NativeBinding {
   ) => NativeLanguageModel;
 }
 
-/** What a binary was compiled for. */
+/** The variant that a binary was compiled for. */
 export interface NativeVariant {
   /** CUDA's major version. */
   readonly cuda: 12 | 13;

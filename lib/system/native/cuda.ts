@@ -10,7 +10,7 @@ export interface NativeGpu {
   pciBusId: string;
 }
 
-/** What libcuda.so.1 and NVML say; '' where neither does. */
+/** The driver's version from libcuda.so.1 or NVML; '' if neither tells. */
 export type NativeCuda = {
   /** The file of libcuda that was opened. */
   library: string;

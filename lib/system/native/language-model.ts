@@ -3,7 +3,7 @@ import type { TensorRTError } from '../../base/errors.js';
 import type { NativeBytes } from './bytes.js';
 import type { NativeDeviceStats, NativeLoadedModel, NativeLoadRequest } from './loaded-model.js';
 
-/** Of one request; every field is set. Meanings and ranges are those of `GenerateOptions`. */
+/** The options of one request. Every field is set. Meanings and ranges are those of `GenerateOptions`. */
 export interface NativeGenerateOptions {
   /** 0 only reads the prompt into the cache. */
   maxTokens: number;
@@ -24,7 +24,7 @@ export interface NativeGenerateOptions {
   stopTokens: Int32Array;
   biasTokens: Int32Array;
   biases: Float32Array;
-  /** How many of the best tokens to report with each; -1: no log-probabilities. */
+  /** The number of likeliest tokens to report with each token; -1 reports no log-probabilities. */
   logprobs: number;
   /** Prefixes are shared only among equals. */
   cacheSalt: string;
@@ -37,7 +37,7 @@ export interface NativeGenerateOptions {
 /** A token of an answer that is given as it comes. */
 export interface NativeChunk {
   token: number;
-  /** What can be shown now: whole characters, and nothing that a stop string may begin with. */
+  /** The text that may be shown now: whole characters, and nothing that a stop string may begin with. */
   text: string;
   logprob?: number;
   top?: { token: number; logprob: number }[];
@@ -50,18 +50,21 @@ export interface NativeAnswer {
   logprobs?: { token: number; logprob: number; top: { token: number; logprob: number }[] }[];
 }
 
-/** How a request ended. */
+/** The end of a request. */
 export interface NativeGenerationEnd {
   finished: 'stop' | 'length' | 'cancelled' | 'failed';
-  /** Of an answer in one piece all of its text; else what was held back until now. */
+  /** The whole text of an answer that came in one piece; for a stream, the text that was held back until now. */
   text: string;
-  /** Where it failed. */
+  /** The error of a request that failed. */
   error?: TensorRTError;
   usage: { promptTokens: number; cachedTokens: number; completionTokens: number };
   timing: { queueMs: number; firstTokenMs: number; totalMs: number };
 }
 
-/** What became of a request: with `stream` its tokens as they come, the last ones with the end; else all with the end. */
+/**
+ * Reports on a request: with `stream` its tokens as they come, and the last ones with the end; otherwise everything
+ * with the end.
+ */
 export type NativeGenerationEvent = { id: number } & (
   | { chunks: NativeChunk[]; finished?: undefined }
   | (NativeGenerationEnd & ({ chunks: NativeChunk[] } | NativeAnswer))
@@ -82,12 +85,12 @@ export interface NativeLanguageModelConfig {
   pieces: { bytes: Uint8Array; offsets: Uint32Array };
   /** Does an answer's text lose the space that it begins with (SentencePiece's)? */
   stripLeadingSpace: boolean;
-  /** Of model, precision and layout: what a saved sequence must have been saved with. */
+  /** Identifies model, precision and layout: a saved sequence must have the same. */
   fingerprint: string;
 }
 
 export interface NativeLanguageModelStats {
-  /** Of the cache; used are those of requests and sequences, not those that keep a prefix. */
+  /** Rows of the cache. Those that requests and sequences use are counted, not those that keep a prefix. */
   rows: number;
   rowsUsed: number;
   bytesReserved: number;

@@ -1,11 +1,11 @@
 import type { NativeBytes } from './bytes.js';
 
-/** What is loaded, of a session or a language model. */
+/** A loaded model, of a session or a language model. */
 export interface NativeLoadedModel {
   inputs: NativeTensorInfo[];
   outputs: NativeTensorInfo[];
   runtime: { name: string; version: string };
-  /** Of a plan, the shapes that it was compiled for, by input; none for other models. */
+  /** A plan's shapes by input: those that it was compiled for. Other models have none. */
   profiles: Record<string, { min: number[]; opt: number[]; max: number[] }>[];
 }
 
@@ -40,7 +40,7 @@ export interface NativeTensorInfo {
   shape: (number | string)[];
 }
 
-/** What a model on a GPU takes, in bytes, and what became of its CUDA graphs. See `SessionStats`. */
+/** The bytes that a model takes on a GPU, and counts of its CUDA graphs. See `SessionStats`. */
 export interface NativeDeviceStats {
   memory: {
     weights: number;

@@ -14,7 +14,7 @@ export interface NativeBuildRequest {
   /** CUDA's number of the GPU to compile for and measure on; none ahead of time. */
   device?: number;
   sparsity: boolean;
-  /** Whether products in FP32 may round their factors to TF32. */
+  /** True if products in FP32 may round their factors to TF32. */
   tf32: boolean;
   /** 0–5. */
   optimizationLevel?: number;
@@ -28,7 +28,7 @@ export interface NativeBuildRequest {
   detailed: boolean;
 }
 
-/** What TensorRT says of a plan. */
+/** TensorRT's description of a plan. */
 export interface NativePlan {
   /** Its own JSON. `Layers` are names; of a plan that was built `detailed`, objects that say what each reads and writes. */
   information: string;
@@ -54,7 +54,7 @@ export interface NativeNetwork {
 }
 
 export interface NativeParseResult extends NativeNetwork {
-  /** What could not be imported, without what comes after it; empty where the network is complete. */
+  /** Nodes that couldn't be imported, without those after them; empty if the network is complete. */
   errors: {
     /** Index in its graph; -1 where the parser does not say. */
     node: number;
@@ -71,7 +71,7 @@ export interface NativeBuildResult extends NativeNetwork {
   plan: NativeBytes;
   /** TensorRT's warnings, in order, without repetitions. */
   warnings: string[];
-  /** What the file `timingCache` is to hold. Its lock is held: release it when that is written. */
+  /** The new content of the file `timingCache`. Its lock is held: release it when the content is written. */
   timingCache?: { bytes: ArrayBuffer; release(): void };
 }
 

@@ -10,7 +10,7 @@ export interface NativeTensorRT {
   capabilities: TensorRTCapabilities;
 }
 
-/** What an open library can do: of its flavour and version (tensorrt.h has the calls behind each). */
+/** The abilities of an open library, by its flavour and version (tensorrt.h has the calls behind each). */
 export interface TensorRTCapabilities {
   /** Compiles for GPUs that are not here. */
   readonly aheadOfTime: boolean;
