@@ -4,7 +4,7 @@ import type { Mask } from './match-attention.js';
 import type { Step, StepPart, StepValues } from './step-values.js';
 import { numbers } from './tensor-numbers.js';
 
-/** What a mask lets a query see: all keys up to its own position, or as many of them as the window holds. */
+/** The keys that a mask lets a query see: all keys up to its own position, or as many of them as the window holds. */
 export interface CausalMask {
   /** Keys a query sees at most, its own among them; undefined: all. */
   readonly window: number | undefined;
@@ -64,7 +64,7 @@ export function isVisible(key: number, position: number, window: number | undefi
   return key <= position && (window === undefined || key > position - window);
 }
 
-/** Of each query, in all rows and heads, which keys it sees. */
+/** Returns the keys that each query sees, in all rows and heads. */
 async function seen(part: StepPart, masks: readonly Mask[], step: Step): Promise<boolean[][]> {
   const total = step.past + step.new;
   const values = masks.length > 0 ? await part.run(step) : {};

@@ -13,19 +13,19 @@ export interface CacheTensor {
   /** `[rows, kvHeads, length, headDim]`, or `[rows, length, kvHeads * headDim]`. */
   readonly rank: 3 | 4;
   readonly type: 'float32' | 'float16' | 'bfloat16';
-  /** Of rank 3, 1. */
+  /** The number of key/value heads; 1 for a cache of rank 3. */
   readonly kvHeads: number;
-  /** Of rank 3, of all heads together. */
+  /** The size of a head; for a cache of rank 3, the width of all heads together. */
   readonly headDim: number;
-  /** Where the graph has it fixed. */
+  /** The capacity, if the graph fixes it. */
   readonly capacity: number | undefined;
 }
 
-/** What a causal decoder's graph is, whoever exported it. */
+/** A causal decoder's graph, whichever program exported it. */
 export interface Decoder {
-  /** How the graph is driven as it is. */
+  /** The way in which the graph is driven as it is. */
   readonly graph: DecoderGraph;
-  /** In the order of layers, the key's before the value's: as in `graph`. */
+  /** The caches in the order of layers, each key's before its value's, as in `graph`. */
   readonly caches: readonly CacheTensor[];
   readonly layers: number;
   /** undefined where the graph does not say it. */
@@ -33,7 +33,9 @@ export interface Decoder {
   readonly logitsType: DataType;
 }
 
-/** By their names, in all spellings known: optimum's, onnxruntime-genai's, mobius', transformers.js'. */
+/**
+ * The roles of inputs by name, in all spellings known: optimum's, onnxruntime-genai's, mobius' and transformers.js'.
+ */
 const roles: readonly { role: DecoderInputRole; name: RegExp; ranks: readonly number[] }[] = [
   { role: 'input_ids', name: /^(input_ids|input_id|tokens|token_ids)$/, ranks: [2] },
   { role: 'position_ids', name: /^(position_ids|positions)$/, ranks: [2] },
@@ -242,7 +244,7 @@ function dimension(dim: number | string | undefined): number | undefined {
   return typeof dim === 'number' ? dim : undefined;
 }
 
-/** Of a token, in all layers. */
+/** Bytes of a token's keys and values in all layers. */
 export function cacheBytesPerToken({ caches }: Decoder): number {
   return caches.reduce(
     (bytes, { kvHeads, headDim, type }) => bytes + kvHeads * headDim * dataTypes[type].byteSize,

@@ -12,7 +12,7 @@ import { inPlaceShapes, isSequence } from './in-place-shapes.js';
 interface Normalization {
   readonly input: string;
   readonly scale: string;
-  /** Of a layer normalization: undefined divides by the root of the mean square alone. */
+  /** The bias of a layer normalization; undefined if it divides by the root of the mean square alone. */
   readonly bias: string | undefined;
   readonly epsilon: number;
   /** The nodes that it is, the last of which gives the result. */

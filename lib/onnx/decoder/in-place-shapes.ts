@@ -3,7 +3,7 @@ import type { ModelProto } from '../format/model.js';
 import { Size } from '../graph/size.js';
 import { SymbolicShapes } from '../graph/symbolic-shapes.js';
 
-/** What is known of the sizes of a decoder whose caches are updated in place: `rows`, `new` and `capacity`. */
+/** Infers the sizes of a decoder whose caches are updated in place, in terms of `rows`, `new` and `capacity`. */
 export function inPlaceShapes(model: ModelProto, { inputs, caches }: DecoderGraph): SymbolicShapes {
   const known = new Map<string, readonly Size[]>();
   for (const [name, role] of Object.entries(inputs)) {

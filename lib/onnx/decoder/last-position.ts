@@ -61,7 +61,7 @@ export function keepLastPosition(model: ModelProto, decoder: DecoderGraph): Mode
   const kept = new Set<NodeProto>();
   const values = [logits];
   const gathered = new Map<string, string>();
-  // From the end, each node once all that read it are known.
+  // Nodes are visited from the end, each when all that read it are known.
   while (values.length > 0) {
     const value = values.shift()!;
     const node = graph.producer(value);
@@ -96,7 +96,7 @@ export function keepLastPosition(model: ModelProto, decoder: DecoderGraph): Mode
     return !node.output.some((value) => needed.has(value));
   }
 
-  /** Whether it computes each position by itself, and does so with two dimensions as with three. */
+  /** True if a node computes each position by itself, and does so with two dimensions as with three. */
   function isPositionwise(node: NodeProto): boolean {
     const operator = operatorName(node);
     const [first = '', ...others] = node.input;

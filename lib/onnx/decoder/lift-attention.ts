@@ -40,7 +40,7 @@ export interface LiftOptions extends ExternalDataOptions {
   readonly loadPart: LoadPart;
 }
 
-/** What one layer's GroupQueryAttention is given. */
+/** The inputs of one layer's GroupQueryAttention. */
 interface Layer extends AttentionFormula {
   readonly value: CacheTensor;
   /** Undefined where queries and keys are turned outside, or not at all. */
@@ -68,7 +68,7 @@ export async function liftAttention(
     return await (await Lifter.of(model, decoder, options)).lift();
   } catch (error) {
     if (error instanceof Unrecognised) return { reason: error.message };
-    // Of a part that ONNX Runtime can't run by itself.
+    // This part can't be run by ONNX Runtime by itself.
     const { code, message } = error as TensorRTError;
     if (partErrors.has(code)) return { reason: `a part of it can't be run by itself (${code}): ${message}` };
     throw error;

@@ -86,7 +86,10 @@ export function liftGroupQueryAttention(model: ModelProto, decoder: Decoder): Li
   };
 }
 
-/** How many positions the rotary tables of GroupQueryAttention have, at least; undefined where there are none. */
+/**
+ * Returns the least number of positions that the rotary tables of GroupQueryAttention have; undefined if there are
+ * none.
+ */
 export function rotaryPositions({ graph }: ModelProto): number | undefined {
   const tables = new Set(
     graph.node.filter(isGroupQueryAttention).map(({ input }) => input[groupQueryInputs.cos]),

@@ -57,7 +57,7 @@ class TensorScatterLifter {
     this.#longest = editor.uniqueName('longest');
   }
 
-  /** Why it can't be lifted, if it can't. */
+  /** The reason why it can't be lifted, if it can't. */
   lift(node: NodeProto): string | undefined {
     const found = this.#match(node);
     if (typeof found === 'string') return found;
@@ -166,7 +166,7 @@ class TensorScatterLifter {
     return { node, key, value, keyCache, valueCache, queryHeads, kvHeads, headDim };
   }
 
-  /** How many heads a value `[rows, heads, new, size]` has: what it was reshaped to. */
+  /** Returns how many heads a value `[rows, heads, new, size]` has, from the shape that it was given. */
   #heads(name: string): number | undefined {
     let node = this.#editor.producer(name);
     while (node && operatorName(node) === 'RotaryEmbedding') node = this.#editor.producer(node.input[0]);
@@ -179,7 +179,7 @@ class TensorScatterLifter {
     return heads > 0 ? heads : undefined;
   }
 
-  /** What goes inside: the tables, and query and key as they were before. */
+  /** Moves rotation into the operator: the tables, and query and key as they were before. */
   #rotary(query: string, key: string) {
     const editor = this.#editor;
     const nodes = [editor.producer(query), editor.producer(key)] as const;
@@ -247,7 +247,7 @@ class TensorScatterLifter {
     return Number(tensorElements(tensor, this.#options)[0]);
   }
 
-  /** What a value was before it got other dimensions of 1, or another type of integer. */
+  /** Returns the value before it got other dimensions of 1, or another type of integer. */
   #unwrapped(name: string): string {
     let value = name;
     for (;;) {

@@ -6,7 +6,7 @@ export type Lift =
   | { readonly model: ModelProto; readonly graph: DecoderGraph; readonly reason?: undefined }
   | { /** The node and what is wrong with it: the end of a sentence. */ readonly reason: string };
 
-/** Why a graph stays as it is. */
+/** The reason why a graph stays as it is. */
 export class Unrecognised extends Error {
   override readonly name = 'Unrecognised';
 }

@@ -17,16 +17,16 @@ export interface LowerAttentionOptions {
   readonly attention: 'lengths' | 'mask';
   /** Tokens a row. */
   readonly capacity: number;
-  /** How many of them are used, where not all. */
+  /** The number of tokens that are used. Defaults to `capacity`. */
   readonly length?: number;
-  /** Of the caches and of attention. */
+  /** The type of the caches and of attention. */
   readonly type: FloatType;
 }
 
 /** `[a, b, c, d]` to `[a, c, b, d]`: heads before positions, and back. */
 const headsFirst = [0, 2, 1, 3];
 
-/** Of the inputs that a lowered graph has. */
+/** The dimensions of the inputs that a lowered graph has. */
 const inputDims: ReadonlyMap<DecoderInputRole, readonly string[]> = new Map([
   ['input_ids', ['rows', 'new']],
   ['position_ids', ['rows', 'new']],
@@ -57,15 +57,15 @@ class AttentionLowerer {
   readonly #editor: EditableGraph;
   readonly #graph: DecoderGraph;
   readonly #options: LowerAttentionOptions;
-  /** By role, those that are there, or that something needs. */
+  /** Inputs by role: those that are there, and those that something needs. */
   readonly #inputs = new Map<DecoderInputRole, string>();
   /** ONNX's int32 or int64, of those that were there. */
   readonly #types = new Map<DecoderInputRole, DataType>();
   readonly #lowered = new Set<string>();
-  /** What the model computes in: what its caches are of. */
+  /** The type that the model computes in, which is that of its caches. */
   readonly #own: FloatType;
   #positions: string | undefined;
-  /** By window, 0 without. */
+  /** Masks by window; 0 stands for none. */
   readonly #masks = new Map<number, string>();
 
   constructor(model: ModelProto, graph: DecoderGraph, options: LowerAttentionOptions) {
@@ -236,7 +236,10 @@ class AttentionLowerer {
     return name;
   }
 
-  /** Of an input that was there its own. TensorRT casts lengths to int32; ONNX has them as int64. */
+  /**
+   * Returns the declaration of an input that was there, or makes one. TensorRT casts lengths to int32; ONNX has them as
+   * int64.
+   */
   #typeOf(role: DecoderInputRole): DataType {
     const isLength = role === 'past_lengths' || role === 'total_lengths';
     return this.#types.get(role) ?? (isLength && this.#options.attention === 'lengths' ? 'int32' : 'int64');
@@ -275,7 +278,7 @@ class AttentionLowerer {
   }
 }
 
-/** What a decoder's caches are of. */
+/** Returns the type of a decoder's caches. */
 export function cacheType({ graph: { input } }: ModelProto, { caches }: DecoderGraph): FloatType {
   return valueType(input.find(({ name }) => name === caches[0]!.input)!).type as FloatType;
 }

@@ -14,7 +14,7 @@ import type { StepValues } from './step-values.js';
 export interface AttentionMatch {
   /** `[rows, heads, new, headDim]`. */
   readonly query: string;
-  /** What is added to the cache: `[rows, kvHeads, new, headDim]`. */
+  /** The keys that are added to the cache: `[rows, kvHeads, new, headDim]`. */
   readonly newKey: string;
   readonly newValue: string;
   /** Past and new: `[rows, kvHeads, past + new, headDim]`. */
@@ -28,11 +28,11 @@ export interface AttentionMatch {
   readonly heads: number;
   readonly kvHeads: number;
   readonly headDim: number;
-  /** What scores are multiplied by, or divided by: values of one element. */
+  /** The values of one element by which scores are multiplied or divided. */
   readonly factors: readonly Factor[];
   /** A number that is the product of the scale's other factors. */
   readonly factor: number;
-  /** Of a softcap, what bounds the scores from both sides. */
+  /** The values of a softcap that bound the scores from both sides. */
   readonly softcap: readonly Factor[] | number | undefined;
   readonly masks: readonly Mask[];
 }
@@ -183,7 +183,7 @@ class Matcher {
     }
   }
 
-  /** Where(IsNaN(x), 0, x): of a query that sees nothing. */
+  /** Finds Where(IsNaN(x), 0, x), which replaces the output of a query that sees nothing. */
   #isGuard({ input }: NodeProto): boolean {
     const condition = this.#graph.producer(input[0]!);
     return condition !== undefined && operatorName(condition) === 'IsNaN' && condition.input[0] === input[2];
@@ -220,7 +220,7 @@ class Matcher {
     }
   }
 
-  /** What a value is computed from by multiplying with, or dividing by, values of one element, which are noted. */
+  /** Follows a value back through products and quotients with values of one element, which it notes. */
   #withoutFactors(value: string): string {
     let current = value;
     for (;;) {
@@ -244,7 +244,7 @@ class Matcher {
     return this.#shapes.shape(value)?.every((size) => size.constant === 1) ?? false;
   }
 
-  /** Whether `value` is `source` moved about. */
+  /** True if `value` is `source` with its elements moved about. */
   #movedFrom(value: string, source: string): boolean {
     let current = value;
     while (current !== source) {

@@ -7,7 +7,7 @@ import type { Decoder } from './decoder.js';
 import type { GraphKnowledge } from './graph-knowledge.js';
 import { type LoadPart, type Step, StepValues } from './step-values.js';
 
-/** What no rule infers is run and measured; what follows from that is inferred again. */
+/** Runs and measures values that no rule infers, and infers again what follows from them. */
 const rounds = 4;
 
 /** Sizes that no other of these is a sum or a product of. */
@@ -22,8 +22,8 @@ const total = past.plus(fresh);
 const candidates = [rows, fresh, past, total, rows.times(fresh), rows.times(total)];
 
 /**
- * What is known of a decoder's sizes: inferred, and where no rule covers a value that a step's sizes decide, measured in
- * steps of three sizes. Parts that can't be run stay unknown.
+ * The sizes of a decoder's values. They are inferred; a value that no rule covers and that a step's sizes decide is
+ * measured in steps of three sizes. Parts that can't be run stay unknown.
  */
 export async function measureShapes(
   model: ModelProto,

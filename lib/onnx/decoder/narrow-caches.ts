@@ -51,7 +51,7 @@ function narrowType(graph: EditableGraph, input: string, output: string): number
   if (dataType !== 'float16' && dataType !== 'bfloat16') return undefined;
   const back = graph.producer(output);
   const append = castTo(back) > 0 ? graph.producer(back!.input[0]) : undefined;
-  // What reads the cast's result reads FP32.
+  // Readers of the cast's result read FP32.
   if (graph.readers(output).length > 0) return undefined;
   const isAppended = append?.input.some((value) => readers.some((cast) => cast.output[0] === value));
   const isNarrow = append && operatorName(append) === 'Concat' && isAppended;

@@ -22,7 +22,7 @@ export function packQueries(model: ModelProto): ModelProto {
   return graph.finish();
 }
 
-/** What parts are cut from along its last axis, in this order, and with nothing between or behind them. */
+/** Finds the value that parts are cut from along its last axis, in this order, with nothing between or behind them. */
 function wholeOf(graph: EditableGraph, parts: readonly string[]): string | undefined {
   const nodes = parts.map((part) => graph.producer(part));
   const [first] = nodes;
@@ -37,7 +37,7 @@ function wholeOf(graph: EditableGraph, parts: readonly string[]): string | undef
   return isNext && ranges.at(-1)!.end > Number.MAX_SAFE_INTEGER ? whole : undefined;
 }
 
-/** Of a Slice along the last of three axes. */
+/** Reads a Slice along the last of three axes. */
 function rangeOf(graph: EditableGraph, node: NodeProto): { start: number; end: number } | undefined {
   if (operatorName(node) !== 'Slice') return undefined;
   const [start, end, axis, step = 1] = node.input.slice(1).map((name) => {

@@ -12,9 +12,9 @@ import { formOf } from './value-form.js';
 export interface AttentionFormula {
   readonly match: AttentionMatch;
   readonly key: CacheTensor;
-  /** What scores are multiplied by. */
+  /** The factor by which scores are multiplied. */
   readonly scale: number;
-  /** What bounds the scores from both sides; 0: nothing. */
+  /** The bound of scores on both sides; 0 for none. */
   readonly softcap: number;
   /** Keys a query sees at most; undefined: all up to its own. */
   readonly window: number | undefined;

@@ -29,7 +29,7 @@ export async function replacePositions(
       for (const node of graph.readers(source)) {
         if (!node.output.some((value) => needed.has(value))) continue;
         if (operatorName(node) === 'com.microsoft.GroupQueryAttention') continue;
-        // How many rows there are is what it always was.
+        // The number of rows is the same as before.
         const elements = operatorName(node) === 'Shape' ? shapes.elements(node.output[0]!) : undefined;
         if (!elements || elements.some((size) => size.dependsOn('past'))) return { node, source };
       }
@@ -87,7 +87,7 @@ export async function replacePositions(
   return positions === undefined ? {} : { [positions]: 'position_ids' };
 }
 
-/** What is added to positions, `[rows or 1, new]` or `[new]`; undefined where they are none. */
+/** Returns the value that is added to positions, `[rows or 1, new]` or `[new]`; undefined if it isn't one. */
 function offsetOf({ type, dims, data }: TensorLike, step: Step): number | undefined {
   if (type !== 'int64' && type !== 'int32') return undefined;
   const isShape =

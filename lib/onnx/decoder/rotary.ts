@@ -6,13 +6,13 @@ import type { GraphKnowledge } from './graph-knowledge.js';
 import type { Step, StepPart, StepValues } from './step-values.js';
 import { floats, largestDifference, numbers } from './tensor-numbers.js';
 
-/** Where a value is turned by its position, as it was found, unproven. */
+/** A place where a value is rotated by its position, as it was found, not yet proven. */
 export interface RotaryMatch {
-  /** What is turned. */
+  /** The value that is rotated. */
   readonly source: string;
   /** `[rows, heads, new, headDim]`, or `[rows, new, heads, headDim]`. */
   readonly layout: 'heads-first' | 'sequence-first';
-  /** What it is turned to: `[rows, heads, new, headDim]`. */
+  /** The rotated value: `[rows, heads, new, headDim]`. */
   readonly turned: string;
   /** Values that positions decide which it is turned with. */
   readonly tables: readonly string[];
@@ -20,14 +20,14 @@ export interface RotaryMatch {
 
 /** Rotary embedding (Su et al., RoFormer, 2021) in GroupQueryAttention's terms. */
 export interface RotaryTable {
-  /** Whether elements 2i and 2i + 1 turn together, rather than i and i + half of those that turn. */
+  /** True if elements 2i and 2i + 1 rotate together, rather than i and i + half of those that rotate. */
   readonly interleaved: boolean;
   /** Pairs that turn: half of the elements of a head at most. */
   readonly pairs: number;
   /** `[maxLength, pairs]`. */
   readonly cosines: Float32Array;
   readonly sines: Float32Array;
-  /** What the graph computes them from: its inverse frequencies. */
+  /** The inverse frequencies that the graph computes the tables from. */
   readonly weights: readonly TensorProto[];
 }
 
@@ -41,7 +41,7 @@ export function isSameTable(a: RotaryTable, b: RotaryTable): boolean {
   );
 }
 
-/** What turning consists of, in exporters' graphs. */
+/** Operators that rotations consist of in exporters' graphs. */
 const parts = new Set([
   ...['Add', 'Sub', 'Mul', 'Neg', 'Concat', 'Slice', 'Split', 'Reshape', 'Transpose', 'Unsqueeze', 'Squeeze'],
   ...[
@@ -91,7 +91,7 @@ export function matchRotary(
 /** Steps of this many positions compute a table: memory stays small. */
 const chunk = 256;
 
-/** Of tables of cosines and sines. */
+/** Finds the tables of cosines and sines. */
 const tolerance = 1e-6;
 
 export interface RotarySizes {
@@ -153,7 +153,7 @@ function isFloat(type: number): boolean {
   return ['float32', 'float16', 'bfloat16', 'float64'].includes(dataTypeFromOnnx(type) ?? '');
 }
 
-/** Whether a value is turned by a table: compared on numbers of no pattern, at the first positions and the last. */
+/** True if a value is rotated by a table. It compares random-looking numbers at the first positions and the last. */
 export async function provesRotary(
   { steps }: GraphKnowledge,
   match: RotaryMatch,
@@ -174,7 +174,7 @@ function pairing(
   return interleaved ? [(i) => 2 * i, (i) => 2 * i + 1] : [(i) => i, (i) => i + pairs];
 }
 
-/** What turns a value, loaded. */
+/** Loads the part of the graph that rotates a value. */
 class TurningPart {
   readonly #part: StepPart;
   readonly #match: RotaryMatch;
@@ -251,7 +251,7 @@ class TurningPart {
   }
 }
 
-/** Whether a token is turned the same, whatever other tokens a step has and however long its row is. */
+/** True if a token is rotated the same way, whatever other tokens a step has and however long its row is. */
 async function dependOnPositionAlone(
   steps: StepValues,
   tables: readonly string[],

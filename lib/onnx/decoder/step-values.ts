@@ -55,12 +55,12 @@ export class StepValues {
     this.#options = options;
   }
 
-  /** Whether a step's sizes decide the value; constants too. */
+  /** True if a step's sizes decide the value, and for constants. */
   has(value: string): boolean {
     return this.#classify(value).isStep;
   }
 
-  /** Whether it depends on how much is in the cache, or on positions. */
+  /** True if it depends on the number of tokens in the cache, or on positions. */
   isPositional(value: string): boolean {
     return this.#classify(value).isPositional;
   }
@@ -112,7 +112,7 @@ export class StepValues {
     );
   }
 
-  /** What a Shape node gives, where that is known. */
+  /** Returns the result of a Shape node, if it is known. */
   #shapeOf(node: NodeProto) {
     return operatorName(node) === 'Shape' ? this.#shapes.elements(node.output[0]!) : undefined;
   }

@@ -5,7 +5,7 @@ import type { ModelProto } from '../format/model.js';
 import { valueType } from '../graph/declared-values.js';
 import { EditableGraph } from '../graph/editable-graph.js';
 
-/** How many of a row's logits a step copies back from a GPU. */
+/** The number of a row's logits that a step copies back from a GPU. */
 export const topLogits = 256;
 
 /**

@@ -33,21 +33,21 @@ const elementArrays = {
   uint64: BigUint64Array,
 } as const;
 
-/** Where a model's external data lies. */
+/** Options of functions that read external data. */
 export interface ExternalDataOptions {
   /** The folder of the `.onnx` file: external data is named relative to it. */
   directory?: string;
 }
 
-/** Where the elements of a tensor lie in another file. */
+/** The place of a tensor's elements in another file. */
 export interface ExternalData {
   /** Relative to the model's folder, without detours. */
   readonly location: string;
-  /** That, joined with the model's folder. */
+  /** The location, joined with the model's folder. */
   readonly path: string;
-  /** In bytes. */
+  /** The offset of the first element, in bytes. */
   readonly offset: number;
-  /** In bytes; undefined: as many as the type and the dimensions need. */
+  /** The length in bytes; undefined for as many bytes as the type and the dimensions need. */
   readonly length: number | undefined;
 }
 
@@ -92,19 +92,19 @@ export function tensorSize(tensor: TensorProto): number {
   return size;
 }
 
-/** Whether the elements lie in another file. */
+/** Returns true if a tensor's elements lie in another file. */
 export function isExternal(tensor: TensorProto): boolean {
   return tensor.dataLocation === 1;
 }
 
 /**
- * Where a tensor's elements lie outside the model, or undefined if they are inside.
+ * Returns the place of a tensor's elements outside the model, or undefined if they are inside.
  *
- * The location comes with the model, which may be anyone's: it must stay in the model's folder, as ONNX Runtime wants it
- * too. `sub/../weights.bin` does.
+ * The location comes with the model, which may be anyone's, so it must stay in the model's folder. ONNX Runtime
+ * requires the same. `sub/../weights.bin` does.
  *
- * @throws TensorRTError ERR_MODEL_INVALID for a location that is absolute, leaves the folder or is missing, and for
- * an offset or length that isn't a number of bytes.
+ * @throws TensorRTError ERR_MODEL_INVALID for a location that is absolute, leaves the folder or is missing, and for an
+ *   offset or length that isn't a number of bytes
  */
 export function externalData(tensor: TensorProto, directory: string): ExternalData | undefined {
   if (!isExternal(tensor)) return undefined;
@@ -283,7 +283,7 @@ function wrongLength(tensor: TensorProto, actual: number, expected: number): Ten
   );
 }
 
-/** Which typed field holds which element type: the comments of TensorProto in the ONNX standard. */
+/** The typed field that holds each element type, from the comments of TensorProto in the ONNX standard. */
 function typedFieldBytes(tensor: TensorProto, type: Exclude<DataType, 'string'>, size: number): Uint8Array {
   let stored: ElementArray | undefined;
   switch (type) {

@@ -3,7 +3,7 @@
 // A singular field that wasn't in the file is undefined. Whole numbers are `number` where they count, size or
 // version something, and `bigint` where they are the model's own data (`AttributeProto.i`, `ints`, 64-bit tensors).
 
-/** What every message can carry: fields this package doesn't know, kept as they were and written back. */
+/** The part that every message has: fields that this package doesn't know, which are kept and written back. */
 interface Extensible {
   unknownFields?: Uint8Array[];
 }
@@ -31,7 +31,7 @@ export interface OperatorSetIdProto extends Extensible {
 }
 
 export interface GraphProto extends Extensible {
-  /** In topological order. */
+  /** The nodes, in topological order. */
   node: NodeProto[];
   name?: string;
   initializer: TensorProto[];
@@ -83,7 +83,7 @@ export interface AttributeProto extends Extensible {
   /** Inside a function: the function's attribute that gives the value. */
   refAttrName?: string;
   docString?: string;
-  /** One of {@link AttributeType}; says which of the fields below holds the value. */
+  /** One of {@link AttributeType}, which says which of the fields below holds the value. */
   type?: number;
   f?: number;
   i?: bigint;

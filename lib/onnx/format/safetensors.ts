@@ -8,7 +8,7 @@ import { dimsText } from './initializer.js';
 /** One tensor of a safetensors file. */
 export interface SafetensorsTensor {
   readonly name: string;
-  /** As the file names it, e.g. `BF16`. */
+  /** The type as the file names it, such as `BF16`. */
   readonly dtype: string;
   /** Ours; undefined for the types only safetensors has (`F8_E4M3` …). */
   readonly type: Exclude<DataType, 'string'> | undefined;
@@ -109,7 +109,7 @@ export function parseSafetensors(source: Bytes): Safetensors {
     at = end;
   }
   if (at !== data.length) throw invalid(`its tensors end at byte ${at} of ${data.length}`);
-  // In the order of the data, which is also the order to read them in.
+  // The order of the data is also the order to read it in.
   return { tensors: new Map(found.map(({ tensor }) => [tensor.name, tensor])), metadata };
 }
 

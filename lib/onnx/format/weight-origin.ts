@@ -1,7 +1,7 @@
 import type { GraphProto, TensorProto } from './model.js';
 
 /**
- * What was done to a weight: 'cast' rounded each element to another type, in place; 'recoded' wrote quantized numbers in
+ * A change to a weight: 'cast' rounded each element to another type, in place; 'recoded' wrote quantized numbers in
  * another way; 'computed' took it from the nodes that computed it.
  */
 export type WeightChange = 'cast' | 'recoded' | 'computed';
@@ -15,7 +15,7 @@ export interface MadeWeight {
    * that the changes were done to is first, and what they were done with, such as zero points, follows.
    */
   readonly from: readonly string[];
-  /** What was done to the first of them, in order. */
+  /** The changes to the first of these weights, in order. */
   readonly changes: readonly WeightChange[];
 }
 
@@ -75,7 +75,7 @@ function originOf({ metadataProps }: TensorProto): Origin | undefined {
   }
 }
 
-/** Whether parsed JSON says what a weight was made from. */
+/** True if parsed JSON says what a weight was made from. */
 export function isOrigin(value: unknown): value is Origin {
   const { from, changes } = (value ?? {}) as Partial<Origin>;
   const isText = (element: unknown) => typeof element === 'string';

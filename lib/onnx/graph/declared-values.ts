@@ -2,7 +2,7 @@ import { type DataType, dataTypeFromOnnx } from '../../base/data-type.js';
 import type { DeclaredInput } from '../../base/shapes.js';
 import type { GraphProto, ModelProto, ValueInfoProto } from '../format/model.js';
 
-/** What a graph says of a value. */
+/** A value's name, type and shape, as a graph declares them. */
 export interface ValueType {
   readonly name: string;
   /** undefined where it is no tensor, or of a type that no {@link DataType} names. */

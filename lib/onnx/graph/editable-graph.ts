@@ -70,7 +70,7 @@ export class EditableGraph {
   constantsBehind(values: readonly string[]): TensorProto[] {
     const constants: TensorProto[] = [];
     const seen = new Set(values);
-    // What is added to a set while it is walked is walked too.
+    // Elements that are added to a set during a walk are walked too.
     for (const value of seen) {
       const tensor = this.constant(value);
       if (tensor) constants.push({ ...tensor, name: value });
@@ -236,7 +236,7 @@ export class EditableGraph {
     return name;
   }
 
-  /** Whether a value that an output needs reads `value`. */
+  /** True if a value that an output needs reads `value`. */
   get needed(): ReadonlySet<string> {
     return this.#needed().values;
   }
@@ -298,7 +298,7 @@ export class EditableGraph {
   }
 }
 
-/** What a node and its bodies read. */
+/** Lists the values that a node and its bodies read. */
 function reads(node: NodeProto): string[] {
   return [...node.input, ...captured(node)].filter((name) => name !== '');
 }

@@ -24,8 +24,8 @@ export type SymbolicDims = readonly (number | string)[];
 export type Value = string;
 
 /**
- * What an attribute may be. A `number` that is whole is an INT, any other a FLOAT: say `{ float: 1 }` for the
- * float 1.0, and `{ floats: [1, 2] }`.
+ * The value of an attribute. A whole `number` becomes an INT, any other a FLOAT: write `{ float: 1 }` for the float
+ * 1.0, and `{ floats: [1, 2] }` for a list.
  */
 export type AttributeValue =
   | number

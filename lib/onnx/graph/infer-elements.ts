@@ -14,7 +14,7 @@ export interface Elements {
   readonly values: readonly Size[];
 }
 
-/** What is known of the values that a node reads. */
+/** The known facts about the values that a node reads. */
 export interface KnownSizes {
   shape(name: string): readonly Size[] | undefined;
   /** The elements of a vector or a scalar of integers. undefined for other values, and where they are not known. */
@@ -31,7 +31,9 @@ export function elementsOf(tensor: TensorProto): Elements | undefined {
   return { dims: tensor.dims, values };
 }
 
-/** What a node computes of shapes; undefined where no rule covers it, or a run decides it. */
+/**
+ * Returns the elements that a node computes of shapes; undefined if no rule covers it, or if only a run decides them.
+ */
 export function inferElements(node: NodeProto, known: KnownSizes): Elements | undefined {
   const operator = operatorName(node);
   const input = (i: number) => known.elements(node.input[i] ?? '');
@@ -144,7 +146,7 @@ function areEqual(x: Size, y: Size): Size | undefined {
   if (x.equals(y)) return Size.of(1);
   const difference = x.minus(y).constant;
   if (difference !== undefined) return Size.of(0);
-  // What stands for "as it is" among sizes.
+  // This number stands for "unchanged" among sizes.
   const isMarker = (marker: Size, size: Size) => marker.constant === -1 && size.isCount;
   return isMarker(x, y) || isMarker(y, x) ? Size.of(0) : undefined;
 }

@@ -214,7 +214,7 @@ function broadcast(a: readonly Size[], b: readonly Size[]): Size[] | undefined {
     const [x, y] = [at(a, i), at(b, i)];
     if (x.equals(y) || y.constant === 1) return x;
     if (x.constant === 1) return y;
-    // One of them is 1 then, or they are equal.
+    // One of them is 1, or they are equal.
     if (x.constant !== undefined && x.constant > 1) return y.constant === undefined ? x : undefined;
     return y.constant !== undefined && y.constant > 1 ? y : undefined;
   });

@@ -1,7 +1,7 @@
 import type { NodeProto } from '../format/model.js';
 
-// What mixed precision has to know of operators (https://onnx.ai/onnx/operators/), by name; those of another domain
-// have it before their name.
+// The facts about operators that mixed precision needs (https://onnx.ai/onnx/operators/), by name. The name of an
+// operator of another domain has the domain before it.
 
 const operators = (names: string): ReadonlySet<string> => new Set(names.trim().split(/\s+/));
 
@@ -10,7 +10,7 @@ export function operatorName({ domain, opType }: NodeProto): string {
   return !domain || domain === 'ai.onnx' ? opType : `${domain}.${opType}`;
 }
 
-/** How messages name a node. */
+/** Returns a node's name in messages. */
 export function label(node: NodeProto): string {
   return node.name
     ? `the ${node.opType} "${node.name}"`
@@ -29,7 +29,7 @@ export const elementWise = operators(`
   SpaceToDepth Trilu ReverseSequence GatherElements GatherND ScatterElements ScatterND Compress
   MaxPool GlobalMaxPool Gather Dropout`);
 
-/** Of those, the ones that only move elements, or count with them as exactly as with integers. */
+/** Those of them that only move elements, or count with them as exactly as with integers. */
 export const exact = operators(`
   Add Sub Mul Div Neg Abs Min Max Sum Sign Floor Ceil Round Clip Identity Reshape Transpose Squeeze Unsqueeze Flatten
   Concat Split Slice Expand Tile Pad Where DepthToSpace SpaceToDepth Trilu ReverseSequence GatherElements GatherND
@@ -50,10 +50,10 @@ export const sensitive = operators(`
   AveragePool GlobalAveragePool LpPool GlobalLpPool CumSum
   Pow Exp Log Sqrt Reciprocal Softplus Sin Cos Tan Asin Acos Atan Sinh Cosh Asinh Acosh Atanh`);
 
-/** Of any type in and of another out: they read whichever version of a value there is. */
+/** Operators with any type in and another out. They read whichever version of a value there is. */
 export const typeless = operators('Shape Size IsNaN IsInf Cast');
 
-/** Those that prefer to be exact where it costs no cast. */
+/** Operators that should stay exact if that costs no cast. */
 export const delicate = operators('Erf Tanh Sigmoid Gelu Elu Selu Mish Swish');
 
 /**
@@ -91,7 +91,7 @@ export function typedInputs(operator: string, node: NodeProto): readonly number[
   return shared.filter((i) => node.input[i]);
 }
 
-/** Whether output `i` has the type T too. */
+/** True if output `i` has the type T too. */
 export function isTypedOutput(operator: string, i: number): boolean {
   return i === 0 || operator === 'Split' || operator === 'Attention';
 }

@@ -3,7 +3,7 @@
  * `rows`, `past + new`, `2*rows*new`.
  */
 export class Size {
-  /** By monomial: its symbols, sorted and joined by `*`; '' is the constant. None is zero. */
+  /** Coefficients by monomial: its symbols, sorted and joined by `*`; '' is the constant. None is zero. */
   readonly #terms: ReadonlyMap<string, number>;
 
   private constructor(terms: Map<string, number>) {
@@ -64,7 +64,7 @@ export class Size {
     return this.minus(other).#terms.size === 0;
   }
 
-  /** Whether it can't be negative: all of its terms count something. */
+  /** True if a size can't be negative, because all of its terms count something. */
   get isCount(): boolean {
     return [...this.#terms.values()].every((factor) => factor > 0);
   }
@@ -97,7 +97,7 @@ export function product(sizes: readonly Size[]): Size {
   return sizes.reduce((all, size) => all.times(size), Size.of(1));
 }
 
-/** Whether sizes are these: numbers, or polynomials as they are written. */
+/** True if sizes equal these: numbers, or polynomials as they are written. */
 export function isShape(shape: readonly Size[] | undefined, expected: readonly (string | number)[]): boolean {
   return (
     shape?.length === expected.length &&

@@ -4,8 +4,8 @@ import { inferShapes } from './infer-shapes.js';
 import { Size } from './size.js';
 
 /**
- * What is known of sizes before a graph runs: of values their shapes, and of short vectors of integers, which shapes are
- * computed with, their elements, all as polynomials in the sizes that the inputs have. What no rule covers is unknown.
+ * The sizes that are known before a graph runs: the shapes of values, and the elements of the short vectors of integers
+ * that shapes are computed with, all as polynomials in the sizes of the inputs. A value that no rule covers is unknown.
  */
 export class SymbolicShapes {
   readonly #shapes = new Map<string, readonly Size[]>();

@@ -170,7 +170,7 @@ function outputType(node: NodeProto, output: number, typeOf: TypeOf): number | u
   }
 }
 
-/** Of outputs behind the first, where they may have a type of their own. */
+/** Types of outputs after the first, if they may have a type of their own. */
 function laterOutputType(
   node: NodeProto,
   operator: string,

@@ -17,7 +17,7 @@ export interface BertOptions {
    *   `attention_mask`, scaled to L2 norm 1, as sentence-transformers does for all-MiniLM-L6-v2.
    */
   head?: 'last_hidden_state' | 'embedding';
-  /** Of random weights. Default 0. */
+  /** The seed of random weights. Defaults to 0. */
   seed?: number;
 }
 
@@ -34,8 +34,8 @@ interface BertConfig {
 }
 
 /**
- * What is added to the attention scores of padding. Any score this far below the others has probability 0, in
- * float32 and in float16, where the customary -3.4e38 would be infinite and make NaN of a row that is all padding.
+ * The number that is added to the attention scores of padding. A score this far below the others has probability 0 in
+ * float32 and in float16, in which the customary -3.4e38 would be infinite and make NaN of a row that is all padding.
  * It is the value of the original BERT (google-research/bert, modeling.py).
  */
 const maskedScore = -10_000;
@@ -146,7 +146,9 @@ function parseConfig(json: Readonly<Record<string, unknown>>, label: string): Be
   return config;
 }
 
-/** By `hidden_act`; "gelu_new", "gelu_fast" and "gelu_pytorch_tanh" are one formula, the tanh approximation. */
+/**
+ * Activations by `hidden_act`. "gelu_new", "gelu_fast" and "gelu_pytorch_tanh" are one formula, the tanh approximation.
+ */
 const activations: Readonly<Record<string, (g: GraphBuilder, x: Value) => Value>> = {
   gelu: (g, x) => g.op('Gelu', [x]),
   gelu_new: (g, x) => g.op('Gelu', [x], { approximate: 'tanh' }),
@@ -169,7 +171,10 @@ function bertWeights(file: Safetensors): Weights {
   });
 }
 
-/** As BERT is before it is trained (google-research/bert, modeling.py): normal with deviation 0.02, no biases. */
+/**
+ * Makes weights as those of BERT before training (google-research/bert, modeling.py): normal with deviation 0.02, no
+ * biases.
+ */
 function randomWeights(seed: number): Weights {
   const normal = normalNumbers(seed);
   return {

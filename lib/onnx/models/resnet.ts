@@ -13,7 +13,7 @@ export interface ResnetOptions {
   classes?: number;
   /** A safetensors file with torchvision's names (`layer1.0.conv1.weight` …). Default: random weights. */
   weights?: string;
-  /** Of random weights. Default 0. */
+  /** The seed of random weights. Defaults to 0. */
   seed?: number;
 }
 
@@ -51,9 +51,9 @@ export async function buildResnet(options: ResnetOptions = {}): Promise<ModelPro
 }
 
 /**
- * As torchvision initialises one (He's normal distribution by the fan-out; normalisations that change nothing), but
- * for a block's last normalisation, whose weight is 0.25: with 1, activations double in variance at every block, which
- * those of a trained network do not.
+ * Makes weights as torchvision initialises them (He's normal distribution by the fan-out; normalisations that change
+ * nothing), except for a block's last normalisation, whose weight is 0.25. With 1, the variance of activations would
+ * double at every block, which it doesn't in a trained network.
  */
 function randomWeights(seed: number): Weights {
   const normal = normalNumbers(seed);

@@ -3,7 +3,7 @@ import { fromBfloat16Bits, fromFloat16Bits } from '../../base/float16.js';
 import { viewAs } from '../format/initializer.js';
 import type { Safetensors } from '../format/safetensors.js';
 
-/** Where a graph that is built takes its weights from. */
+/** The source of the weights of a graph that is built. */
 export interface Weights {
   /**
    * The weight of a name, row-major; `dims` are those that the graph needs.

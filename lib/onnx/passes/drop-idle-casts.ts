@@ -17,7 +17,7 @@ export function dropIdleCasts(graph: EditableGraph, { graph: proto }: { graph: G
       graph.replaceReads(output, input);
       continue;
     }
-    // What gives the graph's output now has its name.
+    // The node that computes the graph's output now has the output's name.
     const maker = graph.producer(input);
     if (!maker || graph.isOutput(input)) continue;
     graph.removeNode(node);

@@ -20,9 +20,9 @@ export function isMatMulNBits(node: NodeProto): boolean {
 }
 
 export interface LowerMatMulNBitsOptions extends ExternalDataOptions {
-  /** What the model computes in. */
+  /** The type that the model computes in. */
   readonly from: FloatType;
-  /** What products are computed in. */
+  /** The type that products are computed in. */
   readonly type: FloatType;
   /** Products, by what they give, that are not rounded. */
   readonly exact?: ReadonlySet<string>;
@@ -126,9 +126,9 @@ interface Dequantizable {
 }
 
 /**
- * What TensorRT can dequantize, which has no zero points: Σ (w - z) s x = Σ (w - m) s x + (m - z) s Σ x, over a block
- * with zero point z, m the middle of the range. Unsigned numbers less the middle are signed ones with the highest bit
- * turned over. Scales of 8 bits have to be positive, too: v s = ~v (-s) - s.
+ * Recodes weights for TensorRT, which has no zero points: Σ (w - z) s x = Σ (w - m) s x + (m - z) s Σ x, over a block
+ * with zero point z and m the middle of the range. Unsigned numbers minus the middle are signed ones with the highest
+ * bit inverted. Scales of 8-bit weights must be positive, too: v s = ~v (-s) - s.
  */
 function dequantizable(
   editor: EditableGraph,

@@ -41,9 +41,10 @@ export function castToFloat16(
 }
 
 /**
- * As {@link castToFloat16}, to BF16: it has float32's range and 8 bits of precision, so that no range counts. The model
- * becomes one of operator set 22, which has BF16 in convolutions and pooling, where its operators mean the same there;
- * otherwise what its own operator set lacks stays in FP32.
+ * Casts a model to BF16, in the way in which {@link castToFloat16} casts it to FP16. BF16 has float32's range and 8
+ * bits of precision, so ranges don't count. The model is raised to operator set 22, which has BF16 in convolutions and
+ * pooling, if its operators mean the same there; otherwise operators that its own set doesn't have in BF16 stay in
+ * FP32.
  *
  * @throws as castToFloat16
  */

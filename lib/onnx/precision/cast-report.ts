@@ -4,7 +4,7 @@ import type { LowPrecision } from './low-type.js';
 import type { Ranges, RangesReport } from './ranges.js';
 import type { WrittenCasts } from './write-casts.js';
 
-/** What a node of the model became, and why. */
+/** The precision that a node of the model got, and why. */
 export interface CastNode {
   /** Its name, or that of its first output where it has none. */
   readonly node: string;
@@ -13,9 +13,9 @@ export interface CastNode {
   readonly reason: string;
 }
 
-/** What a cast did. */
+/** The result of a cast. */
 export interface CastReport {
-  /** Where ranges come from; without any, why. */
+  /** The source of the ranges; without any, the reason. */
   readonly ranges: RangesReport;
   /** Every node that computes with float32 in the model given, in its order. */
   readonly nodes: readonly CastNode[];
@@ -64,7 +64,7 @@ export function castReport(
   };
 }
 
-/** How many nodes compute in 16 bits, by operator type. */
+/** The number of nodes that compute in 16 bits, by operator type. */
 export function countLow(choices: readonly NodeChoice[]): Record<string, number> {
   const counts = new Map<string, number>();
   for (const { kind, node } of choices) {

@@ -23,16 +23,18 @@ import type { WeightRounding } from './weight-rounding.js';
 
 const float32 = dataTypes.float32.onnx;
 
-/** What casting to 16 bits takes into account. */
+/** The facts that casting to 16 bits takes into account. */
 export interface CastOptions extends ExternalDataOptions {
   /**
    * Nodes to leave in FP32, by name or operator type; `*` stands for any characters. After a `!`, nodes to cast though
    * a range or a sensitive operator would keep them. The last that fits decides.
    */
   keepFp32?: readonly string[];
-  /** What `measureRanges` measured. Default: none, and no node but products and what follows them is cast. */
+  /**
+   * The ranges that `measureRanges` measured. Defaults to none: only products and the nodes after them are cast then.
+   */
   ranges?: Ranges;
-  /** What nodes may reach and still be cast to FP16. Default {@link defaultMaxValue}. */
+  /** The largest magnitude that a node may reach and still be cast to FP16. Defaults to {@link defaultMaxValue}. */
   maxValue?: number;
 }
 
@@ -45,7 +47,7 @@ export interface NodeChoice {
   /** 'either': the casts decide. 'typeless': it reads whichever there is. 'none': it has nothing to do with float32. */
   readonly kind: 'low' | 'high' | 'either' | 'typeless' | 'none';
   readonly reason: string;
-  /** Of 'either': where both take as many casts, FP32. */
+  /** Nodes of 'either' that get FP32 if both take as many casts. */
   readonly prefersHigh: boolean;
 }
 
@@ -76,7 +78,7 @@ class Chooser {
   readonly #traits: ValueTraits;
   /** The products that a model's logits come from. */
   readonly #makesLogits: ReadonlySet<NodeProto>;
-  /** How many logits there are, by what the outputs' shapes say. */
+  /** The number of logits, as far as the outputs' shapes tell. */
   readonly #vocabularies: ReadonlySet<number>;
 
   constructor(facts: GraphFacts, rounding: WeightRounding, type: LowType, options: CastOptions) {
@@ -147,7 +149,7 @@ class Chooser {
     return [...node.input, ...node.output, ...captured(node)].some((name) => this.#facts.isFloat32(name));
   }
 
-  /** For a node that can compute in 16 bits: whether it must, may or must not. */
+  /** Tells whether a node that can compute in 16 bits must, may or mustn't. */
   #weigh(operator: string, node: NodeProto, inputs: readonly number[]): Decision {
     const isTable = operator === 'Gather' && this.#facts.isTable(node.input[0]!);
     const named = this.#keep.findLast(({ pattern: p }) => p.test(node.name ?? '') || p.test(node.opType));
@@ -175,7 +177,7 @@ class Chooser {
           : named?.cast
             ? 'options.keepFp32 exempts it'
             : 'element by element',
-      // What comes or goes in FP32 anyway is not rounded for nothing.
+      // Values that come or go in FP32 anyway aren't rounded.
       prefersHigh:
         delicate.has(operator) ||
         !this.#traits.followsProducts(node, inputs) ||
@@ -199,7 +201,7 @@ class Chooser {
       : `${operator} does not have BF16`;
   }
 
-  /** Why a node's numbers would be wrong in 16 bits, whatever is calculated. */
+  /** Returns the reason why a node's numbers would be wrong in 16 bits, whatever they are. */
   #exactnessRefusal(operator: string, node: NodeProto, inputs: readonly number[]): string | undefined {
     const { label } = this.#type;
     if (operator === 'Cast') {
@@ -211,7 +213,7 @@ class Chooser {
     if (operator === 'Mul' && node.input[0] === node.input[1]) return 'a square is a power';
     for (const i of inputs) {
       const name = node.input[i]!;
-      // Of an attention mask, low values are limited.
+      // The low values of an attention mask are limited.
       if (isMask(operator, i)) continue;
       if (this.#facts.constants.has(name)) {
         const { refusal, vanishing } = this.#rounding.of(name);
@@ -237,7 +239,7 @@ class Chooser {
     return rangeRefusal(values, this.#ranges, this.#maxValue);
   }
 
-  /** Without ranges, sums and products of what isn't known to be small are not risked. */
+  /** Without ranges, sums and products are kept unless their values are known to be small. */
   #unmeasuredRefusal(operator: string, node: NodeProto, inputs: readonly number[]): string | undefined {
     if (this.#ranges || this.#type.precision === 'bf16') return undefined;
     if (products.has(operator) || operator === 'Cast') return undefined;
@@ -248,7 +250,7 @@ class Chooser {
   }
 }
 
-/** Whether input `i` is an attention mask. */
+/** True if input `i` is an attention mask. */
 export function isMask(operator: string, i: number): boolean {
   return operator === 'Attention' && i === 3;
 }

@@ -7,7 +7,7 @@ import { valueTypes } from '../graph/value-types.js';
 
 const float32 = dataTypes.float32.onnx;
 
-/** What a graph is before it is cast: choosing and writing read it, and neither changes it. */
+/** The facts about a graph before it is cast. Choosing and writing read them, and neither changes them. */
 export class GraphFacts {
   readonly graph: GraphProto;
   readonly opset: number;

@@ -7,7 +7,7 @@ import {
   toFloat16Bits,
 } from '../../base/float16.js';
 
-/** What models are cast to. */
+/** A type that models are cast to. */
 export type LowPrecision = 'fp16' | 'bf16';
 
 /** A floating-point type of 16 bits. */
@@ -17,10 +17,10 @@ export interface LowType {
   readonly name: 'float16' | 'bfloat16';
   /** 'FP16' or 'BF16', in sentences. */
   readonly label: string;
-  /** What names of values in it end with. */
+  /** The suffix of names of values in this type. */
   readonly suffix: string;
   readonly bits: (values: Float32Array) => Uint16Array;
-  /** Whether some number would become infinite. */
+  /** True if some number would become infinite. */
   readonly isExceededBy: (values: Float32Array) => boolean;
   /** ', 65504': the largest number, behind a sentence about what goes beyond it; '' where it is float32's. */
   readonly limit: string;

@@ -13,7 +13,7 @@ export class MinimumCut {
     return this.#edges.length - 1;
   }
 
-  /** What it costs when `from` lies on the source's side and `to` on the sink's. */
+  /** The cost if `from` lies on the source's side and `to` on the sink's. */
   edge(from: number, to: number, cost: number): void {
     this.#edges[from]!.push(this.#to.length);
     this.#to.push(to);
@@ -23,7 +23,7 @@ export class MinimumCut {
     this.#capacity.push(0);
   }
 
-  /** Whether each vertex lies on the source's side; as few as possible do. */
+  /** Tells for each vertex whether it lies on the source's side. As few as possible do. */
   sourceSide(source: number, sink: number): boolean[] {
     for (;;) {
       const level = this.#levels(source);

@@ -19,7 +19,7 @@ const minValue = 16 * smallestNormalFloat16;
  */
 const minSpread = 16;
 
-/** Why the first of these values that FP16 doesn't suit is kept in FP32, by how far it was measured to go. */
+/** Returns the reason why the first of these values that FP16 doesn't suit stays in FP32, from its measured range. */
 export function rangeRefusal(
   values: readonly string[],
   ranges: Ranges,

@@ -1,17 +1,20 @@
-/** How far the values of a model go. */
+/** Measured ranges of a model's values. */
 export interface Ranges {
+  /** Where they come from. */
   readonly report: RangesReport;
-  /** Of every float32 value that was measured, by name. */
+  /** The ranges of all measured float32 values, by name. */
   readonly values: ReadonlyMap<string, Range>;
 }
 
-/** The least and the greatest element over all samples; infinite where one was not a number. Of no elements, 0 to 0. */
+/** The least and the greatest element of a value over all samples. They are infinite if one wasn't a number, and 0 if there were no elements. */
 export interface Range {
+  /** The least element. */
   readonly least: number;
+  /** The greatest element. */
   readonly most: number;
 }
 
-/** Where ranges come from; without any, why. */
+/** The source of the ranges; without any, the reason. */
 export type RangesReport =
   | { readonly source: 'calibration'; readonly samples: number }
   | { readonly source: 'random'; readonly samples: number; readonly seed: number }

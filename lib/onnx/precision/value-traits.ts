@@ -4,7 +4,7 @@ import { exact, isTypedOutput, operatorName, products } from '../graph/operators
 import { captured } from '../graph/traverse.js';
 import type { GraphFacts } from './graph-facts.js';
 
-/** What the nodes before a value say about it: followed from node to node, in topological order. */
+/** Facts about a value that the nodes before it tell. They are followed from node to node, in topological order. */
 export class ValueTraits {
   readonly #facts: GraphFacts;
   /** Values that something other than a product reads; the graph's outputs too. */
@@ -13,7 +13,7 @@ export class ValueTraits {
   readonly #integral = new Set<string>();
   readonly #dequantized = new Set<string>();
   readonly #softmax = new Set<string>();
-  /** What products give, and what follows nothing but that. */
+  /** Values that products compute, and values that follow only from such. */
   readonly #following = new Set<string>();
 
   constructor(facts: GraphFacts) {

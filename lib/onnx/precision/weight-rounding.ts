@@ -2,9 +2,9 @@ import { smallestNormalFloat16 } from '../../base/float16.js';
 import type { GraphFacts } from './graph-facts.js';
 import type { LowType } from './low-type.js';
 
-/** What becomes of a float32 constant in 16 bits. */
+/** The effect of rounding a float32 constant to 16 bits. */
 export interface Rounding {
-  /** Why it can't be rounded at all. */
+  /** The reason why it can't be rounded at all. */
   readonly refusal?: string;
   /** Is some of it, or all of it, zero or nearly so? */
   readonly vanishing: 'none' | 'some' | 'all';

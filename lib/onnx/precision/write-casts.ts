@@ -16,7 +16,7 @@ const float32 = dataTypes.float32.onnx;
 /** A graph in two types. */
 export interface WrittenCasts {
   readonly graph: GraphProto;
-  /** How many casts were inserted. */
+  /** The number of casts that were inserted. */
   readonly casts: number;
   /** The weights that were converted, in 16 bits. */
   readonly weights: readonly TensorProto[];
@@ -75,7 +75,7 @@ class CastWriter {
       for (const name of [...node.input, ...captured(node)]) used.add(name);
     }
     nodes.reverse();
-    // What only 16-bit nodes read is there in 16 bits alone.
+    // Values that only 16-bit nodes read exist in 16 bits only.
     const replaced = (name: string) => this.#low.has(name) && !used.has(name);
     const defined = new Set(nodes.flatMap((node) => node.output));
     return {
@@ -162,7 +162,7 @@ class CastWriter {
     const { suffix, name: type, bits } = this.#type;
     const converted = this.#unique(`${name}${suffix}`);
     const tensor = makeTensor(converted, type, constant.dims, bits(this.#facts.elements(name)));
-    // What a Constant node gives has the node's name for it.
+    // The value of a Constant node is named after the node.
     return madeFrom(tensor, [{ ...constant, name }], 'cast');
   }
 

@@ -110,7 +110,7 @@ function zero(kind: FieldKind): unknown {
   }
 }
 
-/** How values of a kind lie on the wire: a number of protobuf's. */
+/** The protobuf number of each kind's form on the wire. */
 export function wireType(kind: FieldKind): number {
   switch (kind) {
     case 'double':

@@ -1,7 +1,7 @@
 import { TensorRTError } from '../../../base/errors.js';
 import type { Field, FieldKind } from './message-type.js';
 
-/** What a packed field is in JavaScript. */
+/** The JavaScript type of a packed field. */
 export type Packed = Float32Array | Float64Array | Int32Array | BigInt64Array | BigUint64Array;
 
 export function packedArray(kind: FieldKind, length: number): Packed {
