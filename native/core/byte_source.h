@@ -21,7 +21,7 @@ class ByteSource {
 
   size_t size() const noexcept { return size_; }
 
-  // Whether they take memory for as long as this lives.
+  // True if the bytes take memory for as long as this lives.
   virtual bool inMemory() const noexcept = 0;
 
   // Copies those from `from` on. Throws Error(ERR_INVALID_ARG_VALUE) where there are fewer.

@@ -14,10 +14,10 @@ namespace {
 
 using Clock = Request::Clock;
 
-// What a row held is given back after that long: until then the next one has its memory warm.
+// A row's memory is given back after this long. Until then the next row can have it warm.
 constexpr std::chrono::seconds kRest(1);
 
-// How long a callback that had no memory is left alone.
+// A callback that had no memory is called again after this long.
 constexpr std::chrono::milliseconds kPause(10);
 
 }  // namespace

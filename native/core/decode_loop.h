@@ -30,7 +30,7 @@ class DecodeLoop {
  public:
   using Completion = Sequences::Completion;
   using Saved = Sequences::Saved;
-  // What happened in a step, in order. It may take the events out of the list.
+  // The events of a step, in order. It may take them out of the list.
   using Listener = std::function<void(std::list<GenerationEvent>& events)>;
 
   DecodeLoop(DecodeLoopConfig config, Listener listener);
@@ -59,7 +59,7 @@ class DecodeLoop {
   std::vector<int32_t> sequenceTokens(uint32_t sequence);
   size_t sequenceLength(uint32_t sequence);
   void save(uint32_t sequence, Saved saved);
-  // As fork(). `done` hears of ERR_STATE_MISMATCH.
+  // Like fork(). `done` hears of ERR_STATE_MISMATCH.
   uint32_t restore(std::vector<std::byte> state, Completion done);
   // Cancels what it generates.
   void disposeSequence(uint32_t sequence);
@@ -67,7 +67,7 @@ class DecodeLoop {
   // Forgets all prefixes that no sequence or request holds.
   void clear();
   DecodeLoopStats stats();
-  // What the model takes of a device, while it is loaded; nothing for a model in host memory.
+  // The memory that the model takes on a device while it is loaded; nothing for a model in host memory.
   std::optional<DeviceStats> deviceStats();
 
   // Nothing more is accepted; what was is finished, then the model is freed and `closed` called.

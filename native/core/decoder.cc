@@ -189,7 +189,7 @@ void Decoder::decode(size_t first, std::span<const size_t> pasts, std::span<cons
 
 void Decoder::prefill(size_t row, std::span<const int32_t> tokens, size_t past) {
   const size_t length = promptLength(tokens.size() - past);
-  // Where too little of the row is left for that length, the step begins earlier and reads tokens again.
+  // If the rest of the row is too short for that length, the step begins earlier and reads tokens again.
   const size_t start = std::min(past, capacity_ - length);
   prompt_.assign(tokens.begin() + static_cast<ptrdiff_t>(start), tokens.end());
   prompt_.resize(length, tokens.back());

@@ -67,12 +67,12 @@ class Decoder {
   KvCache& cache() noexcept { return *cache_; }
   // Can neighbouring rows run together?
   bool batches() const noexcept { return batches_; }
-  // How many tokens there are, where the model says it. Any thread.
+  // The number of tokens in the vocabulary, if the model says it. May be called from any thread.
   std::optional<size_t> vocabulary() const noexcept { return vocabulary_; }
 
   // The row that prompts must be read in; nothing where they may be read in any.
   std::optional<size_t> promptRow() const noexcept;
-  // How many rows a step must have to decode so many.
+  // The number of rows that a step must have to decode this many.
   size_t decodeRows(size_t rows) const noexcept;
 
   // Reads one token for each of the rows from `first` on, which have `pasts` tokens. The first `rows` of them

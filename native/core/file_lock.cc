@@ -17,7 +17,7 @@ namespace {
   throw Error("ERR_IO", "Can't lock " + path + ": " + std::generic_category().message(error) + ".");
 }
 
-// Whether `path` still names the file that was opened, rather than none, or one created since.
+// True if `path` still names the file that was opened, rather than none, or one created since.
 bool isCurrent(const std::string& path, int descriptor) {
   struct stat opened;
   struct stat named;

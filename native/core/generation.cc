@@ -143,7 +143,8 @@ std::optional<SampledToken> Generation::read(Request& request, size_t count, Loc
     if (isLast && request.generates) {
       sampled = sample(request, 0);
     } else if (isLast) {
-      // What it draws is of no use, but that it can: a prompt that gives no logits is no beginning.
+      // The result of this draw isn't used. It shows that the logits can be drawn from: a prompt without
+      // usable logits can't be continued.
       Sampler greedy({}, decoder_->width());
       draw(greedy, 0, sequence, {});
     }

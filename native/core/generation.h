@@ -103,7 +103,7 @@ class Generation {
   // Gives back memory that no sequence and no prefix needs.
   void rest(Lock& lock) noexcept;
 
-  // What happened since this was asked last, in order.
+  // Returns the events since the last call, in order.
   std::list<GenerationEvent> takeEvents() noexcept { return std::move(events_); }
   DecodeLoopStats stats() const noexcept;
 

@@ -83,7 +83,7 @@ class InPlaceCache final : public KvCache {
             std::span<Tensor> outputs) override {
     for (size_t i = 0; i < pasts.size(); ++i) {
       const size_t length = pasts[i] + fresh;
-      // What the run itself overwrites need not be.
+      // Tokens that the run overwrites anyway need not be cleared.
       clearDoubts(first + i, length);
       doubts_[first + i] = doubts_[first + i].with({pasts[i], length});
       written_[first + i] = std::max(written_[first + i], length);

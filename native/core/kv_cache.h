@@ -37,8 +37,8 @@ class KvCache {
   size_t rows() const noexcept { return rows_; }
   size_t bytesPerToken() const noexcept { return bytesPerToken_; }
 
-  // What a run is to be fed and to fetch, for the rows from `first` on, which have `pasts` tokens: fills in
-  // inputs[tensor.input] of each tensor, and outputs[i] of the i-th. The run writes `fresh` tokens behind
+  // Fills in the inputs and outputs of a run for the rows from `first` on, which hold `pasts` tokens:
+  // inputs[tensor.input] for each tensor, and outputs[i] for the i-th. The run writes `fresh` tokens after
   // each past.
   virtual void bind(size_t first, std::span<const size_t> pasts, size_t fresh, std::span<Tensor> inputs,
                     std::span<Tensor> outputs) = 0;
@@ -50,7 +50,7 @@ class KvCache {
   // The logits are not. What is in doubt may not be all that is to blame: whatever was ever written behind it
   // is too.
   virtual void distrust(size_t /*row*/) noexcept {}
-  // How many of the row's first tokens are finite for sure: SIZE_MAX where none is in doubt.
+  // How many of the row's first tokens are known to be finite; SIZE_MAX if none is in doubt.
   size_t trusted(size_t row) const noexcept { return doubts_[row].isEmpty() ? SIZE_MAX : doubts_[row].from; }
 
   // The first `length` tokens of one row become another's.
@@ -109,8 +109,8 @@ class KvCache {
 std::unique_ptr<KvCache> inPlaceCache(std::vector<CacheTensor> tensors, size_t rows, size_t capacity,
                                       std::shared_ptr<TensorMemory> memory);
 
-// For graphs whose runs return a longer past than they are fed: each row has tensors of its own, and runs
-// alone. Copies share them.
+// A cache for graphs whose runs return a longer past than they are fed. Each row has tensors of its own and
+// runs alone. Copies share them.
 std::unique_ptr<KvCache> copyingCache(std::vector<CacheTensor> tensors, size_t rows,
                                       std::shared_ptr<TensorMemory> memory);
 

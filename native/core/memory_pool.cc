@@ -36,7 +36,7 @@ struct MemoryPool::State {
     return block;
   }
 
-  // What the pool would not keep is not rounded up.
+  // A size that the pool wouldn't keep isn't rounded up.
   size_t sizeOf(size_t bytes) const { return bytes > maxIdleBytes ? bytes : blockSize(bytes); }
 
   void* takeIdle(size_t size) {

@@ -8,7 +8,7 @@
 
 namespace node_tensorrt {
 
-// Where a pool's blocks come from. Its functions are called from any thread.
+// The source of a pool's blocks. Its functions may be called from any thread.
 struct MemorySource {
   std::function<void*(size_t bytes)> allocate;  // throws Error(ERR_OUT_OF_MEMORY); may wait for a device
   std::function<void(void*)> release;           // must neither throw nor wait

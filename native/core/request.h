@@ -61,7 +61,7 @@ struct Request {
   // Throws Error(ERR_INVALID_ARG_VALUE) as TextStream does.
   Request(uint32_t id, GenerateOptions options, std::shared_ptr<const TokenPieces> pieces);
 
-  // Who goes first.
+  // True if this request goes before the other.
   bool precedes(const Request& other) const noexcept;
   // Stop tokens, until the answer is as long as it must be.
   std::span<const int32_t> bannedTokens() const noexcept;

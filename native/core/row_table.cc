@@ -47,7 +47,7 @@ size_t RowTable::take(const std::shared_ptr<Sequence>& sequence, std::optional<s
   return *row;
 }
 
-// Of two that are equally long, one that nothing follows: its row can be had without losing anything.
+// Of two equally long rows, the one that nothing follows is taken: it can be had without losing anything.
 RowTable::Beginning RowTable::longestBeginning(const Sequence& prompt) const {
   Beginning longest;
   if (!keepsPrefixes_ || !prompt.shared) return longest;

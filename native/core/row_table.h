@@ -1,5 +1,5 @@
-// Which sequence lies in which row of the KV cache, and what each row must keep. It only decides: its caller
-// moves the keys and values.
+// Decides which sequence lies in which row of the KV cache, and what each row must keep. It only decides: its
+// caller moves the keys and values.
 #pragma once
 
 #include <algorithm>
@@ -32,7 +32,7 @@ struct Sequence {
   // Tokens whose keys and values the row must keep: a sequence may be cut while a fork of it waits.
   size_t kept() const noexcept { return std::max(cached, promised); }
 
-  // What is cached now stays, whatever becomes of the sequence, until the promise is over.
+  // Keeps the tokens that are cached now, whatever happens to the sequence, until the promise is released.
   void promise() noexcept {
     promised = kept();
     ++promises;
@@ -48,7 +48,7 @@ class RowTable {
   RowTable(size_t rows, bool keepsPrefixes) : keepsPrefixes_(keepsPrefixes), rows_(rows) {}
 
   size_t size() const noexcept { return rows_.size(); }
-  // Who lies in a row; null: nobody.
+  // The sequence in a row; null if there is none.
   const std::shared_ptr<Sequence>& operator[](size_t row) const noexcept { return rows_[row]; }
   // Tokens whose keys and values that row must keep.
   size_t kept(size_t row) const noexcept { return rows_[row] ? rows_[row]->kept() : 0; }
@@ -66,7 +66,7 @@ class RowTable {
   // which it is to be copied from. The prompt's last token never is: its logits choose the next one.
   Beginning place(const std::shared_ptr<Sequence>& prompt, std::optional<size_t> preferred);
 
-  // Who lies in these two rows changes places.
+  // Exchanges the sequences of two rows.
   void exchange(size_t a, size_t b) noexcept;
   // Empties the sequence's row, where it has one.
   void release(Sequence& sequence) noexcept;

@@ -190,7 +190,7 @@ std::optional<SampledToken> Sampler::sample(const TopLogits& top, std::span<cons
   }
   // NaN where some logit is, or where none is finite.
   if (!std::isfinite(top.logSumExp)) throwNotFinite();
-  // Which ones of equal logits are in the head, and in which order, is up to the device.
+  // The device decides which of equal logits are in the head, and in which order.
   if (top.logits.size() < vocabulary_) {
     std::erase_if(ranked_, [&](const Candidate& candidate) { return candidate.logit == lowest; });
   }
@@ -372,8 +372,8 @@ std::optional<Sampler::Candidate> Sampler::draw(const Source& source) {
   return pickRanked(kept, random * sum);
 }
 
-// Where the filters may keep tokens that are not ranked: their order is the ranked ones', then by token.
-// `sum`: the ranked ones' weight.
+// Used if the filters may keep tokens that aren't ranked. Ranked tokens come in their order, then the others
+// by token. `sum` is the weight of the ranked ones.
 std::optional<Sampler::Candidate> Sampler::drawUnbounded(const Source& source, double sum, double nucleus,
                                                          double random) {
   const bool filtered = options_.topP < 1 || options_.minP > 0;

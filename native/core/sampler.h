@@ -40,16 +40,17 @@ struct SampledToken {
   std::vector<TokenLogprob> top;  // best first
 };
 
-// What a top-k head leaves of a row: its best logits in any order, their tokens, and the logarithm of the sum
-// of the exponentials of all. Of logits that equal the lowest of these, any are among them.
+// A row as a top-k head returns it: its best logits in any order, their tokens, and the logarithm of the sum
+// of the exponentials of all logits. Any of the logits that equal the lowest of these may be among them.
 struct TopLogits {
   std::span<const float> logits;
   std::span<const int32_t> tokens;
   float logSumExp;
 };
 
-// Of one answer; used by one thread at a time. The n-th token depends on options, logits and n only: the same
-// seed gives the same text whatever else runs. Of equal logits the lower token is the better one.
+// Chooses the tokens of one answer. It is used by one thread at a time. The n-th token depends on options,
+// logits and n only: the same seed gives the same text, whatever else runs. Of equal logits the lower token
+// wins.
 class Sampler {
  public:
   // `vocabulary`: logits in a row. Throws Error(ERR_INVALID_ARG_VALUE) where a biased token is none of it.
@@ -78,7 +79,7 @@ class Sampler {
     int32_t token;
     uint32_t inAnswer;  // how many times
   };
-  // What is known of a row beside the ranked tokens.
+  // The known facts about a row beside the ranked tokens.
   struct Source {
     std::span<const float> row;      // empty where only a top-k head is known
     size_t size;                     // tokens that may be drawn

@@ -44,7 +44,7 @@ void Scheduler::requireRow(size_t held) const {
 
 void Scheduler::requirePlace(size_t held) const {
   if (held >= rows_) requireRow(held);
-  // Of those that wait, so many get a free row in the next step.
+  // This many waiting requests get a free row in the next step.
   const size_t free = freeRows(held);
   if (waiting_.size() < maxQueue_ + free) return;
   throw Error("ERR_QUEUE_FULL", std::to_string(waiting_.size() - free) +

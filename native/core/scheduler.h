@@ -14,15 +14,14 @@
 
 namespace node_tensorrt {
 
-// What prompts may take of one step: of the first in line as much as there is, and of others as far as their
-// whole rest fits in.
+// How much of a step prompts may take: the first prompt in line takes as much as there is, and the others as
+// far as all of their rest fits.
 class PromptBudget {
  public:
   explicit PromptBudget(size_t tokens) noexcept : tokens_(tokens), left_(tokens) {}
 
   bool isSpent() const noexcept { return left_ == 0; }
-  // How much enters of a prompt of which `rest` tokens are to be read; nothing where it must wait for the
-  // next step.
+  // How many of a prompt's `rest` tokens enter the next step; nothing if the prompt must wait.
   std::optional<size_t> share(size_t rest) const noexcept;
   void spend(size_t tokens) noexcept { left_ -= tokens; }
 
@@ -54,14 +53,15 @@ class Scheduler {
 
   // The request waits for its turn. Where this throws, nothing has changed.
   void add(const std::shared_ptr<Request>& request);
-  // Those that have not ended, by id.
+  // The requests that haven't ended, by id.
   const std::unordered_map<uint32_t, std::shared_ptr<Request>>& requests() const noexcept {
     return requests_;
   }
   void cancel(uint32_t id) noexcept;
   // Was one of the requests cancelled since this was asked last?
   bool takeCancels() noexcept;
-  // Those whose turn it is begin, while sequences hold `held` rows; those of sequences have theirs.
+  // Begins the requests whose turn it is, while sequences hold `held` rows. Requests of sequences have rows
+  // already.
   void admit(size_t held);
   // After its end.
   void remove(std::shared_ptr<Request> request) noexcept;
@@ -73,7 +73,7 @@ class Scheduler {
   size_t occupied() const noexcept { return occupied_; }
 
   PromptBudget promptBudget() const noexcept;
-  // Who is the first in line to have its prompt read; null: nobody.
+  // The first request in line to have its prompt read; null if there is none.
   std::shared_ptr<Request> nextPrompt() const noexcept;
   // Lists those that decode, in the order in which they began.
   void listDecoding(Requests& decoding) const;

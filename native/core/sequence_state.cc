@@ -13,8 +13,8 @@ namespace {
 constexpr std::array<char, 8> kMagic = {'N', 'T', 'R', 'T', 'S', 'E', 'Q', '\n'};
 constexpr uint32_t kVersion = 1;
 
-// In the byte order of the processors that there is a runtime for, little-endian. Then come the fingerprint,
-// the tokens as int32, and the cache.
+// The header is little-endian, as all processors are that a runtime supports. The fingerprint, the tokens as
+// int32 and the cache follow it.
 struct Header {
   std::array<char, 8> magic;
   uint32_t version;
@@ -26,7 +26,8 @@ struct Header {
 };
 static_assert(sizeof(Header) == 48);
 
-// Of 64-bit words: each word changes it (multiplying by an odd number, and a rotation, can be undone).
+// Hashes 64-bit words. Each word changes the hash, because multiplying by an odd number and rotating can be
+// undone.
 uint64_t checksum(uint64_t sum, std::span<const std::byte> bytes) {
   for (size_t i = 0; i < bytes.size(); i += sizeof(uint64_t)) {
     uint64_t word = 0;

@@ -12,7 +12,7 @@
 
 namespace node_tensorrt {
 
-// What a state belongs to: one that was saved elsewhere is refused.
+// Identifies the model and layout of a state. A state that was saved elsewhere is refused.
 struct StateFormat {
   std::string fingerprint;                          // of model, precision and layout
   size_t bytesPerToken;                             // KvCache::bytesPerToken()
@@ -34,7 +34,8 @@ struct DecodedState {
   const std::byte* cache;  // in the bytes that were decoded
 };
 
-// Of any bytes: what is not a whole and undamaged state of this format throws Error(ERR_STATE_MISMATCH).
+// Reads a state from untrusted bytes. Throws Error(ERR_STATE_MISMATCH) unless they are a whole, undamaged
+// state of this format.
 DecodedState decodeState(const StateFormat& format, std::span<const std::byte> bytes);
 
 }  // namespace node_tensorrt

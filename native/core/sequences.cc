@@ -51,8 +51,8 @@ uint32_t Sequences::create() {
 uint32_t Sequences::fork(uint32_t sequence, Completion done) {
   const std::shared_ptr<Sequence> source = find(sequence);
   generation_.scheduler().requireRow(size());
-  // As it is now, whatever becomes of the source: its row, up to here, changes only after commands that come
-  // later.
+  // The source is copied as it is now, whatever happens to it: its row changes, up to here, only after
+  // commands that come later.
   const auto copy = std::make_shared<Sequence>();
   copy->tokens = source->tokens;
   copy->salt = source->salt;
@@ -165,7 +165,7 @@ Sequences::Outcome Sequences::runCommand(Lock& lock) noexcept {
     command.work(lock);
   } catch (...) {
     error = std::current_exception();
-    // Where it has been disposed of meanwhile, a later command releases it.
+    // If it has been disposed of meanwhile, a later command releases it.
     if (const auto made = sequences_.find(command.made); made != sequences_.end()) {
       generation_.rows().release(*made->second);
       sequences_.erase(made);

@@ -40,7 +40,7 @@ class Sequences {
   void clear();
 
   bool hasCommands() const noexcept { return !commands_.empty(); }
-  // Who is to be told that a command has ended, where anybody is, and with which error.
+  // The callback that is told, if there is one, that a command has ended, and with which error.
   struct Outcome {
     Completion done;
     std::exception_ptr error;

@@ -159,7 +159,7 @@ void Session::serve(size_t index) {
     if (queue_.empty()) break;
     std::exception_ptr error;
     if (!context) {
-      // Without the lock: this may wait for a device, and those who ask for runs must not.
+      // The lock isn't held here, because this may wait for a device and callers that ask for runs mustn't.
       lock.unlock();
       try {
         context = model_->createContext();

@@ -44,7 +44,7 @@ struct SessionConfig {
   size_t maxQueue = 1024;  // runs accepted and not yet begun
 };
 
-// What became of the runs that were enqueued.
+// Counters of the runs that were enqueued.
 struct SessionStats {
   uint64_t completed = 0;
   uint64_t failed = 0;

@@ -40,8 +40,8 @@ class TensorMemory {
   // Waits for all of these. To be called before a run, or the host, uses them.
   virtual void finish() = 0;
 
-  // What lies here is not needed any more; gives back to the system what it was kept in, where that can be
-  // done. It may be written again.
+  // Says that the contents aren't needed any more, and gives the memory back to the system if possible. It
+  // may be written again.
   virtual void giveBack(void* from, size_t bytes) = 0;
 };
 

@@ -15,7 +15,7 @@ uint8_t byteAt(std::string_view text, size_t index) {
   return static_cast<uint8_t>(text[index]);
 }
 
-// How many bytes must follow this first one: 0 of an ASCII character, 0xFF where no character begins so
+// How many bytes must follow this first byte: 0 for an ASCII character, 0xFF if no character begins with it
 // (Unicode's table 3-7).
 constexpr uint8_t kNoCharacter = 0xFF;
 uint8_t bytesAfter(uint8_t first) {

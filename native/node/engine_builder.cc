@@ -187,7 +187,7 @@ Napi::Value openTensorRT(const Napi::CallbackInfo& info) {
   });
 }
 
-// What a build tells, passed on to its promise and to who listens to its progress.
+// A build's news, which are passed on to its promise and to the listener to its progress.
 class BuildTeller final : public tensorrt::BuildObserver {
  public:
   explicit BuildTeller(Job& job) : job_(job) {}

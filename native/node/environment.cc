@@ -45,7 +45,7 @@ void Environment::end() {
       std::filesystem::remove_all(path, error);
       if (!error) break;
     }
-    // By its lock's file, another process knows that it is to be removed.
+    // Another process recognises by the lock file that the folder is to be removed.
     if (error) lock->abandon();
   }
   directories_.clear();

@@ -1,5 +1,5 @@
-// What one Node environment (the main thread or a worker) shares: the class of its errors, and the bridge on
-// which every asynchronous result reaches its JavaScript thread.
+// The state that one Node environment (the main thread or a worker) shares: the class of its errors, and the
+// bridge on which every asynchronous result reaches its JavaScript thread.
 #pragma once
 
 #include <exception>
@@ -46,7 +46,7 @@ class Environment {
   // expect(). Dropped, unrun, when the environment is ending.
   void post(Settle settle) { enqueue({std::move(settle), true}); }
 
-  // As post(), but answers no expect(): for news of work whose result is still to be posted.
+  // Like post(), but it doesn't answer an expect(): for news of work whose result is still to be posted.
   void notify(Settle report) { enqueue({std::move(report), false}); }
 
   // JavaScript thread.

@@ -14,7 +14,7 @@
 namespace node_tensorrt {
 namespace {
 
-// How long the end of an environment waits for cancelled work. TensorRT ends a build after its current step.
+// The end of an environment waits this long for cancelled work. TensorRT ends a build after its current step.
 constexpr std::chrono::seconds kGrace{2};
 
 // Threads that are at work beyond that.
@@ -49,7 +49,7 @@ Napi::Promise Job::start(Napi::Env env, Work work) {
     throw Error("ERR_OUT_OF_MEMORY",
                 "The system has no thread left to work on (" + error.code().message() + ").");
   }
-  // What the thread has posted already waits for this one.
+  // This waits until everything is handled that the thread has posted already.
   environment_->expect(env);
   return deferred_.Promise();
 }
@@ -93,7 +93,7 @@ void Job::progress(std::string_view phase, int step, int steps) noexcept {
       environment_->notify([self = shared_from_this()](Napi::Env env) { self->report(env); });
     }
   } catch (...) {
-    // Without memory for an event there is none.
+    // Without memory for an event, there is no event.
   }
 }
 
@@ -135,7 +135,7 @@ void Job::report(Napi::Env env) {
       onProgress_.Call({Napi::String::New(env, event.phase), Napi::Number::New(env, event.step),
                         Napi::Number::New(env, event.steps)});
     } catch (const Napi::Error& error) {
-      // What a listener throws ends the build, and is what its promise rejects with.
+      // An error that a listener throws ends the build, and the promise rejects with it.
       thrown_ = Napi::Error(error);
       cancel();
     }

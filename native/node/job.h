@@ -20,9 +20,9 @@ namespace node_tensorrt {
 // Until the thread has ended, it and the environment own the job.
 class Job final : public Stoppable, public std::enable_shared_from_this<Job> {
  public:
-  // What is done on the thread: it throws, or delivers an answer.
+  // The work on the thread: it throws, or delivers an answer.
   using Work = std::function<void(std::stop_token stop, Job& job)>;
-  // What a job leaves for the JavaScript thread to make its result of.
+  // The answer of a job, from which the JavaScript thread makes its result.
   using Answer = std::function<Napi::Value(Napi::Env)>;
 
   // `onProgress`: a function that hears of progress(), or anything else for none.

@@ -27,12 +27,12 @@ class LanguageModel : public Napi::ObjectWrap<LanguageModel> {
   void Finalize(Napi::BasicEnv env) override;
 
  private:
-  // How a request wants to hear of its answer.
+  // The form in which a request wants its answer.
   struct Pending {
     bool stream;
     bool withLogprobs;
   };
-  // Of lib/system/native/language-model.ts' NativeLanguageModel.
+  // The class NativeLanguageModel of lib/system/native/language-model.ts.
   Napi::Value load(const Napi::CallbackInfo& info);
   void stopLoading(const Napi::CallbackInfo& info);
   void generate(const Napi::CallbackInfo& info);

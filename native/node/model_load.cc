@@ -94,7 +94,7 @@ ModelLoad::ModelLoad(const Napi::Object& request) {
       const auto tensorrt = tensorrt::Library::open(library, stop);
       runtime->name = tensorrt->flavour() == tensorrt::Flavour::kRtx ? "tensorrt-rtx" : "tensorrt";
       runtime->version = tensorrt->version();
-      // What was read of a plan in a file is freed once the plan is on the GPU.
+      // The part of a plan that was read from a file is freed when the plan is on the GPU.
       const std::shared_ptr<const std::byte> bytes = plan->whole(stop);
       return tensorrt->loadEngine({reinterpret_cast<const uint8_t*>(bytes.get()), plan->size()}, options,
                                   stop);

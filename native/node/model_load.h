@@ -20,10 +20,10 @@ class ModelLoad {
  public:
   explicit ModelLoad(const Napi::Object& request);
 
-  // For the thread that loads. Call once.
+  // Loads the model. It is called once, on the loading thread.
   LoadModel task();
 
-  // Where the outputs of a run are wanted.
+  // The place where the outputs of a run are wanted.
   Location outputs() const noexcept { return outputs_; }
 
   // lib/system/native/loaded-model.ts' NativeLoadedModel, after the task has returned `model`.

@@ -53,7 +53,7 @@ class ModelThreads final : public Stoppable, public std::enable_shared_from_this
         }
       });
     });
-    // What the threads have posted already waits for this thread.
+    // This waits until everything is handled that the threads have posted already.
     started_ = true;
     environment_.expect(env);
     object.Ref();

@@ -175,7 +175,7 @@ void NativeBytes::Finalize(Napi::Env env) {
   letGo(env);
 }
 
-// What is at work with the bytes keeps them.
+// Work that uses the bytes keeps them alive.
 void NativeBytes::letGo(Napi::Env env) {
   if (!bytes_) return;
   if (bytes_->inMemory()) {

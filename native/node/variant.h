@@ -1,4 +1,4 @@
-// What this binary was compiled for: the one thing in which the published binaries differ.
+// The platform that this binary was compiled for: the only difference between the published binaries.
 #pragma once
 
 #include "node/napi_setup.h"

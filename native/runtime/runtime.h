@@ -1,5 +1,5 @@
-// What a session needs from an inference runtime: load a model, read its metadata, run it. ONNX Runtime
-// implements it on the CPU, TensorRT on a GPU; nothing above this header knows which one it has.
+// The interface of an inference runtime: it loads a model, reads its metadata and runs it. ONNX Runtime
+// implements it on the CPU, TensorRT on a GPU. Nothing above this header knows which one it has.
 #pragma once
 
 #include <cstddef>
@@ -42,7 +42,7 @@ struct ShapeRange {
 // Ranges that hold together.
 using Profile = std::vector<ShapeRange>;
 
-// Where a run's time went on a device, in milliseconds.
+// The parts of a run's time on a device, in milliseconds.
 struct DeviceTiming {
   double enqueueMs = 0;  // on the thread that gave the work to the device
   double h2dMs = 0;      // copying inputs to the device
@@ -66,7 +66,7 @@ class ExecutionContext {
   // called before the first run. Throws Error.
   virtual void expectShapes(size_t) {}
 
-  // Of the last execute(); nothing where the calling thread did all the work itself.
+  // The times of the last execute(); nothing if the calling thread did all the work itself.
   virtual std::optional<DeviceTiming> timing() const { return std::nullopt; }
 
   // Makes a running execute() throw Cancelled soon. Any thread. Stays set until reset(), which the executing
@@ -75,7 +75,7 @@ class ExecutionContext {
   virtual void reset() = 0;
 };
 
-// What a loaded model takes of a device, in bytes, and what became of its CUDA graphs.
+// The bytes that a loaded model takes on a device, and counts of its CUDA graphs.
 struct DeviceStats {
   size_t weights = 0;
   size_t activations = 0;  // of all contexts
@@ -100,9 +100,9 @@ class Model {
   virtual std::vector<Profile> profiles() const { return {}; }
   // Is work prepared for the shapes and addresses of a run's tensors, so that new ones take longer?
   virtual bool preparesShapes() const { return false; }
-  // Where inputs are best copied to before a run; null: any host memory.
+  // The memory into which inputs are best copied before a run; null for any host memory.
   virtual std::shared_ptr<MemoryPool> inputMemory() const { return nullptr; }
-  // Where a KV cache of the model is kept; null: nowhere.
+  // The memory that holds a KV cache of the model; null for none.
   virtual std::shared_ptr<TensorMemory> tensorMemory() const { return nullptr; }
   // Does a run write that output over that input, where both are given the same memory? An output that comes
   // with memory is written there: yes, unless a runtime says otherwise.

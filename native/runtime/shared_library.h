@@ -18,7 +18,7 @@ class SharedLibrary {
     return reinterpret_cast<F*>(require(name));
   }
 
-  // As above; null when there is none.
+  // Like the function above; null if there is none.
   template <class F>
   F* find(const char* name) const noexcept {
     return reinterpret_cast<F*>(lookup(name));

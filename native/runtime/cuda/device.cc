@@ -86,7 +86,7 @@ class Device::Thread {
     });
   }
 
-  // With the lock held.
+  // The caller holds the lock.
   void add(Job job) {
     jobs_.push_back(std::move(job));
     ++posted_;

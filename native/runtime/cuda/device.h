@@ -33,8 +33,8 @@ class Device {
     size_t free = 0;
     size_t total = 0;
   };
-  // As it was when this process last allocated or freed through this object, or called settle(); zeros where
-  // the GPU is lost. Any thread, at once.
+  // The memory as it was when this process last allocated or freed through this object, or called settle();
+  // zeros if the GPU is lost. May be called from any thread, and returns at once.
   Memory memory() const;
 
   // Sources for pools. What they release, on any thread, the GPU's thread frees soon; an allocation that
@@ -131,7 +131,8 @@ class Event {
 // Work of a stream, recorded once and launched at once.
 class Graph {
  public:
-  // What `enqueue` gives to the stream; null where it returns false or does what can't be captured.
+  // Records the work that `enqueue` gives to the stream; null if it returns false or does something that
+  // can't be captured.
   static std::unique_ptr<Graph> capture(const Device& device, const Stream& stream,
                                         const std::function<bool()>& enqueue);
   Graph(const Graph&) = delete;

@@ -17,7 +17,7 @@
 namespace node_tensorrt::cuda {
 namespace {
 
-// From cuda.h: CUresult, CUdevice and CUdevice_attribute are ints there.
+// From cuda.h. CUresult, CUdevice and CUdevice_attribute are ints there.
 constexpr int kSuccess = 0;
 constexpr int kComputeCapabilityMajor = 75;
 constexpr int kComputeCapabilityMinor = 76;

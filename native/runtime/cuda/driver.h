@@ -7,7 +7,7 @@
 
 #include "runtime/shared_library.h"
 
-// What cuda.h calls them. TensorRT's cudaStream_t and cudaEvent_t are these pointers too.
+// Types of cuda.h. TensorRT's cudaStream_t and cudaEvent_t are these pointers too.
 struct CUctx_st;
 struct CUstream_st;
 struct CUevent_st;
@@ -36,7 +36,7 @@ struct Report {
   std::string error;
 };
 
-// Where the driver is looked for.
+// The places where the driver is looked for.
 struct DriverFiles {
   std::string cuda = "libcuda.so.1";
   std::string nvml = "libnvidia-ml.so.1";
@@ -111,7 +111,7 @@ class Driver {
   // The file behind the name that it was opened by.
   std::string file() const;
 
-  // As call() throws.
+  // Throws as call() does.
   [[noreturn]] void fail(const char* name, int status) const;
 
   const Function<unsigned> init{library_, "cuInit"};

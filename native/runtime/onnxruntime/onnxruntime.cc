@@ -51,7 +51,7 @@ class Api {
         for (const char* words : {"bad_alloc", "Failed to allocate memory", "pthread_create failed"}) {
           if (message.find(words) != std::string::npos) throw Error("ERR_OUT_OF_MEMORY", message);
         }
-        // Of outputs to be written in place: nobody knows their shapes before they are computed.
+        // Outputs that are written in place. Nobody knows their shapes before they are computed.
         if (message.find("The output OrtValue provided for output") != std::string::npos) {
           throw Error("ERR_SHAPE_MISMATCH", message);
         }

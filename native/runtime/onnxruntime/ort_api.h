@@ -43,7 +43,7 @@ enum ErrorCode : int {
   kEpFail = 11,
 };
 
-// Of a model that is given as bytes (onnxruntime_session_options_config_keys.h).
+// The folder of external data for a model that is given as bytes (onnxruntime_session_options_config_keys.h).
 inline constexpr const char* kExternalDataFolder = "session.model_external_initializers_file_folder_path";
 
 inline constexpr int kOnnxTypeTensor = 1;

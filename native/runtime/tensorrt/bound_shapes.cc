@@ -138,7 +138,7 @@ void BoundShapes::enqueue(const Messages& messages) {
     graph_->launch(stream_);
     ++engine_.graphsReplayed;
   } else if (!enqueue()) {
-    // Of a GPU that is lost, the driver knows more.
+    // If the GPU is lost, the driver knows more.
     stream_.synchronize();
     throw failed("ERR_EXECUTION_FAILED", "run the plan", messages);
   }

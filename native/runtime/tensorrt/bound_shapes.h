@@ -18,7 +18,8 @@
 
 namespace node_tensorrt::tensorrt::NODE_TENSORRT_FLAVOUR {
 
-// What tells one graph from another: everything that TensorRT's work depends on but the elements of tensors.
+// Distinguishes one graph from another: everything that TensorRT's work depends on, except the elements of
+// tensors.
 struct ShapeKey {
   int profile = -1;
   std::vector<Shape> shapes;   // of the inputs
@@ -30,8 +31,8 @@ struct ShapeKey {
 // Throws Error(ERR_SHAPE_MISMATCH) where no profile accepts the inputs.
 ShapeKey keyOf(const Engine& engine, std::span<const Tensor> inputs);
 
-// One of TensorRT's execution contexts, set up for one key. Those of one thread share their buffers and their
-// stream, and run one after the other.
+// One of TensorRT's execution contexts, set up for one key. The contexts of one thread share their buffers
+// and their stream, and run one after the other.
 class BoundShapes {
  public:
   // Throws Error(ERR_OUT_OF_MEMORY).
@@ -49,7 +50,7 @@ class BoundShapes {
 
   // Gives the run to the stream: as a CUDA graph once there is one, which the second run captures.
   void enqueue(const Messages& messages);
-  // To be called after the stream has come to the end of a run.
+  // Must be called after the stream has reached the end of a run.
   void setWarm() noexcept { warm_ = true; }
 
   bool dependsOnData(size_t output) const noexcept { return allocators_[output] != nullptr; }

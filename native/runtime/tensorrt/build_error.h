@@ -1,4 +1,4 @@
-// Why a model could not be compiled: what TensorRT said, and what that means.
+// The reason why a model couldn't be compiled: TensorRT's messages, and what they mean.
 #pragma once
 
 #include <string>

@@ -190,7 +190,7 @@ void Engine::readProfiles() {
   }
 }
 
-// Of those that accept the inputs, the one that is tuned for the smallest.
+// Of the profiles that accept the inputs, the one that is tuned for the smallest shapes is taken.
 int Engine::chooseProfile(std::span<const Tensor> tensors) const {
   int chosen = -1;
   size_t least = 0;

@@ -52,7 +52,7 @@ size_t elementCount(const Shape& shape);
 // The elements of a shape tensor.
 Shape valuesOf(const Tensor& tensor);
 
-// What TensorRT said, as an error.
+// Turns TensorRT's messages into an error.
 Error failed(const char* code, const std::string& what, const Messages& messages);
 
 // At its end, what was released before is free.
@@ -61,14 +61,14 @@ struct Settled {
   ~Settled() { device.settle(); }
 };
 
-// What the contexts of a plan share. Thread-safe. When it is gone, its memory is free.
+// The state that the contexts of a plan share. It is thread-safe. When it is destroyed, its memory is free.
 class Engine {
  public:
   Engine(const LibraryFiles& library, std::span<const uint8_t> plan, const EngineOptions& options);
   ~Engine();
 
   int chooseProfile(std::span<const Tensor> inputs) const;
-  // Whether TensorRT reads this input where it lies, because an output has to share its memory.
+  // True if TensorRT reads this input in place, because an output has to share its memory.
   bool isBoundInPlace(const Tensor& input, size_t index) const;
   std::unique_ptr<nvinfer1::IExecutionContext> createContext();
   DeviceStats stats() const;
@@ -105,10 +105,10 @@ class Engine {
   std::vector<std::vector<Limits>> profiles_;  // by profile and input
 };
 
-// As Library::loadEngine.
+// See Library::loadEngine.
 std::unique_ptr<Model> loadEngine(const LibraryFiles& library, std::span<const uint8_t> plan,
                                   const EngineOptions& options, std::stop_token stop);
-// As Library::inspectPlan.
+// See Library::inspectPlan.
 PlanDescription inspectPlan(const LibraryFiles& library, std::span<const uint8_t> plan,
                             const EngineOptions& options);
 

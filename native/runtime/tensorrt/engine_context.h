@@ -52,7 +52,7 @@ class EngineContext final : public ExecutionContext {
   void reset() override { cancelled_ = false; }
 
  private:
-  // From prepare() to the end of wait().
+  // The state from prepare() to the end of wait().
   struct Run {
     explicit Run(const cuda::Device& device)
         : begun(device), copied(device), computed(device), ended(device) {}
@@ -67,7 +67,7 @@ class EngineContext final : public ExecutionContext {
     bool finished = false;
   };
 
-  // What belongs to the GPU.
+  // Objects that belong to the GPU.
   struct Resources {
     Resources(Engine& engine, std::function<void()> awaitUse)
         : stream(engine.device), buffers(engine, std::move(awaitUse)), shapes(engine, stream, buffers) {

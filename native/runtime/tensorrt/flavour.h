@@ -27,7 +27,7 @@ class Opening {
  public:
   // Throws Cancelled once `stop` was requested: an exit has waited by then.
   explicit Opening(const std::stop_token& stop);
-  // To be called when the library is open.
+  // Must be called when the library is open.
   void opened() const;
 
  private:

@@ -29,7 +29,7 @@ std::string readable(std::string_view text) {
     const size_t end = text.find('\n');
     const std::string_view line = text.substr(0, end);
     text = end == std::string_view::npos ? "" : text.substr(end + 1);
-    // What any error adds on a machine without a GPU.
+    // Words that any error adds on a machine without a GPU.
     if (line.empty() || line.find("catchCudaError") != std::string_view::npos) continue;
     if (!lines.empty()) lines += ' ';
     lines += withoutSource(std::string(line));

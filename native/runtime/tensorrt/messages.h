@@ -1,5 +1,5 @@
-// What TensorRT says, and to whom: it logs to one logger per process, also from threads of its own.
-// Included only by sources that are compiled once per flavour: see flavour.h.
+// Collects TensorRT's messages. TensorRT logs to one logger per process, also from threads of its own. Only
+// sources that are compiled once per flavour include this: see flavour.h.
 #pragma once
 
 #include <algorithm>
@@ -25,7 +25,7 @@ inline constexpr int kListed = 8;
 // The first kListed of `texts`, as sentences, and how many more there are.
 std::string joined(const std::vector<std::string>& texts);
 
-// What one build heard. TensorRT logs from threads of its own.
+// The messages of one build. TensorRT logs from threads of its own.
 class Messages {
  public:
   void add(nvinfer1::ILogger::Severity severity, std::string_view text) {
@@ -52,7 +52,7 @@ class Messages {
     return errors_;
   }
 
-  // Whether any of these texts is in an error.
+  // True if any of these texts is in an error.
   bool hasError(std::initializer_list<std::string_view> parts) const {
     std::lock_guard lock(mutex_);
     return std::any_of(errors_.begin(), errors_.end(), [&](const std::string& error) {
@@ -61,7 +61,7 @@ class Messages {
     });
   }
 
-  // To be called before an attempt is made again.
+  // Must be called before another attempt.
   void forgetErrors() {
     std::lock_guard lock(mutex_);
     errors_.clear();
@@ -117,7 +117,7 @@ class Logger final : public nvinfer1::ILogger {
       std::lock_guard lock(mutex_);
       for (Messages* messages : listeners_) messages->add(severity, text);
     } catch (...) {
-      // Without memory for a message there is none.
+      // Without memory for a message, there is no message.
     }
   }
 

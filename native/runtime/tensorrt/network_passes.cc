@@ -9,7 +9,7 @@
 namespace node_tensorrt::tensorrt::NODE_TENSORRT_FLAVOUR {
 namespace {
 
-// Which layer computes a tensor.
+// Finds the layer that computes a tensor.
 class Producers {
  public:
   explicit Producers(const nvinfer1::INetworkDefinition& network) {
@@ -29,7 +29,7 @@ class Producers {
   std::unordered_map<const nvinfer1::ITensor*, const nvinfer1::ILayer*> producers_;
 };
 
-// Whether the layer's output is the number 1, in any type.
+// True if the layer's output is the number 1, in any type.
 bool isOne(const nvinfer1::ILayer* layer, const Producers& producers) {
   while (layer != nullptr && layer->getType() == nvinfer1::LayerType::kCAST) {
     layer = producers.of(layer->getInput(0));

@@ -8,8 +8,7 @@
 
 namespace node_tensorrt::tensorrt::NODE_TENSORRT_FLAVOUR {
 
-// What TensorRT says, among other words, where it must not take attention to parts and has no kernel for the
-// whole.
+// A part of TensorRT's message if it mustn't take attention to parts and has no kernel for the whole.
 inline constexpr char kNoFusedKernel[] = "dedicated kernel";
 
 using Attentions = std::vector<nvinfer1::IAttentionInputLayer*>;
@@ -28,10 +27,10 @@ Attentions demandFusion(const Attentions& attentions);
 // Takes that demand back.
 void allowDecomposition(const Attentions& attentions);
 
-// What a build says whose attention was compiled from its parts, though a fused kernel was demanded.
+// The warning of a build whose attention was compiled from its parts, though a fused kernel was asked for.
 std::string fusionWarning(const Attentions& attentions);
 
-// Whether a layer's output has a shape that follows from the elements of its input.
+// True if the shape of a layer's output follows from the elements of its input.
 bool dataDecidesShapes(const nvinfer1::INetworkDefinition& network);
 
 }  // namespace node_tensorrt::tensorrt::NODE_TENSORRT_FLAVOUR

@@ -111,7 +111,7 @@ void addProfile(nvinfer1::IBuilder& builder, nvinfer1::IBuilderConfig& config,
 
 void setProfiles(nvinfer1::IBuilder& builder, nvinfer1::IBuilderConfig& config,
                  const nvinfer1::INetworkDefinition& network, const std::vector<Profile>& profiles) {
-  // Without a dynamic input TensorRT needs no profile; with one, the empty profile's error names it.
+  // Without a dynamic input TensorRT needs no profile; with one, the error about the empty profile names it.
   const size_t count = std::max<size_t>(profiles.size(), 1);
   for (size_t i = 0; i < count; ++i) {
     const std::string option =

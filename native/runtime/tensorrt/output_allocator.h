@@ -31,7 +31,7 @@ class OutputAllocator final : public nvinfer1::IOutputAllocator {
   }
   void notifyShape(const char*, const nvinfer1::Dims& dims) noexcept override { dims_ = dims; }
 
-  // Of the last run, once it is enqueued.
+  // The dimensions of the last run's output, once it is enqueued.
   const void* data() const noexcept { return memory_.get(); }
   Shape shape() const { return toShape(dims_); }
 

@@ -48,7 +48,7 @@ ImportError importError(const std::string& lastNode, const nvonnxparser::IParser
     return {error.node(), orEmpty(error.nodeName()), orEmpty(error.nodeOperator()), std::move(reason)};
   }
   if (orEmpty(error.func()) != "importInput") return importError(lastNode, std::move(reason));
-  // Where the source file should be, the parser puts the input's name.
+  // The parser puts the input's name where the source file should be.
   return {-1, "", "", "Input " + quoted(orEmpty(error.file())) + ": " + reason};
 }
 
@@ -84,7 +84,7 @@ std::vector<ImportError> importErrors(const std::string& model, const nvonnxpars
     errors.push_back(importError(messages.node(), error));
   }
   for (const std::string& message : messages.errors()) {
-    // Why external data could not be read stands only in the log.
+    // Only the log says why external data couldn't be read.
     if (message.starts_with("WeightsContext.cpp")) {
       errors.push_back(importError("", ended(readable(message))));
     } else if (errors.empty()) {

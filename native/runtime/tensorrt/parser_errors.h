@@ -1,4 +1,5 @@
-// What TensorRT's ONNX parser says of a model that it cannot import, and which node that is about.
+// Reads the messages of TensorRT's ONNX parser about a model that it can't import, and finds the node that
+// each is about.
 #pragma once
 
 #include <NvOnnxParser.h>
@@ -11,12 +12,12 @@
 
 namespace node_tensorrt::tensorrt::NODE_TENSORRT_FLAVOUR {
 
-// Why the parser, which has failed, did: at least one error. `model`: the file's name for messages. Throws
-// Error ERR_MODEL_INVALID where the parser could not even read the file, and ERR_OUT_OF_MEMORY.
+// Returns at least one error for a parser that has failed. `model` is the file's name for messages. Throws
+// Error ERR_MODEL_INVALID if the parser couldn't even read the file, and ERR_OUT_OF_MEMORY.
 std::vector<ImportError> importErrors(const std::string& model, const nvonnxparser::IParser& parser,
                                       const Messages& messages);
 
-// Whether the parser found neither an operator nor a plugin of the node's name.
+// True if the parser found neither an operator nor a plugin with the node's name.
 bool lacksPlugin(const ImportError& error);
 
 // Sentences that name the nodes.

@@ -16,9 +16,10 @@ class Plugins {
   explicit Plugins(std::string path);
 
   bool registered() const noexcept { return registered_; }
-  // Whether they are registered now. Throws Cancelled once `stop` was requested, and as SharedLibrary::open.
+  // Registers the plugins and returns true if they are registered now. Throws Cancelled once `stop` was
+  // requested, and as SharedLibrary::open does.
   bool registerAll(const std::stop_token& stop);
-  // Why they are not, after a space; "" where they are.
+  // The reason why they aren't registered, after a space; "" if they are.
   std::string whyLacking() const;
 
  private:

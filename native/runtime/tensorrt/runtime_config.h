@@ -1,6 +1,5 @@
-// How an engine's execution contexts are made: TensorRT-RTX, which compiles kernels when it first runs a
-// plan, has an IRuntimeConfig for it. Included only by sources that are compiled once per flavour: see
-// flavour.h.
+// Makes an engine's execution contexts. TensorRT-RTX, which compiles kernels when it first runs a plan, has
+// an IRuntimeConfig for it. Only sources that are compiled once per flavour include this: see flavour.h.
 #pragma once
 
 #include <cstddef>

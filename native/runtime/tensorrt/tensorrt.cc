@@ -85,8 +85,8 @@ class Builds {
   bool exiting_ = false;
 };
 
-// What `core` says it is. TensorRT does not check which headers its caller was compiled against: everything
-// is decided by this, before the first object is created.
+// Asks `core` for its version. TensorRT doesn't check which headers its caller was compiled against, so
+// everything is decided by this before the first object is created.
 Version versionOf(const SharedLibrary& core) {
   constexpr std::array kParts = {"getInferLibMajorVersion", "getInferLibMinorVersion",
                                  "getInferLibPatchVersion"};

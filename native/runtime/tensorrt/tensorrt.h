@@ -63,14 +63,14 @@ struct BuildResult {
   size_t planBytes = 0;
   NetworkDescription network;
   std::vector<std::string> warnings;  // TensorRT's, in order, without repetitions
-  // Where a timing cache was asked for: what its file is to hold, with what others wrote there meanwhile; and
+  // If a timing cache was asked for: the new content of its file, with what others wrote there meanwhile, and
   // its lock, to be held until that is written.
   std::shared_ptr<void> timingCache;
   size_t timingCacheBytes = 0;
   std::shared_ptr<FileLock> timingCacheLock;
 };
 
-// What the parser could not import, and why.
+// The nodes that the parser couldn't import, and why.
 struct ImportError {
   int node = -1;     // index in its graph; -1: the parser names no node, or only by its name
   std::string name;  // of the node
@@ -112,9 +112,10 @@ enum class Flavour { kTrt10, kTrt11, kRtx };
 // "trt10", "trt11" or "rtx".
 const char* toString(Flavour flavour) noexcept;
 
-// What an open library can do, from its flavour and version. Its interfaces only grow within a flavour, and a
-// call of a function that an older release lacks runs off the end of its vtable: each such call is made only
-// where its capability says so. First releases: the headers of 10.11 to 11.4 and of TensorRT-RTX 1.5 to 1.7.
+// The abilities of an open library, from its flavour and version. Interfaces only grow within a flavour, and
+// a call of a function that an older release lacks runs past the end of its vtable, so each such call is made
+// only if its capability says so. First releases: the headers of 10.11 to 11.4 and of TensorRT-RTX 1.5
+// to 1.7.
 struct Capabilities {
   bool aheadOfTime = false;  // compiles for GPUs that are not here
   bool timingCache = false;  // measures kernels while it compiles, and can be given what it measured before

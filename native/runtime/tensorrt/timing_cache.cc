@@ -50,7 +50,7 @@ nvinfer1::IHostMemory* TimingCache::serialize() {
   const std::string now = readFile();
   if (now != read_) {
     const std::unique_ptr<nvinfer1::ITimingCache> others = create(now);
-    // What is not of this TensorRT and GPU is left out.
+    // Entries that aren't of this TensorRT and GPU are left out.
     if (others) cache_->combine(*others, false);
   }
   return cache_->serialize();

@@ -1,4 +1,4 @@
-// What TensorRT measured in earlier builds, so that it need not measure it again.
+// TensorRT's measurements of earlier builds, so that it needn't measure again.
 #pragma once
 
 #include <memory>
@@ -30,7 +30,7 @@ class TimingCache {
   // `path` need not exist. Throws Error ERR_BUILD_FAILED.
   TimingCache(nvinfer1::IBuilderConfig& config, std::string path);
 
-  // Whether what the file held could not be used.
+  // True if the file's content couldn't be used.
   bool wasReplaced() const noexcept { return wasReplaced_; }
 
   // Locks the file against what others add to it, until this build's part is written. Throws Cancelled once
