@@ -43,7 +43,7 @@ export { InferenceSession } from './session/session.js';
 export type { SessionOptions } from './session/session-options.js';
 export type { CudaCompiler, CudaRuntime, CudaToolkit } from './system/cuda-toolkit.js';
 export type { TensorRTCapabilities } from './system/native/tensorrt.js';
-export type { Flavour } from './system/nvidia-support.js';
+export type { CudaMajor, Flavour } from './system/nvidia-support.js';
 export type { TensorRTLibrary } from './system/tensorrt-library.js';
 export type { TensorRTPackage } from './system/tensorrt-package.js';
 export type { ChatMessage } from './text/chat-template.js';

@@ -18,6 +18,7 @@ export { type CacheTensor, type Decoder, recogniseDecoder } from './onnx/decoder
 export { fuseNormalization } from './onnx/decoder/fuse-normalization.js';
 export { keepLastPosition } from './onnx/decoder/last-position.js';
 export type { Lift } from './onnx/decoder/lift.js';
+export type { LiftOptions } from './onnx/decoder/lift-attention.js';
 export { liftGroupQueryAttention, withWholeCaches } from './onnx/decoder/lift-group-query-attention.js';
 export { liftTensorScatter } from './onnx/decoder/lift-tensor-scatter.js';
 export { type LowerAttentionOptions, lowerAttention } from './onnx/decoder/lower-attention.js';

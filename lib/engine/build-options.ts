@@ -108,7 +108,7 @@ export interface BuildOptions {
   /** More about where the engine comes from, recorded in the manifest: an object of at most 64,000 characters of JSON. */
   lineage?: Readonly<Record<string, unknown>>;
   /** Is called with each step of the build. */
-  onProgress?(progress: BuildProgress): void;
+  onProgress?: (progress: BuildProgress) => void;
   /** Aborting stops the build at TensorRT's next step; the build then rejects with the signal's reason. */
   signal?: AbortSignal;
 }

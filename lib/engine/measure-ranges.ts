@@ -38,7 +38,7 @@ const randomSamples = 2;
  * import { castToFloat16, measureRanges, readModel, writeModel } from 'node-tensorrt/onnx';
  *
  * const model = await readModel('model.onnx');
- * const { model: half, report } = castToFloat16(model, await measureRanges(model));
+ * const { model: half, report } = castToFloat16(model, { ranges: await measureRanges(model) });
  * console.log(report.float16);
  * await writeModel(half, 'model-fp16.onnx');
  * ```

@@ -205,7 +205,7 @@ export interface TensorConstructor {
   new <Data extends SelfDescribing>(data: Data, dims?: Dims): Tensor<TypeOf<Data>>;
   /** Takes a type and data that TypeScript can't match. It throws if they don't fit. */
   new (type: DataType, data: DataFor<DataType>, dims?: Dims): Tensor;
-  /** Allocates a tensor of zeros in native memory: see {@link TypedTensor.allocate}. */
+  /** Allocates a tensor of zeros in native memory: see TypedTensor's `allocate`. */
   readonly allocate: typeof TypedTensor.allocate;
   /** The prototype of tensors, for `instanceof`. */
   readonly prototype: Tensor;

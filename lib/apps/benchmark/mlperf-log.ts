@@ -37,7 +37,7 @@ export interface MlperfRun {
   };
 }
 
-/** The log of one run, a line an event. It is no official MLPerf result, and says so. */
+/** The log of one run, a line an event. It isn't an official MLPerf result, and says so. */
 export function mlperfLog(run: MlperfRun): string {
   const { times } = run;
   return [

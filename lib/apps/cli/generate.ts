@@ -52,7 +52,7 @@ export function addGenerationFlags(command: Command): Command {
     .option('--json', 'print one JSON document', false);
 }
 
-/** @throws UsageError for what is no number, whose range is the library's to check, and for a file that can't be read */
+/** @throws UsageError for what isn't a number, whose range is the library's to check, and for a file that can't be read */
 export function readGenerationFlags(flags: GenerationFlags): {
   load: LanguageModelOptions;
   generate: GenerateOptions;

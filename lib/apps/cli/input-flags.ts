@@ -15,7 +15,7 @@ export function parseGpu(device: string): number {
   throw new UsageError(`--device must be cuda:N, a GPU, not '${device}'.`);
 }
 
-/** `--input` flags, before the model's names are known. @throws UsageError for one that is no NAME=SOURCE, or comes twice */
+/** `--input` flags, before the model's names are known. @throws UsageError for one that isn't a NAME=SOURCE, or comes twice */
 export function checkInputFlags(flags: readonly string[]): void {
   const odd = flags.find((text) => text.indexOf('=', 1) < 0);
   if (odd !== undefined) {

@@ -12,7 +12,7 @@ export type InputSource = { readonly file: string } | { readonly random: Dims };
 /** Finds the sources of inputs, once the model's inputs are known by name. */
 export type InputSources = (inputNames: readonly string[]) => ReadonlyMap<string, InputSource>;
 
-/** @throws RangeError ERR_INVALID_ARG_VALUE for a name, given with a flag, that is no input of the model */
+/** @throws RangeError ERR_INVALID_ARG_VALUE for a name, given with a flag, that isn't an input of the model */
 export function checkInputNames(flag: string, names: Iterable<string>, inputNames: readonly string[]): void {
   for (const name of names) {
     if (inputNames.includes(name)) continue;

@@ -63,7 +63,7 @@ export interface PreparedDecoder {
  * Finds out how a decoder is driven, and rewrites its graph such that the cache is updated in place, where that is
  * possible; all of it on another thread.
  *
- * @throws (rejects) TensorRTError ERR_MODEL_NOT_FOUND, ERR_MODEL_INVALID, ERR_MODEL_UNSUPPORTED where it is no decoder
+ * @throws (rejects) TensorRTError ERR_MODEL_NOT_FOUND, ERR_MODEL_INVALID, ERR_MODEL_UNSUPPORTED where it isn't a decoder
  *   that can be driven, ERR_IO, ERR_OUT_OF_MEMORY; the signal's reason
  */
 export async function prepareDecoder(

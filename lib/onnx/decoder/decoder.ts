@@ -62,7 +62,7 @@ const unsupportedInputs: readonly { name: RegExp; problem: string }[] = [
  * Finds out how a causal decoder is driven: what each input is, which output continues which part of the cache, and
  * where the logits are. By names and shapes; of names of dimensions nothing is expected.
  *
- * @throws TensorRTError ERR_MODEL_UNSUPPORTED: it is no decoder with a cache, or has an input that is not known
+ * @throws TensorRTError ERR_MODEL_UNSUPPORTED: it isn't a decoder with a cache, or has an input that is not known
  */
 export function recogniseDecoder({ graph }: ModelProto): Decoder {
   const inputs = graphInputs(graph);

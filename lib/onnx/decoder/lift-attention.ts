@@ -33,6 +33,7 @@ import { floats, numbers } from './tensor-numbers.js';
 import { unwrapGemm } from './unwrap-gemm.js';
 import { formOf } from './value-form.js';
 
+/** How to lift attention. */
 export interface LiftOptions extends ExternalDataOptions {
   /** The most tokens that a row will hold. */
   readonly maxLength: number;

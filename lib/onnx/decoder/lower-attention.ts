@@ -9,13 +9,14 @@ import { floatAttribute, intAttribute } from '../graph/node-attribute.js';
 import { raiseOpset } from '../graph/raise-opset.js';
 import { groupQueryInputs, isGroupQueryAttention } from './lift-group-query-attention.js';
 
+/** How to lower attention. */
 export interface LowerAttentionOptions {
   /**
-   * 'lengths': `TRT_Attention`, which TensorRT 11 and TensorRT-RTX have, up to a length per row; layers with a window
+   * The operator to write. 'lengths': `TRT_Attention`, which TensorRT 11 and TensorRT-RTX have, up to a length per row; layers with a window
    * get a mask. 'mask': ONNX's `Attention` with a mask in all layers, which TensorRT 10 and ONNX Runtime have too.
    */
   readonly attention: 'lengths' | 'mask';
-  /** Tokens a row. */
+  /** Tokens that a row of the cache holds. */
   readonly capacity: number;
   /** The number of tokens that are used. Defaults to `capacity`. */
   readonly length?: number;

@@ -11,7 +11,7 @@ import { recogniseDecoder } from './decoder.js';
  * Converters to 16 bits let inputs and outputs keep their types: caches then come and go in FP32, and are cast before and
  * behind. Without these casts they hold the same numbers, in 16 bits. The model itself where it has no such caches.
  *
- * @throws TensorRTError ERR_MODEL_UNSUPPORTED where it is no decoder
+ * @throws TensorRTError ERR_MODEL_UNSUPPORTED where it isn't a decoder
  */
 export function withNarrowCaches(model: ModelProto): ModelProto {
   const graph = new EditableGraph(model);

@@ -12,8 +12,8 @@ import { model } from './schema.js';
  * Parses the bytes of an `.onnx` file. Tensors' raw data stays where it is: the model holds views of the bytes, which
  * must not change while the model lives.
  *
- * @throws TensorRTError ERR_MODEL_INVALID when the bytes are no ONNX model; the message names the byte offset.
- *   TypeError ERR_INVALID_ARG_TYPE
+ * @throws TensorRTError ERR_MODEL_INVALID if the bytes aren't an ONNX model; the message names the byte offset. TypeError
+ *   ERR_INVALID_ARG_TYPE
  */
 export function parseModel(source: Bytes): ModelProto {
   const bytes = bytesOf(source, 'bytes');
@@ -40,18 +40,26 @@ function noModel(lack: string): TensorRTError {
 }
 
 /**
- * The bytes of an `.onnx` file. The result shares nothing with the model.
+ * Returns the bytes of an `.onnx` file. They share nothing with the model.
  *
- * @throws TensorRTError ERR_MODEL_UNSUPPORTED above 2 GiB: such a model must keep its weights as external data.
+ * @throws TensorRTError ERR_MODEL_UNSUPPORTED above 2 GiB: such a model must keep its weights as external data
  */
 export function serializeModel(value: ModelProto): Uint8Array {
   return encodeMessage(model, value);
 }
 
 /**
- * Reads an `.onnx` file. Weights kept in other files stay there: see `tensorBytes`.
+ * Reads an `.onnx` file. Weights in other files stay there: see `tensorBytes`.
  *
- * @throws TensorRTError ERR_MODEL_NOT_FOUND, ERR_MODEL_INVALID, or ERR_IO with the cause.
+ * @throws (rejects) TensorRTError ERR_MODEL_NOT_FOUND, ERR_MODEL_INVALID, ERR_IO
+ * @example
+ * ```js
+ * import { readModel, tensorElements, tensorSize } from 'node-tensorrt/onnx';
+ *
+ * const { graph, opsetImport } = await readModel('model.onnx');
+ * console.log(opsetImport, graph.node.map(({ opType }) => opType));
+ * for (const weight of graph.initializer) console.log(weight.name, tensorSize(weight), tensorElements(weight));
+ * ```
  */
 export async function readModel(path: string): Promise<ModelProto> {
   checkPath(path, 'path');
@@ -69,7 +77,7 @@ export async function readModel(path: string): Promise<ModelProto> {
 /**
  * Writes an `.onnx` file, which appears whole or not at all.
  *
- * @throws TensorRTError ERR_IO with the cause, ERR_MODEL_UNSUPPORTED above 2 GiB.
+ * @throws (rejects) TensorRTError ERR_IO; ERR_MODEL_UNSUPPORTED above 2 GiB
  */
 export async function writeModel(value: ModelProto, path: string): Promise<void> {
   checkPath(path, 'path');

@@ -8,6 +8,7 @@ interface Extensible {
   unknownFields?: Uint8Array[];
 }
 
+/** A model: a graph with its operator sets. The properties are those of `ModelProto` in the ONNX standard. */
 export interface ModelProto extends Extensible {
   /** Version of the file format; decides, for example, whether initializers must be listed as inputs (below 4). */
   irVersion: number;
@@ -24,12 +25,14 @@ export interface ModelProto extends Extensible {
   functions?: FunctionProto[];
 }
 
+/** An operator set that a model uses: its domain and version. */
 export interface OperatorSetIdProto extends Extensible {
   /** Absent or '' is the ONNX standard's own. */
   domain?: string;
   version: number;
 }
 
+/** A graph: nodes, weights (initializers), inputs and outputs. */
 export interface GraphProto extends Extensible {
   /** The nodes, in topological order. */
   node: NodeProto[];
@@ -45,6 +48,7 @@ export interface GraphProto extends Extensible {
   metadataProps?: StringStringEntryProto[];
 }
 
+/** A node: an operator with the names of its inputs and outputs, and its attributes. */
 export interface NodeProto extends Extensible {
   /** Names of values; '' is an optional input left out. */
   input: string[];
@@ -78,6 +82,7 @@ export const AttributeType = {
   TYPE_PROTOS: 14,
 } as const;
 
+/** A node's attribute. `type` says which of the value's fields is set. */
 export interface AttributeProto extends Extensible {
   name: string;
   /** Inside a function: the function's attribute that gives the value. */
@@ -123,12 +128,14 @@ export interface TensorProto extends Extensible {
   metadataProps?: StringStringEntryProto[];
 }
 
+/** A sparse tensor: the values that are not zero, and their places. */
 export interface SparseTensorProto extends Extensible {
   values?: TensorProto;
   indices?: TensorProto;
   dims: number[];
 }
 
+/** The name and type of a value. */
 export interface ValueInfoProto extends Extensible {
   name: string;
   type?: TypeProto;
@@ -147,6 +154,7 @@ export interface TypeProto extends Extensible {
   denotation?: string;
 }
 
+/** A tensor's dimensions. */
 export interface TensorShapeProto extends Extensible {
   dim: Dimension[];
 }
@@ -158,16 +166,19 @@ export interface Dimension extends Extensible {
   denotation?: string;
 }
 
+/** A key and its value, of metadata. */
 export interface StringStringEntryProto extends Extensible {
   key: string;
   value: string;
 }
 
+/** Quantization parameters of a tensor, by the names of their tensors. */
 export interface TensorAnnotation extends Extensible {
   tensorName?: string;
   quantParameterTensorNames: StringStringEntryProto[];
 }
 
+/** Graphs for training. This package keeps them, and does not run them. */
 export interface TrainingInfoProto extends Extensible {
   initialization?: GraphProto;
   algorithm?: GraphProto;
@@ -175,6 +186,7 @@ export interface TrainingInfoProto extends Extensible {
   updateBinding: StringStringEntryProto[];
 }
 
+/** A function: an operator that a model defines by nodes. */
 export interface FunctionProto extends Extensible {
   name?: string;
   input: string[];

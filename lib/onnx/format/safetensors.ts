@@ -17,7 +17,9 @@ export interface SafetensorsTensor {
   readonly bytes: Uint8Array;
 }
 
+/** The contents of a safetensors file. */
 export interface Safetensors {
+  /** The tensors by name. */
   readonly tensors: ReadonlyMap<string, SafetensorsTensor>;
   /** The `__metadata__` entry. */
   readonly metadata: Readonly<Record<string, string>>;

@@ -5,7 +5,7 @@ import type { GraphProto, ModelProto, ValueInfoProto } from '../format/model.js'
 /** A value's name, type and shape, as a graph declares them. */
 export interface ValueType {
   readonly name: string;
-  /** undefined where it is no tensor, or of a type that no {@link DataType} names. */
+  /** undefined where it isn't a tensor, or of a type that no {@link DataType} names. */
   readonly type: DataType | undefined;
   /** A string is a dynamic dimension, '' one without a name; undefined where the graph doesn't say even the rank. */
   readonly shape: readonly (number | string)[] | undefined;

@@ -38,19 +38,23 @@ export type AttributeValue =
   | { readonly floats: readonly number[] }
   | { readonly graph: GraphProto };
 
+/** Options of a node that {@link GraphBuilder.op} writes. */
 export interface OpOptions {
-  /** Name of the node; prefixed with the scope. Default: the operator's type. Made unique with `.1`, `.2` … */
+  /** The node's name, to which the scope is prefixed. It is made unique with `.1`, `.2` … Defaults to the operator's type. */
   name?: string;
-  /** Number of outputs, or their names ('' leaves one out). Default: one, named after the node. */
+  /** The number of outputs, or their names ('' leaves one out). Defaults to one, named after the node. */
   outputs?: number | readonly string[];
-  /** Operator domain; default: the ONNX standard's. */
+  /** The operator's domain. Defaults to the ONNX standard's. */
   domain?: string;
 }
 
 /**
  * Writes an ONNX graph node by node, in order.
  *
- * ```ts
+ * @example
+ * ```js
+ * import { GraphBuilder, writeModel } from 'node-tensorrt/onnx';
+ *
  * const g = new GraphBuilder('scale');
  * const x = g.input('x', 'float32', ['batch', 8]);
  * g.op('Mul', [x, g.scalar(2)], {}, { outputs: ['y'] });
@@ -68,6 +72,12 @@ export class GraphBuilder {
   readonly #scalars = new Map<string, Value>();
   readonly #scopes: string[] = [];
 
+  /**
+   * Begins a graph.
+   * @param name the graph's name
+   * @param options.opset the version of ONNX's operator set. Defaults to the newest that this package writes
+   * @param options.irVersion the version of ONNX's file format. Defaults to the newest that this package writes
+   */
   constructor(name: string, options: { opset?: number; irVersion?: number } = {}) {
     this.#graph = { name, node: [], initializer: [], input: [], output: [], valueInfo: [] };
     this.#opset = options.opset ?? defaultOpset;
@@ -99,12 +109,12 @@ export class GraphBuilder {
     return name;
   }
 
-  /** A constant of no dimensions; equal constants are stored once. */
+  /** Adds a constant without dimensions. Equal constants are stored once. */
   scalar(value: number, type: 'float32' | 'int64' = 'float32'): Value {
     return this.#constant([], [value], type);
   }
 
-  /** A constant int64 vector, as shapes and axes are given; equal ones are stored once. */
+  /** Adds a constant vector of int64, such as a shape or axes. Equal ones are stored once. */
   vector(values: readonly number[]): Value {
     return this.#constant([values.length], values, 'int64');
   }

@@ -9,12 +9,13 @@ import { readSafetensors, type Safetensors } from '../format/safetensors.js';
 import { GraphBuilder, type Value } from '../graph/graph-builder.js';
 import { SafetensorsWeights, type Weights } from './weights.js';
 
+/** How to build a BERT encoder. */
 export interface BertOptions {
   /**
-   * What the graph computes:
-   * - `last_hidden_state`: output `last_hidden_state`, float32 `[batch, seq, hidden]`;
-   * - `embedding` (default): output `sentence_embedding`, float32 `[batch, hidden]`: the hidden states averaged over
-   *   `attention_mask`, scaled to L2 norm 1, as sentence-transformers does for all-MiniLM-L6-v2.
+   * The output of the graph. Defaults to 'embedding'.
+   * - `last_hidden_state`: output `last_hidden_state`, float32 `[batch, seq, hidden]`.
+   * - `embedding`: output `sentence_embedding`, float32 `[batch, hidden]`: the hidden states averaged over
+   *   `attention_mask` and scaled to L2 norm 1, as sentence-transformers does for all-MiniLM-L6-v2.
    */
   head?: 'last_hidden_state' | 'embedding';
   /** The seed of random weights. Defaults to 0. */
@@ -46,8 +47,8 @@ const countEpsilon = 1e-9;
 
 /**
  * Builds the ONNX graph of a BERT encoder from a Hugging Face folder: `config.json` and `model.safetensors`
- * (float32, float16 or bfloat16; names with or without the `bert.` prefix). Of a configuration alone, an object with
- * the fields of `config.json`, the weights are random: enough to measure speed with.
+ * (float32, float16 or bfloat16; names with or without the `bert.` prefix). From a configuration alone, an object with
+ * the fields of `config.json`, it builds one with random weights, which is enough to measure speed with.
  *
  * Inputs, all int64 `[batch, seq]`: `input_ids`, `attention_mask` (1 = a token, 0 = padding), `token_type_ids`.
  * `seq` may be up to the configuration's `max_position_embeddings`. Weights are written as float32.
@@ -55,6 +56,23 @@ const countEpsilon = 1e-9;
  * @param source the folder, or the configuration.
  * @throws TensorRTError ERR_MODEL_NOT_FOUND, ERR_MODEL_INVALID (a weight is missing or has another shape, the
  * configuration is broken), ERR_MODEL_UNSUPPORTED (a configuration this doesn't build), ERR_IO.
+ * @example
+ * ```js
+ * import { buildBert, writeModel } from 'node-tensorrt/onnx';
+ *
+ * const config = {
+ *   vocab_size: 100,
+ *   hidden_size: 32,
+ *   num_hidden_layers: 2,
+ *   num_attention_heads: 4,
+ *   intermediate_size: 64,
+ *   max_position_embeddings: 64,
+ *   type_vocab_size: 2,
+ *   hidden_act: 'gelu',
+ *   layer_norm_eps: 1e-12,
+ * };
+ * await writeModel(await buildBert(config), 'bert.onnx'); // or buildBert('all-MiniLM-L6-v2'), a folder
+ * ```
  */
 export async function buildBert(
   source: string | Readonly<Record<string, unknown>>,

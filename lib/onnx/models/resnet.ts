@@ -6,12 +6,13 @@ import { readSafetensors } from '../format/safetensors.js';
 import { GraphBuilder, type Value } from '../graph/graph-builder.js';
 import { SafetensorsWeights, type Weights } from './weights.js';
 
+/** How to build a ResNet. */
 export interface ResnetOptions {
-  /** Layers with weights: 50 (default), 101 or 152. */
+  /** The number of layers with weights. Defaults to 50. */
   depth?: 50 | 101 | 152;
-  /** Default 1000, as ImageNet has. */
+  /** The number of classes. Defaults to 1000, as ImageNet has. */
   classes?: number;
-  /** A safetensors file with torchvision's names (`layer1.0.conv1.weight` …). Default: random weights. */
+  /** A safetensors file with torchvision's names (`layer1.0.conv1.weight` …). Defaults to random weights. */
   weights?: string;
   /** The seed of random weights. Defaults to 0. */
   seed?: number;

@@ -10,25 +10,33 @@ import { WeightRounding } from './weight-rounding.js';
 import { writeCasts } from './write-casts.js';
 
 /**
- * Casts a model to mixed precision by the rules of ModelOpt's AutoCast: everything in FP16 but
+ * Casts a model to mixed precision by the rules of ModelOpt's AutoCast. Everything computes in FP16, except
  *
  * - sums over many elements, powers and exponentials (softmax, normalisations, reductions …), unknown operators and
  *   bodies of control flow;
  * - nodes with weights beyond ±65504, or with an input or output that reached more than `maxValue` in
- *   `options.ranges`, or nothing but numbers that FP16
- *   holds, or tells apart, with few bits;
+ *   `options.ranges`, or with nothing but numbers that FP16 holds or distinguishes with few bits;
  * - the last product before an output named logits: greedy decoding compares numbers there that FP16 makes equal; and
  *   the table with a row for each of them, which every layer's sums start from;
- * - what was cast from 32- or 64-bit integers (positions, which FP16 counts exactly only to 2048), squares, products
+ * - values cast from 32- or 64-bit integers (positions, which FP16 counts exactly only to 2048), squares, and products
  *   of dequantized values;
- * - what `options.keepFp32` names;
+ * - nodes that `options.keepFp32` names;
  * - nodes whose neighbours are in FP32, so that casting them would take more casts than it spares. There is no
  *   assignment with fewer casts in which all products that may be in FP16 are.
  *
- * The graph's inputs and outputs stay as they are. The model given is not changed; weights that need no conversion are
- * shared with it. Without ranges only products, what follows them element by element and embedding tables are cast.
+ * The graph's inputs and outputs stay as they are. The given model isn't changed; weights that need no conversion are
+ * shared with it. Without ranges only products, element-wise nodes after them and embedding tables are cast.
  *
  * @throws TensorRTError ERR_MODEL_INVALID, ERR_MODEL_NOT_FOUND or ERR_IO for weights that can't be read
+ * @example
+ * ```js
+ * import { castToFloat16, measureRanges, readModel, writeModel } from 'node-tensorrt/onnx';
+ *
+ * const model = await readModel('model.onnx');
+ * const cast = castToFloat16(model, { ranges: await measureRanges(model), keepFp32: ['Softmax*'] });
+ * console.log(cast.report.float16, cast.report.kept);
+ * await writeModel(cast.model, 'model-fp16.onnx');
+ * ```
  */
 export function castToFloat16(
   model: ModelProto,

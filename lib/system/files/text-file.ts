@@ -17,7 +17,7 @@ async function readBytes(file: string): Promise<Buffer | undefined> {
 
 /**
  * The text of a file; undefined where there is no such file.
- * @throws (rejects) TensorRTError ERR_MODEL_INVALID where it is no text in UTF-8, ERR_IO
+ * @throws (rejects) TensorRTError ERR_MODEL_INVALID where it isn't a text in UTF-8, ERR_IO
  */
 export async function readText(file: string): Promise<string | undefined> {
   const bytes = await readBytes(file);

@@ -34,7 +34,7 @@ export type NativeLoadRequest =
 
 export interface NativeTensorInfo {
   name: string;
-  /** ONNX element type, see data-type.ts; 0 for an output that is no tensor. */
+  /** ONNX element type, see data-type.ts; 0 for an output that isn't a tensor. */
   type: number;
   /** A number, or the symbolic name of a dynamic dimension ('' where it has none). */
   shape: (number | string)[];
