@@ -61,6 +61,7 @@ const countEpsilon = 1e-9;
  * import { buildBert, writeModel } from 'node-tensorrt/onnx';
  *
  * const config = {
+ *   model_type: 'bert',
  *   vocab_size: 100,
  *   hidden_size: 32,
  *   num_hidden_layers: 2,
