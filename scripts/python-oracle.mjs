@@ -21,6 +21,11 @@ export function tensorrtPeer() {
   return install('requirements-tensorrt.txt', 'tensorrt-peer', '--no-deps');
 }
 
+/** The folder of onnxruntime-genai, with ONNX Runtime and numpy. */
+export function genaiPeer() {
+  return install('requirements-genai.txt', 'genai-peer');
+}
+
 /** Another Python version, or other requirements, make another folder. */
 function install(file, name, ...flags) {
   const requirements = path.join(root, 'test/oracle', file);
