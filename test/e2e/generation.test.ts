@@ -16,6 +16,7 @@ import {
 } from 'node-tensorrt';
 import { readModel, writeModel } from 'node-tensorrt/onnx';
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
+import { llamaForRuntimes } from '../../bench/llama.mjs';
 import {
   asked,
   decode,
@@ -826,4 +827,44 @@ test('a tokenizer and a chat template of the caller’s own', async () => {
   const chat = await model.generate([{ role: 'user', content: 'ab' }], options);
   expect(chat.usage.promptTokens).toBe(3);
   expect(chat.tokens).toEqual((await model.generate('ab|', options)).tokens);
+});
+
+test('activations that are rounded to 8 bits, as by the default of onnxruntime-genai’s builder, are no reason to copy', async () => {
+  const shape = {
+    layers: 6,
+    hidden: 512,
+    heads: 8,
+    kvHeads: 2,
+    intermediate: 1024,
+    vocabulary: 512,
+    positions: 256,
+  };
+  const { onnx } = await llamaForRuntimes(directory, 'int4', shape);
+  const { graph } = await readModel(onnx);
+  const levels = graph.node
+    .filter(({ opType }) => opType === 'MatMulNBits')
+    .map(({ attribute }) => attribute.find(({ name }) => name === 'accuracy_level')?.i);
+  expect(new Set(levels)).toEqual(new Set([4n]));
+  const model = await LanguageModel.load(onnx, { device: 'cpu', threads: 1 });
+  expect(model.kvCache).toMatchObject({ mode: 'in-place', why: expect.stringMatching(/differ .* by/) });
+  const prompt = Array.from({ length: 12 }, (_, i) => 300 + i);
+  const { tokens } = await model.generate(prompt, { maxTokens: 1, temperature: 0 });
+  await model.dispose();
+  // The exported graph, by itself, finds the same token the best, or nearly.
+  const exported = await InferenceSession.create(onnx, { device: 'cpu', threads: 1 });
+  const caches = exported.inputMetadata.filter(({ name }) => name.startsWith('past'));
+  const { logits } = await exported.run(
+    {
+      input_ids: { type: 'int64', dims: [1, 12], data: BigInt64Array.from(prompt, BigInt) },
+      attention_mask: { type: 'int64', dims: [1, 12], data: new BigInt64Array(12).fill(1n) },
+      ...Object.fromEntries(
+        caches.map(({ name }) => [name, { type: 'float32', dims: [1, 2, 0, 64], data: new Float32Array() }]),
+      ),
+    },
+    ['logits'],
+  );
+  await exported.dispose();
+  const last = (logits!.data as Float32Array).slice(-512);
+  const best = Math.max(...last);
+  expect(last[tokens[0]!]).toBeGreaterThan(best - 0.02 * Math.max(...last.map(Math.abs)));
 });
