@@ -9,7 +9,7 @@
 namespace node_tensorrt::tensorrt::NODE_TENSORRT_FLAVOUR {
 namespace {
 
-// Which layer computes a tensor.
+// Finds the layer that computes a tensor.
 class Producers {
  public:
   explicit Producers(const nvinfer1::INetworkDefinition& network) {
@@ -19,7 +19,7 @@ class Producers {
     }
   }
 
-  // Null for an input of the network.
+  // Returns null for an input of the network.
   const nvinfer1::ILayer* of(const nvinfer1::ITensor* tensor) const {
     const auto entry = producers_.find(tensor);
     return entry == producers_.end() ? nullptr : entry->second;
@@ -29,7 +29,7 @@ class Producers {
   std::unordered_map<const nvinfer1::ITensor*, const nvinfer1::ILayer*> producers_;
 };
 
-// Whether the layer's output is the number 1, in any type.
+// True if the layer's output is the number 1, in any type.
 bool isOne(const nvinfer1::ILayer* layer, const Producers& producers) {
   while (layer != nullptr && layer->getType() == nvinfer1::LayerType::kCAST) {
     layer = producers.of(layer->getInput(0));

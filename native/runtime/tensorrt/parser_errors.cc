@@ -10,7 +10,7 @@ namespace {
 
 constexpr char kNoPlugin[] = "TensorRT has neither an operator nor a plugin of this name.";
 
-// The parser's assertions hold their text as `expression: text` or as `expression && "text"`.
+// Assertions in the parser contain their text as `expression: text` or as `expression && "text"`.
 std::string readableAssertion(std::string text) {
   constexpr std::string_view kPrefix = "Assertion failed: ";
   if (text.find("Failed to convert ONNX date type") != std::string::npos) {
@@ -32,7 +32,7 @@ std::string readableAssertion(std::string text) {
   return colon == std::string::npos ? text : text.substr(colon + 2);
 }
 
-// `lastNode`: "name [operator]" of the node that the parser began last, or nothing.
+// `lastNode` is the node that the parser began last, as "name [operator]", or empty.
 ImportError importError(const std::string& lastNode, std::string reason) {
   const size_t bracket = lastNode.rfind(" [");
   if (bracket == std::string::npos) return {-1, "", "", std::move(reason)};
@@ -48,7 +48,7 @@ ImportError importError(const std::string& lastNode, const nvonnxparser::IParser
     return {error.node(), orEmpty(error.nodeName()), orEmpty(error.nodeOperator()), std::move(reason)};
   }
   if (orEmpty(error.func()) != "importInput") return importError(lastNode, std::move(reason));
-  // Where the source file should be, the parser puts the input's name.
+  // Instead of a source file, the parser gives the input's name here.
   return {-1, "", "", "Input " + quoted(orEmpty(error.file())) + ": " + reason};
 }
 
@@ -84,7 +84,7 @@ std::vector<ImportError> importErrors(const std::string& model, const nvonnxpars
     errors.push_back(importError(messages.node(), error));
   }
   for (const std::string& message : messages.errors()) {
-    // Why external data could not be read stands only in the log.
+    // Only the log says why external data couldn't be read.
     if (message.starts_with("WeightsContext.cpp")) {
       errors.push_back(importError("", ended(readable(message))));
     } else if (errors.empty()) {
