@@ -60,6 +60,7 @@ class DecodeLoop {
   // Shortens a sequence to `length` tokens. Throws Error(ERR_INVALID_ARG_VALUE) if it is shorter than that or
   // is generating.
   void truncate(uint32_t sequence, size_t length);
+  // The sequence's tokens, and how many there are. Both throw Error(ERR_DISPOSED).
   std::vector<int32_t> sequenceTokens(uint32_t sequence);
   size_t sequenceLength(uint32_t sequence);
   // Passes the sequence's state to `saved`, encoded by encodeState().

@@ -71,6 +71,7 @@ class KvCache {
   // True if the keys and values of `length` tokens, laid out as read() gives them, are all finite.
   bool isFinite(size_t length, const std::byte* from) const noexcept;
 
+  // Bytes reserved for all rows, and bytes that hold tokens.
   virtual size_t bytesReserved() const noexcept = 0;
   size_t bytesUsed() const noexcept;
 

@@ -21,7 +21,7 @@ namespace node_tensorrt {
 // Options of one request. Mirrors NativeGenerateOptions in lib/system/native/language-model.ts.
 struct GenerateOptions {
   size_t maxTokens = 256;  // 0: only reads the prompt
-  size_t minTokens = 0;    // no stop token is drawn before so many tokens
+  size_t minTokens = 0;    // tokens before a stop token may be drawn
   SamplingOptions sampling = {};
   std::vector<std::string> stop = {};
   std::vector<int32_t> stopTokens = {};  // end the answer and aren't part of it
@@ -30,11 +30,13 @@ struct GenerateOptions {
   bool stream = false;
 };
 
+// A token of the answer, with the text that it made final.
 struct GeneratedToken {
   SampledToken sampled;
   std::string text;
 };
 
+// Why an answer ended. kLength also stands for a prompt that was only read.
 enum class FinishReason : uint8_t { kStop, kLength, kCancelled, kFailed };
 
 // How a request ended.
@@ -74,6 +76,7 @@ struct Request {
   // True if there are tokens to report now. A reader who shows text as it comes must get all of it with the
   // tokens, so a token waits until its text is decided.
   bool hasNews() const noexcept { return options.stream && !text.holdsBack(); }
+  // Returns the tokens that haven't been reported yet.
   GenerationEvent news();
   // Returns the event that ends the request. Call once. Its memory was allocated when the request began, so a
   // request can always end. If there isn't enough memory for the rest of the text, the request fails.
@@ -92,9 +95,9 @@ struct Request {
   bool placed = false;    // has a row
   bool decoding = false;  // the prompt has been read
   bool cancelled = false;
-  bool stopped = false;    // by a stop string
-  bool generates = false;  // has room for a token
-  std::vector<GeneratedToken> untold;
+  bool stopped = false;                // by a stop string
+  bool generates = false;              // has room for a token
+  std::vector<GeneratedToken> untold;  // not reported yet
   const Clock::time_point arrived = Clock::now();
   std::optional<Clock::time_point> begun;
   std::optional<Clock::time_point> firstToken;

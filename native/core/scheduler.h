@@ -59,6 +59,7 @@ class Scheduler {
   const std::unordered_map<uint32_t, std::shared_ptr<Request>>& requests() const noexcept {
     return requests_;
   }
+  // Marks a request as cancelled, if it hasn't ended.
   void cancel(uint32_t id) noexcept;
   // True if a request was cancelled since the last call.
   bool takeCancels() noexcept;
@@ -74,6 +75,7 @@ class Scheduler {
   // Number of rows used by requests that don't belong to a caller's sequence.
   size_t occupied() const noexcept { return occupied_; }
 
+  // The budget of the next step.
   PromptBudget promptBudget() const noexcept;
   // The first request in line whose prompt is to be read, or null.
   std::shared_ptr<Request> nextPrompt() const noexcept;

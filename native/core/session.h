@@ -40,6 +40,7 @@ struct Run {
   std::function<void()> done;
 };
 
+// Settings of a session.
 struct SessionConfig {
   size_t concurrency = 1;  // number of threads, each with a context
   size_t maxQueue = 1024;  // runs that may wait

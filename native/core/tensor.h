@@ -20,8 +20,8 @@ struct Tensor {
   Shape shape;
   std::shared_ptr<void> data;  // null for strings, and for an output that the runtime allocates
   size_t byteLength = 0;
-  Location location = Location::kHost;                // if data is null: where the output should be
-  int device = 0;                                     // CUDA's device ordinal, if the tensor is on a device
+  Location location = Location::kHost;  // where the data is or, for an output without data, should be
+  int device = 0;                       // CUDA's device ordinal, if the tensor is on a device
   std::shared_ptr<std::vector<std::string>> strings;  // UTF-8 elements when type is kString
 };
 

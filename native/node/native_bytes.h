@@ -13,6 +13,7 @@ class NativeBytes : public Napi::ObjectWrap<NativeBytes> {
  public:
   static Napi::Function define(Napi::Env env);
 
+  // Creates a JavaScript object that shares `bytes`.
   static Napi::Value make(Napi::Env env, std::shared_ptr<const ByteSource> bytes);
 
   // new NativeBytes(bytes: Uint8Array), new NativeBytes(file, descriptor, from, byteLength)

@@ -124,6 +124,7 @@ using LoadModel = std::function<std::unique_ptr<Model>(std::stop_token)>;
 // A model's path, or its bytes.
 using ModelSource = std::variant<std::string, std::vector<uint8_t>>;
 
+// Options of loading a model.
 struct ModelOptions {
   int threads = 0;        // CPU threads for one run; 0: the runtime's default (one per physical core)
   std::string weights{};  // folder of external data; empty: the model file's folder

@@ -6,6 +6,7 @@
 
 namespace node_tensorrt {
 
+// Copies refer to the same library. Thread-safe.
 class SharedLibrary {
  public:
   // Opens a library with RTLD_LOCAL | RTLD_NOW. A bare name is searched for as the dynamic loader does.

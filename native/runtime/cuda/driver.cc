@@ -194,7 +194,7 @@ void Driver::fail(const char* name, int status) const {
   message += " (" + std::to_string(status) + ").";
   switch (status) {
     case 2:  // CUDA_ERROR_OUT_OF_MEMORY
-      throw Error("ERR_OUT_OF_MEMORY", "The GPU's memory does not suffice. " + message);
+      throw Error("ERR_OUT_OF_MEMORY", "The GPU does not have enough memory. " + message);
     case 3:    // CUDA_ERROR_NOT_INITIALIZED
     case 34:   // CUDA_ERROR_STUB_LIBRARY
     case 46:   // CUDA_ERROR_DEVICE_UNAVAILABLE

@@ -68,9 +68,12 @@ class Engine {
   Engine(const LibraryFiles& library, std::span<const uint8_t> plan, const EngineOptions& options);
   ~Engine();
 
+  // Returns the index of the profile for a run with these inputs. Throws Error ERR_SHAPE_MISMATCH if none
+  // accepts them, or ERR_INVALID_ARG_VALUE.
   int chooseProfile(std::span<const Tensor> inputs) const;
   // True if TensorRT reads this input in place, because an output must share its memory.
   bool isBoundInPlace(const Tensor& input, size_t index) const;
+  // Creates one of TensorRT's contexts, whose memory the caller provides.
   std::unique_ptr<nvinfer1::IExecutionContext> createContext();
   DeviceStats stats() const;
   PlanDescription inspect() const;

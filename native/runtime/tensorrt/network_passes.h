@@ -13,6 +13,7 @@ inline constexpr char kNoFusedKernel[] = "dedicated kernel";
 
 using Attentions = std::vector<nvinfer1::IAttentionInputLayer*>;
 
+// Returns the input layers of all attention in the network.
 Attentions attentionsOf(const nvinfer1::INetworkDefinition& network);
 
 // Removes multiplications by 1 before attention. The parser multiplies an Attention's query and key by the

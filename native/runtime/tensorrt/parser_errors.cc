@@ -14,7 +14,7 @@ constexpr char kNoPlugin[] = "TensorRT has neither an operator nor a plugin of t
 std::string readableAssertion(std::string text) {
   constexpr std::string_view kPrefix = "Assertion failed: ";
   if (text.find("Failed to convert ONNX date type") != std::string::npos) {
-    return "TensorRT has no equal of its element type.";
+    return "TensorRT has no equivalent of its element type.";
   }
   if (text == "false") return "TensorRT's ONNX parser does not implement this operator.";
   if (text.find("Plugin not found") != std::string::npos ||

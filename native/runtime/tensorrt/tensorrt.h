@@ -56,6 +56,7 @@ struct LayerDescription {
   std::vector<TensorDescription> outputs;
 };
 
+// A whole network, for callers that don't use TensorRT's headers.
 struct NetworkDescription {
   std::vector<TensorDescription> inputs;
   std::vector<TensorDescription> outputs;
