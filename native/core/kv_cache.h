@@ -48,8 +48,8 @@ class KvCache {
   // Records that the row's first `length` tokens are finite. They are if the logits of its last run are,
   // because those depend on all of them.
   void trust(size_t row, size_t length) noexcept { doubts_[row] = doubts_[row].after(length); }
-  // Records that the logits aren't finite. The tokens in doubt may not be the only cause: it may be anything
-  // that was ever written after them.
+  // Records that the logits aren't finite. The tokens in doubt may not be the only cause, so everything that
+  // was ever written after them is then in doubt too.
   virtual void distrust(size_t /*row*/) noexcept {}
   // How many of the row's first tokens are known to be finite; SIZE_MAX if none are in doubt.
   size_t trusted(size_t row) const noexcept { return doubts_[row].isEmpty() ? SIZE_MAX : doubts_[row].from; }

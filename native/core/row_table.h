@@ -76,8 +76,8 @@ class RowTable {
   // Frees the rows of all prefixes.
   void releasePrefixes() noexcept;
   void clear() noexcept { std::fill(rows_.begin(), rows_.end(), nullptr); }
-  // Called when the request that the sequence was made for has ended. The sequence becomes a prefix if
-  // `isSound` is true and it has cached tokens; otherwise its row is freed.
+  // Called when the request that the sequence was made for has ended. The sequence becomes a prefix if the
+  // table keeps prefixes, `isSound` is true and tokens are cached; otherwise its row is freed.
   void retire(Sequence& sequence, bool isSound) noexcept;
   // Called when a request of `failed` failed, and no logits have shown the row's tokens after the first
   // `trusted` to be finite. Drops those tokens if the row belongs to `failed`, or to a prefix, from which
