@@ -18,8 +18,9 @@ namespace {
 // would.
 constexpr size_t kRanked = 256;
 
-// Four logits at a time: every machine supports this, and memory is no faster. These are GCC's and Clang's
-// vectors, because the compilers vectorize a loop over floats only if arithmetic may change its results.
+// Four logits at a time: every machine supports this, and memory is no faster than that. These are GCC's and
+// Clang's vectors, because the compilers vectorize a loop over floats only if arithmetic may change its
+// results.
 using Floats [[gnu::vector_size(16)]] = float;
 using Ints [[gnu::vector_size(16)]] = int32_t;
 constexpr size_t kLanes = sizeof(Floats) / sizeof(float);

@@ -191,7 +191,7 @@ void Engine::readProfiles() {
   }
 }
 
-// Of the profiles that accept the inputs, returns the one that is tuned for the smallest shapes.
+// Returns the profile that accepts the inputs; if several do, the one that is tuned for the smallest shapes.
 int Engine::chooseProfile(std::span<const Tensor> tensors) const {
   int chosen = -1;
   size_t least = 0;
