@@ -1,4 +1,4 @@
-// Module entry: registers the JavaScript classes, nothing else.
+// The addon's entry point: registers the JavaScript classes and functions.
 #include "node/device_tensor.h"
 #include "node/engine_builder.h"
 #include "node/environment.h"
@@ -18,8 +18,8 @@ void initialize(const Napi::CallbackInfo& info) {
   node_tensorrt::Environment::of(info.Env()).setErrorClass(info[0].As<Napi::Function>());
 }
 
-// stopAll(): called once by lib/system/native.ts, when the process begins to exit. Node runs no cleanup hooks
-// then, and our threads must be gone before the exit handlers of the libraries that they are in.
+// stopAll(): called once by lib/system/native.ts, when the process begins to exit. Node doesn't run cleanup
+// hooks then. Our threads must have ended before the exit handlers of the libraries they use run.
 void stopAll(const Napi::CallbackInfo& info) {
   node_tensorrt::Environment::of(info.Env()).end();
 }

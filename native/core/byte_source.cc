@@ -16,7 +16,7 @@
 namespace node_tensorrt {
 namespace {
 
-// Small enough to stay in a processor's cache between a read and what is done with it, and for a cancelled
+// Small enough to stay in a processor's cache from when it is read until it is used, and for a cancelled
 // thread to end soon.
 constexpr size_t kPieceBytes = size_t{1} << 20;
 
@@ -24,7 +24,7 @@ std::string reason(int error) {
   return std::strerror(error);
 }
 
-// Uninitialized: pages that are about to be written need no zeros.
+// Allocates memory without zeroing it, because all of it is about to be written.
 std::shared_ptr<std::byte> allocate(size_t bytes) {
   auto* const memory = new (std::nothrow) std::byte[bytes];
   if (memory == nullptr) {
@@ -79,7 +79,7 @@ FileBytes::FileBytes(std::string name, int descriptor, off_t begin, size_t size)
   modified_ = status.st_mtim;
   const bool isThere = begin >= 0 && begin <= fileBytes_ && size <= static_cast<size_t>(fileBytes_ - begin);
   if (isOpen && isThere) {
-    // The kernel reads ahead twice as far. Where it can't, it does what it would do anyway.
+    // Makes the kernel read ahead twice as far. If it can't, it reads ahead as usual.
     static_cast<void>(::posix_fadvise(descriptor_, begin, static_cast<off_t>(size), POSIX_FADV_SEQUENTIAL));
     return;
   }

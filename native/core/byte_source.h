@@ -1,4 +1,4 @@
-// Bytes of which there may be more than an array of JavaScript's holds: in memory, or a part of a file.
+// A source of bytes, in memory or in part of a file. It can be larger than a JavaScript array can be.
 #pragma once
 
 #include <sys/types.h>
@@ -14,48 +14,51 @@
 
 namespace node_tensorrt {
 
-// They do not change. Any thread. What reads throws Error(ERR_IO).
+// A fixed number of bytes that don't change. Every method may be called from any thread. Reading from a file
+// throws Error(ERR_IO) when it fails.
 class ByteSource {
  public:
   virtual ~ByteSource() = default;
 
   size_t size() const noexcept { return size_; }
 
-  // True if the bytes take memory for as long as this lives.
+  // True if the bytes take up memory for as long as this object lives.
   virtual bool inMemory() const noexcept = 0;
 
-  // Copies those from `from` on. Throws Error(ERR_INVALID_ARG_VALUE) where there are fewer.
+  // Fills `into` with the bytes that begin at offset `from`. Throws Error(ERR_INVALID_ARG_VALUE) if there are
+  // too few.
   virtual void read(size_t from, std::span<std::byte> into) const = 0;
 
-  // Calls `use` with piece after piece, of which each is valid during the call. Throws Cancelled once `stop`
-  // was requested.
+  // Calls `use` for one piece after another, in order. A piece is valid only during its call. Throws
+  // Cancelled once `stop` was requested.
   virtual void forEachPiece(const std::stop_token& stop,
                             const std::function<void(std::span<const std::byte>)>& use) const = 0;
 
-  // All of them at one address. What is not in memory is read, and freed with what this returns. Throws
-  // Error(ERR_OUT_OF_MEMORY), and Cancelled.
+  // Returns all bytes in one block of memory. For a file, they are read into a new block, which the caller
+  // owns. Throws Error(ERR_OUT_OF_MEMORY) and Cancelled.
   virtual std::shared_ptr<const std::byte> whole(const std::stop_token& stop) const = 0;
 
-  // Sets the time of the last access to their file to now, and leaves that of its modification as it is, by
-  // which one knows whether it was changed. Who may not do this doesn't.
+  // Sets the file's access time to now. The modification time stays as it is, because it tells whether the
+  // file was changed. Does nothing if the process isn't permitted to set it.
   virtual void markUsed() const noexcept {}
 
  protected:
   explicit ByteSource(size_t size) : size_(size) {}
 
-  // Throws Error(ERR_INVALID_ARG_VALUE).
+  // Throws Error(ERR_INVALID_ARG_VALUE) if the range isn't within these bytes.
   void requireRange(size_t from, size_t length) const;
 
  private:
   const size_t size_;
 };
 
+// Bytes in memory, which this object shares the ownership of.
 class MemoryBytes final : public ByteSource {
  public:
   MemoryBytes(std::shared_ptr<const void> memory, size_t size)
       : ByteSource(size), memory_(std::move(memory), static_cast<const std::byte*>(memory.get())) {}
 
-  // A copy of `bytes`. Throws Error(ERR_OUT_OF_MEMORY).
+  // Copies `bytes`. Throws Error(ERR_OUT_OF_MEMORY).
   explicit MemoryBytes(std::span<const std::byte> bytes);
 
   bool inMemory() const noexcept override { return true; }
@@ -68,14 +71,15 @@ class MemoryBytes final : public ByteSource {
   const std::shared_ptr<const std::byte> memory_;
 };
 
-// A part of a file that stays open. It is read, not mapped: under a mapping, a file that another process cuts
-// short ends this one (SIGBUS), and what is written to it shows. So that nobody is given what was not
-// checked, forEachPiece() and whole() throw where the file changed since this began: its length, or the time
-// of its last modification. One that was replaced or removed is still the same file here.
+// Part of a file, which stays open. The file is read instead of mapped: if another process truncated a mapped
+// file, this process would die of SIGBUS, and writes by others would show up in the mapping. forEachPiece()
+// and whole() throw if the file's length or modification time has changed since this object was created, so
+// nobody gets bytes that weren't checked. If the file is replaced or removed, this object goes on reading the
+// original.
 class FileBytes final : public ByteSource {
  public:
-  // `name`: what errors call the file. `descriptor` stays the caller's. Throws Error(ERR_IO) where the file
-  // has no such part.
+  // Duplicates `descriptor`, which the caller still has to close. Errors call the file `name`. Throws
+  // Error(ERR_IO) if the file doesn't contain the range.
   FileBytes(std::string name, int descriptor, off_t begin, size_t size);
   FileBytes(const FileBytes&) = delete;
   ~FileBytes() override;
@@ -97,7 +101,7 @@ class FileBytes final : public ByteSource {
   timespec modified_ = {};
 };
 
-// Writes all of them where the file's position is. Throws Error(ERR_IO), and Cancelled.
+// Writes all bytes at the file's current position. Throws Error(ERR_IO) and Cancelled.
 void writeBytes(const ByteSource& bytes, int descriptor, const std::stop_token& stop);
 
 }  // namespace node_tensorrt

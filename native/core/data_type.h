@@ -1,5 +1,5 @@
-// Element types. The values are those of onnx.proto's TensorProto.DataType, which ONNX Runtime's
-// ONNXTensorElementDataType shares, so that a type crosses every interface as the same number.
+// Element types. The values are those of TensorProto.DataType in onnx.proto. ONNX Runtime's
+// ONNXTensorElementDataType uses the same ones, so a type is the same number in every interface.
 #pragma once
 
 #include <cstddef>
@@ -25,7 +25,7 @@ enum class DataType : int32_t {
   kBfloat16 = 16,
 };
 
-// Bytes of one element; 0 for strings and for types that are not supported.
+// Returns the bytes of one element, or 0 for strings and unsupported types.
 constexpr size_t byteSize(DataType type) noexcept {
   switch (type) {
     case DataType::kUint8:

@@ -14,10 +14,10 @@ namespace {
 
 using Clock = Request::Clock;
 
-// A row's memory is given back after this long. Until then the next row can have it warm.
+// How long a freed row keeps its memory: a request that comes before then finds the memory warm.
 constexpr std::chrono::seconds kRest(1);
 
-// A callback that had no memory is called again after this long.
+// How long to wait before calling a callback again that ran out of memory.
 constexpr std::chrono::milliseconds kPause(10);
 
 }  // namespace
@@ -172,7 +172,7 @@ void DecodeLoop::serve(LoadModel load, Completion loaded) {
     failure = std::current_exception();
   }
   load = nullptr;
-  trimHostMemory();  // weights were read before they were laid out for computing
+  trimHostMemory();  // loading read the weights and then copied them into the layout for computing
 
   Lock lock(mutex_);
   tell(lock, [&] { loaded(failure); });
@@ -184,7 +184,7 @@ void DecodeLoop::serve(LoadModel load, Completion loaded) {
   {
     const Unlocked unlocked(lock);
     decoder.reset();
-    // A model's many small blocks lie between others, in the heap of this thread.
+    // A model's many small blocks lie scattered in the heap of this thread.
     trimHostMemory();
   }
   if (closed_) tell(lock, [this] { closed_(nullptr); });
@@ -226,7 +226,7 @@ void DecodeLoop::publish(Lock& lock) {
   if (!events.empty()) tell(lock, [&] { listener_(events); });
 }
 
-// Calls back, without the lock.
+// Calls back without holding the lock.
 template <class Callback>
 void DecodeLoop::tell(Lock& lock, const Callback& callback) {
   const auto isTold = [&] {

@@ -35,7 +35,7 @@ float halfToFloat(uint16_t bits) {
   return std::bit_cast<float>(sign | (exponent + 112) << 23 | fraction << 13);
 }
 
-// `values` as floats: themselves where they are, else in `converted`.
+// Returns `values` as floats: unchanged if they are floats, or else converted into `converted`.
 std::span<const float> toFloats(DataType type, const void* values, size_t count,
                                 std::vector<float>& converted) {
   if (type == DataType::kFloat32) return {static_cast<const float*>(values), count};
@@ -57,7 +57,7 @@ bool isInteger(DataType type) {
   return type == DataType::kInt32 || type == DataType::kInt64;
 }
 
-// Tokens that a row of a cache has, where the model has it fixed.
+// The number of tokens in a row of a cache, if the model fixes it.
 std::optional<size_t> fixedLength(const TensorInfo& cache, size_t least) {
   if (cache.shape.size() < 2) return std::nullopt;
   const int64_t length = cache.shape[cache.shape.size() - 2].size;
@@ -69,14 +69,14 @@ std::optional<size_t> fixedLength(const TensorInfo& cache, size_t least) {
   return static_cast<size_t>(length);
 }
 
-// Rounds the length of a prompt up to a multiple of 64; beyond 512, to one of an eighth of the next power of
-// two, so that large chunks have few lengths too.
+// Rounds the length of a prompt up to a multiple of 64. Above 512, rounds up to a multiple of an eighth of
+// the next power of two, so that large chunks have few lengths too.
 size_t roundUp(size_t length) {
   const size_t step = std::max<size_t>(64, std::bit_ceil(length) / 8);
   return (length + step - 1) / step * step;
 }
 
-// `value`, or null with the sentence that says what is missing.
+// Returns `value`, or throws if it is null; `problem` is a sentence that says what is missing.
 template <class T>
 T require(T value, const char* problem) {
   if (!value) unsupported(problem);
@@ -169,7 +169,7 @@ size_t Decoder::decodeRows(size_t rows) const noexcept {
   return hasFewShapes_ ? std::min(std::bit_ceil(rows), cache_->rows()) : rows;
 }
 
-// The last one: rows decode at the beginning.
+// The last row, because rows decode at the beginning.
 std::optional<size_t> Decoder::promptRow() const noexcept {
   if (!hasFewShapes_) return std::nullopt;
   return cache_->rows() - 1;
@@ -189,7 +189,7 @@ void Decoder::decode(size_t first, std::span<const size_t> pasts, std::span<cons
 
 void Decoder::prefill(size_t row, std::span<const int32_t> tokens, size_t past) {
   const size_t length = promptLength(tokens.size() - past);
-  // If the rest of the row is too short for that length, the step begins earlier and reads tokens again.
+  // If too little of the row is left for that length, the step begins earlier and reads tokens again.
   const size_t start = std::min(past, capacity_ - length);
   prompt_.assign(tokens.begin() + static_cast<ptrdiff_t>(start), tokens.end());
   prompt_.resize(length, tokens.back());
@@ -204,7 +204,7 @@ void Decoder::run(size_t first, std::span<const size_t> pasts, std::span<const i
   for (const Feed& feed : feeds_) fill(feed, pasts, tokens);
   for (size_t i = logits_; i < outputs_.size(); ++i) outputs_[i] = {};
   if (hasTop_) {
-    // The whole row stays where it is until sampling needs it.
+    // The logits stay on the device until sampling needs them.
     outputs_[logits_].location = memory_->location();
     outputs_[logits_].device = memory_->device();
   }

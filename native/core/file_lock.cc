@@ -17,7 +17,7 @@ namespace {
   throw Error("ERR_IO", "Can't lock " + path + ": " + std::generic_category().message(error) + ".");
 }
 
-// True if `path` still names the file that was opened, rather than none, or one created since.
+// True if `path` still names the file that was opened, and not a newer one or none.
 bool isCurrent(const std::string& path, int descriptor) {
   struct stat opened;
   struct stat named;
@@ -30,7 +30,7 @@ bool isCurrent(const std::string& path, int descriptor) {
 bool FileLock::tryAcquire() {
   if (descriptor_ != -1) return true;
   for (;;) {
-    // Not inherited: a child would hold the lock beyond its parent's end.
+    // Not inherited: a child process would otherwise hold the lock after its parent has ended.
     const int descriptor = open(path_.c_str(), O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0600);
     if (descriptor == -1) {
       if (errno == EINTR) continue;
@@ -44,7 +44,7 @@ bool FileLock::tryAcquire() {
       if (error == EINTR) continue;
       fail(path_, error);
     }
-    // The holder before removed the file, and another may have created and locked it anew.
+    // The previous holder removed the file. Someone else may have created and locked a new one since.
     if (isCurrent(path_, descriptor)) {
       descriptor_ = descriptor;
       return true;
@@ -55,7 +55,7 @@ bool FileLock::tryAcquire() {
 
 void FileLock::release() noexcept {
   if (descriptor_ == -1) return;
-  // While it is locked: then no one else can hold a lock on this name.
+  // Remove the file while it is locked, so no one else can hold a lock on this name.
   unlink(path_.c_str());
   abandon();
 }

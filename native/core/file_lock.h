@@ -1,5 +1,5 @@
-// A lock on a file's name, between processes as within one. The kernel lets go of it when its holder ends,
-// however that ends.
+// A lock on a file name, between processes and within one. The kernel releases it when the process that holds
+// it ends, however it ends.
 #pragma once
 
 #include <string>
@@ -7,20 +7,22 @@
 
 namespace node_tensorrt {
 
+// Takes the lock for one holder. Not thread-safe.
 class FileLock {
  public:
-  // Not held yet; `path` is a file that exists while someone holds it.
+  // Doesn't take the lock yet. The file at `path` exists while someone holds the lock.
   explicit FileLock(std::string path) : path_(std::move(path)) {}
   FileLock(const FileLock&) = delete;
   ~FileLock() { release(); }
 
-  // False while another holds it. Creates the file, and blocks for no one. Throws Error(ERR_IO).
+  // Creates the file and takes the lock. Returns false, without waiting, if someone else holds it. Throws
+  // Error(ERR_IO).
   bool tryAcquire();
 
-  // Removes the file. Nothing where the lock is not held.
+  // Removes the file and releases the lock. Does nothing if the lock isn't held.
   void release() noexcept;
 
-  // Lets go of the lock, and leaves the file, which says that it was not released.
+  // Releases the lock but leaves the file, as a sign that it wasn't released properly.
   void abandon() noexcept;
 
  private:

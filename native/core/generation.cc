@@ -112,7 +112,7 @@ void Generation::prefill(Lock& lock) {
   }
 }
 
-// Finds a row, and in others what can be saved of reading the prompt.
+// Gives the request a row and reuses what other rows have of its prompt.
 void Generation::place(Request& request, Lock& lock) {
   Sequence& sequence = *request.sequence;
   request.placed = true;
@@ -129,7 +129,8 @@ void Generation::place(Request& request, Lock& lock) {
   request.cachedTokens = sequence.cached;
 }
 
-// Reads the next `count` tokens of a prompt. The first token of the answer, where they are the last ones.
+// Reads the next `count` tokens of a prompt. If they are the last ones, returns the first token of the
+// answer.
 std::optional<SampledToken> Generation::read(Request& request, size_t count, Lock& lock) {
   Sequence& sequence = *request.sequence;
   if (const auto row = decoder_->promptRow()) move(*sequence.row, *row, lock);
@@ -143,8 +144,8 @@ std::optional<SampledToken> Generation::read(Request& request, size_t count, Loc
     if (isLast && request.generates) {
       sampled = sample(request, 0);
     } else if (isLast) {
-      // The result of this draw isn't used. It shows that the logits can be drawn from: a prompt without
-      // usable logits can't be continued.
+      // The token drawn is discarded. But a prompt whose logits are unusable must fail here, rather than be
+      // kept as the beginning of other prompts.
       Sampler greedy({}, decoder_->width());
       draw(greedy, 0, sequence, {});
     }
@@ -160,7 +161,7 @@ void Generation::copy(size_t from, size_t to, size_t length, Lock& lock) {
   decoder_->cache().copy(from, to, length);
 }
 
-// Moves a sequence into another row. Whoever lies there moves into the row that it leaves.
+// Moves a sequence to another row. A sequence in that row moves to the row that it leaves.
 void Generation::move(size_t from, size_t to, Lock& lock) {
   if (from == to) return;
   const size_t length = rows_.kept(from);
@@ -197,7 +198,7 @@ void Generation::decode(Lock& lock) {
   batch_.clear();
 }
 
-// One step of requests whose rows lie side by side.
+// Runs one step for requests whose rows are adjacent.
 void Generation::decodeRows(std::span<const std::shared_ptr<Request>> requests, Lock& lock) {
   pasts_.clear();
   tokens_.clear();
@@ -205,13 +206,14 @@ void Generation::decodeRows(std::span<const std::shared_ptr<Request>> requests, 
     pasts_.push_back(request->sequence->cached);
     tokens_.push_back(request->sequence->tokens.back());
   }
-  // The rows that fill the step up read their last token once more. Its keys and values go behind what the
-  // row holds, where nobody looks; in a full row they take their own place, with the same numbers.
+  // Rows that only fill the step up read their last token once more. Its keys and values are written after
+  // the row's tokens, where nothing reads them. In a full row they replace the last token's, with the same
+  // values.
   for (size_t row = requests.size(); row < decoder_->decodeRows(requests.size()); ++row) {
     const size_t kept = rows_.kept(row);
     pasts_.push_back(std::min(kept, config_.maxLength - 1));
-    // The last token of a sequence that was cut meanwhile is unknown: in a full row its place is then in
-    // doubt.
+    // If a sequence was truncated in the meantime, its last kept token is unknown. In a full row, that
+    // token's place is then in doubt.
     const bool isKnown = kept > 0 && kept == rows_[row]->cached;
     tokens_.push_back(isKnown ? rows_[row]->tokens[kept - 1] : tokens_[0]);
   }
@@ -242,7 +244,7 @@ void Generation::decodeRows(std::span<const std::shared_ptr<Request>> requests, 
   }
 }
 
-// The next token of the request in the i-th row of the last step.
+// Returns the next token for the request in the i-th row of the last step.
 SampledToken Generation::sample(Request& request, size_t i) {
   if (!request.sampler) {
     request.sampler.emplace(request.options.sampling, decoder_->width());
@@ -251,8 +253,8 @@ SampledToken Generation::sample(Request& request, size_t i) {
   return draw(*request.sampler, i, *request.sequence, request.bannedTokens());
 }
 
-// A token from the logits of the i-th row of the last step, which has read all tokens of that sequence. They
-// are finite where one can be drawn, and so is all that they follow from.
+// Draws a token from the logits of the i-th row of the last step, which has read all tokens of `sequence`. If
+// a token can be drawn, the logits are finite, and so are the keys and values they depend on.
 SampledToken Generation::draw(Sampler& sampler, size_t i, const Sequence& sequence,
                               std::span<const int32_t> banned) {
   std::optional<SampledToken> drawn;
@@ -262,7 +264,7 @@ SampledToken Generation::draw(Sampler& sampler, size_t i, const Sequence& sequen
   return std::move(*drawn);
 }
 
-// Fails the request where there is no memory for its token.
+// Records a token. If there isn't enough memory for it, the request fails.
 void Generation::accept(const std::shared_ptr<Request>& request, SampledToken sampled) noexcept {
   try {
     if (const auto reason = request->append(std::move(sampled), config_.maxLength)) {
@@ -280,7 +282,7 @@ void Generation::fail(std::span<const std::shared_ptr<Request>> requests,
   for (const auto& request : requests) finish(request, FinishReason::kFailed, error);
 }
 
-// After an exception that could be any request's.
+// Fails all requests, after an exception that any of them could have caused.
 void Generation::failAll(const std::exception_ptr& error) noexcept {
   const auto& requests = scheduler_.requests();
   while (!requests.empty()) finish(requests.begin()->second, FinishReason::kFailed, error);
@@ -301,7 +303,7 @@ void Generation::finish(std::shared_ptr<Request> request, FinishReason reason,
   sequence.request.reset();
   if (failed) forgetDoubtful(sequence);
   if (sequence.held) {
-    // Nothing came of it: as if it had not been.
+    // The request has produced nothing, so leave the sequence as it was before.
     if (failed || (broke && request->completionTokens == 0)) sequence.tokens.resize(request->before);
     sequence.cached = std::min(sequence.cached, sequence.tokens.size());
     if (sequence.cached == 0) rows_.release(sequence);
@@ -311,7 +313,7 @@ void Generation::finish(std::shared_ptr<Request> request, FinishReason reason,
   rows_.noteSurplus();
 }
 
-// Gives up the keys and values that no logits vouch for, which would fail others too.
+// Drops keys and values that no logits have shown to be finite: they would make other requests fail too.
 void Generation::forgetDoubtful(const Sequence& failed) noexcept {
   KvCache& cache = decoder_->cache();
   if (failed.row) cache.distrust(*failed.row);
@@ -333,7 +335,7 @@ void Generation::rest(Lock& lock) noexcept {
       const Unlocked unlocked(lock);
       cache.truncate(row, needed);
     } catch (...) {
-      rows_.noteSurplus();  // there is no memory to do it with
+      rows_.noteSurplus();  // there isn't enough memory to do it now
     }
   }
   stats_.bytesUsed = cache.bytesUsed();

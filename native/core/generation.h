@@ -1,4 +1,5 @@
-// Answers requests step by step: each step reads a chunk of prompts, and decodes a token of each answer.
+// Answers requests step by step. Each step reads part of the waiting prompts and decodes one token for each
+// answer.
 #pragma once
 
 #include <cstddef>
@@ -22,18 +23,19 @@
 
 namespace node_tensorrt {
 
-// lib/system/native/language-model.ts' NativeLanguageModelConfig.
+// Settings of a decode loop. Mirrors NativeLanguageModelConfig in lib/system/native/language-model.ts.
 struct DecodeLoopConfig {
   DecoderGraph graph = {};
   size_t rows = 16;
   size_t maxLength = 4096;  // tokens in a row
-  size_t chunkSize = 512;   // tokens of prompts a step; a quarter while others answer
-  size_t maxQueue = 1024;   // requests that wait for a row
+  size_t chunkSize = 512;   // prompt tokens per step; a quarter of this while others answer
+  size_t maxQueue = 1024;   // requests that may wait for a row
   bool prefixReuse = true;
   std::shared_ptr<const TokenPieces> pieces = {};
   std::string fingerprint = {};
 };
 
+// What a decode loop has done since it began, and what it is doing now. Counts, except for the bytes.
 struct DecodeLoopStats {
   size_t rowsUsed = 0;
   size_t bytesReserved = 0;
@@ -53,7 +55,7 @@ struct DecodeLoopStats {
 
 using Lock = std::unique_lock<std::mutex>;
 
-// Lets go of a lock for as long as it lives.
+// Releases a lock for as long as this object lives.
 class Unlocked {
  public:
   explicit Unlocked(Lock& lock) : lock_(lock) { lock_.unlock(); }
@@ -65,9 +67,10 @@ class Unlocked {
   Lock& lock_;
 };
 
-// Its owner's lock guards it. What takes that lock lets go of it while the model runs or rows are copied, and
-// is for one thread: only that one changes the rows. It reads tokens of sequences that generate, which nobody
-// else changes, without the lock.
+// The state of all requests and of the cache's rows. The owner's lock guards it. Methods that take a Lock
+// release it while the model runs or rows are copied; only one thread, the one that changes rows, may call
+// them. That thread reads the tokens of generating sequences without the lock, because nobody else changes
+// them.
 class Generation {
  public:
   explicit Generation(DecodeLoopConfig config);
@@ -76,31 +79,32 @@ class Generation {
   Scheduler& scheduler() noexcept { return scheduler_; }
   RowTable& rows() noexcept { return rows_; }
 
-  // Nothing below may be called before.
+  // Sets the decoder. Everything below needs one.
   void load(std::unique_ptr<Decoder> decoder);
   bool isLoaded() const noexcept { return decoder_ != nullptr; }
   Decoder& decoder() noexcept { return *decoder_; }
   const Decoder& decoder() const noexcept { return *decoder_; }
-  // Forgets all requests and gives back what they ran on, to be freed.
+  // Forgets all requests and returns the decoder, which the caller frees.
   std::unique_ptr<Decoder> unload() noexcept;
 
-  // Throws Error(ERR_INVALID_ARG_VALUE) where the model has no such token.
+  // Throws Error(ERR_INVALID_ARG_VALUE) if the model doesn't have one of these tokens.
   void requireTokens(std::span<const int32_t> tokens) const;
-  // The request goes on from the sequence's tokens and these. Throws Error(ERR_INVALID_ARG_VALUE) where that
-  // is nothing, or more than a row takes; whatever this throws, all is as before.
+  // Starts a request that continues the sequence with `tokens`. Throws Error(ERR_INVALID_ARG_VALUE) if that
+  // leaves no tokens, or more than a row holds. If it throws, it has changed nothing.
   void begin(const std::shared_ptr<Request>& request, const std::shared_ptr<Sequence>& sequence,
              std::span<const int32_t> tokens);
-  // One step, while sequences hold `held` rows. An exception is the error of the requests concerned.
+  // Runs one step. `held` is the number of rows that sequences hold. An exception becomes the error of the
+  // requests that it affects.
   void step(size_t held, Lock& lock) noexcept;
   // Ends a request.
   void finish(std::shared_ptr<Request> request, FinishReason reason,
               std::exception_ptr error = nullptr) noexcept;
-  // Ends the running step, and all that follow.
+  // Ends the running step and all later ones.
   void stop() noexcept;
 
   // Copies the first `length` tokens of one row to another.
   void copy(size_t from, size_t to, size_t length, Lock& lock);
-  // Gives back memory that no sequence and no prefix needs.
+  // Gives back memory that no sequence or prefix needs.
   void rest(Lock& lock) noexcept;
 
   // Returns the events since the last call, in order.
@@ -130,7 +134,7 @@ class Generation {
   DecodeLoopStats stats_;
   std::list<GenerationEvent> events_;
 
-  // Memory of a decode step, kept for the next.
+  // Buffers of a decode step, kept for the next one.
   Scheduler::Requests batch_;
   std::vector<RowMove> moves_;
   std::vector<size_t> pasts_;

@@ -42,7 +42,8 @@ class HostTensorMemory final : public TensorMemory {
       throw Error("ERR_OUT_OF_MEMORY", "Could not reserve " + std::to_string(bytes) +
                                            " bytes of address space: " + std::strerror(errno) + ".");
     }
-    // One token must not cost a huge page in each head of each layer. Where there are none, this fails.
+    // A single token must not take a huge page in each head of each layer. Fails on kernels without huge
+    // pages.
     madvise(address, bytes, MADV_NOHUGEPAGE);
     return std::shared_ptr<void>(address, [bytes](void* reserved) { munmap(reserved, bytes); });
   }

@@ -7,7 +7,7 @@
 namespace node_tensorrt {
 namespace {
 
-// Is an exponent, under `mask`, all ones? That is infinity's and NaN's.
+// True if, in some value, all exponent bits (`mask`) are ones: it is then infinite or NaN.
 template <class Bits>
 bool anyNotFinite(const std::byte* values, size_t bytes, Bits mask) noexcept {
   bool found = false;
@@ -83,7 +83,7 @@ class InPlaceCache final : public KvCache {
             std::span<Tensor> outputs) override {
     for (size_t i = 0; i < pasts.size(); ++i) {
       const size_t length = pasts[i] + fresh;
-      // Tokens that the run overwrites anyway need not be cleared.
+      // Zeroes doubtful values, except those that this run overwrites.
       clearDoubts(first + i, length);
       doubts_[first + i] = doubts_[first + i].with({pasts[i], length});
       written_[first + i] = std::max(written_[first + i], length);
@@ -93,7 +93,7 @@ class InPlaceCache final : public KvCache {
       Tensor& input = inputs[tensor.input];
       std::byte* begin = at(buffers_[i], first * rowBytes(tensor));
       if (input.data.get() == begin && input.byteLength == pasts.size() * rowBytes(tensor))
-        continue;  // as in the run before
+        continue;  // same as in the previous run
       Tensor bound = make(tensor, pasts.size(), capacity_, std::shared_ptr<void>(buffers_[i], begin));
       outputs[i] = bound;
       input = std::move(bound);
@@ -123,13 +123,13 @@ class InPlaceCache final : public KvCache {
   }
 
   void exchange(size_t a, size_t lengthA, size_t b, size_t lengthB) override {
-    // Before anything is moved: without memory all stays where it is.
+    // Done before anything is moved, so that nothing changes if memory runs out.
     size_t largest = 0;
     for (const CacheTensor& tensor : tensors_) largest = std::max(largest, rowBytes(tensor));
     if (!spare_) spare_ = memory_->reserve(largest);
     const Doubt ofA = doubts_[a];
     const Doubt ofB = doubts_[b];
-    doubts_[a] = doubts_[b] = ofA.with(ofB);  // until all is done
+    doubts_[a] = doubts_[b] = ofA.with(ofB);  // until the exchange is complete
     written_[a] = written_[b] = std::max(written_[a], written_[b]);
     for (size_t i = 0; i < tensors_.size(); ++i) {
       const CacheTensor& tensor = tensors_[i];
@@ -191,7 +191,7 @@ class InPlaceCache final : public KvCache {
   size_t bytesReserved() const noexcept override { return rows_ * capacity_ * bytesPerToken_; }
 
  private:
-  // Zeros what is in doubt beyond a length.
+  // Zeros the values in doubt beyond `length`.
   void clearDoubts(size_t row, size_t length) {
     const Doubt beyond = doubts_[row].after(length);
     if (beyond.isEmpty()) return;
@@ -207,7 +207,7 @@ class InPlaceCache final : public KvCache {
 
   size_t rowBytes(const CacheTensor& tensor) const { return tensor.kvHeads * headBytes(tensor, capacity_); }
 
-  // The first tokens of each head, from one row to another.
+  // Describes the copy of each head's first `length` tokens from one row to another.
   BlockCopy blocks(const CacheTensor& tensor, void* to, const void* from, size_t length) const {
     const size_t stride = headBytes(tensor, capacity_);
     return {.to = to,
@@ -219,10 +219,10 @@ class InPlaceCache final : public KvCache {
   }
 
   const size_t capacity_;
-  std::vector<std::shared_ptr<void>> buffers_;  // as tensors_
+  std::vector<std::shared_ptr<void>> buffers_;  // by tensor
   std::vector<size_t> held_;                    // by row
-  std::vector<size_t> written_;                 // by row: beyond it are zeros
-  std::shared_ptr<void> spare_;                 // a row of the largest tensor, on its way
+  std::vector<size_t> written_;                 // by row: everything after it is zero
+  std::shared_ptr<void> spare_;  // holds one row during an exchange; as large as a row of the largest tensor
 };
 
 class CopyingCache final : public KvCache {
@@ -315,7 +315,7 @@ class CopyingCache final : public KvCache {
     return past;
   }
 
-  // A past's first tokens, in tensors of their own.
+  // Copies a past's first `length` tokens into new tensors.
   Past shortened(const Past& past, size_t length) const {
     Past result = empty(length);
     if (length == 0) return result;

@@ -1,4 +1,4 @@
-// A model's file, mapped for reading.
+// A model's file, mapped into memory for reading.
 #pragma once
 
 #include <cstddef>
@@ -6,6 +6,7 @@
 
 namespace node_tensorrt {
 
+// Maps the file until this object is destroyed.
 class MappedFile {
  public:
   // Throws Error(ERR_MODEL_NOT_FOUND).
@@ -13,7 +14,7 @@ class MappedFile {
   MappedFile(const MappedFile&) = delete;
   ~MappedFile();
 
-  // Null where the file is empty.
+  // Null if the file is empty.
   const void* data() const noexcept { return data_; }
   size_t size() const noexcept { return size_; }
 

@@ -15,7 +15,8 @@ namespace {
 constexpr size_t kSmallest = 64;
 constexpr size_t kStep = size_t{1} << 20;
 
-// Few sizes, so that blocks are found again: powers of two up to 1 MiB, then eighths of them.
+// Uses few sizes, so that blocks can be reused: powers of two up to 1 MiB, then multiples of an eighth of a
+// power of two.
 size_t blockSize(size_t bytes) {
   const size_t power = std::bit_ceil(std::max(bytes, kSmallest));
   if (power <= kStep) return power;
@@ -25,7 +26,8 @@ size_t blockSize(size_t bytes) {
 
 }  // namespace
 
-// The source is called without the lock, which threads take that must not wait for it.
+// The state outlives the pool if blocks do. The source is called without holding the lock, because some
+// threads that take the lock must not wait for a device.
 struct MemoryPool::State {
   State(size_t limit, MemorySource memory) : maxIdleBytes(limit), source(std::move(memory)) {}
 
@@ -36,7 +38,7 @@ struct MemoryPool::State {
     return block;
   }
 
-  // A size that the pool wouldn't keep isn't rounded up.
+  // Sizes that the pool wouldn't keep are not rounded up.
   size_t sizeOf(size_t bytes) const { return bytes > maxIdleBytes ? bytes : blockSize(bytes); }
 
   void* takeIdle(size_t size) {
@@ -49,7 +51,7 @@ struct MemoryPool::State {
     return block;
   }
 
-  // False where nothing was idle.
+  // Releases all idle blocks. Returns false if there were none.
   bool releaseIdle() {
     std::map<size_t, std::vector<void*>> released;
     {
@@ -83,7 +85,7 @@ struct MemoryPool::State {
   std::map<size_t, std::vector<void*>> idle;  // by block size
   size_t idleBytes = 0;
   size_t reservedBytes = 0;
-  bool gone = false;  // the pool is
+  bool gone = false;  // the pool was destroyed
 };
 
 MemoryPool::MemoryPool(size_t maxIdleBytes, MemorySource source)
@@ -118,7 +120,7 @@ std::shared_ptr<void> MemoryPool::acquireIdle(size_t bytes) {
       try {
         state->giveBack(state->allocate(size), size);
       } catch (const Error&) {
-        // There is none for now.
+        // No memory is available for now.
       }
     });
   }

@@ -1,5 +1,5 @@
-// Memory, recycled: a run's inputs and outputs lie in blocks of a pool, so that a steady stream of runs costs
-// neither allocations nor page faults. The memory may be a device's.
+// Recycles memory: the inputs and outputs of runs lie in a pool's blocks, so a steady stream of runs causes
+// no allocations and no page faults. The memory may be on a device.
 #pragma once
 
 #include <cstddef>
@@ -8,27 +8,28 @@
 
 namespace node_tensorrt {
 
-// The source of a pool's blocks. Its functions may be called from any thread.
+// Where a pool's blocks come from. Its functions may be called from any thread.
 struct MemorySource {
   std::function<void*(size_t bytes)> allocate;  // throws Error(ERR_OUT_OF_MEMORY); may wait for a device
   std::function<void(void*)> release;           // must neither throw nor wait
-  // Calls what allocates, soon, on a thread that may wait; null where no allocation waits.
+  // Soon calls the function, which allocates, on a thread that may wait. Null if allocating never waits.
   std::function<void(std::function<void()>)> later = nullptr;
 };
 
-// Thread-safe. Blocks may outlive the pool: they are then released instead of kept.
+// Keeps blocks that aren't in use for later. Thread-safe. Blocks may outlive the pool: they are then
+// released.
 class MemoryPool {
  public:
-  // Idle blocks above `maxIdleBytes` in total are released rather than kept.
+  // Releases idle blocks when there are more than `maxIdleBytes` in total.
   MemoryPool(size_t maxIdleBytes, MemorySource source);
   MemoryPool(const MemoryPool&) = delete;
   ~MemoryPool();
 
-  // At least `bytes` bytes, contents undefined. Throws Error(ERR_OUT_OF_MEMORY), after having tried again
-  // without idle blocks.
+  // Returns a block of at least `bytes` bytes, with undefined contents. If memory runs out, it releases the
+  // idle blocks and tries again; then it throws Error(ERR_OUT_OF_MEMORY).
   std::shared_ptr<void> acquire(size_t bytes);
-  // The same without waiting: null where no block of that size is idle. Soon after there is one, if the pool
-  // may keep it and there is memory.
+  // Does the same without waiting. Returns null if no block of that size is idle; one will be soon, if the
+  // pool may keep it and memory is available.
   std::shared_ptr<void> acquireIdle(size_t bytes);
 
   size_t idleBytes() const;

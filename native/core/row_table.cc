@@ -25,8 +25,8 @@ size_t RowTable::take(const std::shared_ptr<Sequence>& sequence, std::optional<s
     put(sequence, *preferred);
     return *preferred;
   }
-  // Whoever lies in the preferred row will have to move into the row that this takes: one at the end, where
-  // nothing disturbs it, unless it is about to decode.
+  // The sequence in the preferred row will have to move to the row taken here. So take one at the end, where
+  // it isn't in the way, unless that sequence is about to decode.
   const bool takesLast = preferred && !rows_[*preferred]->request;
   std::optional<size_t> row;
   std::shared_ptr<Sequence> oldest;
@@ -47,7 +47,8 @@ size_t RowTable::take(const std::shared_ptr<Sequence>& sequence, std::optional<s
   return *row;
 }
 
-// Of two equally long rows, the one that nothing follows is taken: it can be had without losing anything.
+// If two beginnings are equally long, prefers one that is all its sequence has cached: that row can be taken
+// over without losing anything.
 RowTable::Beginning RowTable::longestBeginning(const Sequence& prompt) const {
   Beginning longest;
   if (!keepsPrefixes_ || !prompt.shared) return longest;
@@ -89,7 +90,7 @@ void RowTable::exchange(size_t a, size_t b) noexcept {
 void RowTable::release(Sequence& sequence) noexcept {
   noteSurplus();
   sequence.cached = 0;
-  // The table may be the last that holds the sequence.
+  // The table may hold the last reference to the sequence.
   if (sequence.row) rows_[*std::exchange(sequence.row, std::nullopt)] = nullptr;
 }
 

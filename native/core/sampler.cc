@@ -13,12 +13,14 @@ namespace node_tensorrt {
 
 namespace {
 
-// At least as many tokens are ranked, where one is drawn. A draw goes through the ranked ones in order, then
-// through the rest by token: a top-k head of 256 gives the token that the whole row would.
+// If a token is drawn at random, at least this many tokens are ranked. A draw goes through the ranked tokens
+// in order, then through the rest by token. So a top-k head of 256 gives the same token that the whole row
+// would.
 constexpr size_t kRanked = 256;
 
-// Four logits at a time: what every machine has, and more than memory keeps up with. GCC's and Clang's
-// vectors, because their loops of floats stay scalar unless arithmetic may change its results.
+// Four logits at a time: every machine supports this, and memory is no faster than that. These are GCC's and
+// Clang's vectors, because the compilers vectorize a loop over floats only if arithmetic may change its
+// results.
 using Floats [[gnu::vector_size(16)]] = float;
 using Ints [[gnu::vector_size(16)]] = int32_t;
 constexpr size_t kLanes = sizeof(Floats) / sizeof(float);
@@ -33,11 +35,11 @@ bool any(Ints condition) {
   return (condition[0] | condition[1] | condition[2] | condition[3]) != 0;
 }
 
-// exp(x) for x <= 0, to 2 units in the last place; below -87, where it is about the least normal number, that
-// one. The polynomial and the split of ln 2 are those of Cephes' expf.
+// exp(x) for x <= 0, accurate to 2 units in the last place. Below -87, where exp(x) is about the smallest
+// normal number, returns exp(-87). The polynomial and the split of ln 2 come from Cephes' expf.
 Floats exponential(Floats x) {
-  const Floats round =
-      Floats{} + 12582912;  // 1.5 * 2^23: adding it leaves the nearest integer in the low bits
+  // 1.5 * 2^23: adding this leaves the nearest integer in the low bits.
+  const Floats round = Floats{} + 12582912;
   const Floats lowest = Floats{} - 87;
   x = x > lowest ? x : lowest;
   const Floats shifted = x * 1.44269504088896341f + round;
@@ -53,7 +55,8 @@ Floats exponential(Floats x) {
   return std::bit_cast<Floats>(std::bit_cast<Ints>(p) + (std::bit_cast<Ints>(shifted) << 23));
 }
 
-// The sum of exp((logit - highest) * scale) over a row. Blocks are added in float, and their sums in double.
+// Sums exp((logit - highest) * scale) over a row. Adds within blocks in float, and the blocks' sums in
+// double.
 double sumOfExponentials(std::span<const float> row, float highest, float scale) {
   constexpr size_t kBlock = 64 * kLanes;
   double sum = 0;
@@ -78,14 +81,15 @@ uint64_t mix(uint64_t z) {
   return z ^ (z >> 31);
 }
 
-// The n-th number of a seed's sequence, in [0, 1). The seed is mixed too: sequences of close seeds don't
-// overlap.
+// Returns the n-th number of a seed's sequence, in [0, 1). The seed is mixed too, so that the sequences of
+// nearby seeds don't overlap.
 double uniform(uint64_t seed, uint64_t n) {
   constexpr uint64_t kGamma = 0x9E3779B97F4A7C15u;
   return static_cast<double>(mix(mix(seed + kGamma) + (n + 1) * kGamma) >> 11) * 0x1p-53;
 }
 
-// The last of the fewest best candidates whose weights add up to `weight`. Reorders them.
+// Finds the smallest set of best candidates whose weights add up to `weight`, and returns the last of them.
+// Reorders the candidates.
 template <typename Candidate, typename WeightOf>
 Candidate lastOfNucleus(std::span<Candidate> candidates, double weight, WeightOf weightOf) {
   while (candidates.size() > 1) {
@@ -142,7 +146,7 @@ void Sampler::observe(std::span<const int32_t> prompt) {
 }
 
 void Sampler::observe(int32_t token, bool inAnswer) {
-  // A token that has no logit has nothing to penalize.
+  // A token without a logit can't be penalized.
   if (token < 0 || static_cast<size_t>(token) >= observedAt_.size()) return;
   uint32_t& at = observedAt_[static_cast<size_t>(token)];
   if (at == 0) {
@@ -188,9 +192,10 @@ std::optional<SampledToken> Sampler::sample(const TopLogits& top, std::span<cons
       ranked_.push_back({top.logits[i], top.tokens[i]});
     }
   }
-  // NaN where some logit is, or where none is finite.
+  // It is NaN if a logit is, or if no logit is finite.
   if (!std::isfinite(top.logSumExp)) throwNotFinite();
-  // The device decides which of equal logits are in the head, and in which order.
+  // If several logits equal the lowest, the device decides which of them the head includes, and in which
+  // order.
   if (top.logits.size() < vocabulary_) {
     std::erase_if(ranked_, [&](const Candidate& candidate) { return candidate.logit == lowest; });
   }
@@ -207,7 +212,7 @@ std::optional<SampledToken> Sampler::sample(const TopLogits& top, std::span<cons
   return sampled;
 }
 
-// The row after bias, penalties and bans.
+// Returns the row after bias, penalties and bans.
 std::span<const float> Sampler::adjust(std::span<const float> logits, std::span<const int32_t> banned) {
   if (options_.logitBias.empty() && observed_.empty() && banned.empty()) return logits;
   adjusted_.assign(logits.begin(), logits.end());
@@ -226,7 +231,7 @@ std::span<const float> Sampler::adjust(std::span<const float> logits, std::span<
   return adjusted_;
 }
 
-// The best token of a row, in one pass that also looks at every logit.
+// Finds the best token of a row, in one pass that also checks every logit.
 Sampler::Candidate Sampler::best(std::span<const float> row) {
   constexpr size_t kBlock = 1024;
   Candidate highest{-INFINITY, -1};
@@ -261,9 +266,9 @@ Sampler::Candidate Sampler::best(std::span<const float> row) {
   return highest;
 }
 
-// Puts the `count` best of a row into ranked_. Those found so far are cut down to `count` whenever they are
-// twice as many; then only what exceeds the last of them counts, for of equal logits the earlier token is the
-// better one.
+// Puts the `count` best tokens of a row into ranked_. When twice as many have been collected, they are cut
+// down to `count`. From then on only logits above the last of these are added, because the earlier of two
+// tokens with equal logits is the better one.
 void Sampler::rank(std::span<const float> row, size_t count) {
   const auto better = [](const Candidate& a, const Candidate& b) { return a.betterThan(b); };
   const auto cut = [&] {
@@ -292,7 +297,8 @@ void Sampler::rank(std::span<const float> row, size_t count) {
   std::sort(ranked_.begin(), ranked_.end(), better);
 }
 
-// Draws, from what is ranked and, where that is not enough, the source's row; nothing where there is none.
+// Draws from the ranked tokens and, if they aren't enough, from the source's row. Returns nothing if that row
+// is unknown.
 std::optional<SampledToken> Sampler::choose(const Source& source) {
   std::optional<double> sum;
   if (options_.logprobs >= 0) {
@@ -316,7 +322,7 @@ std::optional<SampledToken> Sampler::choose(const Source& source) {
   return sampled;
 }
 
-// Relative to the best one's.
+// The sum over all tokens that may be drawn, relative to the best one's exponential.
 std::optional<double> Sampler::sumOfExponentials(const Source& source, float inverseTemperature) const {
   const float highest = ranked_.front().logit;
   if (!source.row.empty()) {
@@ -335,8 +341,8 @@ std::optional<double> Sampler::sumOfExponentials(const Source& source, float inv
 
 std::optional<Sampler::Candidate> Sampler::draw(const Source& source) {
   const double random = uniform(options_.seed, drawn_);
-  size_t kept = ranked_.size();        // so many of the ranked ones pass the filters,
-  bool bounded = kept == source.size;  // and no other token does
+  size_t kept = ranked_.size();        // this many ranked tokens pass the filters
+  bool bounded = kept == source.size;  // no other token passes them
   if (options_.topK > 0 && !bounded) {
     if (static_cast<size_t>(options_.topK) > kept) return std::nullopt;
     bounded = true;
@@ -372,12 +378,12 @@ std::optional<Sampler::Candidate> Sampler::draw(const Source& source) {
   return pickRanked(kept, random * sum);
 }
 
-// Used if the filters may keep tokens that aren't ranked. Ranked tokens come in their order, then the others
-// by token. `sum` is the weight of the ranked ones.
+// Draws when the filters may keep tokens that aren't ranked. The ranked tokens come first, in order, then the
+// others by token. `sum` is the weight of the ranked ones.
 std::optional<Sampler::Candidate> Sampler::drawUnbounded(const Source& source, double sum, double nucleus,
                                                          double random) {
   const bool filtered = options_.topP < 1 || options_.minP > 0;
-  std::optional<double> all;  // what is kept weighs
+  std::optional<double> all;  // weight of all tokens that are kept
   if (!filtered) {
     all = sumOfExponentials(source, 1 / options_.temperature);
     if (!all) return std::nullopt;
@@ -388,14 +394,14 @@ std::optional<Sampler::Candidate> Sampler::drawUnbounded(const Source& source, d
   const auto weightOf = [&](const Candidate& candidate) {
     return std::exp((candidate.logit - ranked_.front().logit) / options_.temperature);
   };
-  // Calls `take` with each token that is not ranked, until it returns false.
+  // Calls `take` with each token that isn't ranked, until `take` returns false.
   const auto forEachOther = [&](auto take) {
     for (size_t token = 0; token < source.row.size(); ++token) {
       const Candidate candidate{source.row[token], static_cast<int32_t>(token)};
       if (ranked_.back().betterThan(candidate) && !take(candidate)) return;
     }
   };
-  Candidate last{-FLT_MAX, INT32_MAX};  // of those kept
+  Candidate last{-FLT_MAX, INT32_MAX};  // the last token kept
   if (options_.topP < 1) {
     rest_.clear();
     forEachOther([&](const Candidate& candidate) {
@@ -427,7 +433,7 @@ std::optional<Sampler::Candidate> Sampler::drawUnbounded(const Source& source, d
   return chosen;
 }
 
-// The one of the first `kept` at which the sum of weights exceeds `weight`.
+// Returns the first of the best `kept` tokens at which the sum of weights exceeds `weight`.
 Sampler::Candidate Sampler::pickRanked(size_t kept, double weight) const {
   size_t i = 0;
   while (i + 1 < kept && weights_[i + 1] > 0 && (weight -= weights_[i]) >= 0) ++i;

@@ -9,8 +9,9 @@
 namespace node_tensorrt {
 namespace {
 
-// While others answer, prompts get this part of a chunk between two of their steps: the last chunks of a long
-// prompt take longer than the first, and readers notice pauses more than a prompt notices a few more steps.
+// While others answer, prompts get this part of a chunk between two steps of those answers. The last chunks
+// of a long prompt take longer than the first, and readers notice pauses more than a prompt notices a few
+// more steps.
 constexpr size_t kShareBesideAnswers = 4;
 
 bool takesRow(const std::shared_ptr<Request>& request) {
@@ -44,7 +45,7 @@ void Scheduler::requireRow(size_t held) const {
 
 void Scheduler::requirePlace(size_t held) const {
   if (held >= rows_) requireRow(held);
-  // This many waiting requests get a free row in the next step.
+  // This many of the waiting requests get a free row in the next step.
   const size_t free = freeRows(held);
   if (waiting_.size() < maxQueue_ + free) return;
   throw Error("ERR_QUEUE_FULL", std::to_string(waiting_.size() - free) +

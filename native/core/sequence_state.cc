@@ -13,8 +13,8 @@ namespace {
 constexpr std::array<char, 8> kMagic = {'N', 'T', 'R', 'T', 'S', 'E', 'Q', '\n'};
 constexpr uint32_t kVersion = 1;
 
-// The header is little-endian, as all processors are that a runtime supports. The fingerprint, the tokens as
-// int32 and the cache follow it.
+// The header of a state, in little-endian byte order, which all supported processors use. It is followed by
+// the fingerprint, the tokens as int32, and the cache.
 struct Header {
   std::array<char, 8> magic;
   uint32_t version;
@@ -22,12 +22,12 @@ struct Header {
   uint64_t tokens;
   uint64_t cached;
   uint64_t bytesPerToken;
-  uint64_t checksum;  // of all that follows, and of the numbers above
+  uint64_t checksum;  // of everything after the header and of the numbers in it
 };
 static_assert(sizeof(Header) == 48);
 
-// Hashes 64-bit words. Each word changes the hash, because multiplying by an odd number and rotating can be
-// undone.
+// A checksum of 64-bit words. Every word affects it, because multiplying by an odd number and rotating are
+// both reversible.
 uint64_t checksum(uint64_t sum, std::span<const std::byte> bytes) {
   for (size_t i = 0; i < bytes.size(); i += sizeof(uint64_t)) {
     uint64_t word = 0;
@@ -83,7 +83,7 @@ DecodedState decodeState(const StateFormat& format, std::span<const std::byte> b
              std::to_string(kVersion) + ".");
   }
   std::span<const std::byte> rest = bytes.subspan(sizeof header);
-  // Whatever the numbers are, none of these products and sums overflows.
+  // Written so that no product or sum overflows, whatever the numbers in the header are.
   const auto take = [&](uint64_t count, uint64_t size) {
     if (size != 0 && count > rest.size() / size) mismatch("it is cut short.");
     const auto taken = rest.first(count * size);

@@ -1,4 +1,4 @@
-// A sequence as bytes: what Sequence.save() gives and restoreSequence() takes back.
+// Encodes a sequence as bytes and back, for Sequence.save() and restoreSequence().
 #pragma once
 
 #include <cstddef>
@@ -12,30 +12,32 @@
 
 namespace node_tensorrt {
 
-// Identifies the model and layout of a state. A state that was saved elsewhere is refused.
+// Identifies the model that a state belongs to. A state with another format is refused.
 struct StateFormat {
-  std::string fingerprint;                          // of model, precision and layout
+  std::string fingerprint;                          // identifies the model, its precision and its layout
   size_t bytesPerToken;                             // KvCache::bytesPerToken()
-  std::optional<size_t> vocabulary = std::nullopt;  // tokens of the model, where it says how many
+  std::optional<size_t> vocabulary = std::nullopt;  // number of tokens, if the model says
 };
 
+// An encoded sequence.
 struct EncodedState {
   std::shared_ptr<void> data;
   size_t byteLength = 0;
 };
 
-// `writeCache` fills in `cached` x bytesPerToken bytes.
+// Encodes a sequence. `writeCache` must write `cached` x bytesPerToken bytes.
 EncodedState encodeState(const StateFormat& format, std::span<const int32_t> tokens, size_t cached,
                          const std::function<void(std::byte*)>& writeCache);
 
+// A decoded sequence.
 struct DecodedState {
   std::vector<int32_t> tokens;
-  size_t cached;           // of them
-  const std::byte* cache;  // in the bytes that were decoded
+  size_t cached;           // number of tokens whose keys and values are in `cache`
+  const std::byte* cache;  // points into the decoded bytes
 };
 
-// Reads a state from untrusted bytes. Throws Error(ERR_STATE_MISMATCH) unless they are a whole, undamaged
-// state of this format.
+// Decodes any bytes. Throws Error(ERR_STATE_MISMATCH) if they aren't a complete and intact state of this
+// format.
 DecodedState decodeState(const StateFormat& format, std::span<const std::byte> bytes);
 
 }  // namespace node_tensorrt

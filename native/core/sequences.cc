@@ -24,7 +24,7 @@ void Sequences::enqueue(Work work, Completion done) {
   commands_.push_back({std::move(work), std::move(done), /*made*/ 0});
 }
 
-// Adds a sequence, and enqueues what fills it.
+// Adds a sequence, and enqueues the command that fills it.
 uint32_t Sequences::enqueueNew(const std::shared_ptr<Sequence>& sequence, Work work, Completion done) {
   std::list<Command> command;
   command.push_back({std::move(work), std::move(done), last_ + 1});
@@ -33,8 +33,9 @@ uint32_t Sequences::enqueueNew(const std::shared_ptr<Sequence>& sequence, Work w
   return id;
 }
 
-// Work that reads the tokens of the sequence that are cached now, and promised: `read` gets how many there
-// are when it runs. A step that failed meanwhile may have taken some, or all with the row.
+// Returns a command that reads the tokens that the sequence has in the cache now. They are kept until it
+// runs. `read` gets the number that are left by then: a step that failed in the meantime may have dropped
+// some, or all of them with the row.
 Sequences::Work Sequences::reading(const std::shared_ptr<Sequence>& source, Read read) {
   return [this, source, length = source->cached, read = std::move(read)](Lock& lock) {
     source->endPromise();
@@ -51,8 +52,8 @@ uint32_t Sequences::create() {
 uint32_t Sequences::fork(uint32_t sequence, Completion done) {
   const std::shared_ptr<Sequence> source = find(sequence);
   generation_.scheduler().requireRow(size());
-  // The source is copied as it is now, whatever happens to it: its row changes, up to here, only after
-  // commands that come later.
+  // Copies the tokens as they are now. Later changes to the source don't matter: its row, up to this length,
+  // is only changed by commands that come later.
   const auto copy = std::make_shared<Sequence>();
   copy->tokens = source->tokens;
   copy->salt = source->salt;
@@ -78,7 +79,7 @@ void Sequences::truncate(uint32_t id, size_t length) {
                                              " tokens, not " + std::to_string(length) + ".");
   }
   enqueue([this, target](Lock&) {
-    // The next prompt looks for its beginning in other rows.
+    // The next prompt will look for its beginning in other rows.
     const bool isIdle = !target->request || !generation_.scheduler().requests().at(*target->request)->placed;
     if (target->cached == 0 && isIdle) generation_.rows().release(*target);
     generation_.rows().noteSurplus();
@@ -106,7 +107,7 @@ void Sequences::save(uint32_t id, Saved saved) {
 uint32_t Sequences::restore(std::vector<std::byte> state, Completion done) {
   generation_.scheduler().requireRow(size());
   const auto sequence = std::make_shared<Sequence>();
-  // Nobody vouches for its keys and values.
+  // Its keys and values come from outside and aren't trusted for others.
   sequence->shared = false;
   auto work = [this, sequence, state = std::move(state)](Lock& lock) { write(sequence, state, lock); };
   return enqueueNew(sequence, std::move(work), std::move(done));
@@ -165,7 +166,7 @@ Sequences::Outcome Sequences::runCommand(Lock& lock) noexcept {
     command.work(lock);
   } catch (...) {
     error = std::current_exception();
-    // If it has been disposed of meanwhile, a later command releases it.
+    // If it has been disposed in the meantime, a later command releases its row.
     if (const auto made = sequences_.find(command.made); made != sequences_.end()) {
       generation_.rows().release(*made->second);
       sequences_.erase(made);

@@ -1,4 +1,4 @@
-// The sequences that callers hold, and what they ask of them: each holds a row until it is disposed of.
+// The sequences that callers hold. Each has a row until it is disposed.
 #pragma once
 
 #include <cstddef>
@@ -17,20 +17,21 @@
 
 namespace node_tensorrt {
 
-// The lock that guards the generation guards this too. What changes rows waits as a command, until the
-// thread of the generation runs it between two steps.
+// Implements DecodeLoop's methods for sequences. The lock that guards the generation guards this too. Work
+// that changes rows is queued as a command, which the generation's thread runs between two steps.
 class Sequences {
  public:
+  // Called when a command has ended; `error` is null if it succeeded.
   using Completion = std::function<void(std::exception_ptr error)>;
   using Saved = std::function<void(EncodedState state, std::exception_ptr error)>;
 
   explicit Sequences(Generation& generation) : generation_(generation) {}
 
   size_t size() const noexcept { return sequences_.size(); }
-  // Throws Error(ERR_DISPOSED).
+  // Returns a sequence. Throws Error(ERR_DISPOSED) if there is none with this id.
   const std::shared_ptr<Sequence>& find(uint32_t id) const;
 
-  // All of these as DecodeLoop's. Whatever they throw, all is as before.
+  // These work as DecodeLoop's methods do. If one throws, it has changed nothing.
   uint32_t create();
   uint32_t fork(uint32_t id, Completion done);
   void truncate(uint32_t id, size_t length);
@@ -40,7 +41,7 @@ class Sequences {
   void clear();
 
   bool hasCommands() const noexcept { return !commands_.empty(); }
-  // The callback that is told, if there is one, that a command has ended, and with which error.
+  // How a command ended, and the callback to tell (may be null).
   struct Outcome {
     Completion done;
     std::exception_ptr error;
@@ -51,14 +52,14 @@ class Sequences {
   void abandon() noexcept;
 
  private:
-  // The lock is held, and may be let go of meanwhile.
+  // Called with the lock held. It may release the lock while it works.
   using Work = std::function<void(Lock& lock)>;
-  // The same, of a sequence of which so many tokens are cached.
+  // The same, for a sequence that has `cached` tokens in the cache.
   using Read = std::function<void(size_t cached, Lock& lock)>;
   struct Command {
     Work work;
     Completion done;
-    uint32_t made;  // the sequence that is there already, but no longer where the work fails; 0: none
+    uint32_t made;  // the sequence that the command creates, which is removed if the work fails; 0: none
   };
 
   uint32_t add(const std::shared_ptr<Sequence>& sequence);

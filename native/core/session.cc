@@ -20,7 +20,8 @@ void Session::start(LoadModel load, Listener loaded) {
   load_ = std::move(load);
   loadedListener_ = std::move(loaded);
   running_ = config_.concurrency;
-  // The first loads the model, so it comes last: the others only wait, and can still be sent away.
+  // Thread 0 loads the model. It is started last, because the others only wait until then and can still be
+  // stopped.
   for (size_t i = config_.concurrency; i-- > 0;) {
     try {
       threads_.emplace_back([this, i] { serve(i); });
@@ -142,7 +143,7 @@ void Session::serve(size_t index) {
       failure = std::current_exception();
     }
     load_ = nullptr;
-    trimHostMemory();  // weights were read before they were laid out for computing
+    trimHostMemory();  // loading read the weights and then copied them into the layout for computing
     {
       std::lock_guard lock(mutex_);
       loaded_ = true;
@@ -159,7 +160,7 @@ void Session::serve(size_t index) {
     if (queue_.empty()) break;
     std::exception_ptr error;
     if (!context) {
-      // The lock isn't held here, because this may wait for a device and callers that ask for runs mustn't.
+      // Not under the lock: this may wait for a device, and threads that enqueue runs must not.
       lock.unlock();
       try {
         context = model_->createContext();
@@ -167,7 +168,7 @@ void Session::serve(size_t index) {
         error = std::current_exception();
       }
       lock.lock();
-      if (queue_.empty()) continue;  // others were faster
+      if (queue_.empty()) continue;  // another thread took it
     }
     const std::shared_ptr<Run> run = std::move(queue_.front());
     queue_.pop_front();
@@ -191,7 +192,7 @@ void Session::serve(size_t index) {
     lock.lock();
   }
 
-  // Nobody's context is left when the last thread frees the model, nor when this one is joined.
+  // By the time the last thread frees the model, or a thread is joined, its context must be gone.
   lock.unlock();
   context.reset();
   lock.lock();
@@ -202,7 +203,7 @@ void Session::serve(size_t index) {
   lock.unlock();
   syncContext.reset();
   model.reset();
-  // A model's many small blocks lie between others, in the heap of whichever thread loaded it.
+  // A model's many small blocks lie scattered in the heap of the thread that loaded it.
   trimHostMemory();
   if (closed) closed(nullptr);
 }

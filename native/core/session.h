@@ -1,4 +1,4 @@
-// Runs a model on threads of its own: a bounded queue in front of one execution context per thread.
+// Runs a model on threads of its own. There is one execution context per thread, and one bounded queue.
 #pragma once
 
 #include <chrono>
@@ -22,75 +22,78 @@ namespace node_tensorrt {
 
 using Clock = std::chrono::steady_clock;
 
-// One run. The owner keeps it alive until `done` was called and reads it only from then on.
+// One run. The owner keeps it alive until `done` is called and doesn't read it before then.
 struct Run {
-  std::vector<Tensor> inputs;  // all of them, in model order; released before `done`
+  std::vector<Tensor> inputs;  // all inputs in model order; released before `done`
   std::vector<size_t> outputIndices;
   std::vector<Tensor> outputs;
-  bool persist = false;      // afterwards, keep what the model has learnt
-  std::exception_ptr error;  // Error or Cancelled; null when the run succeeded
+  bool persist = false;      // afterwards, save what the model has learned
+  std::exception_ptr error;  // Error or Cancelled; null if the run succeeded
 
   Clock::time_point enqueued;
   Clock::time_point begun;
   Clock::time_point ended;
-  std::optional<DeviceTiming> device;  // of a run that succeeded, where it had a device
+  std::optional<DeviceTiming> device;  // set if the run succeeded on a device
 
-  // Called exactly once, by a session thread, or by the thread that cancelled or closed. Must not throw.
+  // Called exactly once, by a session thread or by the thread that cancelled the run or closed the session.
+  // Must not throw.
   std::function<void()> done;
 };
 
+// Settings of a session.
 struct SessionConfig {
-  size_t concurrency = 1;  // threads, each with a context
-  size_t maxQueue = 1024;  // runs accepted and not yet begun
+  size_t concurrency = 1;  // number of threads, each with a context
+  size_t maxQueue = 1024;  // runs that may wait
 };
 
-// Counters of the runs that were enqueued.
+// Counts of the runs that were enqueued.
 struct SessionStats {
   uint64_t completed = 0;
   uint64_t failed = 0;
   uint64_t cancelled = 0;
   size_t queued = 0;
   size_t executing = 0;
-  std::optional<DeviceStats> device;  // of a loaded model that has one
-  std::vector<double>
-      latencies;  // ms from enqueue to the result, of the latest runs that completed, in no order
+  std::optional<DeviceStats> device;  // set while a model is loaded on a device
+  // Milliseconds from enqueue to result, for the latest completed runs, in no particular order.
+  std::vector<double> latencies;
 };
 
+// Runs one model. Each method says which threads may call it.
 class Session {
  public:
-  // Called on a session thread when load() ended, and when close() ended.
+  // Called on a session thread when start() has loaded the model, and when close() has finished.
   using Listener = std::function<void(std::exception_ptr error)>;
 
   explicit Session(SessionConfig config);
-  ~Session();  // closes as stop() does
+  ~Session();  // calls stop()
 
-  // Starts the threads; the first one runs `load` and reports to `loaded`. Call once.
+  // Starts the threads. The first one calls `load` and reports to `loaded`. Call once.
   void start(LoadModel load, Listener loaded);
 
-  // Makes a load() in progress end soon, with Cancelled. Any thread; no effect later.
+  // Cancels a load that is in progress: it soon ends with Cancelled. Does nothing after that. Any thread.
   void stopLoading() { loading_.request_stop(); }
 
-  // Valid after a successful load, until the session is closed.
+  // Valid from a successful load until the session is closed.
   const Model& model() const { return *model_; }
 
-  // Throws Error(ERR_QUEUE_FULL or ERR_DISPOSED). Any thread.
+  // Adds a run to the queue. Throws Error(ERR_QUEUE_FULL or ERR_DISPOSED). Any thread.
   void enqueue(std::shared_ptr<Run> run);
 
-  // Ends `run` with Cancelled: at once when it still waits, soon when it executes. No effect once it is done.
+  // Ends `run` with Cancelled: at once if it is still waiting, soon if it is executing. Does nothing if it is
+  // done.
   void cancel(const std::shared_ptr<Run>& run);
 
-  // Any thread.
+  // Returns current counts. Any thread.
   SessionStats stats();
 
-  // Executes on the calling thread, beside the session's own threads. One caller at a time.
+  // Executes a run on the calling thread, in addition to the session's own threads. One caller at a time.
   void runSync(Run& run);
 
-  // No further run is accepted, those accepted are executed, then contexts and model are freed and `closed`
-  // called.
+  // Accepts no more runs, executes those accepted, frees the contexts and the model, and calls `closed`.
   void close(Listener closed);
 
-  // Cancels everything, frees the model and joins the threads. Idempotent. Blocks for at most about one
-  // operator of a run, or one step of a load.
+  // Cancels everything, frees the model and joins the threads. May be called again. Blocks for at most about
+  // one operator of a run, or one step of a load.
   void stop();
 
  private:
@@ -111,7 +114,7 @@ class Session {
   std::vector<Executing> executing_;  // one per thread
   std::vector<std::thread> threads_;
   SessionStats stats_;
-  size_t running_ = 0;  // threads that have not ended
+  size_t running_ = 0;  // threads that haven't ended
   bool closing_ = false;
   bool loaded_ = false;
   Listener closed_;

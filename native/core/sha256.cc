@@ -17,9 +17,9 @@ class Sha256::Computation {
   virtual std::array<std::byte, 32> digest() = 0;
 };
 
-// Node has OpenSSL, which computes at the speed of the processor's own instructions, and exports it to addons
+// Node contains OpenSSL, which uses the processor's SHA instructions, and exports it to addons
 // (nodejs.org/api/addons.html, "Linking to libraries included with Node.js"). Other hosts, such as Electron,
-// need not.
+// don't always export it.
 class Sha256::OpenSsl final : public Computation {
  public:
   struct Functions {
@@ -30,7 +30,7 @@ class Sha256::OpenSsl final : public Computation {
     int (*update)(void*, const void*, size_t) = nullptr;
     int (*finish)(void*, unsigned char*, unsigned*) = nullptr;
 
-    // The functions that this process exports; null where it exports none.
+    // Finds the functions in this process. Returns null if it doesn't export them.
     static const Functions* find() {
       static const Functions found = [] {
         Functions functions;
@@ -55,7 +55,7 @@ class Sha256::OpenSsl final : public Computation {
     }
   };
 
-  // Null where this process can't.
+  // Returns null if OpenSSL isn't available in this process.
   static std::unique_ptr<Computation> create() {
     const Functions* functions = Functions::find();
     if (functions == nullptr) return nullptr;
@@ -99,7 +99,7 @@ class Sha256::Portable final : public Computation {
     buffered_ = bytes.size();
   }
 
-  // Padded to whole blocks: a bit, zeros, and the length in bits.
+  // Pads the message to whole blocks: one set bit, zeros, and the length in bits.
   std::array<std::byte, 32> digest() override {
     const uint64_t bits = length_ * 8;
     std::array<std::byte, kBlockBytes + sizeof bits> padding = {std::byte{0x80}};

@@ -8,12 +8,13 @@
 
 namespace node_tensorrt {
 
+// Computes a hash piece by piece. One thread at a time may use it.
 class Sha256 {
  public:
   Sha256();
   ~Sha256();
   void update(std::span<const std::byte> bytes);
-  // The hash of all that it was updated with. Call once.
+  // Returns the hash of all bytes passed to update(). Call once.
   std::array<std::byte, 32> digest();
 
  private:

@@ -1,5 +1,5 @@
-// A tensor in host memory or a GPU's. Copying a Tensor shares its memory; the memory lives as long as any
-// copy does.
+// A tensor in host memory or in a GPU's memory. Copies of a Tensor share its memory, which lives as long as
+// any copy does.
 #pragma once
 
 #include <cstdint>
@@ -18,10 +18,10 @@ enum class Location : uint8_t { kHost, kDevice };
 struct Tensor {
   DataType type = DataType::kUndefined;
   Shape shape;
-  std::shared_ptr<void> data;  // null for strings and for an output that the runtime is to allocate
+  std::shared_ptr<void> data;  // null for strings, and for an output that the runtime allocates
   size_t byteLength = 0;
-  Location location = Location::kHost;                // of an output without data: where it is wanted
-  int device = 0;                                     // CUDA's ordinal, where the location is a device
+  Location location = Location::kHost;  // where the data is or, for an output without data, should be
+  int device = 0;                       // CUDA's device ordinal, if the tensor is on a device
   std::shared_ptr<std::vector<std::string>> strings;  // UTF-8 elements when type is kString
 };
 

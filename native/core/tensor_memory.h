@@ -1,4 +1,4 @@
-// Memory for tensors that stay between a model's runs: those of a KV cache.
+// Memory for tensors that stay in place between runs, such as a KV cache.
 #pragma once
 
 #include <cstddef>
@@ -8,7 +8,7 @@
 
 namespace node_tensorrt {
 
-// `count` blocks of `bytes` each, whose beginnings lie a stride apart.
+// Copies `count` blocks of `bytes` each. Strides are the distances in bytes between the beginnings of blocks.
 struct BlockCopy {
   void* to;
   size_t toStride;
@@ -18,29 +18,31 @@ struct BlockCopy {
   size_t count;
 };
 
-// One thread at a time, but for what reserve() gave, which any thread may let go of.
+// Memory of the host or of one device. One thread at a time may use it, but any thread may free what
+// reserve() returned.
 class TensorMemory {
  public:
   virtual ~TensorMemory() = default;
 
   virtual Location location() const noexcept = 0;
-  virtual int device() const noexcept = 0;  // CUDA's ordinal, where the location is a device
+  virtual int device() const noexcept = 0;  // CUDA's device ordinal, if the location is a device
 
-  // Zeros; may outlive this object. Where the system can, only address space, which becomes memory as
-  // it is written. Throws Error(ERR_OUT_OF_MEMORY).
+  // Returns zeroed memory, which may outlive this object. Where the system can, this only reserves address
+  // space, which becomes memory as it is written. Throws Error(ERR_OUT_OF_MEMORY).
   virtual std::shared_ptr<void> reserve(size_t bytes) = 0;
 
-  // Copies, which may still go on when these return: within this memory (without overlap), to host memory and
-  // from it.
+  // Copy within this memory (without overlap), to host memory, and from host memory. They may return before
+  // the copy is done.
   virtual void copy(const BlockCopy& blocks) = 0;
   virtual void toHost(const BlockCopy& blocks) = 0;
   virtual void fromHost(const BlockCopy& blocks) = 0;
-  // Zeros `count` blocks of `bytes` each, whose beginnings lie a stride apart; that too may still go on.
+  // Zeros `count` blocks of `bytes` each, whose beginnings are `stride` bytes apart. It may return before
+  // that is done.
   virtual void clear(void* blocks, size_t stride, size_t bytes, size_t count) = 0;
-  // Waits for all of these. To be called before a run, or the host, uses them.
+  // Waits until all of these are done. Call this before a run or the host uses the memory.
   virtual void finish() = 0;
 
-  // Says that the contents aren't needed any more, and gives the memory back to the system if possible. It
+  // Gives memory whose contents are no longer needed back to the system, where that is possible. The memory
   // may be written again.
   virtual void giveBack(void* from, size_t bytes) = 0;
 };

@@ -15,8 +15,8 @@ uint8_t byteAt(std::string_view text, size_t index) {
   return static_cast<uint8_t>(text[index]);
 }
 
-// How many bytes must follow this first byte: 0 for an ASCII character, 0xFF if no character begins with it
-// (Unicode's table 3-7).
+// How many bytes must follow this first byte: 0 for ASCII, 0xFF if no character begins with it (Unicode's
+// table 3-7).
 constexpr uint8_t kNoCharacter = 0xFF;
 uint8_t bytesAfter(uint8_t first) {
   if (first < 0x80) return 0;
@@ -26,8 +26,8 @@ uint8_t bytesAfter(uint8_t first) {
   return kNoCharacter;
 }
 
-// May `next` follow, where `begun` is the well-formed beginning of a character? The second byte is bounded by
-// the first: no overlong forms, no surrogates, nothing beyond U+10FFFF.
+// True if `next` may follow `begun`, the well-formed beginning of a character. The first byte limits the
+// second: overlong forms, surrogates and code points beyond U+10FFFF are invalid.
 bool continues(std::string_view begun, uint8_t next) {
   uint8_t lowest = 0x80, highest = 0xBF;
   if (begun.size() == 1) {
@@ -51,7 +51,7 @@ bool continues(std::string_view begun, uint8_t next) {
   return next >= lowest && next <= highest;
 }
 
-// [i]: the length of the longest proper prefix of `text` that its first i bytes end with.
+// [i]: length of the longest proper prefix of `text` that the first i bytes end with.
 std::vector<uint32_t> failureOf(std::string_view text) {
   std::vector<uint32_t> failure(text.size() + 1, 0);
   uint32_t length = 0;

@@ -68,7 +68,7 @@ Napi::Value downloadTensor(const Napi::CallbackInfo& info) {
   });
 }
 
-// releaseTensor(tensor): a run that uses its memory keeps it that long.
+// releaseTensor(tensor): runs that are using the memory keep it until they end.
 void releaseTensor(const Napi::CallbackInfo& info) {
   if (Tensor* tensor = unwrap(info[0])) tensor->data.reset();
 }

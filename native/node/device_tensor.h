@@ -6,10 +6,11 @@
 
 namespace node_tensorrt {
 
-// Shares the tensor's memory, until it is released or collected.
+// Returns a handle that shares the tensor's memory until the handle is released or collected.
 Napi::Value deviceTensorToJs(Napi::Env env, const Tensor& tensor);
 
-// The tensor behind `value`, without data once it was released; null for another value.
+// Returns the tensor behind the handle `value`, without data if it was released; null if `value` isn't a
+// handle.
 const Tensor* deviceTensorFrom(Napi::Value value);
 
 // Adds downloadTensor and releaseTensor to the addon's exports.

@@ -187,7 +187,7 @@ Napi::Value openTensorRT(const Napi::CallbackInfo& info) {
   });
 }
 
-// A build's news, which are passed on to its promise and to the listener to its progress.
+// Passes a build's progress and result on to its job.
 class BuildTeller final : public tensorrt::BuildObserver {
  public:
   explicit BuildTeller(Job& job) : job_(job) {}
@@ -290,7 +290,7 @@ Napi::Object toJs(Napi::Env env, const cuda::Report& report) {
   return result;
 }
 
-// probeCuda(): Promise<NativeCuda>. Where there is a GPU, CUDA takes its time to begin.
+// probeCuda(): Promise<NativeCuda>. If there is a GPU, initializing CUDA takes a while.
 Napi::Value probeCuda(const Napi::CallbackInfo& info) {
   Napi::Env env = info.Env();
   return guarded(env, [&]() -> Napi::Value {

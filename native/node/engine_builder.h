@@ -1,5 +1,6 @@
-// JavaScript functions around compiling: openTensorRT, buildPlan and probeCuda. lib/ validates and documents
-// (lib/system/native/binding.ts declares them); this runs each build on a thread of its own.
+// JavaScript functions for building plans: openTensorRT, buildPlan and probeCuda. lib/ validates the
+// arguments and documents the functions (lib/system/native/binding.ts declares them). Each build runs on a
+// thread of its own.
 #pragma once
 
 #include "node/napi_setup.h"

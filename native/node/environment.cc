@@ -11,7 +11,7 @@ namespace node_tensorrt {
 
 namespace {
 
-// Tries to remove a folder.
+// How often to try to remove a folder.
 constexpr int kRemovals = 10;
 
 }  // namespace
@@ -22,9 +22,9 @@ void Environment::create(Napi::Env env) {
 
 Environment::Environment(Napi::Env env)
     : bridge_(Bridge::New(env, "node-tensorrt", /* unlimited queue */ 0, /* threads */ 1, this)) {
-  // An idle addon does not keep the process alive; expect() does.
+  // An idle addon doesn't keep the process alive; expect() does.
   bridge_.Unref(env);
-  // Hooks run in reverse order, so that this one joins our threads before the bridge is taken down.
+  // Hooks run in reverse order, so this one joins our threads before the bridge is destroyed.
   env.AddCleanupHook([](Environment* self) { self->end(); }, this);
 }
 
@@ -40,12 +40,12 @@ void Environment::end() {
   posted_.clear();
   for (const auto& [path, lock] : directories_) {
     std::error_code error;
-    // Workers and child processes that go on may write into a folder while it is emptied.
+    // Workers and child processes that are still running may write into a folder while it is emptied.
     for (int attempt = 0; attempt < kRemovals; ++attempt) {
       std::filesystem::remove_all(path, error);
       if (!error) break;
     }
-    // Another process recognises by the lock file that the folder is to be removed.
+    // The lock's file tells other processes that the folder is to be removed.
     if (error) lock->abandon();
   }
   directories_.clear();
@@ -68,7 +68,7 @@ void Environment::enqueue(Posted posted) {
   std::lock_guard lock(mutex_);
   if (ended_) return;
   posted_.push_back(std::move(posted));
-  // One wake-up empties the whole list.
+  // One wake-up handles the whole list.
   if (posted_.size() == 1) bridge_.NonBlockingCall();
 }
 
@@ -84,7 +84,7 @@ void Environment::drain(Napi::Env env, Napi::Function, Environment* self, void*)
     try {
       call(env);
     } catch (const Napi::Error&) {
-      // Only a worker that is being terminated refuses to settle a promise.
+      // A promise can only fail to settle in a worker that is being terminated.
     }
     if (expected) self->answer(env);
   }

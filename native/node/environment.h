@@ -1,5 +1,5 @@
-// The state that one Node environment (the main thread or a worker) shares: the class of its errors, and the
-// bridge on which every asynchronous result reaches its JavaScript thread.
+// What the code of one Node environment (the main thread or a worker) shares: the class of its errors, and
+// the queue on which asynchronous results reach its JavaScript thread.
 #pragma once
 
 #include <exception>
@@ -17,7 +17,7 @@
 
 namespace node_tensorrt {
 
-// Something with native threads. stop() is called on the JavaScript thread when the environment ends, must
+// An object with native threads. stop() is called on the JavaScript thread when the environment ends. It must
 // cancel all work and join the threads, and may be called more than once.
 class Stoppable {
  public:
@@ -25,50 +25,52 @@ class Stoppable {
   virtual void stop() = 0;
 };
 
+// One Node environment. Each method says which threads may call it.
 class Environment {
  public:
   using Settle = std::function<void(Napi::Env)>;
 
   static Environment& of(Napi::Env env) { return *env.GetInstanceData<Environment>(); }
 
-  // Registers itself as the environment's instance data.
+  // Creates an Environment and registers it as the environment's instance data.
   static void create(Napi::Env env);
   ~Environment();
 
-  // JavaScript thread. Announces a result that will be posted: the process stays alive until it has been
+  // JavaScript thread. Announces that a result will be posted. The process stays alive until the result is
   // settled.
   void expect(Napi::Env env);
 
-  // JavaScript thread. Answers one expect() without a post().
+  // JavaScript thread. Ends one expect() without a post().
   void answer(Napi::Env env);
 
-  // Any thread. Runs `settle` on the JavaScript thread, in the order of posting. Each call answers one
-  // expect(). Dropped, unrun, when the environment is ending.
+  // Any thread. Runs `settle` on the JavaScript thread, in the order of posting. Each call ends one expect().
+  // If the environment is ending, `settle` is dropped.
   void post(Settle settle) { enqueue({std::move(settle), true}); }
 
-  // Like post(), but it doesn't answer an expect(): for news of work whose result is still to be posted.
+  // Any thread. As post(), but ends no expect(): for news about work whose result is still to come.
   void notify(Settle report) { enqueue({std::move(report), false}); }
 
   // JavaScript thread.
   void add(std::shared_ptr<Stoppable> stoppable) { stoppables_.insert(std::move(stoppable)); }
   void remove(const std::shared_ptr<Stoppable>& stoppable) { stoppables_.erase(stoppable); }
 
-  // JavaScript thread. A folder to remove, with what is in it, should the environment end before it is
-  // disowned: one to be made, or one that a process which was killed has left. Until then its lock is held,
-  // so that others can tell that it is in use. False where another holds it. Throws Error(ERR_IO).
+  // JavaScript thread. Locks a folder, and removes it with its contents if the environment ends before
+  // disownDirectory(). The folder may not exist yet, or may be left over from a process that was killed. The
+  // lock tells others that the folder is in use. Returns false if someone else holds it. Throws
+  // Error(ERR_IO).
   bool ownDirectory(const std::string& path);
   void disownDirectory(const std::string& path) { directories_.erase(path); }
 
-  // JavaScript thread. Abandons all work, waits for its threads, and drops what they posted. May be called
+  // JavaScript thread. Cancels all work, waits for its threads, and drops what they posted. May be called
   // again.
   void end();
 
-  // A TensorRTError, for a native Error; any other exception becomes ERR_EXECUTION_FAILED.
+  // Returns a TensorRTError for a native Error. Any other exception becomes ERR_EXECUTION_FAILED.
   Napi::Value toJs(Napi::Env env, std::exception_ptr error) const;
 
   void setErrorClass(Napi::Function errorClass) { errorClass_ = Napi::Persistent(errorClass); }
 
-  // JavaScript thread. native_bytes.h's class, for what makes one of it.
+  // JavaScript thread. The class from native_bytes.h, for code that creates its objects.
   const Napi::FunctionReference& bytesClass() const { return bytesClass_; }
   void setBytesClass(Napi::Function bytesClass) { bytesClass_ = Napi::Persistent(bytesClass); }
 
@@ -95,7 +97,7 @@ class Environment {
   Napi::FunctionReference bytesClass_;
 };
 
-// Runs `body`, turning native errors into JavaScript exceptions.
+// Runs `body`, turning native exceptions into JavaScript exceptions.
 template <class Body>
 auto guarded(Napi::Env env, Body body) -> decltype(body()) {
   std::exception_ptr error;

@@ -48,7 +48,7 @@ HostBuffer* HostBuffer::from(Napi::Value value) {
 Napi::Value HostBuffer::arrayBuffer(const Napi::CallbackInfo& info) {
   if (arrayBuffer_.IsEmpty()) {
     Napi::ArrayBuffer shared = toArrayBuffer(info.Env(), memory_, byteLength_);
-    // A copy where the host allows no external ArrayBuffers (Electron): of no use here.
+    // The host allows no external ArrayBuffers (Electron), so this is a copy, which can't be used here.
     if (byteLength_ > 0 && shared.Data() != memory_.get()) return info.Env().Undefined();
     arrayBuffer_ = Napi::Reference<Napi::ArrayBuffer>::New(shared, 1);
   }

@@ -1,5 +1,5 @@
-// JavaScript class HostBuffer: memory of ours behind an ArrayBuffer, which runs read and write without a
-// copy.
+// JavaScript class HostBuffer: native memory behind an ArrayBuffer, which runs read and write without
+// copying.
 #pragma once
 
 #include <memory>
@@ -15,7 +15,7 @@ class HostBuffer : public Napi::ObjectWrap<HostBuffer> {
   // new HostBuffer(byteLength)
   explicit HostBuffer(const Napi::CallbackInfo& info);
 
-  // `value` as a HostBuffer, or null when it is something else.
+  // Returns `value` as a HostBuffer, or null if it is something else.
   static HostBuffer* from(Napi::Value value);
 
   const std::shared_ptr<void>& memory() const noexcept { return memory_; }
@@ -29,7 +29,7 @@ class HostBuffer : public Napi::ObjectWrap<HostBuffer> {
   Napi::Reference<Napi::ArrayBuffer> arrayBuffer_;
 };
 
-// An ArrayBuffer over `memory`, without a copy where the host allows external memory (Electron does not).
+// Creates an ArrayBuffer over `memory`. It copies only if the host doesn't allow external memory (Electron).
 Napi::ArrayBuffer toArrayBuffer(Napi::Env env, std::shared_ptr<void> memory, size_t byteLength);
 
 }  // namespace node_tensorrt

@@ -12,15 +12,15 @@
 namespace node_tensorrt {
 namespace {
 
-// Idle input blocks a session keeps for its next runs.
+// How many bytes of idle input blocks a session keeps for its next runs.
 constexpr size_t kIdlePoolBytes = size_t{64} << 20;
 
-// Below this an output is copied into an ArrayBuffer of V8's own, which is cheaper than an external one with
-// its finalizer, and gives the runtime its memory back at once.
+// Smaller outputs are copied into an ordinary ArrayBuffer. That is cheaper than an external one with its
+// finalizer, and returns the memory to the runtime at once.
 constexpr size_t kCopiedOutputBytes = 16 << 10;
 
-// [type, shape, ArrayBuffer | DeviceTensor | string[] | undefined]; undefined where the caller's own memory
-// was written.
+// Creates [type, shape, ArrayBuffer | DeviceTensor | string[] | undefined]. The last is undefined if the
+// output was written to the caller's memory.
 Napi::Array toJs(Napi::Env env, const Tensor& tensor, bool inPlace) {
   Napi::Array result = Napi::Array::New(env, 3);
   result[0u] = Napi::Number::New(env, static_cast<int>(tensor.type));
@@ -54,7 +54,7 @@ double milliseconds(Clock::duration duration) {
   return std::chrono::duration<double, std::milli>(duration).count();
 }
 
-// lib/session/session.ts' RunTiming.
+// Creates a RunTiming (lib/session/session.ts).
 Napi::Object timingToJs(Napi::Env env, const Run& run) {
   Napi::Object result = Napi::Object::New(env);
   const auto set = [&](const char* name, double value) { result[name] = Napi::Number::New(env, value); };
@@ -210,8 +210,8 @@ Napi::Value InferenceSession::run(const Napi::CallbackInfo& info) {
     const bool timed = info[6].ToBoolean();
     run->persist = info[7].ToBoolean();
     auto deferred = Napi::Promise::Deferred::New(env);
-    // The run's owner until it is settled; `done` holds no strong reference, or the two would keep each
-    // other.
+    // `pending_` owns the run until it is settled. `done` must not hold a strong reference, because the run
+    // owns `done`.
     run->done = [this, id, timed, &environment, deferred, inPlace = inPlaceOutputs(*run)] {
       environment.post([this, id, timed, deferred, inPlace](Napi::Env env) {
         const auto entry = pending_.find(id);

@@ -14,14 +14,14 @@
 namespace node_tensorrt {
 namespace {
 
-// The end of an environment waits this long for cancelled work. TensorRT ends a build after its current step.
+// How long an ending environment waits for cancelled work. TensorRT ends a build after its current step.
 constexpr std::chrono::seconds kGrace{2};
 
-// Threads that are at work beyond that.
+// Number of threads that are still working after that.
 std::atomic<int> g_held{0};
 
-// An exit handler that comes before those of the libraries opened so far. What they destroy, a thread that is
-// still held works with: the process ends here, before that.
+// An exit handler that runs before those of the libraries opened so far. These destroy what a thread that is
+// still working uses, so the process ends here.
 void exitBesideHeldThreads(int status, void*) {
   if (g_held > 0) _exit(status);
 }
@@ -40,7 +40,7 @@ Napi::Promise Job::start(Napi::Env env, Work work) {
   try {
     thread_ = std::thread([self = shared_from_this(), work = std::move(work)]() mutable {
       self->run(work);
-      work = nullptr;  // what it holds of TensorRT goes while the thread counts
+      work = nullptr;  // frees the work's TensorRT objects while the thread still counts as held
       if (self->held_) --g_held;
     });
   } catch (const std::system_error& error) {
@@ -49,14 +49,15 @@ Napi::Promise Job::start(Napi::Env env, Work work) {
     throw Error("ERR_OUT_OF_MEMORY",
                 "The system has no thread left to work on (" + error.code().message() + ").");
   }
-  // This waits until everything is handled that the thread has posted already.
+  // It isn't too late: whatever the thread has posted waits until this thread is free.
   environment_->expect(env);
   return deferred_.Promise();
 }
 
 void Job::stop() {
   cancel();
-  // A process that exits must not find a library half open: its exit handlers would run beside its opening.
+  // A process must not exit while a library is being opened, because the library's exit handlers would run at
+  // the same time.
   tensorrt::Library::awaitOpening();
   std::unique_lock lock(mutex_);
   const bool ended = endedCondition_.wait_for(lock, kGrace, [this] { return ended_; });
@@ -66,7 +67,7 @@ void Job::stop() {
     lock.unlock();
     thread_.join();
   } else {
-    // It ends by itself, unheard.
+    // The thread ends on its own; nobody waits for it.
     held_ = true;
     ++g_held;
     on_exit(exitBesideHeldThreads, nullptr);
@@ -93,7 +94,7 @@ void Job::progress(std::string_view phase, int step, int steps) noexcept {
       environment_->notify([self = shared_from_this()](Napi::Env env) { self->report(env); });
     }
   } catch (...) {
-    // Without memory for an event, there is no event.
+    // Without enough memory, the event is dropped.
   }
 }
 
@@ -135,7 +136,7 @@ void Job::report(Napi::Env env) {
       onProgress_.Call({Napi::String::New(env, event.phase), Napi::Number::New(env, event.step),
                         Napi::Number::New(env, event.steps)});
     } catch (const Napi::Error& error) {
-      // An error that a listener throws ends the build, and the promise rejects with it.
+      // An exception from a listener cancels the build, and the promise rejects with it.
       thrown_ = Napi::Error(error);
       cancel();
     }

@@ -1,4 +1,4 @@
-// A piece of work that takes long, such as a build, on a thread of its own.
+// A long piece of work, such as a build, on a thread of its own.
 #pragma once
 
 #include <condition_variable>
@@ -17,30 +17,30 @@
 
 namespace node_tensorrt {
 
-// Until the thread has ended, it and the environment own the job.
+// A job. Its thread and the environment own it until the thread has ended.
 class Job final : public Stoppable, public std::enable_shared_from_this<Job> {
  public:
-  // The work on the thread: it throws, or delivers an answer.
+  // Runs on the job's thread. It must throw, or deliver an answer.
   using Work = std::function<void(std::stop_token stop, Job& job)>;
-  // The answer of a job, from which the JavaScript thread makes its result.
+  // Creates the job's result on the JavaScript thread.
   using Answer = std::function<Napi::Value(Napi::Env)>;
 
-  // `onProgress`: a function that hears of progress(), or anything else for none.
+  // `onProgress` is a function that receives progress(); any other value means none.
   explicit Job(Napi::Env env, Napi::Value onProgress = {});
 
-  // JavaScript thread. The promise resolves with undefined where the work threw Cancelled.
+  // JavaScript thread. Starts the work. If it throws Cancelled, the promise resolves with undefined.
   Napi::Promise start(Napi::Env env, Work work);
 
-  // Any thread. The work notices when it looks at its stop token.
+  // Any thread. The work notices when it checks its stop token.
   void cancel() { stop_.request_stop(); }
 
-  // JavaScript thread: the environment ends. Waits for the thread, but not for long.
+  // JavaScript thread. Called when the environment ends. Waits for the thread, but not for long.
   void stop() override;
 
-  // Any thread. A slow JavaScript thread finds one event per phase, the newest, rather than a backlog.
+  // Any thread. If JavaScript is slow, it gets only the newest event of each phase instead of a backlog.
   void progress(std::string_view phase, int step, int steps) noexcept;
 
-  // The job's thread. Settles the promise, whatever the thread still has to do.
+  // The job's thread. Settles the promise, even if the thread has more to do.
   void deliver(Answer answer, std::exception_ptr error = nullptr);
 
  private:
@@ -54,9 +54,9 @@ class Job final : public Stoppable, public std::enable_shared_from_this<Job> {
   void report(Napi::Env env);
   void settle(Napi::Env env, const Answer& answer, const std::exception_ptr& error);
 
-  Environment* environment_;  // null once it has ended
+  Environment* environment_;  // null once the environment has ended
   const Napi::Promise::Deferred deferred_;
-  Napi::FunctionReference onProgress_;  // JavaScript thread only, as is thrown_
+  Napi::FunctionReference onProgress_;  // used only on the JavaScript thread, as is thrown_
   Napi::Error thrown_;
   const bool reports_;
   std::stop_source stop_;
@@ -64,7 +64,7 @@ class Job final : public Stoppable, public std::enable_shared_from_this<Job> {
   std::mutex mutex_;
   std::condition_variable endedCondition_;
   bool ended_ = false;
-  bool held_ = false;               // the thread was still at work when the environment ended
+  bool held_ = false;               // the thread was still working when the environment ended
   std::vector<Progress> progress_;  // not yet reported
 };
 

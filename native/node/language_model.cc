@@ -130,7 +130,7 @@ void setLogprob(Napi::Object& token, const SampledToken& sampled) {
   token["top"] = top;
 }
 
-// Tokens of a stream, each with its text.
+// Creates the tokens of a stream, each with its text.
 Napi::Array chunksToJs(Napi::Env env, std::span<const GeneratedToken> tokens, bool withLogprobs) {
   Napi::Array result = Napi::Array::New(env, tokens.size());
   for (uint32_t i = 0; i < tokens.size(); ++i) {
@@ -143,7 +143,7 @@ Napi::Array chunksToJs(Napi::Env env, std::span<const GeneratedToken> tokens, bo
   return result;
 }
 
-// An answer in one piece: its text comes with the end.
+// Sets the answer of a request that doesn't stream. Its text comes with the end.
 void setAnswer(Napi::Object& event, std::span<const GeneratedToken> tokens, bool withLogprobs) {
   const Napi::Env env = event.Env();
   Napi::Int32Array numbers = Napi::Int32Array::New(env, tokens.size());
@@ -201,7 +201,8 @@ LanguageModel::LanguageModel(const Napi::CallbackInfo& info) : ObjectWrap(info) 
     rows_ = config.rows;
     thread_ = ModelThreads<DecodeLoop>::create(Environment::of(info.Env()), std::move(config),
                                                [this](std::list<GenerationEvent>& events) { post(events); });
-    // A property, rather than a reference, which would keep alive whatever the function refers to: this too.
+    // Stored as a property: a strong reference would keep alive whatever the function refers to, including
+    // this object.
     info.This().As<Napi::Object>()["onEvents"] = info[1];
   });
 }
@@ -240,7 +241,7 @@ void LanguageModel::cancel(const Napi::CallbackInfo& info) {
 
 void LanguageModel::post(std::list<GenerationEvent>& events) {
   std::lock_guard lock(mutex_);
-  // First: where it throws, the events have not been taken.
+  // Done first, because if it throws, the events have not been taken.
   if (events_.empty()) thread_->environment().notify([this](Napi::Env env) { deliver(env); });
   events_.splice(events_.end(), events);
 }
@@ -378,7 +379,8 @@ Napi::Value LanguageModel::restoreSequence(const Napi::CallbackInfo& info) {
       const auto given = std::as_bytes(elements<uint8_t>(info[0]));
       return restore(info.Env(), {given.begin(), given.end()});
     }
-    // Read on a thread of its own: the model's has answers to give meanwhile.
+    // The state is read on a thread of its own, because the model's thread has other answers to generate
+    // meanwhile.
     const Napi::Value read = std::make_shared<Job>(info.Env())
                                  ->start(info.Env(), [this, bytes](const std::stop_token& stop, Job& job) {
                                    auto state = std::make_shared<std::vector<std::byte>>();

@@ -1,5 +1,6 @@
-// JavaScript class NativeLanguageModel: lib/generation/language-model.ts validates and documents; this hands
-// requests to the model's decode loop and its events to JavaScript. Arguments are asserted, not explained.
+// JavaScript class NativeLanguageModel: passes requests to the model's decode loop, and the loop's events to
+// JavaScript. lib/generation/language-model.ts validates the arguments and documents them, so they are only
+// asserted here.
 #pragma once
 
 #include <cstdint>
@@ -27,12 +28,12 @@ class LanguageModel : public Napi::ObjectWrap<LanguageModel> {
   void Finalize(Napi::BasicEnv env) override;
 
  private:
-  // The form in which a request wants its answer.
+  // What a request wants to receive.
   struct Pending {
     bool stream;
     bool withLogprobs;
   };
-  // The class NativeLanguageModel of lib/system/native/language-model.ts.
+  // The methods of NativeLanguageModel in lib/system/native/language-model.ts.
   Napi::Value load(const Napi::CallbackInfo& info);
   void stopLoading(const Napi::CallbackInfo& info);
   void generate(const Napi::CallbackInfo& info);
@@ -51,21 +52,21 @@ class LanguageModel : public Napi::ObjectWrap<LanguageModel> {
   Napi::Value deviceStats(const Napi::CallbackInfo& info);
   Napi::Value close(const Napi::CallbackInfo& info);
 
-  // The loop's thread. Wakes JavaScript, where it has not been woken for earlier events already.
+  // The loop's thread. Wakes JavaScript, unless it was already woken for earlier events.
   void post(std::list<GenerationEvent>& events);
   void deliver(Napi::Env env);
   Napi::Object toJs(Napi::Env env, const GenerationEvent& event);
 
-  // A promise that `begin` settles, on any thread, through what it is given.
+  // Returns a promise. `begin` starts the work and passes the result to its argument, on any thread.
   using Result = std::function<Napi::Value(Napi::Env)>;
   using Settle = std::function<void(std::exception_ptr error, Result result)>;
   Napi::Value promise(Napi::Env env, const std::function<void(Settle)>& begin);
 
   std::shared_ptr<ModelThreads<DecodeLoop>> thread_;
   std::mutex mutex_;
-  std::list<GenerationEvent> events_;  // on their way to JavaScript; guarded by mutex_
+  std::list<GenerationEvent> events_;  // to be delivered to JavaScript; guarded by mutex_
   size_t rows_;
-  std::unordered_map<uint32_t, Pending> pending_;  // requests that have not ended
+  std::unordered_map<uint32_t, Pending> pending_;  // requests that haven't ended
 };
 
 }  // namespace node_tensorrt

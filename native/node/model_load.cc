@@ -60,7 +60,7 @@ Napi::Array toJs(Napi::Env env, const std::vector<TensorInfo>& infos) {
   return result;
 }
 
-// { [input]: { min, opt, max } } for each.
+// Creates { [input]: { min, opt, max } } for each profile.
 Napi::Array toJs(Napi::Env env, const std::vector<Profile>& profiles) {
   Napi::Array result = Napi::Array::New(env, profiles.size());
   for (size_t p = 0; p < profiles.size(); ++p) {
@@ -94,7 +94,7 @@ ModelLoad::ModelLoad(const Napi::Object& request) {
       const auto tensorrt = tensorrt::Library::open(library, stop);
       runtime->name = tensorrt->flavour() == tensorrt::Flavour::kRtx ? "tensorrt-rtx" : "tensorrt";
       runtime->version = tensorrt->version();
-      // The part of a plan that was read from a file is freed when the plan is on the GPU.
+      // If the plan is in a file, its bytes are freed once it is on the GPU.
       const std::shared_ptr<const std::byte> bytes = plan->whole(stop);
       return tensorrt->loadEngine({reinterpret_cast<const uint8_t*>(bytes.get()), plan->size()}, options,
                                   stop);

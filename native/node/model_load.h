@@ -1,5 +1,5 @@
-// A NativeLoadRequest of lib/system/native/loaded-model.ts, being carried out: what both NativeSession and
-// NativeLanguageModel load their models with.
+// Carries out a NativeLoadRequest (lib/system/native/loaded-model.ts), with which NativeSession and
+// NativeLanguageModel load their models.
 #pragma once
 
 #include <memory>
@@ -12,21 +12,22 @@
 namespace node_tensorrt {
 
 Napi::Array shapeToJs(Napi::Env env, const Shape& shape);
-// lib/system/native/loaded-model.ts' NativeDeviceStats.
+// Creates a NativeDeviceStats (lib/system/native/loaded-model.ts).
 Napi::Object deviceStatsToJs(Napi::Env env, const DeviceStats& stats);
 
-// JavaScript thread, but for what task() gives.
+// One load. Used on the JavaScript thread, except for the task.
 class ModelLoad {
  public:
   explicit ModelLoad(const Napi::Object& request);
 
-  // Loads the model. It is called once, on the loading thread.
+  // Returns the function that loads the model, for the thread that loads. Call once.
   LoadModel task();
 
-  // The place where the outputs of a run are wanted.
+  // Where the outputs of runs should be placed.
   Location outputs() const noexcept { return outputs_; }
 
-  // lib/system/native/loaded-model.ts' NativeLoadedModel, after the task has returned `model`.
+  // Creates a NativeLoadedModel (lib/system/native/loaded-model.ts). Call after the task has returned
+  // `model`.
   Napi::Object toJs(Napi::Env env, const Model& model) const;
 
  private:

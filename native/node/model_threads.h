@@ -1,4 +1,5 @@
-// The native threads of a JavaScript object that runs a model: how they begin, with loading it, and end.
+// The native threads of a JavaScript object that runs a model: loading the model starts them, and closing it
+// ends them.
 #pragma once
 
 #include <exception>
@@ -12,12 +13,13 @@
 
 namespace node_tensorrt {
 
-// `Core` is core/session.h's Session or core/decode_loop.h's DecodeLoop. Outlives the JavaScript object,
-// which may be collected while the threads still free the model. JavaScript thread only.
+// Owns `Core`, which is Session (core/session.h) or DecodeLoop (core/decode_loop.h). It outlives the
+// JavaScript object, which may be collected while the threads are still freeing the model. JavaScript thread
+// only.
 template <class Core>
 class ModelThreads final : public Stoppable, public std::enable_shared_from_this<ModelThreads<Core>> {
  public:
-  // Known to the environment, until they have ended.
+  // Creates the object and registers it with the environment until the threads have ended.
   template <class... Arguments>
   static std::shared_ptr<ModelThreads> create(Environment& environment, Arguments&&... arguments) {
     const auto threads = std::make_shared<ModelThreads>(environment, std::forward<Arguments>(arguments)...);
@@ -33,8 +35,8 @@ class ModelThreads final : public Stoppable, public std::enable_shared_from_this
   Environment& environment() noexcept { return environment_; }
   void stop() override { core_.stop(); }
 
-  // load(): Promise<NativeLoadedModel | undefined>, undefined where stopLoading() came first. `object` stays
-  // alive until it is settled.
+  // load(): Promise<NativeLoadedModel | undefined>. Resolves with undefined if stopLoading() came first.
+  // Keeps `object` alive until then.
   Napi::Value load(Napi::Env env, Napi::Reference<Napi::Object>& object, std::unique_ptr<ModelLoad> load) {
     auto deferred = Napi::Promise::Deferred::New(env);
     LoadModel task = load->task();
@@ -53,14 +55,14 @@ class ModelThreads final : public Stoppable, public std::enable_shared_from_this
         }
       });
     });
-    // This waits until everything is handled that the threads have posted already.
+    // It isn't too late: whatever the threads have posted waits until this thread is free.
     started_ = true;
     environment_.expect(env);
     object.Ref();
     return deferred.Promise();
   }
 
-  // close(): Promise<void>, resolved when what was accepted is done and the model is freed.
+  // close(): Promise<void>. Resolves when the accepted work is done and the model is freed.
   Napi::Value close(Napi::Env env, Napi::Reference<Napi::Object>& object) {
     auto deferred = Napi::Promise::Deferred::New(env);
     environment_.expect(env);
@@ -76,9 +78,9 @@ class ModelThreads final : public Stoppable, public std::enable_shared_from_this
     return deferred.Promise();
   }
 
-  // The object was collected: nothing is pending, as pending work holds a reference to it. Collecting garbage
-  // should not wait for the model to be freed, on a thread of its own; that is joined when it says that it is
-  // done.
+  // Call this when the object was collected. Nothing is pending then, because pending work refers to the
+  // object. Freeing the model takes long, so a thread of its own does it, and is joined once it says that it
+  // is done.
   void abandon() {
     if (!started_) environment_.remove(this->shared_from_this());
     if (!started_ || closing_) return;
@@ -88,17 +90,17 @@ class ModelThreads final : public Stoppable, public std::enable_shared_from_this
   }
 
  private:
-  // Joins threads that have ended.
+  // Joins the threads, which have ended.
   void end() {
     core_.stop();
     environment_.remove(this->shared_from_this());
   }
 
   Environment& environment_;
-  std::unique_ptr<ModelLoad> load_;  // in progress
+  std::unique_ptr<ModelLoad> load_;  // set while loading
   bool started_ = false;
   bool closing_ = false;
-  Core core_;  // the first to go
+  Core core_;  // destroyed first
 };
 
 }  // namespace node_tensorrt

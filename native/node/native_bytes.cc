@@ -44,7 +44,8 @@ Napi::Value toJs(Napi::Env env, const Digest& digest) {
   return result;
 }
 
-// A descriptor of our own: the caller's may be closed, and its number used again, while a thread writes.
+// A duplicate of a descriptor, because the caller's may be closed and its number reused while a thread is
+// writing.
 class Descriptor {
  public:
   explicit Descriptor(int callers) : number_(::fcntl(callers, F_DUPFD_CLOEXEC, 0)) {
@@ -87,7 +88,7 @@ Napi::Value NativeBytes::make(Napi::Env env, Bytes bytes) {
 NativeBytes::NativeBytes(const Napi::CallbackInfo& info) : ObjectWrap(info) {
   info.This().As<Napi::Object>().TypeTag(&kTypeTag);
   guarded(info.Env(), [&] { bytes_ = bytesOf(info); });
-  // So that many of them are collected before the process is out of memory.
+  // Tells V8 about the memory, so that it collects such objects before the process runs out of memory.
   if (bytes_->inMemory()) {
     Napi::MemoryManagement::AdjustExternalMemory(info.Env(), static_cast<int64_t>(bytes_->size()));
   }
@@ -175,7 +176,7 @@ void NativeBytes::Finalize(Napi::Env env) {
   letGo(env);
 }
 
-// Work that uses the bytes keeps them alive.
+// Releases the bytes. Threads that are working with them keep them until they are done.
 void NativeBytes::letGo(Napi::Env env) {
   if (!bytes_) return;
   if (bytes_->inMemory()) {

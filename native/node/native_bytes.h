@@ -1,4 +1,5 @@
-// lib/system/native/bytes.ts' NativeBytes: bytes outside the JavaScript heap, of any length.
+// JavaScript class NativeBytes (lib/system/native/bytes.ts): bytes outside the JavaScript heap, of any
+// length.
 #pragma once
 
 #include <memory>
@@ -12,12 +13,13 @@ class NativeBytes : public Napi::ObjectWrap<NativeBytes> {
  public:
   static Napi::Function define(Napi::Env env);
 
+  // Creates a JavaScript object that shares `bytes`.
   static Napi::Value make(Napi::Env env, std::shared_ptr<const ByteSource> bytes);
 
   // new NativeBytes(bytes: Uint8Array), new NativeBytes(file, descriptor, from, byteLength)
   explicit NativeBytes(const Napi::CallbackInfo& info);
 
-  // The bytes behind `value`; null when it is something else. Throws Error(ERR_DISPOSED).
+  // Returns the bytes behind `value`, or null if it is something else. Throws Error(ERR_DISPOSED).
   static std::shared_ptr<const ByteSource> from(Napi::Value value);
 
   void Finalize(Napi::Env env) override;

@@ -7,7 +7,7 @@ namespace node_tensorrt {
 
 Napi::Object variant(Napi::Env env) {
   Napi::Array flavours = Napi::Array::New(env);
-  std::istringstream list(NODE_TENSORRT_FLAVOURS);  // CMakeLists.txt's: trt10,rtx
+  std::istringstream list(NODE_TENSORRT_FLAVOURS);  // set in CMakeLists.txt, e.g. trt10,rtx
   uint32_t count = 0;
   for (std::string flavour; std::getline(list, flavour, ',');) {
     flavours[count++] = Napi::String::New(env, flavour);

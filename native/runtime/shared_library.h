@@ -1,24 +1,25 @@
-// A library opened at run time. It stays loaded for the life of the process: its code may still be running on
-// other threads when the process exits.
+// A library opened at run time. It stays loaded until the process ends, because other threads may still be
+// running its code when the process exits.
 #pragma once
 
 #include <string>
 
 namespace node_tensorrt {
 
+// Copies refer to the same library. Thread-safe.
 class SharedLibrary {
  public:
-  // Opens with RTLD_LOCAL | RTLD_NOW. `path` may be a bare name, searched for as the dynamic loader does.
-  // Throws Error(ERR_LIBRARY_NOT_FOUND) with the loader's own words.
+  // Opens a library with RTLD_LOCAL | RTLD_NOW. A bare name is searched for as the dynamic loader does.
+  // Throws Error(ERR_LIBRARY_NOT_FOUND) with the loader's message.
   static SharedLibrary open(const std::string& path);
 
-  // The exported function `name`; throws Error(ERR_LIBRARY_UNSUPPORTED) when there is none.
+  // Returns the exported function `name`. Throws Error(ERR_LIBRARY_UNSUPPORTED) if there is none.
   template <class F>
   F* symbol(const char* name) const {
     return reinterpret_cast<F*>(require(name));
   }
 
-  // Like the function above; null if there is none.
+  // Does the same, but returns null if there is none.
   template <class F>
   F* find(const char* name) const noexcept {
     return reinterpret_cast<F*>(lookup(name));

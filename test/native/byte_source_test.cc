@@ -16,7 +16,7 @@
 namespace node_tensorrt {
 namespace {
 
-// More than two pieces, and no multiple of one.
+// More than two pieces, and not a multiple of a piece.
 constexpr size_t kBytes = 2'500'000;
 
 std::vector<std::byte> pattern(size_t size) {
@@ -32,14 +32,14 @@ std::vector<std::byte> pieces(const ByteSource& bytes) {
   return all;
 }
 
-// A file of the pattern, removed at the end.
+// A file with the test's pattern, removed at the end.
 class File {
  public:
   File() : path_(std::filesystem::temp_directory_path() / ("byte-source-" + std::to_string(getpid()))) {
     descriptor_ = ::open(path_.c_str(), O_RDWR | O_CREAT | O_TRUNC, 0600);
     const auto bytes = pattern(kBytes);
     EXPECT_EQ(::write(descriptor_, bytes.data(), bytes.size()), static_cast<ssize_t>(bytes.size()));
-    // Long ago: the next change has another time, whatever the clock's step.
+    // Long ago, so that the next change gives it another time, however coarse the clock is.
     const timespec times[] = {{.tv_sec = 1, .tv_nsec = 0}, {.tv_sec = 1, .tv_nsec = 0}};
     EXPECT_EQ(::futimens(descriptor_, times), 0);
   }
@@ -55,7 +55,7 @@ class File {
   int descriptor_;
 };
 
-// "ERR_…", or "" where nothing is thrown.
+// Returns "ERR_…", or "" if nothing is thrown.
 template <class Action>
 std::string codeOf(Action action) {
   try {

@@ -1,5 +1,5 @@
-// A DecodeLoop over the real ONNX Runtime (NODE_TENSORRT_ONNXRUNTIME names its library; without it: skipped)
-// and exporters' graphs: tokens are PyTorch's, which test/fixtures/decoders has.
+// Tests DecodeLoop with the real ONNX Runtime and graphs from exporters. NODE_TENSORRT_ONNXRUNTIME names its
+// library; without it, the tests are skipped. The expected tokens are PyTorch's, in test/fixtures/decoders.
 #include "core/decode_loop.h"
 
 #include <gtest/gtest.h>
@@ -22,10 +22,12 @@
 
 namespace {
 
-// Of this thread: so many allocations later one fails, while that is wanted. Negative: none does.
+// How many more allocations of this thread succeed before one fails, while failureWanted is true. Negative:
+// none fails.
 thread_local int untilFailure = -1;
 std::atomic<bool> failureWanted = false;
-// All that follow fail too, where that is wanted: until the loop has told somebody of what became of it.
+// If failuresLast is true, all later allocations fail too, until the loop has reported the failure to
+// someone.
 thread_local bool memoryIsOut = false;
 std::atomic<bool> failuresLast = false;
 
@@ -38,7 +40,7 @@ bool fails() {
 
 }  // namespace
 
-// Compilers that see through them take each for the other's mismatch.
+// Not inlined: compilers that see into these functions warn that each doesn't match the other.
 [[gnu::noinline]] void* operator new(size_t bytes) {
   if (fails()) throw std::bad_alloc();
   void* block = std::malloc(bytes > 0 ? bytes : 1);
@@ -58,7 +60,7 @@ bool fails() {
 namespace node_tensorrt {
 namespace {
 
-// No allocation fails meanwhile.
+// While this object lives, no allocation fails.
 class Spared {
  public:
   Spared() : left_(std::exchange(untilFailure, -1)), out_(std::exchange(memoryIsOut, false)) {}
@@ -72,13 +74,13 @@ class Spared {
   const bool out_;
 };
 
-// A model that leaves after its next run so many allocations until one fails.
+// How many allocations succeed after the model's next run.
 std::atomic<int> afterNextRun = -1;
 
-// A model of whose next run the logits are not numbers, and the one after so many others.
+// How many more runs of the model give valid logits before one gives NaN. Negative: none does.
 std::atomic<int> untilNaN = -1;
 
-// Called once: while that run goes on, or the next one where no run is to give NaN.
+// Called once, during the run that gives NaN or, if none does, during the next run.
 std::function<void()> meanwhile;
 
 class FailingContext final : public ExecutionContext {
@@ -93,13 +95,13 @@ class FailingContext final : public ExecutionContext {
       const bool isNaN = untilNaN >= 0 && untilNaN-- == 0;
       if (meanwhile && untilNaN < 0) std::exchange(meanwhile, nullptr)();
       if (isNaN) {
-        // The last one: those before are of the cache.
+        // The last output is the logits; the others are the caches.
         std::fill_n(static_cast<float*>(outputs.back().data.get()), outputs.back().byteLength / sizeof(float),
                     NAN);
       }
       for (size_t i = 0; i < outputs.size(); ++i) {
         if (before[i].data) continue;
-        // ONNX Runtime allocates to free an output, and does not survive if that fails.
+        // ONNX Runtime allocates in order to free an output, and crashes if that fails.
         void* data = outputs[i].data.get();
         outputs[i].data = {data, [kept = outputs[i].data](void*) mutable {
                              const Spared spared;
@@ -141,7 +143,7 @@ struct Case {
   Tokens greedy;
 };
 
-// The prompts and answers of an expected.json.
+// Reads the prompts and answers of an expected.json.
 std::vector<Case> cases(const std::string& weights) {
   std::ifstream file(std::string(NODE_TENSORRT_FIXTURES) + "/decoders/" + weights + "/expected.json");
   std::stringstream content;
@@ -164,7 +166,7 @@ std::vector<Case> cases(const std::string& weights) {
   return result;
 }
 
-// Two layers, as all fixtures have.
+// The caches of two layers, which all fixtures have.
 DecoderGraph twoLayers(bool inPlace, size_t kvHeads, size_t headDim,
                        std::vector<DecoderGraph::Input> inputs) {
   DecoderGraph graph = {
@@ -191,7 +193,7 @@ const DecoderGraph::Input kMask = {"attention_mask", DecoderInputRole::kAttentio
 const DecoderGraph::Input kPositions = {"position_ids", DecoderInputRole::kPositionIds};
 
 const Fixture kInPlace = {"LlamaInPlace", "llama", "llama/genai", twoLayers(true, 2, 16, {kIds, kMask})};
-// Steps as for a GPU, but for the lengths of prompts, which this graph can't be told.
+// Steps as on a GPU, except for the lengths of prompts, because this graph has no input for their end.
 const Fixture kFewShapes = {"LlamaFewShapes", "llama", "llama/genai", twoLayers(true, 2, 16, {kIds, kMask}),
                             true};
 const Fixture kCopying = {"LlamaCopying", "llama", "llama/optimum",
@@ -199,20 +201,20 @@ const Fixture kCopying = {"LlamaCopying", "llama", "llama/optimum",
 
 struct Answer {
   Tokens tokens;
-  std::vector<float> gaps;  // with two log-probabilities each
+  std::vector<float> gaps;  // each with two log-probabilities
   std::string text;
   GenerationEnd end;
   size_t events = 0;
 };
 
-// A loop, and what its requests came to.
+// Runs a loop and collects the results of its requests.
 class Generator {
  public:
   Generator(const Fixture& fixture, DecodeLoopConfig config = {}) {
     config.graph = fixture.graph;
     if (config.maxLength == DecodeLoopConfig().maxLength) config.maxLength = 512;
     config.fingerprint = fixture.weights;
-    // Token i is a letter of its own, or none.
+    // Token i is one letter, or nothing.
     std::vector<char> letters;
     std::vector<uint32_t> offsets = {0};
     for (int i = 0; i < 320; ++i) {
@@ -237,12 +239,12 @@ class Generator {
 
   DecodeLoop* operator->() { return loop_.get(); }
 
-  // Called on the loop's thread with each step that has news: the loop waits for it. Set before the first
+  // Called on the loop's thread for each step with news, while the loop waits. Set this before the first
   // start().
   std::function<void()> onStep = [] {};
   std::function<void()> afterStep = [] {};
 
-  // The answer's id and, later, the answer.
+  // Returns the request's id and a future of its answer.
   std::pair<uint32_t, std::future<Answer>> start(const Tokens& tokens, GenerateOptions options,
                                                  uint32_t sequence = 0) {
     std::future<Answer> future;
@@ -252,7 +254,7 @@ class Generator {
       id = ++lastId_;
       future = pending_[id].promise.get_future();
     }
-    // No token ends an answer: PyTorch's were computed without the end of sequence.
+    // No token ends an answer, because PyTorch's answers were computed without the end-of-sequence token.
     options.sampling.logitBias.emplace_back(2, -INFINITY);
     try {
       loop_->generate(id, sequence, tokens, std::move(options));
@@ -335,10 +337,10 @@ class Generator {
   std::mutex mutex_;
   uint32_t lastId_ = 0;
   std::map<uint32_t, Pending> pending_;
-  std::unique_ptr<DecodeLoop> loop_;  // the first to go
+  std::unique_ptr<DecodeLoop> loop_;  // destroyed first
 };
 
-// The code of what `body` throws; '' where it throws nothing.
+// Returns the code of the error that `body` throws, or '' if it throws nothing.
 template <class Body>
 std::string refusal(Body body) {
   try {
@@ -394,11 +396,11 @@ TEST_P(DecodeLoopTest, ReusesWhatPromptsHaveInCommon) {
   Generator model(GetParam(), {.rows = 4});
   const Case& each = cases_[4];
   EXPECT_EQ(model.generate(each.prompt, 40).end.cachedTokens, 0u);
-  // All but its last token.
+  // All but the prompt's last token are cached.
   Answer again = model.generate(each.prompt, 40);
   EXPECT_EQ(again.tokens, each.greedy);
   EXPECT_EQ(again.end.cachedTokens, each.prompt.size() - 1);
-  // The next turn: the answer, but for its last token, is there too.
+  // In the next turn, all of the answer but its last token is cached too.
   const Tokens next = joined(joined(each.prompt, each.greedy), cases_[1].prompt);
   const Answer turn = model.generate(next, 10);
   EXPECT_EQ(turn.end.cachedTokens, each.prompt.size() + 39);
@@ -458,7 +460,7 @@ TEST_P(DecodeLoopTest, SequencesAreSavedAndRestoredElsewhere) {
   EXPECT_EQ(model.generate({}, 30, again).tokens, rest);
 }
 
-// Its row may lie among those that fill a step up.
+// The full sequence's row may be one that only fills a step up.
 TEST_P(DecodeLoopTest, AFullSequenceLastsWhileOthersAreAnswered) {
   Generator model(GetParam(), {.rows = 4, .maxLength = 60, .prefixReuse = false});
   const Case& each = cases_[2];
@@ -468,7 +470,7 @@ TEST_P(DecodeLoopTest, AFullSequenceLastsWhileOthersAreAnswered) {
   std::vector<std::future<Answer>> others;
   for (int i = 0; i < 3; ++i) others.push_back(model.start(cases_[1].prompt, {.maxTokens = 40}).second);
   for (auto& other : others) EXPECT_EQ(other.get().tokens, cases_[1].greedy);
-  // Where a row is longer, what follows looks at all 60.
+  // With a longer row, the run below reads all 60 tokens.
   Generator longer(GetParam(), {.rows = 1});
   const uint32_t restored = longer.restore(model.save(sequence));
   const Tokens next(whole.begin() + 61, whole.end());
@@ -481,7 +483,7 @@ TEST_P(DecodeLoopTest, RefusesToRestoreWhatNoModelHasComputed) {
   const uint32_t sequence = model->createSequence();
   model.generate(each.prompt, 0, sequence);
   const std::vector<std::byte> state = model.save(sequence);
-  // A token takes 2 layers x 2 x 2 heads x 16 floats.
+  // A token takes 2 layers x 2 (key, value) x 2 heads x 16 floats.
   const StateFormat format = {"llama", 512};
   const DecodedState decoded = decodeState(format, state);
   const auto refusalOf = [&](const Tokens& tokens, size_t number, float value) {
@@ -523,7 +525,7 @@ TEST_P(DecodeLoopTest, LogitsThatAreNoNumbersFailTheirRequestAndNothingElse) {
   EXPECT_EQ(next.tokens, each.greedy);
   EXPECT_EQ(next.end.cachedTokens, 0u) << "of those that failed nothing is left";
 
-  // A sequence is as it was before what failed: an append, the first token, a later one.
+  // After a failure the sequence is as it was before: after a failed append, first token or later token.
   const uint32_t sequence = model->createSequence();
   EXPECT_EQ(failureOf(0, each.prompt, 0, sequence), "ERR_EXECUTION_FAILED");
   EXPECT_EQ(model->sequenceTokens(sequence), Tokens());
@@ -537,8 +539,7 @@ TEST_P(DecodeLoopTest, LogitsThatAreNoNumbersFailTheirRequestAndNothingElse) {
   EXPECT_EQ(whole.end.cachedTokens, each.prompt.size() - 1) << "what it had is not computed again";
 }
 
-// What is asked for while a step runs is done after it: of the row that the step's failure took nothing is
-// used.
+// What is requested during a step happens after it. If the step fails, nothing of its row is used.
 TEST_P(DecodeLoopTest, WhatFailsIsNeitherForkedNorSaved) {
   Generator model(GetParam(), {.rows = 3, .chunkSize = 16, .prefixReuse = false});
   const Case& each = cases_[2];
@@ -556,7 +557,7 @@ TEST_P(DecodeLoopTest, WhatFailsIsNeitherForkedNorSaved) {
       saved.set_value({begin, begin + state.byteLength});
     });
   };
-  untilNaN = 2;  // the third of three chunks
+  untilNaN = 2;  // fails in the third of three chunks
   EXPECT_EQ(model.generate(each.prompt, 0, sequence).end.reason, FinishReason::kFailed);
   forked.get_future().get();
   const uint32_t restored = model.restore(saved.get_future().get());
@@ -568,7 +569,8 @@ TEST_P(DecodeLoopTest, WhatFailsIsNeitherForkedNorSaved) {
   }
 }
 
-// The sequence is cut while what was asked for before still waits for a step, after which its row moves.
+// The sequence is truncated while the fork and the save are still waiting for a step, after which its row
+// moves.
 TEST_P(DecodeLoopTest, AForkAndASaveAreOfTheSequenceAsItWasThen) {
   const Case& each = cases_[2];
   const Case& other = cases_[3];
@@ -611,7 +613,7 @@ TEST_P(DecodeLoopTest, EndsAtStopTokensStopStringsAndLimits) {
   const auto end = [&](GenerateOptions options) {
     return model.start(each.prompt, std::move(options)).second.get();
   };
-  const auto firstOf = [&](size_t index) {  // where this answer's token first comes
+  const auto firstOf = [&](size_t index) {  // position at which this token first occurs in the answer
     return static_cast<size_t>(std::find(each.greedy.begin(), each.greedy.end(), each.greedy[index]) -
                                each.greedy.begin());
   };
@@ -652,7 +654,7 @@ TEST_P(DecodeLoopTest, RefusesWhatHasNoRow) {
   EXPECT_EQ(refusal([&] { model.fork(sequence); }), "ERR_CACHE_FULL");
   auto waiting = model.start(cases_[1].prompt, {.maxTokens = 40});
   EXPECT_EQ(refusal([&] { model.generate(cases_[1].prompt, 1); }), "ERR_QUEUE_FULL");
-  // A sequence has its row.
+  // The sequence already has its row.
   EXPECT_EQ(model.generate(cases_[2].prompt, 40, sequence).tokens, cases_[2].greedy);
   model->cancel(running.first);
   const Answer cancelled = running.second.get();
@@ -704,9 +706,9 @@ TEST_P(DecodeLoopTest, CloseFinishesWhatWasAccepted) {
   for (auto& answer : answers) EXPECT_EQ(answer.get().tokens, cases_[1].greedy);
 }
 
-// Arrivals, cancellations, forks, truncations and the rest in any order: each answer is what the same tokens
-// give alone. Steps whose two best logits lie within 1e-3 are excused: which one wins depends on how a matrix
-// product is split.
+// Requests, cancellations, forks, truncations and more in random order. Each answer must be what the same
+// tokens give alone. Steps whose two best logits differ by less than 1e-3 are excused, because which one wins
+// depends on how a matrix product is split.
 TEST_P(DecodeLoopTest, AnyOrderGivesTheAnswersOfRunningAlone) {
   const bool isFull =
       std::getenv("NODE_TENSORRT_TEST_FULL") != nullptr && *std::getenv("NODE_TENSORRT_TEST_FULL");
@@ -727,7 +729,7 @@ TEST_P(DecodeLoopTest, AnyOrderGivesTheAnswersOfRunningAlone) {
   struct Running {
     uint32_t id;
     uint32_t sequence;  // 0: none
-    Tokens tokens;      // what the answer follows
+    Tokens tokens;      // the tokens before the answer
     std::future<Answer> answer;
     bool cancelled;
   };
@@ -764,7 +766,7 @@ TEST_P(DecodeLoopTest, AnyOrderGivesTheAnswersOfRunningAlone) {
     if (sequences.empty()) return 0;
     return std::next(sequences.begin(), below(sequences.size()))->first;
   };
-  // Prompts that begin alike.
+  // Prompts that share their beginnings.
   const auto anyPrompt = [&] {
     const Case& each = cases_[below(cases_.size())];
     const Tokens whole = joined(each.prompt, each.greedy);
@@ -842,8 +844,8 @@ TEST_P(DecodeLoopTest, AnyOrderGivesTheAnswersOfRunningAlone) {
   EXPECT_EQ(stats.failed, 0u);
 }
 
-// Each of the loop's allocations fails in turn: alone, or with all others until somebody was told. Requests
-// may fail with that; whatever comes later is as before.
+// Each of the loop's allocations fails in turn: either only that one, or all until someone was told. The
+// requests may fail then, but everything after them works as before.
 class MemoryTest : public DecodeLoopTest {
  protected:
   void TearDown() override { failuresLast = false; }
@@ -859,7 +861,7 @@ void MemoryTest::expectThatRequestsFailAndNothingElse() {
     afterNextRun = allocations;
     const uint32_t sequence = model->createSequence();
     std::vector<std::pair<const Case*, std::future<Answer>>> answers;
-    // The third one's row is a copy of the sequence's; the last one waits for a row.
+    // The third request's row is a copy of the sequence's. The last one waits for a row.
     for (const size_t i : {2, 1, 2, 1}) {
       GenerateOptions options = {.maxTokens = 3, .stop = {"no text"}, .stream = !answers.empty()};
       options.sampling.logprobs = 1;
@@ -896,7 +898,7 @@ TEST_P(MemoryTest, WhereMemoryStaysOutRequestsFailAndNothingElse) {
   expectThatRequestsFailAndNothingElse();
 }
 
-// The same of what is asked for while a step runs: it is done, or fails.
+// The same for calls made during a step: each succeeds or fails completely.
 TEST_P(MemoryTest, WhereMemoryRunsOutCommandsFailAndNothingElse) {
   const Case& each = cases_[2];
   const Tokens begin(each.greedy.begin(), each.greedy.begin() + 3);
@@ -930,7 +932,7 @@ TEST_P(MemoryTest, WhereMemoryRunsOutCommandsFailAndNothingElse) {
       };
       failureWanted = true;
       afterNextRun = allocations;
-      // While it generates, its sequence is disposed of.
+      // Its sequence is disposed while it generates.
       Answer answer = model.start(each.prompt, {.maxTokens = 3, .stop = {"no text"}}, disposed).second.get();
       if (answer.end.reason != FinishReason::kFailed) {
         EXPECT_EQ(answer.end.reason, FinishReason::kCancelled);
@@ -965,7 +967,7 @@ TEST_P(MemoryTest, WhereMemoryRunsOutCommandsFailAndNothingElse) {
   }
 }
 
-// A call for which the caller's thread has no memory has done nothing.
+// If the caller's thread runs out of memory during a call, the call has done nothing.
 TEST_P(MemoryTest, ACallWithoutMemoryLeavesAllAsItWas) {
   Generator model(GetParam(), {.rows = 4});
   const Case& each = cases_[2];
@@ -973,7 +975,7 @@ TEST_P(MemoryTest, ACallWithoutMemoryLeavesAllAsItWas) {
   model.generate(each.prompt, 0, sequence);
   const std::vector<std::byte> state = model.save(sequence);
   size_t refusals = 0;
-  // Until it has all the memory that it takes.
+  // Repeats the call until it has enough memory.
   const auto repeat = [&](const auto& call) {
     for (int allocations = 0;; ++allocations) {
       const size_t rows = model->stats().rowsUsed;
@@ -1063,7 +1065,8 @@ TEST_F(DecodeLoopLifeTest, RefusesAGraphThatIsNotAsDescribed) {
   EXPECT_EQ(refusal([&] { Generator model(wrong); }), "ERR_MODEL_NOT_FOUND");
 }
 
-// A long prompt that comes while others are being answered does not stop them: between its chunks they go on.
+// A long prompt that arrives while others are being answered doesn't stop them: they continue between its
+// chunks.
 TEST_F(DecodeLoopLifeTest, LongPromptsEnterBetweenSteps) {
   const std::vector<Case> each = cases("llama");
   size_t steps = 0;
@@ -1071,7 +1074,7 @@ TEST_F(DecodeLoopLifeTest, LongPromptsEnterBetweenSteps) {
   std::promise<void> joined;
   std::promise<void> ended;
   Generator model(kInPlace, {.rows = 4, .chunkSize = 16});
-  // The steps take microseconds: while this thread waits for a core, the stream would come to its end.
+  // Steps take microseconds, so the stream could end while this thread waits for a core.
   model.onStep = [&] {
     ++steps;
     if (steps == 5) {
@@ -1087,7 +1090,7 @@ TEST_F(DecodeLoopLifeTest, LongPromptsEnterBetweenSteps) {
   joined.set_value();
   const Answer answer = joining.get();
   const DecodeLoopStats after = model->stats();
-  // In quarters of a chunk, as another answers.
+  // In quarters of a chunk, because another request is answering.
   EXPECT_EQ(after.prefillSteps - before.prefillSteps, 200 / 4u);
   EXPECT_GE(after.decodeSteps - before.decodeSteps, 200 / 4u - 1);
   EXPECT_EQ(answer.tokens[0], each[4].greedy[0]);
@@ -1098,7 +1101,7 @@ TEST_F(DecodeLoopLifeTest, LongPromptsEnterBetweenSteps) {
   EXPECT_EQ(cancelled.events, cancelled.tokens.size() + 1);
 }
 
-// Throws what a callback throws that has no memory for what it passes on: so many times.
+// Throws, a given number of times, what a callback without enough memory throws.
 class Refusal {
  public:
   explicit Refusal(int times) : left_(times) {}
@@ -1158,7 +1161,7 @@ TEST_F(DecodeLoopLifeTest, ALoadThatIsToldOfInVainIsToldOfAgain) {
   EXPECT_EQ(refusal([&] { loaded.get_future().get(); }), "ERR_MODEL_NOT_FOUND");
 }
 
-// A callback that always throws holds up nothing but the loop.
+// A callback that always throws blocks only the loop.
 TEST_F(DecodeLoopLifeTest, StopsWhileACallbackThrows) {
   const Case each = cases("llama")[2];
   std::promise<void> begun;
@@ -1174,7 +1177,7 @@ TEST_F(DecodeLoopLifeTest, StopsWhileACallbackThrows) {
   model->stop();
 }
 
-// The loop ends where there is no memory for anything.
+// The loop ends even if there is no memory at all.
 TEST_F(DecodeLoopLifeTest, ClosesWithoutMemory) {
   const Case each = cases("llama")[2];
   Generator model(kInPlace, {.rows = 2});

@@ -1,4 +1,4 @@
-// The steps of a Decoder over a model that records what it is fed, and computes nothing.
+// Tests the steps of a Decoder with a model that records its inputs and computes nothing.
 #include "core/decoder.h"
 
 #include <gtest/gtest.h>

@@ -1,4 +1,4 @@
-// What is said of a CUDA driver: of the stand-in, of one that fails, of none.
+// Tests what is reported about a CUDA driver: the stand-in, one that fails, and none.
 #include "runtime/cuda/driver.h"
 
 #include <gtest/gtest.h>
@@ -30,7 +30,7 @@ TEST_F(StandInDriverTest, DescribesEveryGpu) {
   EXPECT_EQ(report.gpus[0].name, "Stand-in GPU A");
   EXPECT_EQ(report.gpus[0].major, 8);
   EXPECT_EQ(report.gpus[0].minor, 9);
-  // NVML's figure, which is nvidia-smi's.
+  // NVML's number, as nvidia-smi shows it.
   EXPECT_EQ(report.gpus[0].memory, (size_t{24} << 30) + (size_t{512} << 20));
   EXPECT_EQ(report.gpus[0].uuid, "GPU-00102030-4050-6070-8090-a0b0c0d0e0f0");
   EXPECT_EQ(report.gpus[0].pciBusId, "0000:1B:00.0");

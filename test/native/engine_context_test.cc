@@ -1,5 +1,5 @@
-// Runs in parts: one can be prepared while another one runs, and both give the right numbers. Compiled once
-// per flavour, as what it tests is.
+// Runs in parts: one can be prepared while another executes, and both give correct numbers. Compiled once per
+// flavour, like the code it tests.
 #include "runtime/tensorrt/engine_context.h"
 
 #include <gtest/gtest.h>
@@ -41,7 +41,7 @@ class Observer final : public BuildObserver {
   BuildResult result;
 };
 
-// Kernels wait for its end.
+// Holds all kernels while it lives.
 struct Held {
   Held() { standInHoldKernels(true); }
   Held(const Held&) = delete;
@@ -50,7 +50,7 @@ struct Held {
 
 class EngineContextTest : public testing::Test {
  protected:
-  // The arguments of a run, and what ONNX Runtime computes.
+  // The arguments of a run, and the outputs that ONNX Runtime computes.
   struct Step {
     std::vector<Tensor> inputs;
     std::vector<Tensor> outputs;
@@ -92,7 +92,7 @@ class EngineContextTest : public testing::Test {
     context_.reset(static_cast<EngineContext*>(model_->createContext().release()));
   }
 
-  // Of `rows` rows: seed, seed + 1, …
+  // A step with `rows` rows whose values are seed, seed + 1, …
   Step step(size_t rows, float seed) {
     const Shape shape = {static_cast<int64_t>(rows), 4};
     Step made;
@@ -109,7 +109,7 @@ class EngineContextTest : public testing::Test {
     return made;
   }
 
-  // Host memory that the GPU copies from and to while the host does something else.
+  // Pinned host memory, so that copies don't block the host.
   Tensor tensor(const Shape& shape) {
     Tensor made;
     made.type = DataType::kFloat32;
@@ -130,7 +130,7 @@ class EngineContextTest : public testing::Test {
   void prepare(Step& step) { context_->prepare(step.inputs, kAll, step.outputs); }
   void execute(Step& step) { context_->execute(step.inputs, kAll, step.outputs); }
 
-  // Ends the run that runs, then runs the one that is prepared.
+  // Ends the executing run, then runs the prepared one.
   void expectBoth(const Step& running, const Step& prepared) {
     context_->wait();
     context_->launch();
@@ -139,7 +139,7 @@ class EngineContextTest : public testing::Test {
     EXPECT_EQ(prepared.results(), prepared.expected);
   }
 
-  // Often enough that all is set up for these shapes, graphs included.
+  // Runs often enough that everything is set up for these shapes, including graphs.
   void runOften(const std::vector<size_t>& rows) {
     for (int i = 0; i < 3; ++i) {
       for (const size_t count : rows) {
@@ -167,12 +167,12 @@ class EngineContextTest : public testing::Test {
   std::unique_ptr<EngineContext> context_;
 };
 
-// The stand-in would abort if preparing the second waited for the first, whose kernel the test holds.
+// The stand-in would abort if preparing the second run waited for the first, whose kernel the test holds.
 TEST_F(EngineContextTest, ARunIsPreparedWhileAnotherOneRuns) {
   context_->expectShapes(2);
   runOften({3, 5});
   std::vector<size_t> others = {3};
-  // Another shape: beside, where each has a context of TensorRT's.
+  // Another shape can be prepared too if each shape has its own TensorRT context.
   if (kFlavour != Flavour::kRtx) others.push_back(5);
   for (const size_t rows : others) {
     Step first = step(3, 1);
@@ -193,7 +193,7 @@ TEST_F(EngineContextTest, ARunIsPreparedWhileAnotherOneRuns) {
   }
 }
 
-// A shape that is new is set up meanwhile too, where there is memory for it.
+// A new shape is also set up during a run, if there is memory for it.
 TEST_F(EngineContextTest, ANewShapeIsSetUpWhileAnotherOneRuns) {
   if (kFlavour == Flavour::kRtx) GTEST_SKIP() << "one context of TensorRT's runs all shapes of a profile";
   context_->expectShapes(2);
@@ -211,7 +211,7 @@ TEST_F(EngineContextTest, ANewShapeIsSetUpWhileAnotherOneRuns) {
   runOften({3, 5});
 }
 
-// By way of host memory, which nobody else is given before the input has passed.
+// The input goes through host memory, which nobody else gets before it has been copied.
 TEST_F(EngineContextTest, AnInputOfAnotherGpuIsFetchedWhileARunGoesOn) {
   runOften({3});
   Step first = step(3, 1);
@@ -256,7 +256,7 @@ TEST_F(EngineContextTest, ManyRunsOneAfterTheOtherEachPreparedDuringTheLast) {
   }
 }
 
-// Buffers that grow move. The first run's are still in use.
+// Buffers that grow are moved, while the first run still uses the old ones.
 TEST_F(EngineContextTest, MemoryThatARunUsesStaysUntilItsEnd) {
   Step first = step(3, 1);
   Step second = step(kMostRows, -20);
@@ -268,7 +268,7 @@ TEST_F(EngineContextTest, MemoryThatARunUsesStaysUntilItsEnd) {
   expectBoth(first, second);
 }
 
-// Without graphs of ours all shapes of a profile have one context of TensorRT's.
+// If we capture no graphs, all shapes of a profile share a TensorRT context.
 TEST_F(EngineContextTest, AContextInUseIsSetUpForOtherShapesOnlyWhenItsRunHasEnded) {
   EngineOptions options;
   options.cudaGraph = false;
@@ -328,7 +328,7 @@ TEST_F(EngineContextTest, AContextThatGoesWaitsForItsRuns) {
       "cuStreamSynchronize waits for a kernel that this thread holds");
 }
 
-// What a run asks of the driver is latency: nothing may add to it unseen.
+// Calls to the driver add to a run's latency, so their number is fixed here.
 TEST_F(EngineContextTest, ARunMakesNoMoreCallsOfTheDriverThanItNeeds) {
   context_->expectShapes(1);
   runOften({3});

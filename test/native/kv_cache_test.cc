@@ -21,13 +21,13 @@ const std::vector<CacheTensor> kTensors = {
 };
 constexpr size_t kBytesPerToken = 2 * 3 * 4 + 5 * 2;
 
-// Both kinds do the same, as far as a row's first tokens go.
+// Both kinds of cache behave the same for a row's tokens.
 class KvCacheTest : public testing::TestWithParam<bool> {
  protected:
   std::unique_ptr<KvCache> cache_ = GetParam() ? inPlaceCache(kTensors, kRows, kCapacity, hostTensorMemory())
                                                : copyingCache(kTensors, kRows, hostTensorMemory());
 
-  // Bytes that tell tokens, heads and tensors apart.
+  // Bytes that differ for each token, head and tensor.
   static std::vector<std::byte> content(size_t length, int seed) {
     std::vector<std::byte> bytes(length * kBytesPerToken);
     for (size_t i = 0; i < bytes.size(); ++i) bytes[i] = static_cast<std::byte>(i * 31 + seed);
@@ -44,7 +44,7 @@ class KvCacheTest : public testing::TestWithParam<bool> {
     return bytes;
   }
 
-  // What read() gives of the first `length` of `bytes`' `total` tokens.
+  // What read() should return for the first `length` of the `total` tokens in `bytes`.
   static std::vector<std::byte> first(const std::vector<std::byte>& bytes, size_t total, size_t length) {
     std::vector<std::byte> result;
     const std::byte* at = bytes.data();
@@ -107,7 +107,7 @@ TEST_P(KvCacheTest, FeedsARunAndTakesItsResult) {
   }
 }
 
-// What a run wrote is trusted when its logits were finite; copies and moves take with them what is not.
+// What a run wrote is trusted once its logits were finite. Copies and moves take doubts with them.
 TEST_P(KvCacheTest, KnowsWhatIsInDoubt) {
   std::vector<Tensor> inputs(2);
   std::vector<Tensor> outputs(2);
@@ -142,7 +142,8 @@ TEST_P(KvCacheTest, TellsWhatIsFinite) {
     for (const int byte : value) changed[at++] = static_cast<std::byte>(byte);
     return cache_->isFinite(4, changed.data());
   };
-  // Little-endian, of the first and the last number of each tensor: NaN, either infinity, the largest number.
+  // Little-endian; replaces the first and the last number of each tensor by NaN, infinities and the largest
+  // number.
   const size_t halves = 4 * 2 * 3 * 4;
   for (const size_t at : {size_t{0}, halves - 4}) {
     EXPECT_FALSE(holds(at, {0, 0, 0xc0, 0x7f}));
@@ -169,14 +170,14 @@ TEST_P(KvCacheTest, TellsWhatIsFinite) {
 INSTANTIATE_TEST_SUITE_P(Both, KvCacheTest, testing::Bool(),
                          [](const auto& info) { return info.param ? "InPlace" : "Copying"; });
 
-// A run reads whole rows: it must find nothing beyond its tokens that an earlier one left in doubt.
+// A run reads whole rows, so beyond its tokens it must not find anything that an earlier run left in doubt.
 class InPlaceDoubtTest : public testing::Test {
  protected:
   const std::unique_ptr<KvCache> cache_ = inPlaceCache(kTensors, kRows, kCapacity, hostTensorMemory());
   std::vector<Tensor> inputs_{2};
   std::vector<Tensor> outputs_{2};
 
-  // A run that leaves `mark` in all that it writes.
+  // Does a run that fills everything it writes with `mark`.
   void run(size_t row, size_t past, size_t fresh, int mark) {
     cache_->bind(row, {&past, 1}, fresh, inputs_, outputs_);
     for (const CacheTensor& tensor : kTensors) {
@@ -189,7 +190,8 @@ class InPlaceDoubtTest : public testing::Test {
     cache_->commit(row, past + fresh, outputs_);
   }
 
-  // A byte for each token of the row, as the next run behind `past` finds it; heads and tensors agree.
+  // Returns a byte for each token of the row, as the next run after `past` finds it. Heads and tensors must
+  // agree.
   std::vector<int> marks(size_t row, size_t past, size_t fresh) {
     cache_->bind(row, {&past, 1}, fresh, inputs_, outputs_);
     std::vector<int> marks;
@@ -235,7 +237,7 @@ TEST_F(InPlaceDoubtTest, WhatFillsAStepUpStaysInDoubt) {
   EXPECT_EQ(marks(1, 3, 1), (std::vector<int>{7, 7, 7, 7, 0, 0, 0, 0}));
 }
 
-// Should something else have left there what is not finite, the row must not fail for good.
+// If something else left values there that aren't finite, the row must not fail forever.
 TEST_F(InPlaceDoubtTest, OfARowThatFailedIsAllThatWasWrittenBehind) {
   run(1, 0, 6, 7);
   cache_->trust(1, 6);
@@ -271,7 +273,7 @@ size_t residentBytes() {
   return pages * 4096;
 }
 
-// 32,768 tokens of a model with 4 KiB a token: what bytesUsed() says, the system finds too.
+// 32,768 tokens of a model with 4 KiB per token: the system must report as much memory as bytesUsed().
 TEST(InPlaceCacheTest, TakesTheMemoryThatItSays) {
   const std::vector<CacheTensor> tensors(
       8, {.input = 0, .type = DataType::kFloat32, .rank = 4, .kvHeads = 2, .headDim = 64});

@@ -71,7 +71,7 @@ TEST(MemoryPool, ServesSeveralThreadsAndOutlivesNothing) {
   std::memset(survivor.get(), 1, 64);
 }
 
-// Counts what is allocated, and allocates later when it is told to.
+// Counts allocations, and runs deferred ones when a test says so.
 struct CountedMemory {
   int live = 0;
   std::vector<std::function<void()>> later;
@@ -118,7 +118,7 @@ TEST(MemoryPool, WhoMustNotWaitGetsWhatIsIdleAndTheRestLater) {
   const auto block = pool.acquireIdle(100);
   EXPECT_NE(block, nullptr);
   EXPECT_EQ(pool.idleBytes(), 0u);
-  // What it would not keep can't wait for the next one.
+  // A block that the pool wouldn't keep isn't allocated for later.
   EXPECT_EQ(pool.acquireIdle(2000), nullptr);
   EXPECT_TRUE(memory.later.empty());
   EXPECT_EQ(memory.live, 1);

@@ -12,7 +12,7 @@ namespace {
 using Tokens = std::vector<int32_t>;
 using Handle = std::shared_ptr<Sequence>;
 
-// first, first + 1, and so on.
+// Returns first, first + 1, and so on.
 Tokens range(int32_t first, size_t count) {
   Tokens tokens(count);
   std::iota(tokens.begin(), tokens.end(), first);
@@ -33,14 +33,14 @@ Handle held(Tokens tokens) {
   return sequence;
 }
 
-// A sequence in the row that the table gives it, with all its tokens cached.
+// Puts a sequence in the row that the table gives it, with all its tokens cached.
 Handle settled(RowTable& rows, const Handle& sequence) {
   rows.take(sequence);
   sequence->cached = sequence->tokens.size();
   return sequence;
 }
 
-// What an ended request has left.
+// A prefix, as an ended request leaves it.
 Handle prefix(RowTable& rows, Tokens tokens) {
   const Handle sequence = settled(rows, prompt(std::move(tokens)));
   sequence->request.reset();
@@ -57,7 +57,7 @@ TEST(RowTableTest, TakesThePreferredRowThenAFreeOneThenThatOfThePrefixUnusedForL
   EXPECT_EQ(newer->row, 1u);
   EXPECT_EQ(rows.take(prompt({2})), 2u) << "a free row, while there is one";
 
-  // The older prefix is of use again: now the other one goes.
+  // The older prefix has been used again, so the other one is dropped.
   const Handle next = prompt(range(10, 9));
   EXPECT_EQ(rows.place(next, std::nullopt).length, 5u);
   next->cached = 5;
@@ -86,7 +86,7 @@ TEST(RowTableTest, APrefixThatAPromptBeganWithIsOfUse) {
   EXPECT_EQ(older->row, 0u);
 }
 
-// Whoever lies in the preferred row moves into the row that is taken.
+// A sequence in the preferred row moves to the row that is taken.
 TEST(RowTableTest, TakesTheLastFreeRowForAResidentThatRestsAndTheFirstForOneThatDecodes) {
   for (const bool rests : {true, false}) {
     RowTable rows(5, true);
@@ -112,7 +112,7 @@ TEST(RowTableTest, FindsTheLongestBeginningButForThePromptsLastToken) {
   settled(rows, held(range(0, 4)));
   settled(rows, held(range(0, 9)));
   const Handle begun = settled(rows, held(range(0, 20)));
-  begun->cached = 6;  // of the others nothing is in the row
+  begun->cached = 6;  // its other tokens aren't in the row
   const auto found = [&](const Handle& sequence) {
     const RowTable::Beginning beginning = rows.place(sequence, std::nullopt);
     rows.release(*sequence);
@@ -149,7 +149,8 @@ TEST(RowTableTest, SharesOnlyWithinASaltAndWhatIsShared) {
   EXPECT_EQ(prefix(forgetful, range(0, 8))->row, std::nullopt);
 }
 
-// A prompt goes on in the row of a prefix that it has whole; what would lose something is copied.
+// A prompt continues in the row of a prefix that it contains completely. If something would be lost, the row
+// is copied.
 TEST(RowTableTest, GoesOnInPlaceWhereNothingIsLost) {
   RowTable rows(4, true);
   const Handle whole = prefix(rows, range(0, 8));
@@ -162,7 +163,8 @@ TEST(RowTableTest, GoesOnInPlaceWhereNothingIsLost) {
   EXPECT_EQ(rows[0], first);
   first->cached = 12;
 
-  // It answers: a prompt that begins alike gets a copy. Of two sources alike, it goes on in the prefix.
+  // The first prompt is being answered, so one with the same beginning gets a copy. Of two equal sources, it
+  // continues in the prefix.
   const Handle second = prompt(range(0, 12), 2);
   const RowTable::Beginning copied = rows.place(second, std::nullopt);
   EXPECT_EQ(copied.row, 0u);
@@ -175,7 +177,7 @@ TEST(RowTableTest, GoesOnInPlaceWhereNothingIsLost) {
   EXPECT_EQ(third->row, 1u);
   EXPECT_EQ(same->row, std::nullopt);
 
-  // A part of a prefix: the rest of it stays, while there is another row.
+  // The prompt contains only part of the prefix, which is kept as long as there is another row.
   rows.release(*third);
   const Handle longer = prefix(rows, range(50, 10));
   const Handle fourth = prompt(range(50, 6), 4);
@@ -199,7 +201,7 @@ TEST(RowTableTest, ARowKeepsWhatWasPromised) {
   RowTable rows(2, true);
   const Handle sequence = settled(rows, held(range(0, 10)));
   sequence->promise();
-  sequence->cached = 4;  // it is cut
+  sequence->cached = 4;  // it is truncated
   EXPECT_EQ(rows.kept(0), 10u);
   sequence->promise();
   sequence->cached = 2;

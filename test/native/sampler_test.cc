@@ -21,7 +21,7 @@ namespace {
 
 constexpr float kInfinity = std::numeric_limits<float>::infinity();
 
-// What Hugging Face's processors make of a row (test/oracle/make_sampler_goldens.py).
+// What Hugging Face's processors compute for a row (test/oracle/make_sampler_goldens.py).
 struct Golden {
   SamplingOptions options;
   std::vector<float> logits;
@@ -75,7 +75,7 @@ bool penalizes(const SamplingOptions& options) {
   return options.repetitionPenalty != 1 || options.presencePenalty != 0 || options.frequencyPenalty != 0;
 }
 
-// A sampler that has read the prompt and, where that matters, drawn the answer: of rows that leave no choice.
+// A sampler that has observed the prompt and, if needed, drawn the answer from rows that leave no choice.
 Sampler after(const Golden& golden, const SamplingOptions& options) {
   Sampler sampler(options, golden.logits.size());
   sampler.observe(golden.prompt);
@@ -88,7 +88,7 @@ Sampler after(const Golden& golden, const SamplingOptions& options) {
   return sampler;
 }
 
-// Pearson's test. False where draws differ so much from a distribution in one of 10,000 times.
+// Pearson's chi-squared test. A correct sampler fails it once in 10,000 times.
 bool fits(const std::vector<double>& probability, const std::vector<uint32_t>& counts) {
   const double draws = std::accumulate(counts.begin(), counts.end(), 0.0);
   double statistic = 0, rareExpected = 0, rareCount = 0;
@@ -114,7 +114,8 @@ bool fits(const std::vector<double>& probability, const std::vector<uint32_t>& c
   return bins < 2 || statistic < freedom * cube * cube * cube;
 }
 
-// What a device leaves of a row: of equal logits any, in any order; here the last ones, the last one first.
+// What a device's top-k head computes for a row. Equal logits may come in any choice and order; here the last
+// ones come first.
 TopLogits headOf(const std::vector<float>& row, size_t size, std::vector<float>& logits,
                  std::vector<int32_t>& tokens) {
   tokens.resize(row.size());
@@ -193,7 +194,7 @@ TEST(Sampler, ADrawDoesNotDependOnTheOneBefore) {
     if (penalizes(options)) continue;
     Sampler sampler = after(golden, options);
     std::vector<uint32_t> counts(golden.logits.size());
-    std::vector<uint32_t> pairs(4);  // of better and worse halves
+    std::vector<uint32_t> pairs(4);  // counts of better and worse halves
     const auto upper = [&](int32_t token) {
       double better = 0;
       for (const double p : golden.probability) {
@@ -233,14 +234,15 @@ TEST(Sampler, TheSameSeedGivesTheSameTokens) {
   EXPECT_NE(draw(7), draw(8));
 }
 
-// What a top-k head leaves is enough, or it says that it isn't; either way the whole row's token comes.
+// A head's results either suffice or are reported as insufficient. In both cases the token is the whole
+// row's.
 TEST(Sampler, AHeadGivesTheTokenOfTheWholeRow) {
   std::mt19937 generator(3);
   const auto oneOf = [&](std::vector<float> values) { return values[generator() % values.size()]; };
   size_t enough = 0, notEnough = 0;
   for (int round = 0; round < 1000; ++round) {
     auto row = randomRow(round % 3 == 0 ? 200 : 2000, oneOf({0.2f, 1, 3, 6}), static_cast<uint32_t>(round));
-    // In coarse steps logits are equal: among the best ones, or around the last of the head.
+    // Rounding makes logits equal, among the best ones or around the head's last.
     const float step = oneOf({0, 0, 0.01f, 0.25f, 2});
     for (float& logit : row) logit = step > 0 ? std::round(logit / step) * step : logit;
     SamplingOptions options;
@@ -363,7 +365,7 @@ TEST(Sampler, LogitsThatAreNotFiniteAreAnError) {
       logits[0] = std::nanf("");
       EXPECT_EQ(codeOf([&] { Sampler(options, size).sample(top, {}); }), "ERR_EXECUTION_FAILED");
       logits[0] = 1;
-      // The sum tells of a logit that is not in the head.
+      // The sum shows that there is a bad logit outside the head.
       for (const float sum : {kInfinity, std::nanf("")}) {
         top.logSumExp = sum;
         EXPECT_EQ(codeOf([&] { Sampler(options, size).sample(top, {}); }), "ERR_EXECUTION_FAILED");
@@ -384,7 +386,7 @@ TEST(Sampler, OnlyFiniteTokensAreDrawnHoweverFlatTheDistribution) {
     Sampler sampler(options, row.size());
     for (int i = 0; i < 2000; ++i) EXPECT_EQ(sampler.sample(row, {}).token % 2, 1);
   }
-  options.temperature = 1e-30f;  // weights of 1 and 0 only
+  options.temperature = 1e-30f;  // weights are only 1 and 0
   const auto best = std::max_element(row.begin(), row.end()) - row.begin();
   EXPECT_EQ(Sampler(options, row.size()).sample(row, {}).token, best);
 }

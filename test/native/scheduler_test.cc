@@ -22,7 +22,7 @@ class SchedulerTest : public testing::Test {
     return request;
   }
 
-  // Those that have begun, which from now on decode.
+  // The requests that have begun, which decode from now on.
   Ids begin(size_t held = 0) {
     scheduler_.admit(held);
     Ids ids;
@@ -187,7 +187,7 @@ TEST_F(SchedulerTest, RowsThatDecodeAreTheFirstOnesAtTheLeastCost) {
   for (const auto& request : decoding) ids.push_back(request->id);
   EXPECT_EQ(ids, (Ids{3, 2, 5, 4, 1})) << "by the rows that they have then";
 
-  // After the moves, all are in place.
+  // The moves put every request in its place.
   for (size_t row = 0; row < decoding.size(); ++row) decoding[row]->sequence->row = row;
   arrange(decoding, moves);
   EXPECT_TRUE(moves.empty());

@@ -22,7 +22,7 @@ std::vector<std::byte> saved(const StateFormat& format, size_t cached) {
   return {begin, begin + state.byteLength};
 }
 
-// Null where it was restored.
+// Returns null if the bytes were decoded.
 const char* refusal(std::span<const std::byte> bytes, const StateFormat& format = kFormat) {
   try {
     decodeState(format, bytes);
@@ -52,7 +52,7 @@ TEST(SequenceStateTest, RefusesWhatIsOfAnotherModel) {
   EXPECT_STREQ(refusal(bytes, {"llama, float32", 12}), "ERR_STATE_MISMATCH");
 }
 
-// A checksum vouches for nothing: whoever makes states can make it too.
+// The checksum proves nothing, because whoever makes states can compute it too.
 TEST(SequenceStateTest, RefusesTokensThatTheModelLacks) {
   const auto refusalOf = [](const std::vector<int32_t>& tokens, std::optional<size_t> vocabulary) {
     const StateFormat format = {"llama, float32", 24, vocabulary};
@@ -84,8 +84,8 @@ TEST(SequenceStateTest, RefusesEveryDamage) {
   EXPECT_STREQ(refusal(longer), "ERR_STATE_MISMATCH");
 }
 
-// Numbers that were made up on purpose: no size may overflow, and nothing outside be read (which the
-// sanitizers watch).
+// Numbers chosen to do harm: no size may overflow, and nothing outside may be read (the sanitizers watch for
+// that).
 TEST(SequenceStateTest, SurvivesInventedNumbers) {
   std::mt19937_64 random(7);
   const std::vector<std::byte> bytes = saved(kFormat, 4);

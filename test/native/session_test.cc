@@ -1,4 +1,5 @@
-// A Session over the real ONNX Runtime (NODE_TENSORRT_ONNXRUNTIME names its library; without it: skipped).
+// Tests Session with the real ONNX Runtime. NODE_TENSORRT_ONNXRUNTIME names its library; without it, the
+// tests are skipped.
 #include "core/session.h"
 
 #include <gtest/gtest.h>
@@ -18,7 +19,7 @@
 namespace node_tensorrt {
 namespace {
 
-using ModelRun = Run;  // testing::Test has a Run of its own
+using ModelRun = Run;  // testing::Test has its own Run
 
 Tensor square(int64_t n) {
   Tensor tensor;
@@ -159,7 +160,7 @@ TEST_F(SessionTest, RefusesAFullQueueAndABadModel) {
   EXPECT_THROW(load(bad, "absent.onnx"), Error);
 }
 
-// A model whose contexts take as long to make, or to end, as a test says.
+// A model whose contexts take as long to create or destroy as a test wants.
 struct Contexts {
   std::function<void()> make = [] {};
   std::function<void()> end = [] {};

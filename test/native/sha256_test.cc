@@ -22,7 +22,7 @@ std::span<const std::byte> bytesOf(std::string_view text) {
   return std::as_bytes(std::span(text));
 }
 
-// NIST's examples for FIPS 180-4, and those of the first version of the standard.
+// NIST's examples for FIPS 180-4 and for the first version of the standard.
 TEST(Sha256, GivesThePublishedDigests) {
   const std::pair<std::string, const char*> examples[] = {
       {"", "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855"},

@@ -1,5 +1,5 @@
-// The stand-in CUDA driver itself: it computes in order and later, counts its memory, fails when it is told
-// to, and aborts on what a real driver leaves undefined.
+// Tests the stand-in CUDA driver itself: it computes in order and asynchronously, counts its memory, fails
+// when told to, and aborts on what a real driver leaves undefined.
 #include <gtest/gtest.h>
 
 #include <atomic>
@@ -130,7 +130,7 @@ TEST_F(StandInCudaTest, AHeldKernelKeepsItsStreamBusyUntilItIsLetGo) {
   EXPECT_EQ(cuEventSynchronize(before), 0);
   EXPECT_EQ(cuStreamQuery(stream_), kNotReady);
   EXPECT_EQ(cuEventQuery(after), kNotReady);
-  // Another thread's wait ends with the holding.
+  // The other thread's wait ends when the kernels are released.
   std::thread waiting([&] {
     ASSERT_EQ(cuCtxSetCurrent(context_), 0);
     EXPECT_EQ(cuEventSynchronize(after), 0);
@@ -285,7 +285,7 @@ TEST_F(StandInCudaTest, FindsEntryPointsByTheirUnversionedNames) {
 using StandInCudaDeathTest = StandInCudaTest;
 
 TEST_F(StandInCudaDeathTest, MisuseAborts) {
-  // Threads do not survive a fork: each begins anew.
+  // Threads don't survive a fork, so each death test starts a new process.
   testing::FLAGS_gtest_death_test_style = "threadsafe";
   EXPECT_DEATH(
       {

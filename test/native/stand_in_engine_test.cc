@@ -1,5 +1,5 @@
-// Building, loading and running plans with every flavour of the stand-in TensorRT on the stand-in GPUs: right
-// numbers, and of everything that can go wrong, the error that says so, with nothing left behind.
+// Builds, loads and runs plans with every flavour of the stand-in TensorRT on the stand-in GPUs. The numbers
+// must be right, and everything that can go wrong must give the proper error and leave nothing behind.
 #include <gtest/gtest.h>
 
 #include <algorithm>
@@ -150,7 +150,7 @@ std::string fixture(const std::string& name) {
   return std::string(NODE_TENSORRT_FIXTURES) + "/session/" + name;
 }
 
-// What ONNX Runtime computes.
+// Returns what ONNX Runtime computes.
 std::vector<Tensor> oracle(const ModelSource& source, const std::vector<Tensor>& inputs) {
   const auto loaded = ort::openRuntime(std::getenv("NODE_TENSORRT_ONNXRUNTIME"))->loadModel(source, {}, {});
   return execute(*loaded->createContext(), inputs, loaded->outputs().size());
@@ -170,8 +170,8 @@ class Observer final : public BuildObserver {
 struct Played {
   const char* flavour;
   const char* library;
-  const char* oldest;  // version that is supported
-  const char* tooOld;  // one that is not
+  const char* oldest;  // oldest supported version
+  const char* tooOld;  // a version that isn't supported
 };
 
 class StandInEngineTest : public testing::TestWithParam<Played> {
@@ -201,7 +201,7 @@ class StandInEngineTest : public testing::TestWithParam<Played> {
     return std::vector<uint8_t>(data, data + observer.result.planBytes);
   }
 
-  // A plan of a model that is bytes.
+  // Builds a plan from a model's bytes.
   static std::vector<uint8_t> build(const std::string& bytes, std::vector<Profile> profiles) {
     Observer observer;
     build(bytes, std::move(profiles), observer);
@@ -222,7 +222,7 @@ class StandInEngineTest : public testing::TestWithParam<Played> {
     std::remove(path.c_str());
   }
 
-  // What the stand-in's plan says it was compiled with.
+  // Returns the settings that the stand-in's plan was compiled with.
   static std::string settings(const BuildResult& result) {
     const std::string_view plan(static_cast<const char*>(result.plan.get()), result.planBytes);
     const size_t from = plan.find("level ");
@@ -248,7 +248,7 @@ class StandInEngineTest : public testing::TestWithParam<Played> {
     return "";
   }
 
-  // Builds, loads and runs, at two shapes, often enough for graphs.
+  // Builds a plan, loads it, and runs it at two shapes, often enough for graphs.
   static void everything() {
     const std::unique_ptr<Model> loaded = load(build(linear()));
     const std::unique_ptr<ExecutionContext> context = loaded->createContext();
@@ -280,7 +280,7 @@ TEST_P(StandInEngineTest, ComputesWhatOnnxRuntimeDoes) {
 }
 
 TEST_P(StandInEngineTest, RunsOnTheOldestSupportedVersionAndRefusesOlderOnes) {
-  // A library is opened once per process.
+  // A library is opened once per process, so each version needs a new one.
   testing::FLAGS_gtest_death_test_style = "threadsafe";
   EXPECT_EXIT(
       {
@@ -293,14 +293,14 @@ TEST_P(StandInEngineTest, RunsOnTheOldestSupportedVersionAndRefusesOlderOnes) {
       {
         setenv("STAND_IN_TENSORRT_VERSION", GetParam().tooOld, 1);
         const std::string code = codeOf([] { library(); });
-        // A version of another major number is not played.
+        // A version with another major number isn't played.
         std::_Exit(code == "ERR_LIBRARY_UNSUPPORTED" || library()->version()[0] == '1' ? 0 : 1);
       },
       testing::ExitedWithCode(0), "");
 }
 
 TEST_P(StandInEngineTest, EveryFailureIsAnErrorAndLeavesNothingBehind) {
-  everything();  // what is there for good: primary contexts, libraries
+  everything();  // creates what stays for good: primary contexts and libraries
   struct Fault {
     const char* kind;
     std::set<std::string> codes;
@@ -324,7 +324,7 @@ TEST_P(StandInEngineTest, EveryFailureIsAnErrorAndLeavesNothingBehind) {
       const std::string list = std::string(fault.kind) + ":" + std::to_string(n);
       standInSetFaults(list.c_str());
       const std::string code = codeOf([] { everything(); });
-      // The next would be it, had the last not been beyond all occurrences.
+      // False if there were fewer than n occurrences: then each of them has failed once.
       occurred = standInFaultCount(fault.kind) >= n;
       occurrences += occurred;
       if (code != "") {
@@ -384,7 +384,7 @@ TEST_P(StandInEngineTest, AKernelThatFailsIsAnErrorOfThatRunAndOfAllLaterOnes) {
       testing::ExitedWithCode(0), "");
 }
 
-// Shapes that grow move no buffer, and none takes another's graph: each is captured once.
+// Shapes that grow don't move buffers, and no shape drops another's graph: each is captured once.
 TEST_P(StandInEngineTest, KeepsTheGraphsOfAllShapesThatItIsToExpect) {
   constexpr size_t kShapes = 24;
   BuildRequest request = linear();
@@ -405,7 +405,7 @@ TEST_P(StandInEngineTest, KeepsTheGraphsOfAllShapesThatItIsToExpect) {
   }
   const DeviceStats stats = *loaded->deviceStats();
   EXPECT_EQ(stats.activations, activations);
-  if (isRtx()) return;  // which captures for itself
+  if (isRtx()) return;  // it captures graphs itself
   EXPECT_EQ(stats.graphsCaptured, kShapes);
   EXPECT_EQ(stats.graphsReplayed, 3 * kShapes);
 }
@@ -437,7 +437,7 @@ TEST_P(StandInEngineTest, TensorsStayOnTheDeviceAndComeFromAnotherOne) {
     EXPECT_EQ(standInMemoryAt(outputs[i].data.get(), outputs[i].byteLength), kStandInDevice);
     EXPECT_EQ(elements<float>(outputs[i]), elements<float>(expected[i]));
   }
-  // Identity on the other GPU makes a tensor there.
+  // Identity on the other GPU creates a tensor there.
   BuildRequest request = linear();
   request.computeCapabilities = {120};
   if (!isRtx()) request.device = 1;
@@ -509,7 +509,7 @@ TEST_P(StandInEngineTest, WhatIsMeasuredIsAddedToAFileUnderItsLock) {
   EXPECT_FALSE(other.tryAcquire());
   built.timingCacheLock->release();
   EXPECT_TRUE(other.tryAcquire());
-  // Who waits for the lock can be stopped.
+  // A build that waits for the lock can be stopped.
   std::stop_source stop;
   std::thread stopping([&] {
     std::this_thread::sleep_for(std::chrono::milliseconds(50));
@@ -588,7 +588,7 @@ TEST_P(StandInEngineTest, RoundsToTF32OnlyWhenAsked) {
   }
 }
 
-// Contexts bring their memory (kUSER_MANAGED): TensorRT-RTX then promises that runs can be captured.
+// Contexts bring their memory (kUSER_MANAGED). TensorRT-RTX then promises that runs can be captured.
 TEST_P(StandInEngineTest, DemandsNoMemoryAtRunTimeWhereTensorRTCanPromiseThat) {
   Observer observer;
   library()->buildPlan(linear(), {}, observer);
@@ -602,7 +602,7 @@ constexpr int64_t kKvHeads = 2;
 constexpr int64_t kHeadDim = 8;
 constexpr int64_t kCapacity = 16;
 
-// TensorScatter and attention, as a decoder's layer has them for TensorRT. `attention` writes "y".
+// TensorScatter and attention, as in a decoder's layer for TensorRT. `attention` writes "y".
 std::string cachedAttention(const std::string& attention, const std::vector<std::string>& more,
                             const std::string& update = "TensorScatter", const std::string& domain = "",
                             int type = kFloat, int64_t capacity = kCapacity) {
@@ -637,7 +637,7 @@ std::string maskedAttention(int type = kFloat, float scale = 1, int64_t capacity
                          "TensorScatter", "", type, capacity);
 }
 
-// The oracle: ONNX Runtime's GroupQueryAttention, which TensorRT's attention is compared with.
+// The oracle: ONNX Runtime's GroupQueryAttention, which TensorRT's attention is compared to.
 std::string groupQueryAttention() {
   const std::string width = std::to_string(kHeads * kHeadDim);
   const std::string kvWidth = std::to_string(kKvHeads * kHeadDim);
@@ -677,7 +677,7 @@ std::vector<Profile> maskedProfiles(int64_t capacity = kCapacity) {
                            capacity);
 }
 
-// [batch, new, heads, dim] as [batch, heads, new, dim]
+// Reorders [batch, new, heads, dim] to [batch, heads, new, dim].
 std::vector<float> headsFirst(const std::vector<float>& from, int64_t batch, int64_t count, int64_t heads) {
   std::vector<float> to;
   for (int64_t b = 0; b < batch; ++b) {
@@ -691,7 +691,7 @@ std::vector<float> headsFirst(const std::vector<float>& from, int64_t batch, int
   return to;
 }
 
-// A cache of two rows on the GPU, of which runs update the row or rows that they bind.
+// A cache of two rows on the GPU. Runs update the rows that they bind.
 Tensor deviceCache(TensorMemory& memory) {
   Tensor cache;
   cache.type = DataType::kFloat32;
@@ -715,7 +715,7 @@ Tensor rowsOf(const Tensor& cache, int64_t first, int64_t count) {
 
 TEST_P(StandInEngineTest, AttentionOverACacheInPlaceIsGroupQueryAttention) {
   const bool isTen = std::string_view(GetParam().flavour) == "trt10";
-  // TensorRT 10 has no attention with a length per row.
+  // TensorRT 10 doesn't have attention with one length per row.
   const std::string graph = isTen ? maskedAttention() : boundedAttention();
   const ShapeRange lengths = {"total_lengths", {1}, {1}, {2}};
   const std::unique_ptr<Model> loaded =
@@ -731,7 +731,7 @@ TEST_P(StandInEngineTest, AttentionOverACacheInPlaceIsGroupQueryAttention) {
   Tensor peerKeys = tensor<float>(DataType::kFloat32, keys.shape, std::vector<float>(cacheElements));
   Tensor peerValues = tensor<float>(DataType::kFloat32, keys.shape, std::vector<float>(cacheElements));
 
-  // Rows [first, first + pasts.size()) each get `count` tokens.
+  // Rows [first, first + pasts.size()) get `count` tokens each.
   struct Step {
     int64_t first;
     std::vector<int32_t> pasts;
@@ -806,7 +806,7 @@ TEST_P(StandInEngineTest, AttentionOverACacheInPlaceIsGroupQueryAttention) {
   EXPECT_EQ(elements<float>(values), elements<float>(peerValues));
 }
 
-// 0 times NaN: what is masked must be numbers too, as in the kernels that TensorRT fuses.
+// 0 times NaN is NaN, so masked values must be numbers too, as in the kernels that TensorRT fuses.
 TEST_P(StandInEngineTest, WhatIsMaskedIsComputedWithAllTheSame) {
   const bool isTen = std::string_view(GetParam().flavour) == "trt10";
   ShapeRange more = {"total_lengths", {1}, {1}, {2}};
@@ -860,7 +860,7 @@ TEST_P(StandInEngineTest, KnowsWhichOutputsAreWrittenOverAnInput) {
     graph = maskedAttention();
   }
   const std::vector<uint8_t> plan = build(graph, attentionProfiles({more}));
-  // y, key and value; over past_key and past_value.
+  // y, key and value over past_key and past_value.
   using Pairs = std::set<std::pair<size_t, size_t>>;
   const auto pairs = [&](const char* faults) {
     standInSetFaults(faults);
@@ -878,7 +878,7 @@ TEST_P(StandInEngineTest, KnowsWhichOutputsAreWrittenOverAnInput) {
   EXPECT_EQ(pairs("misaliased:2"), (Pairs{{1, 3}, {2, 3}}));
 }
 
-// The parser multiplies the key, which is the cache, with the root of the scale.
+// The parser multiplies the key, which is the cache, by the square root of the scale.
 TEST_P(StandInEngineTest, AttentionWithAMaskCopiesNoCache) {
   const auto settingsOf = [](int type, float scale) {
     Observer observer;
@@ -887,7 +887,7 @@ TEST_P(StandInEngineTest, AttentionWithAMaskCopiesNoCache) {
   };
   for (const int type : {kFloat, kHalf}) {
     EXPECT_FALSE(contains(settingsOf(type, 1), "moves")) << type;
-    // What changes the key is left where it is.
+    // A multiplication that changes the key is kept.
     EXPECT_TRUE(contains(settingsOf(type, 0.25F), "moves key")) << type;
   }
 }
@@ -906,7 +906,7 @@ TEST_P(StandInEngineTest, AttentionWithoutAFusedKernelIsCompiledFromItsPartsAndS
   EXPECT_TRUE(contains(unfused.result.warnings[0], "no fused kernel")) << unfused.result.warnings[0];
   EXPECT_TRUE(contains(unfused.result.warnings[0], "\"the Attention\"")) << unfused.result.warnings[0];
 
-  // There is none in FP32, which nobody has to be told of each time.
+  // FP32 attention never has a fused kernel, so there is no warning about it.
   Observer wide;
   build(maskedAttention(), maskedProfiles(), wide);
   EXPECT_TRUE(contains(settings(wide.result), "decomposes the Attention"));
@@ -942,7 +942,7 @@ TEST_P(StandInEngineTest, MemoryOfACacheIsCopiedInBlocks) {
   const std::shared_ptr<TensorMemory> memory = loaded->tensorMemory();
   EXPECT_EQ(memory->location(), Location::kDevice);
   EXPECT_EQ(memory->device(), 0);
-  // 2 rows of 3 heads of 8 bytes, of which the first 5 are in use.
+  // 2 rows of 3 heads of 8 bytes each. The first 5 bytes are in use.
   constexpr size_t kHead = 8;
   constexpr size_t kUsed = 5;
   constexpr size_t kRow = 3 * kHead;
@@ -1018,7 +1018,7 @@ TEST_P(StandInEngineTest, MemoryOfALostDeviceIsAnErrorAtEveryCall) {
       testing::ExitedWithCode(0), "");
 }
 
-// Each reason is TensorRT-RTX 1.7's own.
+// Each reason is in TensorRT-RTX 1.7's words.
 TEST_P(StandInEngineTest, RefusesTheOperatorsThatTensorRTDoes) {
   const bool isTen = std::string_view(GetParam().flavour) == "trt10";
   std::string noPlugin = "TensorRT has neither an operator nor a plugin of this name.";
@@ -1110,7 +1110,7 @@ TEST_P(StandInEngineTest, ALaterLoadGoesOnWithTheRuntimeCacheOfAnEarlierOne) {
   const std::vector<uint8_t> plan = build(linear());
   EngineOptions options;
   options.runtimeCache = file;
-  // What was compiled for: the stand-in's cache is a list of that.
+  // What was compiled: the stand-in's cache lists that.
   const auto keptAfter = [&](size_t count) {
     const std::unique_ptr<Model> loaded = load(plan, options);
     execute(*loaded->createContext(), {rows(count)}, 2);
@@ -1122,7 +1122,7 @@ TEST_P(StandInEngineTest, ALaterLoadGoesOnWithTheRuntimeCacheOfAnEarlierOne) {
   EXPECT_EQ(keptAfter(3), header + "x[3,4]\n");
   EXPECT_EQ(keptAfter(5), header + "x[3,4]\nx[5,4]\n");
   EXPECT_EQ(keptAfter(3), header + "x[3,4]\nx[5,4]\n");
-  // One that is damaged, or another version's, is done without.
+  // A cache that is damaged, or from another version, is ignored.
   std::ofstream(file, std::ios::binary) << "else";
   EXPECT_EQ(keptAfter(5), header + "x[5,4]\n");
   std::remove(file.c_str());

@@ -1,5 +1,5 @@
-// Sessions on the stand-in GPU and TensorRT, natively: what many threads do at once, what a device's memory
-// comes to, and what is left when they are gone.
+// Tests sessions on the stand-in GPU and TensorRT without JavaScript: many threads at once, how much device
+// memory is used, and what is left when they are gone.
 #include <gtest/gtest.h>
 
 #include <algorithm>
@@ -19,7 +19,7 @@
 namespace node_tensorrt {
 namespace {
 
-using ModelRun = Run;  // testing::Test has a Run of its own
+using ModelRun = Run;  // testing::Test has its own Run
 
 class Observer final : public tensorrt::BuildObserver {
  public:
@@ -91,7 +91,7 @@ class StandInSessionTest : public testing::TestWithParam<const char*> {
 TEST_P(StandInSessionTest, ManyThreadsKeepTheirRunsApart) {
   Session session({.concurrency = 4, .maxQueue = 1000});
   load(session);
-  // One row of what each value gives.
+  // The expected result for one row of each value.
   std::vector<std::vector<float>> expected;
   for (int i = 0; i < 5; ++i) {
     auto run = makeRun(1, static_cast<float>(i));
@@ -158,7 +158,7 @@ TEST_P(StandInSessionTest, LeavesNothingOnTheGpu) {
   EXPECT_EQ(device.memory().free, before);
 }
 
-// As long as it lives, the calling thread is JavaScript's: there the stand-in driver aborts.
+// While this object lives, the calling thread counts as JavaScript's, where the stand-in driver aborts.
 class JavaScript {
  public:
   JavaScript() { standInSetJavaScript(true); }
@@ -199,7 +199,7 @@ TEST_P(StandInSessionTest, LetsGoOfMemoryWithoutTheDriver) {
   EXPECT_EQ(after.pinnedAllocations, before.pinnedAllocations - 1);
 }
 
-// When a session says that it is closed, another can have its memory.
+// When a session reports that it is closed, its memory is available to others.
 TEST_P(StandInSessionTest, IsClosedWhenItsMemoryIsFree) {
   cuda::Device::open(0).settle();
   const StandInLive before = standInLive();
@@ -256,7 +256,7 @@ TEST_P(StandInSessionTest, AllocatesAgainOnceWhatWasReleasedIsFree) {
   device.settle();
 }
 
-// What one thread captures is nothing to another, whatever the mode.
+// A capture on one thread doesn't affect other threads, whatever its mode.
 TEST_P(StandInSessionTest, AllocatesAndFreesWhileAnotherThreadCaptures) {
   const cuda::Device& device = cuda::Device::open(0);
   device.settle();

@@ -1,5 +1,5 @@
-// The stand-in TensorRT itself, through TensorRT's public headers, once per flavour: what it computes is what
-// ONNX Runtime does, it refuses what the real one refuses, and it traps slots that the played version lacks.
+// Tests the stand-in TensorRT itself through TensorRT's public headers, once per flavour: it computes what
+// ONNX Runtime does, refuses what the real one refuses, and traps slots that the played version lacks.
 #include <NvOnnxParser.h>
 #include <gtest/gtest.h>
 
@@ -106,7 +106,7 @@ Built build(Log& log, const std::string& model, const Options& options = {}) {
   return built;
 }
 
-// What ONNX Runtime computes, all outputs after each other.
+// Returns what ONNX Runtime computes: all outputs, one after another.
 std::vector<float> oracle(const std::string& model, const std::vector<float>& x, int64_t rows) {
   using namespace node_tensorrt;
   const auto loaded = ort::openRuntime(std::getenv("NODE_TENSORRT_ONNXRUNTIME"))->loadModel(model, {}, {});
@@ -170,7 +170,7 @@ class StandInTensorRTTest : public testing::Test {
     return address;
   }
 
-  // Binds memory for `rows` rows; the outputs' addresses and sizes in order.
+  // Binds memory for `rows` rows. Returns the addresses and sizes of the outputs, in order.
   std::vector<std::pair<CUdeviceptr, size_t>> bind(const std::vector<float>& x, int64_t rows) {
     EXPECT_TRUE(context_->setInputShape("x", Dims2{rows, 4}));
     const CUdeviceptr input = allocate(x.size() * 4);
@@ -316,7 +316,7 @@ TEST_F(StandInTensorRTTest, RefusesPlansThatAreNotForIt) {
 #endif
   unsetenv("STAND_IN_TENSORRT_VERSION");
 
-  // The second GPU is another kind.
+  // The second GPU is of another kind.
   CUctx_st* second = nullptr;
   ASSERT_EQ(cuDevicePrimaryCtxRetain(&second, 1), 0);
   cuCtxSetCurrent(second);

@@ -1,4 +1,5 @@
-// Compiling with the real TensorRT-RTX (NODE_TENSORRT_RTX names libtensorrt_rtx.so.1; without it: skipped).
+// Compiles with the real TensorRT-RTX. NODE_TENSORRT_RTX names libtensorrt_rtx.so.1; without it, the tests
+// are skipped.
 #include "runtime/tensorrt/tensorrt.h"
 
 #include <gtest/gtest.h>

@@ -22,7 +22,7 @@ std::shared_ptr<const TokenPieces> piecesOf(const std::vector<std::string>& piec
   return std::make_shared<TokenPieces>(bytes, offsets, stripLeadingSpace);
 }
 
-// What comes out of each token, and at the end.
+// Returns the text that each token gives, and the rest at the end.
 std::vector<std::string> stream(const std::vector<std::string>& pieces, const std::vector<std::string>& stop,
                                 bool stripLeadingSpace = false) {
   TextStream text(piecesOf(pieces, stripLeadingSpace), stop);
@@ -57,7 +57,7 @@ std::string fromHex(const std::string& hex) {
   return bytes;
 }
 
-// In pieces of random sizes, some empty.
+// Cuts the text into pieces of random sizes, some of them empty.
 std::vector<std::string> cut(const std::string& text, std::mt19937& generator) {
   std::vector<std::string> pieces;
   for (size_t begin = 0; begin < text.size();) {
@@ -75,7 +75,7 @@ TEST(TextStream, GivesWholeCharactersOnly) {
   EXPECT_EQ(stream({"\xE2\x82", "", "x"}, {}), (Parts{"", "", "\uFFFDx", ""}));
 }
 
-// Python's answers: test/oracle/make_text_goldens.py.
+// The expected texts are Python's: test/oracle/make_text_goldens.py.
 TEST(TextStream, WhatIsNotUtf8BecomesWhatPythonMakesOfIt) {
   std::ifstream file(NODE_TENSORRT_FIXTURES "/text/utf8.txt");
   std::mt19937 generator(1);
@@ -110,7 +110,8 @@ TEST(TextStream, StripsOneSpaceThatTheTextBeginsWith) {
   EXPECT_EQ(stream({" ", " ", "a"}, {}, true), (Parts{"", " ", "a", ""}));
 }
 
-// The text that ends first, and of those the shortest, by looking for every stop string at every position.
+// Looks for every stop string at every position. Cuts the text before the one that ends first, and before the
+// longest of those.
 std::string cutAtStop(const std::string& text, const std::vector<std::string>& stops) {
   for (size_t end = 0; end <= text.size(); ++end) {
     size_t longest = 0;
@@ -148,13 +149,13 @@ TEST(TextStream, IsTheSameForEveryDivisionIntoTokens) {
       const auto progress = text.append(token);
       given += progress.text;
       done = progress.stopped;
-      EXPECT_EQ(join(stream({progress.text}, {})), progress.text);  // is UTF-8
-      // No more is held back than a character and what a stop string may begin with.
+      EXPECT_EQ(join(stream({progress.text}, {})), progress.text);  // is valid UTF-8
+      // It holds back no more than a character and the beginning of a stop string.
       EXPECT_EQ(expected.substr(0, given.size()), given);
     }
     given += text.finish();
     stopped += done ? 1 : 0;
-    // U+FFFD of a character that the text breaks off in may complete one too.
+    // The U+FFFD of a character that is cut off may complete a stop string too.
     EXPECT_EQ(given, expected) << bytes;
   }
   EXPECT_GT(stopped, 300u);

@@ -20,10 +20,10 @@
 namespace node_tensorrt::cuda {
 namespace {
 
-// From cuda.h.
+// Constants from cuda.h.
 constexpr unsigned kStreamNonBlocking = 1;  // CU_STREAM_NON_BLOCKING
 constexpr unsigned kEventDefault = 0;       // CU_EVENT_DEFAULT
-constexpr unsigned kHostAllocPortable = 1;  // CU_MEMHOSTALLOC_PORTABLE: pinned for every context
+constexpr unsigned kHostAllocPortable = 1;  // CU_MEMHOSTALLOC_PORTABLE: pinned for all contexts
 constexpr int kCaptureModeThreadLocal = 1;  // CU_STREAM_CAPTURE_MODE_THREAD_LOCAL
 constexpr unsigned long long kNoGraphFlags = 0;
 
@@ -33,7 +33,8 @@ DevicePointer toDevicePointer(const void* address) {
 
 }  // namespace
 
-// The GPU's own. Never destroyed: the thread is detached, and may be in the driver when the process exits.
+// The GPU's own thread. Never destroyed: it is detached, and may be in a call to the driver when the process
+// exits.
 class Device::Thread {
  public:
   using Job = std::function<void()>;
@@ -47,7 +48,7 @@ class Device::Thread {
       throw Error("ERR_OUT_OF_MEMORY",
                   "The system has no thread left for the GPU (" + error.code().message() + ").");
     }
-    // Exit handlers run in reverse order: this one before the driver's own.
+    // Exit handlers run in reverse order, so this one runs before the driver's.
     ::on_exit([](int, void* self) { static_cast<Thread*>(self)->rest(); }, this);
   }
 
@@ -67,7 +68,7 @@ class Device::Thread {
   void free(const Function<DevicePointer>& call, DevicePointer address) { freeLater(call, address); }
   void free(const Function<void*>& call, void* address) { freeLater(call, address); }
 
-  // Blocks freed so far.
+  // Number of blocks freed so far.
   uint64_t freed() const noexcept { return freed_; }
 
   Memory memory() const {
@@ -86,7 +87,7 @@ class Device::Thread {
     });
   }
 
-  // The caller holds the lock.
+  // Call with the lock held.
   void add(Job job) {
     jobs_.push_back(std::move(job));
     ++posted_;
@@ -98,7 +99,7 @@ class Device::Thread {
     try {
       current.emplace(device_);
     } catch (const Error&) {
-      // The GPU is lost: each call fails.
+      // The GPU is lost, so every call will fail.
     }
     std::unique_lock lock(mutex_);
     for (;;) {
@@ -108,7 +109,7 @@ class Device::Thread {
       working_ = true;
       lock.unlock();
       for (const Job& job : jobs) job();
-      jobs.clear();  // what they hold may be freed with them
+      jobs.clear();  // frees what the jobs hold before memory is measured
       Memory memory;
       if (device_.driver_.memGetInfo(&memory.free, &memory.total) != 0) memory = {};
       lock.lock();
@@ -119,7 +120,7 @@ class Device::Thread {
     }
   }
 
-  // The process exits. No call of the driver's may be made beside its exit handlers.
+  // Called when the process exits. The driver must not be called while its exit handlers run.
   void rest() {
     std::unique_lock lock(mutex_);
     resting_ = true;
@@ -137,14 +138,14 @@ class Device::Thread {
   std::condition_variable ended_;
   std::vector<Job> jobs_;
   uint64_t posted_ = 0;
-  uint64_t done_ = 0;  // of those posted
+  uint64_t done_ = 0;  // how many of the posted jobs are done
   bool working_ = false;
   bool resting_ = false;
   Memory memory_;
 };
 
 const Device& Device::open(int ordinal) {
-  // Not destroyed: memory of a device may be released as late as the process exits.
+  // Never destroyed, because a device's memory may be released until the process ends.
   static std::mutex& mutex = *new std::mutex;
   static auto& devices = *new std::map<int, std::unique_ptr<const Device>>;
   const Driver& driver = Driver::instance();
@@ -198,7 +199,7 @@ void* Device::allocate(Allocate call) const {
     if (thread_->freed() == freed) throw;
     address = call();
   }
-  post([] {});  // for memory()
+  post([] {});  // updates memory()
   return address;
 }
 
@@ -270,7 +271,7 @@ void Stream::copyRows(const Rows& to, const Rows& from, size_t bytes, size_t cou
     memory.kind = rows.kind;
     memory.host = rows.kind == MemoryKind::kHost ? rows.data : nullptr;
     memory.device = rows.kind == MemoryKind::kDevice ? toDevicePointer(rows.data) : 0;
-    memory.pitch = std::max(rows.pitch, bytes);  // of a single block it need not say anything
+    memory.pitch = std::max(rows.pitch, bytes);  // a single block may have any pitch
     return memory;
   };
   const PitchedCopy copy = {side(from), side(to), bytes, count};
@@ -319,10 +320,10 @@ double Event::since(const Event& earlier) const {
 std::unique_ptr<Graph> Graph::capture(const Device& device, const Stream& stream,
                                       const std::function<bool()>& enqueue) {
   const Driver& driver = device.driver();
-  // Other threads may go on with what a capture forbids.
+  // Other threads may still do what a capture forbids.
   if (driver.streamBeginCapture(stream.get(), kCaptureModeThreadLocal) != 0) return nullptr;
   const bool enqueued = enqueue();
-  // Ended in any case: the stream is of no use before.
+  // End the capture even after a failure, because the stream can't be used before.
   CUgraph_st* graph = nullptr;
   const int status = driver.streamEndCapture(stream.get(), &graph);
   if (status != 0 || graph == nullptr) return nullptr;

@@ -1,4 +1,4 @@
-// A GPU and what belongs to it: its primary context, memory, streams, events and graphs.
+// A GPU and its resources: its primary context, memory, streams, events and graphs.
 #pragma once
 
 #include <cstddef>
@@ -11,17 +11,17 @@
 
 namespace node_tensorrt::cuda {
 
-// One per GPU and process, for the life of the process: the CUDA runtime inside TensorRT keeps the primary
-// context as long.
+// A GPU. There is one Device per GPU, and it lives until the process ends, because the CUDA runtime inside
+// TensorRT keeps the primary context that long.
 //
-// A call of the driver's may wait: cuMemFree and cuMemFreeHost until the GPU has done all that it was given,
-// any other for a thread that is in such a call. JavaScript's thread therefore makes none. It may let go of
-// memory, which the GPU has a thread of its own to free, and ask memory(). Everything else here is for
-// threads that may wait. The GPU's thread waits for no other.
+// Calls to the driver may block. cuMemFree and cuMemFreeHost wait until the GPU has finished all its work,
+// and any other call waits while another thread is in one of these. So JavaScript's thread makes no calls to
+// the driver. It may only release memory, which the GPU's own thread then frees, and call memory().
+// Everything else here is for threads that may block. The GPU's thread doesn't wait for other threads.
 class Device {
  public:
-  // The GPU with this ordinal (of CUDA_VISIBLE_DEVICES, as CUDA counts). Throws Error(ERR_NO_GPU), another
-  // of Driver::call's, or ERR_OUT_OF_MEMORY where the system has no thread left.
+  // Returns the GPU with this CUDA ordinal, which depends on CUDA_VISIBLE_DEVICES. Throws Error(ERR_NO_GPU),
+  // the errors of Driver::call, or ERR_OUT_OF_MEMORY if the system has no thread left.
   static const Device& open(int ordinal);
   ~Device();
 
@@ -29,24 +29,24 @@ class Device {
   int ordinal() const noexcept { return ordinal_; }
   const Gpu& gpu() const noexcept { return gpu_; }
 
+  // Bytes of the GPU's memory.
   struct Memory {
     size_t free = 0;
     size_t total = 0;
   };
-  // The memory as it was when this process last allocated or freed through this object, or called settle();
-  // zeros if the GPU is lost. May be called from any thread, and returns at once.
+  // The state when this process last allocated or freed memory through this object, or called settle(). Zeros
+  // if the GPU is lost. Any thread; doesn't block.
   Memory memory() const;
 
-  // Sources for pools. What they release, on any thread, the GPU's thread frees soon; an allocation that
-  // finds no memory waits for that, and tries once more. What is released after the GPU was lost is lost with
-  // it.
+  // Sources of memory for pools. Memory may be released on any thread; the GPU's thread frees it soon after.
+  // If an allocation fails, it waits for that and tries once more. Memory that is released after the GPU was
+  // lost is not freed.
   MemorySource deviceMemory() const;
   MemorySource pinnedMemory() const;
 
-  // Has the GPU's thread do `job`, which must not throw; on that thread itself it is done at once. Any
-  // thread.
+  // Runs `job` on the GPU's thread; at once if called on that thread. `job` must not throw. Any thread.
   void post(std::function<void()> job) const;
-  // Waits until all that was posted or released before is done, and memory() tells of it.
+  // Waits until everything posted or released before is done, and memory() reflects it.
   void settle() const;
 
  private:
@@ -63,8 +63,9 @@ class Device {
   std::unique_ptr<Thread> thread_;
 };
 
-// Makes the device's context the calling thread's, for its own lifetime. What other threads capture meanwhile
-// is neither in this one's way nor broken by what it allocates. Everything below needs one.
+// Makes the device's context current on the calling thread for as long as this object lives. While it does,
+// graph captures of other threads don't restrict this thread, and its allocations don't invalidate them.
+// Everything below requires one.
 class Current {
  public:
   explicit Current(const Device& device);
@@ -73,10 +74,11 @@ class Current {
 
  private:
   const Device& device_;
-  int captureMode_;  // what the thread had before
+  int captureMode_;  // the thread's previous mode
 };
 
-// A non-blocking stream: TensorRT synchronizes the whole device on the default one.
+// A non-blocking stream. On the default stream, TensorRT would synchronize the whole device. The copies below
+// are asynchronous.
 class Stream {
  public:
   explicit Stream(const Device& device);
@@ -90,16 +92,16 @@ class Stream {
   void copyToHost(void* to, const void* from, size_t bytes) const;
   void copyOnDevice(void* to, const void* from, size_t bytes) const;
 
-  // Blocks of memory, whose beginnings lie `pitch` bytes apart.
+  // Blocks of memory, whose beginnings are `pitch` bytes apart.
   struct Rows {
     void* data;
     MemoryKind kind;
     size_t pitch;
   };
-  // Copies `bytes` of each of `count` blocks.
+  // Copies `count` blocks of `bytes` each.
   void copyRows(const Rows& to, const Rows& from, size_t bytes, size_t count) const;
   void clear(void* memory, size_t bytes) const;
-  // Zeros `bytes` of each of `count` blocks, whose beginnings lie `pitch` bytes apart.
+  // Zeros `count` blocks of `bytes` each, whose beginnings are `pitch` bytes apart.
   void clearRows(void* rows, size_t pitch, size_t bytes, size_t count) const;
 
  private:
@@ -107,10 +109,10 @@ class Stream {
   CUstream_st* stream_ = nullptr;
 };
 
-// Copies from the device and waits for it. Any thread, whatever context is current.
+// Copies from the device to host memory and waits until it is done. Any thread, whatever context is current.
 void download(const Device& device, void* to, const void* from, size_t bytes);
 
-// A point in a stream, with its time.
+// Marks a point in a stream and records when the stream reached it.
 class Event {
  public:
   explicit Event(const Device& device);
@@ -118,9 +120,9 @@ class Event {
   ~Event();
 
   void record(const Stream& stream) const;
-  // Waits until the stream has come to where this was recorded.
+  // Waits until the stream has reached the recorded point.
   void synchronize() const;
-  // Milliseconds from `earlier`; both were recorded, and the stream has passed them.
+  // Milliseconds since `earlier`. The stream must have passed both events.
   double since(const Event& earlier) const;
 
  private:
@@ -128,11 +130,11 @@ class Event {
   CUevent_st* event_ = nullptr;
 };
 
-// Work of a stream, recorded once and launched at once.
+// Work that was recorded from a stream once, and can be launched as a whole.
 class Graph {
  public:
-  // Records the work that `enqueue` gives to the stream; null if it returns false or does something that
-  // can't be captured.
+  // Records the work that `enqueue` gives to the stream. Returns null if `enqueue` returns false or does
+  // something that can't be captured.
   static std::unique_ptr<Graph> capture(const Device& device, const Stream& stream,
                                         const std::function<bool()>& enqueue);
   Graph(const Graph&) = delete;

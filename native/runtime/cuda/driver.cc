@@ -17,12 +17,12 @@
 namespace node_tensorrt::cuda {
 namespace {
 
-// From cuda.h. CUresult, CUdevice and CUdevice_attribute are ints there.
+// Constants from cuda.h, where CUresult, CUdevice and CUdevice_attribute are ints.
 constexpr int kSuccess = 0;
 constexpr int kComputeCapabilityMajor = 75;
 constexpr int kComputeCapabilityMinor = 76;
 
-// The first word that is a version: "580.65.06".
+// Returns the first word that is a version, such as "580.65.06".
 std::string firstVersion(const std::string& text) {
   std::istringstream words(text);
   for (std::string word; words >> word;) {
@@ -33,7 +33,8 @@ std::string firstVersion(const std::string& text) {
   return "";
 }
 
-// NVIDIA's management library, whose words are nvidia-smi's. Silent where it is missing or fails.
+// NVIDIA's management library, which nvidia-smi uses. If it is missing or fails, its functions return
+// nothing.
 class Nvml {
  public:
   explicit Nvml(const std::string& path) {
@@ -55,7 +56,7 @@ class Nvml {
     return ask != nullptr && ask(version.data(), version.size()) == kSuccess ? version.data() : "";
   }
 
-  // `gpu.uuid` is what CUDA says. A part of a GPU (MIG) has one of its own.
+  // `gpu.uuid` is what CUDA says: a part of a GPU (MIG) has its own.
   void describe(Gpu& gpu) const {
     struct {
       unsigned long long total, free, used;
@@ -83,7 +84,8 @@ class Nvml {
   bool running_ = false;
 };
 
-// The kernel module's own words, else NVML's, which also speaks where there is no such file (WSL).
+// Returns the version that the kernel module gives, or else NVML's, which also works where that file doesn't
+// exist (WSL).
 std::string driverVersion(const DriverFiles& files, const Nvml& nvml) {
   std::ifstream module(files.kernelModule);
   std::string line;
@@ -93,7 +95,7 @@ std::string driverVersion(const DriverFiles& files, const Nvml& nvml) {
   return nvml.driverVersion();
 }
 
-// 16 bytes as nvidia-smi writes them: GPU-8d12c5e9-….
+// Formats 16 bytes as nvidia-smi does: GPU-8d12c5e9-….
 std::string uuidText(const std::array<unsigned char, 16>& bytes) {
   constexpr std::string_view kDigits = "0123456789abcdef";
   std::string text = "GPU-";
@@ -169,7 +171,7 @@ std::string Driver::file() const {
 
 const Driver& Driver::instance() {
   static std::mutex& mutex = *new std::mutex;
-  static const Driver* driver = nullptr;  // never closed: TensorRT's own threads may be in it
+  static const Driver* driver = nullptr;  // never closed, because TensorRT's threads may be using it
   std::lock_guard lock(mutex);
   if (driver == nullptr) {
     std::unique_ptr<Driver> opened;
@@ -192,7 +194,7 @@ void Driver::fail(const char* name, int status) const {
   message += " (" + std::to_string(status) + ").";
   switch (status) {
     case 2:  // CUDA_ERROR_OUT_OF_MEMORY
-      throw Error("ERR_OUT_OF_MEMORY", "The GPU's memory does not suffice. " + message);
+      throw Error("ERR_OUT_OF_MEMORY", "The GPU does not have enough memory. " + message);
     case 3:    // CUDA_ERROR_NOT_INITIALIZED
     case 34:   // CUDA_ERROR_STUB_LIBRARY
     case 46:   // CUDA_ERROR_DEVICE_UNAVAILABLE

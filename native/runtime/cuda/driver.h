@@ -1,4 +1,4 @@
-// The CUDA driver, opened at run time: its functions, and what it says of this machine's GPUs.
+// The CUDA driver, opened at run time: its functions, and information about this machine's GPUs.
 #pragma once
 
 #include <cstddef>
@@ -7,7 +7,7 @@
 
 #include "runtime/shared_library.h"
 
-// Types of cuda.h. TensorRT's cudaStream_t and cudaEvent_t are these pointers too.
+// These types have cuda.h's names. TensorRT's cudaStream_t and cudaEvent_t point to them too.
 struct CUctx_st;
 struct CUstream_st;
 struct CUevent_st;
@@ -16,35 +16,37 @@ struct CUgraphExec_st;
 
 namespace node_tensorrt::cuda {
 
+// What is known about a GPU.
 struct Gpu {
   std::string name;
   int major = 0;  // compute capability: 8 and 9 for sm_89
   int minor = 0;
-  // Bytes: all that NVML counts, as nvidia-smi shows it; what the driver leaves to programs where NVML is
-  // silent.
+  // Bytes. If NVML tells, the GPU's whole memory, as nvidia-smi shows it; otherwise the memory that the
+  // driver leaves to programs.
   size_t memory = 0;
-  std::string uuid;      // GPU-…, or MIG-… for a part of one; empty where the driver is too old to say
+  std::string uuid;      // GPU-…, or MIG-… for a part of a GPU; empty if the driver is too old
   std::string pciBusId;  // 0000:1b:00.0
 };
 
-// Without a usable driver, or without a GPU, `error` is a sentence that says why, and `gpus` is empty.
+// The driver and the GPUs of this machine. Without a usable driver or a GPU, `error` is a sentence that says
+// why, and `gpus` is empty.
 struct Report {
-  std::string library;      // the file of libcuda that was opened; empty without one
-  std::string driver;       // e.g. 580.65.06; empty where nothing tells
+  std::string library;      // path of the libcuda that was opened; empty if none was
+  std::string driver;       // e.g. 580.65.06; empty if unknown
   std::string cudaVersion;  // the newest CUDA the driver supports, e.g. 13.0
   std::vector<Gpu> gpus;
   std::string error;
 };
 
-// The places where the driver is looked for.
+// The files that are used to find the driver.
 struct DriverFiles {
   std::string cuda = "libcuda.so.1";
   std::string nvml = "libnvidia-ml.so.1";
   std::string kernelModule = "/proc/driver/nvidia/version";
 };
 
-// Initialises CUDA in this process on the first call, which takes some hundred milliseconds where there is a
-// GPU. Any thread.
+// Looks for the driver and its GPUs. The first call initializes CUDA in this process, which takes a few
+// hundred milliseconds if there is a GPU. Any thread.
 Report probe(const DriverFiles& files = {});
 
 using DevicePointer = unsigned long long;  // CUdeviceptr
@@ -52,7 +54,7 @@ using DevicePointer = unsigned long long;  // CUdeviceptr
 // CUmemorytype
 enum class MemoryKind : unsigned { kHost = 1, kDevice = 2 };
 
-// One side of CUDA_MEMCPY2D, whose members these are, in its order.
+// One side of a CUDA_MEMCPY2D. The members and their order are the same.
 struct PitchedMemory {
   size_t xInBytes = 0;
   size_t y = 0;
@@ -63,7 +65,7 @@ struct PitchedMemory {
   size_t pitch = 0;
 };
 
-// CUDA_MEMCPY2D: `height` blocks of `widthInBytes`, whose beginnings lie a pitch apart.
+// A CUDA_MEMCPY2D: copies `height` blocks of `widthInBytes` each, whose beginnings are a pitch apart.
 struct PitchedCopy {
   PitchedMemory from;
   PitchedMemory to;
@@ -71,7 +73,7 @@ struct PitchedCopy {
   size_t height = 0;
 };
 
-// One of the driver's functions. CUresult, CUdevice and enumerations are ints in its interface.
+// A function of the driver. CUresult, CUdevice and enumerations are ints in its interface.
 template <class... Parameters>
 class Function {
  public:
@@ -79,7 +81,8 @@ class Function {
       : name_(name), address_(library.find<int(Parameters...)>(name)) {}
 
   const char* name() const noexcept { return name_; }
-  // 0 is success; 34, CUDA_ERROR_STUB_LIBRARY, also says that this driver has no such function.
+  // Returns 0 for success. Returns 34 (CUDA_ERROR_STUB_LIBRARY) also if this driver doesn't have the
+  // function.
   int operator()(Parameters... arguments) const noexcept {
     return address_ != nullptr ? address_(arguments...) : 34;
   }
@@ -89,29 +92,29 @@ class Function {
   int (*address_)(Parameters...);
 };
 
-// The functions that we call, by the names that cuda.h's macros give the newest of each.
+// The functions that we call. Each uses the newest name that cuda.h's macros give it.
 class Driver {
   const SharedLibrary library_;
 
  public:
-  // Opens `libcuda.so.1` and initialises CUDA, once per process; it stays loaded. Throws Error(ERR_NO_GPU).
-  // Any thread.
+  // Opens `libcuda.so.1` and initializes CUDA, once per process. The library stays loaded. Throws
+  // Error(ERR_NO_GPU). Any thread.
   static const Driver& instance();
 
-  // Throws Error(ERR_LIBRARY_NOT_FOUND).
+  // Opens this file as the driver, without initializing CUDA. Throws Error(ERR_LIBRARY_NOT_FOUND).
   explicit Driver(const std::string& path) : library_(SharedLibrary::open(path)) {}
 
-  // Calls `function`. A failure becomes an Error that names it and CUDA's error: ERR_OUT_OF_MEMORY,
-  // ERR_NO_GPU or ERR_EXECUTION_FAILED.
+  // Calls `function`. If it fails, throws an Error that names the function and CUDA's error:
+  // ERR_OUT_OF_MEMORY, ERR_NO_GPU or ERR_EXECUTION_FAILED.
   template <class... Parameters, class... Arguments>
   void call(const Function<Parameters...>& function, Arguments... arguments) const {
     if (const int status = function(arguments...); status != 0) fail(function.name(), status);
   }
 
-  // The file behind the name that it was opened by.
+  // Path of the file that was opened.
   std::string file() const;
 
-  // Throws as call() does.
+  // Throws the error that call() throws for this status.
   [[noreturn]] void fail(const char* name, int status) const;
 
   const Function<unsigned> init{library_, "cuInit"};
@@ -158,7 +161,8 @@ class Driver {
   const Function<CUevent_st*> eventDestroy{library_, "cuEventDestroy_v2"};
   const Function<CUevent_st*, CUstream_st*> eventRecord{library_, "cuEventRecord"};
   const Function<CUevent_st*> eventSynchronize{library_, "cuEventSynchronize"};
-  // cuda.h has an _v2 from CUDA 12.8 on, for events that were never recorded; every driver has this one.
+  // Since CUDA 12.8, cuda.h has a _v2 of this, which differs for events that were never recorded. Every
+  // driver has this one.
   const Function<float*, CUevent_st*, CUevent_st*> eventElapsedTime{library_, "cuEventElapsedTime"};
 
   const Function<CUgraphExec_st**, CUgraph_st*, unsigned long long> graphInstantiate{
@@ -168,7 +172,7 @@ class Driver {
   const Function<CUgraphExec_st*> graphExecDestroy{library_, "cuGraphExecDestroy"};
 };
 
-// The GPU with this ordinal. Throws as Driver::call.
+// Returns what is known about the GPU with this ordinal. Throws as Driver::call.
 Gpu describe(const Driver& driver, int ordinal);
 
 }  // namespace node_tensorrt::cuda

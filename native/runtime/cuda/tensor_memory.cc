@@ -20,14 +20,14 @@ class DeviceTensorMemory final : public TensorMemory {
       const Current current(device_);
       stream_.reset();
     } catch (const Error&) {
-      // The driver is gone.
+      // The driver has shut down.
     }
   }
 
   Location location() const noexcept override { return Location::kDevice; }
   int device() const noexcept override { return device_.ordinal(); }
 
-  // Zeros: see KvCache.
+  // Zeroed because of the KV cache: see KvCache.
   std::shared_ptr<void> reserve(size_t bytes) override {
     const Current current(device_);
     bytes = std::max<size_t>(bytes, 1);
@@ -51,7 +51,7 @@ class DeviceTensorMemory final : public TensorMemory {
     stream_->synchronize();
   }
 
-  // A part of an allocation can't be given back.
+  // Part of an allocation can't be given back.
   void giveBack(void*, size_t) override {}
 
  private:

@@ -1,4 +1,4 @@
-// A GPU's memory for tensors that stay between runs.
+// GPU memory for tensors that stay in place between runs.
 #pragma once
 
 #include <memory>
@@ -8,7 +8,7 @@
 
 namespace node_tensorrt::cuda {
 
-// Copies go on a stream of its own. Throws as Driver::call.
+// Returns the device's memory. Copies run on a stream of its own. Throws as Driver::call.
 std::shared_ptr<TensorMemory> deviceTensorMemory(const Device& device);
 
 }  // namespace node_tensorrt::cuda

@@ -18,19 +18,19 @@
 namespace node_tensorrt::ort {
 namespace {
 
-// The function table, with ORT's statuses turned into errors.
+// The function table. It turns ORT's statuses into errors.
 class Api {
  public:
   explicit Api(const void* const* table) : table_(table) {}
 
-  // Functions that return nothing or a plain value.
+  // Calls a function that returns nothing or a plain value.
   template <class F, class... Args>
   auto call(Args... args) const {
     return reinterpret_cast<typename F::Type*>(const_cast<void*>(table_[F::slot]))(args...);
   }
 
-  // Functions that return a status. A failure becomes an Error with `code`, or a more exact one where ORT's
-  // says so.
+  // Calls a function that returns a status. A failure becomes an Error with `code`, or with a more exact one
+  // if ORT's code allows it.
   template <class F, class... Args>
   void check(const char* code, Args... args) const {
     OrtStatus* status = call<F>(args...);
@@ -51,7 +51,7 @@ class Api {
         for (const char* words : {"bad_alloc", "Failed to allocate memory", "pthread_create failed"}) {
           if (message.find(words) != std::string::npos) throw Error("ERR_OUT_OF_MEMORY", message);
         }
-        // Outputs that are written in place. Nobody knows their shapes before they are computed.
+        // Happens with outputs that are written in place: their shapes are unknown before they are computed.
         if (message.find("The output OrtValue provided for output") != std::string::npos) {
           throw Error("ERR_SHAPE_MISMATCH", message);
         }
@@ -63,7 +63,7 @@ class Api {
   const void* const* table_;
 };
 
-// An ORT object and how it is released.
+// Owns an ORT object and releases it.
 template <class T, class Release>
 class Handle {
  public:
@@ -88,8 +88,8 @@ class Handle {
 using Value = Handle<OrtValue, ReleaseValue>;
 using Options = Handle<OrtSessionOptions, ReleaseSessionOptions>;
 
-// One per process: the library, its table and its environment. Never destroyed, since sessions of any thread
-// may still use them while the process exits.
+// The library, its function table and its environment. There is one per process. It is never destroyed,
+// because sessions on any thread may be using it when the process exits.
 struct Library {
   SharedLibrary library;
   Api api;
@@ -121,7 +121,7 @@ class OrtContext final : public ExecutionContext {
   std::atomic<bool> cancelled_ = false;
 };
 
-// The session and the names it is called by. Shared by its contexts.
+// A session and the names of its inputs and outputs. Its contexts share it.
 class OrtModel {
  public:
   OrtModel(const Library& library, OrtSession* session)
@@ -204,7 +204,7 @@ OrtContext::OrtContext(std::shared_ptr<const OrtModel> model, const Library& lib
 
 void OrtContext::cancel() noexcept {
   cancelled_ = true;
-  // The only failure of this call is a null argument.
+  // This call fails only if an argument is null.
   library_.api.call<RunOptionsSetTerminate>(runOptions_.get());
 }
 
@@ -226,7 +226,7 @@ Value OrtContext::toValue(const Tensor& tensor) const {
     api.check<FillStringTensor>("ERR_EXECUTION_FAILED", value.get(), elements.data(), elements.size());
     return value;
   }
-  // ORT refuses a null pointer even where there are no elements to point at.
+  // ORT refuses a null pointer even for a tensor without elements.
   static std::byte empty[kHostAlignment];
   void* data = tensor.byteLength == 0 ? empty : tensor.data.get();
   api.check<CreateTensorWithDataAsOrtValue>(
@@ -235,7 +235,8 @@ Value OrtContext::toValue(const Tensor& tensor) const {
   return value;
 }
 
-// Does `tensor` own the memory at `data`? True where a model hands an input through, or one value out twice.
+// True if `tensor` owns the memory at `data`. This happens when a model passes an input through, or returns
+// one value twice.
 bool holds(const Tensor& tensor, const void* data) {
   const auto* begin = static_cast<const std::byte*>(tensor.data.get());
   return begin != nullptr && data >= begin && data < begin + tensor.byteLength;
@@ -359,7 +360,8 @@ class OrtRuntime final : public Runtime {
     if (options.threads > 0) {
       api.check<SetIntraOpNumThreads>("ERR_INVALID_ARG_VALUE", sessionOptions.get(), options.threads);
     }
-    // Sessions copy the options, but share this flag with them. The call's only failure is a null argument.
+    // The session copies the options but shares this flag with them. This call fails only if an argument is
+    // null.
     const std::stop_callback cancel(
         stop, [&] { api.call<SessionOptionsSetLoadCancellationFlag>(sessionOptions.get(), true); });
     if (!options.weights.empty()) {
@@ -376,7 +378,7 @@ class OrtRuntime final : public Runtime {
   }
 
  private:
-  // `elsewhere`: a file's external data is not beside it.
+  // `elsewhere` is true if a file's external data is in another folder.
   OrtSession* createSession(const ModelSource& source, bool elsewhere,
                             const OrtSessionOptions* options) const {
     const Api& api = library_.api;
@@ -410,7 +412,7 @@ class OrtRuntime final : public Runtime {
   const Library& library_;
 };
 
-// ORT's log is dropped: what matters comes back in a status.
+// Drops ORT's log, because errors are reported in a status.
 void dropLog(void*, int, const char*, const char*, const char*, const char*) {}
 
 const Library* openLibrary(const std::string& path) {

@@ -1,6 +1,6 @@
-// The part of ONNX Runtime's C API that is called here. The API is a table of function pointers that only
-// ever grows at its end, so a slot's number identifies a function in every version; the numbers are those of
-// onnxruntime_c_api.h (struct OrtApi), version 1.30. The library itself is opened at run time.
+// The part of ONNX Runtime's C API that we call. The API is a table of function pointers that only grows at
+// its end, so a slot number identifies a function in every version. The numbers come from onnxruntime_c_api.h
+// (struct OrtApi), version 1.30. The library is opened at run time.
 #pragma once
 
 #include <cstddef>
@@ -19,13 +19,13 @@ struct OrtAllocator;
 
 namespace node_tensorrt::ort {
 
-// OrtApiBase, the one exported symbol's result.
+// OrtApiBase, which the library's one exported function returns.
 struct ApiBase {
   const void* const* (*getApi)(uint32_t version);
   const char* (*getVersionString)();
 };
 
-// The C API version asked for. Every slot below exists from this version on.
+// The version of the C API that we ask for. It has every slot below.
 inline constexpr uint32_t kApiVersion = 22;
 
 enum ErrorCode : int {
@@ -43,7 +43,7 @@ enum ErrorCode : int {
   kEpFail = 11,
 };
 
-// The folder of external data for a model that is given as bytes (onnxruntime_session_options_config_keys.h).
+// For models given as bytes: the folder of their external data (onnxruntime_session_options_config_keys.h).
 inline constexpr const char* kExternalDataFolder = "session.model_external_initializers_file_folder_path";
 
 inline constexpr int kOnnxTypeTensor = 1;
@@ -51,7 +51,7 @@ inline constexpr int kLogFatal = 4;
 inline constexpr int kOrtArenaAllocator = 1;
 inline constexpr int kOrtMemTypeDefault = 0;
 
-// One slot of the table, with its signature.
+// One slot of the table, and its signature.
 template <int kSlot, class Signature>
 struct Function {
   using Type = Signature;

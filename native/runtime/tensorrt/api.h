@@ -1,5 +1,5 @@
-// TensorRT as this flavour's headers declare it, and what its numbers mean, which differs between flavours.
-// Included only by sources that are compiled once per flavour: see flavour.h.
+// TensorRT as this flavour's headers declare it, and conversions for its types, whose values differ between
+// flavours. Included only by sources that are compiled once per flavour: see flavour.h.
 #pragma once
 
 #include <NvInfer.h>
@@ -11,12 +11,10 @@
 #include "core/data_type.h"
 #include "runtime/tensorrt/flavour.h"
 
-// What one flavour's headers declare and another's do not; 1 or 0. What differs between the releases of one
-// flavour is known when its library is open: Capabilities in tensorrt.h.
-//
-// TensorRT-RTX compiles for GPUs that are not here (IBuilderConfig::setComputeCapability), keeps the kernels
-// that it compiled at run time (IRuntimeCache) and judges a plan before it is loaded
-// (IRuntime::getEngineValidity).
+// 1 if the headers are TensorRT-RTX's, or 0. Only these declare how to compile for other GPUs
+// (IBuilderConfig::setComputeCapability), keep kernels that were compiled at run time (IRuntimeCache) and
+// check a plan before loading it (IRuntime::getEngineValidity). Differences between releases of one flavour
+// are only known when its library is open: see Capabilities in tensorrt.h.
 #ifdef TRT_MAJOR_RTX
 #define NODE_TENSORRT_RTX 1
 #else
@@ -33,8 +31,8 @@ inline constexpr Flavour kFlavour = Flavour::kTrt10;
 inline constexpr Flavour kFlavour = Flavour::kTrt11;
 #endif
 
-// Types are the model's: what TensorRT 11 and TensorRT-RTX always do (there the flag is deprecated), and
-// TensorRT 10 on request.
+// Makes networks keep the model's types. TensorRT 11 and TensorRT-RTX always do, and the flag is deprecated
+// there. TensorRT 10 needs the flag.
 inline uint32_t networkFlags() {
 #if NV_TENSORRT_MAJOR == 10
   return 1U << static_cast<uint32_t>(nvinfer1::NetworkDefinitionCreationFlag::kSTRONGLY_TYPED);

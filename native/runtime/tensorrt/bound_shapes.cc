@@ -11,7 +11,7 @@
 namespace node_tensorrt::tensorrt::NODE_TENSORRT_FLAVOUR {
 namespace {
 
-// Shapes of which one thread keeps a context, and with it a graph, beside those that it is told to expect.
+// How many shapes a thread keeps contexts and graphs for, in addition to the expected ones.
 constexpr size_t kMaxShapes = 8;
 
 std::unique_ptr<nvinfer1::IExecutionContext> createContext(Engine& engine) {
@@ -55,7 +55,7 @@ void BoundShapes::setShapes(ShapeKey key, std::span<const Tensor> inputs) {
   warm_ = false;
   capturable_ = true;
   boundGeneration_ = 0;
-  key_ = {};  // until all is set
+  key_ = {};  // until everything is set
   if (context_->getOptimizationProfile() != key.profile) {
     check(context_->setOptimizationProfileAsync(key.profile, stream_.get()), "the profile");
   }
@@ -128,7 +128,7 @@ void BoundShapes::bind(std::span<const Tensor> inputs) {
 
 void BoundShapes::enqueue(const Messages& messages) {
   const auto enqueue = [&] { return context_->enqueueV3(stream_.get()); };
-  // TensorRT finishes setting up a shape in its first run, which can't be captured.
+  // TensorRT finishes setting up a shape in its first run, which therefore can't be captured.
   if (engine_.capturesGraphs && capturable_ && warm_ && !graph_) {
     graph_ = cuda::Graph::capture(engine_.device, stream_, enqueue);
     capturable_ = graph_ != nullptr;
@@ -138,7 +138,7 @@ void BoundShapes::enqueue(const Messages& messages) {
     graph_->launch(stream_);
     ++engine_.graphsReplayed;
   } else if (!enqueue()) {
-    // If the GPU is lost, the driver knows more.
+    // If the GPU is lost, the driver's error says more, so throw that.
     stream_.synchronize();
     throw failed("ERR_EXECUTION_FAILED", "run the plan", messages);
   }
@@ -162,8 +162,8 @@ BoundShapes& BoundShapesCache::find(const ShapeKey& key) {
   return chosen;
 }
 
-// TensorRT keeps what follows from shapes in memory that a graph refers to: a graph lives with a context
-// whose shapes don't change. Without graphs of ours, one context per profile suffices.
+// A graph refers to memory in which TensorRT keeps data about the shapes. So each graph belongs to a context
+// whose shapes don't change. If we capture no graphs, one context per profile is enough.
 BoundShapes& BoundShapesCache::choose(const ShapeKey& key) {
   const bool perShape = engine_.capturesGraphs;
   const auto found = std::find_if(all_.begin(), all_.end(), [&](const BoundShapes& each) {

@@ -5,7 +5,7 @@
 namespace node_tensorrt::tensorrt::NODE_TENSORRT_FLAVOUR {
 namespace {
 
-// The meanings of TensorRT's less clear messages.
+// Explains TensorRT's more obscure messages.
 std::string explain(const Messages& messages) {
   struct Explanation {
     const char* pattern;

@@ -1,4 +1,4 @@
-// The reason why a model couldn't be compiled: TensorRT's messages, and what they mean.
+// Errors for models that couldn't be compiled: TensorRT's messages, and what they mean.
 #pragma once
 
 #include <string>
@@ -8,7 +8,7 @@
 
 namespace node_tensorrt::tensorrt::NODE_TENSORRT_FLAVOUR {
 
-// ERR_BUILD_FAILED. `what` TensorRT could not do, as couldNot() takes it.
+// Returns an ERR_BUILD_FAILED. `what` says what TensorRT could not do, as in couldNot().
 Error buildFailed(const std::string& what, const Messages& messages);
 
 }  // namespace node_tensorrt::tensorrt::NODE_TENSORRT_FLAVOUR

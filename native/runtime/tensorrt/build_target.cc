@@ -10,7 +10,7 @@
 namespace node_tensorrt::tensorrt::NODE_TENSORRT_FLAVOUR {
 namespace {
 
-// The GPU that TensorRT compiles for where no other is named: `device`, else CUDA's first.
+// The GPU that TensorRT compiles for by default: `device`, or CUDA's first.
 cuda::Gpu gpuHere(const cuda::Device* device) {
   if (device != nullptr) return device->gpu();
   cuda::Report report = cuda::probe();
@@ -22,7 +22,7 @@ cuda::Gpu gpuHere(const cuda::Device* device) {
 
 #if NODE_TENSORRT_RTX
 
-// TensorRT-RTX's own list; it has no kernels for sm_90 and sm_100.
+// The compute capabilities in TensorRT-RTX's headers. They don't include sm_90 and sm_100.
 constexpr std::array<std::pair<int, nvinfer1::ComputeCapability>, 6> kComputeCapabilities = {{
     {75, nvinfer1::ComputeCapability::kSM75},
     {80, nvinfer1::ComputeCapability::kSM80},
@@ -83,7 +83,7 @@ void setTargets(nvinfer1::IBuilderConfig& config, const std::vector<int>& comput
 
 #else
 
-// TensorRT measures kernels on the GPU present, and compiles for nothing else.
+// TensorRT measures kernels on the GPU in this machine and compiles only for that one.
 void setTargets(nvinfer1::IBuilderConfig&, const std::vector<int>& computeCapabilities,
                 const cuda::Device* device) {
   const cuda::Gpu gpu = gpuHere(device);

@@ -1,4 +1,4 @@
-// The GPUs that a plan is compiled for, and the one that TensorRT uses meanwhile.
+// The GPUs that a plan is compiled for, and the GPU that TensorRT uses while it compiles.
 #pragma once
 
 #include <optional>
@@ -9,13 +9,14 @@
 
 namespace node_tensorrt::tensorrt::NODE_TENSORRT_FLAVOUR {
 
-// Has TensorRT compile for these compute capabilities (89 for sm_89). Where there are none it compiles for
-// the GPU here: `device`, or CUDA's first where that is null. Only TensorRT-RTX can compile for others.
-// Throws Error ERR_INVALID_ARG_VALUE, ERR_LIBRARY_UNSUPPORTED or ERR_NO_GPU.
+// Makes TensorRT compile for these compute capabilities (89 for sm_89). If there are none, it compiles for
+// `device`, or for CUDA's first GPU if that is null. Only TensorRT-RTX can compile for other GPUs. Throws
+// Error ERR_INVALID_ARG_VALUE, ERR_LIBRARY_UNSUPPORTED or ERR_NO_GPU.
 void setTargets(nvinfer1::IBuilderConfig& config, const std::vector<int>& computeCapabilities,
                 const cuda::Device* device);
 
-// The GPU for TensorRT to use, which takes the one that is current on its thread.
+// Makes a GPU current on the calling thread, because that is the one TensorRT uses. Does nothing without an
+// ordinal.
 class UsedDevice {
  public:
   explicit UsedDevice(std::optional<int> ordinal)
@@ -23,7 +24,7 @@ class UsedDevice {
     if (device_ != nullptr) current_.emplace(*device_);
   }
 
-  // Null where none was named.
+  // Null if no ordinal was given.
   const cuda::Device* device() const noexcept { return device_; }
 
  private:

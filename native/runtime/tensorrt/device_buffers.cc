@@ -16,7 +16,7 @@ void DeviceBuffers::provide(Buffer& buffer, size_t bytes, MemoryPool& pool) {
   if (bytes <= buffer.capacity) return;
   awaitUse_();
   ++generation_;
-  // First, so that both need not fit at once.
+  // Release the old memory first, so that both need not fit at once.
   buffer = {};
   buffer.memory = pool.acquire(bytes);
   buffer.capacity = bytes;

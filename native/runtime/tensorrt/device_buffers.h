@@ -1,6 +1,6 @@
-// Device memory for the inputs, outputs and activations of one thread's runs. TensorRT and its graphs are
-// given addresses: one stays the same until a larger shape comes. Included only by sources that are compiled
-// once per flavour: see flavour.h.
+// Device memory for the inputs, outputs and activations of one thread's runs. TensorRT and its graphs hold
+// addresses, so a buffer keeps its address until a larger shape needs more. Included only by sources that are
+// compiled once per flavour: see flavour.h.
 #pragma once
 
 #include <cstddef>
@@ -14,12 +14,13 @@
 
 namespace node_tensorrt::tensorrt::NODE_TENSORRT_FLAVOUR {
 
+// One buffer per input and output, and one for activations. One thread at a time may use them.
 class DeviceBuffers {
  public:
-  // `awaitUse` returns once the GPU uses none of this memory: it is called before some is let go of.
+  // `awaitUse` must return when the GPU no longer uses this memory. It is called before memory is released.
   DeviceBuffers(Engine& engine, std::function<void()> awaitUse);
 
-  // Make a buffer at least so large. One that has to move loses its contents. Throw
+  // Make a buffer at least this large. A buffer that has to move loses its contents. Throw
   // Error(ERR_OUT_OF_MEMORY).
   void provideInput(size_t index, size_t bytes) { provide(inputs_[index], bytes, engine_.memory); }
   void provideOutput(size_t index, size_t bytes) { provide(outputs_[index], bytes, engine_.memory); }
@@ -30,7 +31,7 @@ class DeviceBuffers {
   void* activations() const noexcept { return activations_.memory.get(); }
   size_t activationBytes() const noexcept { return activations_.capacity; }
 
-  // Changes whenever one of the addresses does. Never 0.
+  // Changes whenever an address changes. Never 0.
   uint64_t generation() const noexcept { return generation_; }
 
  private:

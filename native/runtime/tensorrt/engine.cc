@@ -1,5 +1,5 @@
-// Loading a plan, and running it as a Model. Compiled once per flavour, with NODE_TENSORRT_FLAVOUR as its
-// name: see flavour.h.
+// Loads a plan and runs it as a Model. Compiled once per flavour, with NODE_TENSORRT_FLAVOUR as its name: see
+// flavour.h.
 #include "runtime/tensorrt/engine.h"
 
 #include <algorithm>
@@ -11,7 +11,7 @@
 namespace node_tensorrt::tensorrt::NODE_TENSORRT_FLAVOUR {
 namespace {
 
-// Idle blocks that a model's pools keep for its next runs.
+// How many bytes of idle blocks a model's pools keep for its next runs.
 constexpr size_t kIdleDeviceBytes = size_t{256} << 20;
 constexpr size_t kIdlePinnedBytes = size_t{64} << 20;
 
@@ -24,7 +24,7 @@ bool within(const Shape& values, const Limits& limits) {
 
 #if NODE_TENSORRT_RTX
 
-// Asks the library whether it can run the plan here, before it reads more than the header.
+// Asks the library whether it can run the plan on this machine, before it reads more than the header.
 void requireValid(const nvinfer1::IRuntime& runtime, std::span<const uint8_t> plan) {
   const int64_t header = runtime.getEngineHeaderSize();
   if (plan.size() < static_cast<size_t>(header)) {
@@ -97,7 +97,8 @@ Engine::Engine(const LibraryFiles& library, std::span<const uint8_t> plan, const
   runtime_.reset(static_cast<nvinfer1::IRuntime*>(createRuntime(&Logger::instance(), NV_TENSORRT_VERSION)));
   if (!runtime_) throw failed("ERR_EXECUTION_FAILED", "create a runtime", messages);
   requireValid(*runtime_, plan);
-  // Host code within a plan stays forbidden (IRuntime::setEngineHostCodeAllowed): anyone can have made it.
+  // Code in the plan must not run on the host (IRuntime::setEngineHostCodeAllowed), because anyone may have
+  // made the plan.
   engine_.reset(runtime_->deserializeCudaEngine(plan.data(), plan.size()));
   if (!engine_) {
     const bool incompatible =
@@ -111,7 +112,7 @@ Engine::Engine(const LibraryFiles& library, std::span<const uint8_t> plan, const
     const int64_t weights = engine_->getEngineStat(nvinfer1::EngineStat::kTOTAL_WEIGHTS_SIZE);
     weights_ = static_cast<size_t>(std::max<int64_t>(weights, 0));
   }
-  device.settle();  // TensorRT has allocated
+  device.settle();  // TensorRT has allocated memory
 }
 
 Engine::~Engine() {
@@ -122,7 +123,7 @@ Engine::~Engine() {
     engine_.reset();
     runtime_.reset();
   } catch (const Error&) {
-    // The driver is gone.
+    // The driver has shut down.
   }
 }
 
@@ -190,7 +191,7 @@ void Engine::readProfiles() {
   }
 }
 
-// Of the profiles that accept the inputs, the one that is tuned for the smallest shapes is taken.
+// Returns the profile that accepts the inputs; if several do, the one that is tuned for the smallest shapes.
 int Engine::chooseProfile(std::span<const Tensor> tensors) const {
   int chosen = -1;
   size_t least = 0;
@@ -231,7 +232,7 @@ bool Engine::isBoundInPlace(const Tensor& input, size_t index) const {
 std::unique_ptr<nvinfer1::IExecutionContext> Engine::createContext() {
   const std::lock_guard lock(mutex_);
   auto context = config_->createContext();
-  device.post([] {});  // TensorRT has allocated
+  device.post([] {});  // TensorRT has allocated memory
   return context;
 }
 
@@ -266,21 +267,21 @@ class EngineModel final : public Model {
     std::vector<Profile> profiles(engine_->profileCount());
     for (size_t p = 0; p < profiles.size(); ++p) {
       for (size_t i = 0; i < engine_->inputs.size(); ++i) {
-        if (engine_->inputs[i].onHost) continue;  // its limits are of values, which a run checks
+        if (engine_->inputs[i].onHost) continue;  // limits values instead of shapes; a run checks them
         const Limits& limits = engine_->limits(p, i);
         profiles[p].push_back({engine_->inputs[i].name, limits.min, limits.opt, limits.max});
       }
     }
     return profiles;
   }
-  // A graph is captured for shapes and addresses. Without graphs TensorRT still sets itself up anew whenever
-  // shapes change, and TensorRT-RTX compiles kernels for new ones.
+  // A graph is captured for certain shapes and addresses. Without graphs, TensorRT still sets itself up again
+  // when shapes change, and TensorRT-RTX compiles kernels for new shapes.
   bool preparesShapes() const override { return true; }
   std::shared_ptr<MemoryPool> inputMemory() const override { return engine_->pinned; }
   std::shared_ptr<TensorMemory> tensorMemory() const override {
     return cuda::deviceTensorMemory(engine_->device);
   }
-  // The plan says which memory an output shares: any other output has memory of its own.
+  // The plan says which memory an output shares. All other outputs have memory of their own.
   bool writesOver(size_t output, size_t input) const override {
     return engine_->outputs[output].alias == input;
   }

@@ -1,5 +1,5 @@
-// A plan on a GPU: TensorRT's engine, its inputs and outputs, and the memory that is in use for it.
-// Included only by sources that are compiled once per flavour: see flavour.h.
+// A plan loaded on a GPU: TensorRT's engine, its inputs and outputs, and the memory they use. Included only
+// by sources that are compiled once per flavour: see flavour.h.
 #pragma once
 
 #include <atomic>
@@ -25,22 +25,23 @@
 
 namespace node_tensorrt::tensorrt::NODE_TENSORRT_FLAVOUR {
 
-// TensorRT asks for 256-byte alignment, which cuMemAlloc gives, and for an address even where there are no
-// elements.
+// TensorRT requires 256-byte alignment, which cuMemAlloc provides. It also requires an address for tensors
+// without elements.
 inline constexpr size_t kSmallestBuffer = 256;
 
 inline constexpr size_t kNone = SIZE_MAX;
 
-// An input or output of the plan.
+// An input or output of a plan.
 struct Binding {
   std::string name;
   DataType type = DataType::kUndefined;
   bool onHost = false;    // its values are shapes, which TensorRT reads or writes in host memory
-  size_t alias = kNone;   // of an output: the input whose memory it must share
-  bool isShared = false;  // of an input: an output must share its memory
+  size_t alias = kNone;   // for an output: the input whose memory it must share
+  bool isShared = false;  // for an input: an output must share its memory
   Shape shape;            // -1: dynamic
 };
 
+// The shapes that one profile allows for an input.
 struct Limits {
   Shape min;
   Shape opt;
@@ -49,27 +50,30 @@ struct Limits {
 
 size_t elementCount(const Shape& shape);
 
-// The elements of a shape tensor.
+// Returns the elements of a shape tensor.
 Shape valuesOf(const Tensor& tensor);
 
-// Turns TensorRT's messages into an error.
+// Returns an error with TensorRT's messages. `what` says what TensorRT could not do, as in couldNot().
 Error failed(const char* code, const std::string& what, const Messages& messages);
 
-// At its end, what was released before is free.
+// When this is destroyed, waits until all device memory released before is free.
 struct Settled {
   const cuda::Device& device;
   ~Settled() { device.settle(); }
 };
 
-// The state that the contexts of a plan share. It is thread-safe. When it is destroyed, its memory is free.
+// A loaded plan, which its contexts share. Thread-safe. When it is destroyed, its memory is free.
 class Engine {
  public:
   Engine(const LibraryFiles& library, std::span<const uint8_t> plan, const EngineOptions& options);
   ~Engine();
 
+  // Returns the index of the profile for a run with these inputs. Throws Error ERR_SHAPE_MISMATCH if none
+  // accepts them, or ERR_INVALID_ARG_VALUE.
   int chooseProfile(std::span<const Tensor> inputs) const;
-  // True if TensorRT reads this input in place, because an output has to share its memory.
+  // True if TensorRT reads this input in place, because an output must share its memory.
   bool isBoundInPlace(const Tensor& input, size_t index) const;
+  // Creates one of TensorRT's contexts, whose memory the caller provides.
   std::unique_ptr<nvinfer1::IExecutionContext> createContext();
   DeviceStats stats() const;
   PlanDescription inspect() const;
@@ -81,8 +85,8 @@ class Engine {
 
   const cuda::Device& device;
   const Settled settled;
-  const bool capturesGraphs;  // we do, rather than TensorRT or nobody
-  MemoryPool memory;          // inputs and outputs
+  const bool capturesGraphs;  // true if this code captures CUDA graphs, instead of TensorRT or nobody
+  MemoryPool memory;          // for inputs and outputs
   MemoryPool activations;
   const std::shared_ptr<MemoryPool> pinned;
   std::vector<Binding> inputs;
@@ -98,17 +102,17 @@ class Engine {
   const Capabilities capabilities_;
   size_t weights_ = 0;  // bytes
   std::mutex mutex_;
-  // Destroyed in reverse order, as TensorRT asks.
+  // Destroyed in reverse order, as TensorRT requires.
   std::unique_ptr<nvinfer1::IRuntime> runtime_;
   std::unique_ptr<nvinfer1::ICudaEngine> engine_;
   std::optional<RuntimeConfig> config_;
   std::vector<std::vector<Limits>> profiles_;  // by profile and input
 };
 
-// See Library::loadEngine.
+// Implements Library::loadEngine.
 std::unique_ptr<Model> loadEngine(const LibraryFiles& library, std::span<const uint8_t> plan,
                                   const EngineOptions& options, std::stop_token stop);
-// See Library::inspectPlan.
+// Implements Library::inspectPlan.
 PlanDescription inspectPlan(const LibraryFiles& library, std::span<const uint8_t> plan,
                             const EngineOptions& options);
 

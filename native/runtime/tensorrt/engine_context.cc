@@ -23,7 +23,7 @@ EngineContext::~EngineContext() {
     }
     gpu_.reset();
   } catch (const Error&) {
-    // The driver is gone.
+    // The driver has shut down.
   }
 }
 
@@ -35,7 +35,8 @@ void EngineContext::execute(std::span<const Tensor> inputs, std::span<const size
   wait();
 }
 
-// The caller's memory is free to go only when the GPU has done with it.
+// Runs a part of a run. If it throws, waits for the GPU first, because the caller may then free the memory in
+// use.
 template <class Part>
 void EngineContext::settled(Run& run, Part part) {
   try {
@@ -108,11 +109,11 @@ void EngineContext::wait() {
   }
   running_ = nullptr;
   timing_ = run.timing;
-  // Nothing can stop what a GPU has begun.
+  // Work that a GPU has begun can't be stopped.
   if (cancelled_) throw Cancelled();
 }
 
-// Waits for the launched run, if there is one, and completes its outputs and timing.
+// If a run was launched, waits for it and completes its outputs and timing.
 void EngineContext::finishRunning() {
   if (running_ == nullptr || running_->finished) return;
   Run& run = *running_;
@@ -129,8 +130,9 @@ void EngineContext::finishRunning() {
   run.finished = true;
 }
 
-// A buffer that grows moves, and no graph outlives that: so all are made for the largest shapes. Shapes that
-// follow from the values of shape tensors are not known beforehand; there, buffers grow as they are needed.
+// Makes all buffers large enough for the largest shapes, because a buffer that grows moves, and then its
+// graphs can't be used any more. Shapes that depend on the values of shape tensors aren't known in advance;
+// with these, buffers grow when needed.
 void EngineContext::expectShapes(size_t count) {
   gpu_->shapes.expect(count);
   const std::vector<Binding>& bindings = engine_->inputs;
@@ -150,7 +152,7 @@ void EngineContext::expectShapes(size_t count) {
     BoundShapes& bound = gpu_->shapes.find(key);
     bound.setShapes(std::move(key), largest);
     bound.provideBuffers(largest);
-    bound.forgetShapes();  // free for the first run
+    bound.forgetShapes();  // so that the first run can use the context
   }
 }
 
@@ -174,9 +176,9 @@ void EngineContext::copyIn(Run& run) {
 void EngineContext::copyOut(const Run& run) {
   for (size_t i = 0; i < run.outputs.size(); ++i) {
     const size_t index = run.outputIndices[i];
-    // Its shape is known now.
+    // The shape is known now.
     if (run.bound->dependsOnData(index)) provideOutput(run, i);
-    if (engine_->outputs[index].onHost) continue;  // until the stream has come there
+    if (engine_->outputs[index].onHost) continue;  // copied once the stream has reached that point
     const Tensor& output = run.outputs[i];
     const void* from = run.bound->outputAddress(run.inputs, index);
     if (output.location == Location::kHost) {
@@ -187,7 +189,7 @@ void EngineContext::copyOut(const Run& run) {
   }
 }
 
-// Gives an output its type and shape, and memory where it has none.
+// Sets an output's type and shape, and provides memory if it has none.
 void EngineContext::provideOutput(const Run& run, size_t i) {
   const size_t index = run.outputIndices[i];
   const Binding& binding = engine_->outputs[index];

@@ -1,4 +1,4 @@
-// Runs of a plan, on a stream of their own: one runs, and the next is prepared meanwhile. Included only by
+// Runs a plan on a stream of its own. While one run executes, the next can be prepared. Included only by
 // sources that are compiled once per flavour: see flavour.h.
 #pragma once
 
@@ -22,28 +22,29 @@
 
 namespace node_tensorrt::tensorrt::NODE_TENSORRT_FLAVOUR {
 
+// Runs of one thread. See ExecutionContext for its thread rules.
 class EngineContext final : public ExecutionContext {
  public:
   explicit EngineContext(std::shared_ptr<Engine> engine);
   ~EngineContext() override;
 
-  // prepare(), launch() and wait() in one.
+  // Does prepare(), launch() and wait().
   void execute(std::span<const Tensor> inputs, std::span<const size_t> outputIndices,
                std::span<Tensor> outputs) override;
 
-  // The parts of a run. They take what execute() takes and throw what it throws. A run ends when wait()
-  // returns or one of the parts throws; what the spans refer to must stay until then. Each part needs
+  // The parts of a run. They take the same arguments as execute() and throw the same errors. A run ends when
+  // wait() returns or a part throws; the spans' contents must stay valid until then. Each part requires a
   // cuda::Current.
 
-  // Does everything that the host has to do before the run, and has the stream copy the inputs. The run
-  // before may still be running: prepare() waits for it only where memory has to grow, or where the TensorRT
-  // context that it runs in has to be set up for other shapes. No other run may be prepared already.
+  // Does the host's work for a run, and starts copying the inputs on the stream. The previous run may still
+  // be executing. prepare() waits for it only if memory has to grow, or if that run's TensorRT context must
+  // be set up for other shapes. Only one run may be prepared at a time.
   void prepare(std::span<const Tensor> inputs, std::span<const size_t> outputIndices,
                std::span<Tensor> outputs);
-  // Gives the prepared run to the stream, with the copies of its outputs. The run before must have been
+  // Enqueues the prepared run and the copies of its outputs on the stream. The previous run must have been
   // waited for.
   void launch();
-  // Waits until the outputs of the launched run are there.
+  // Waits until the outputs of the launched run are ready.
   void wait();
 
   void expectShapes(size_t count) override;
@@ -52,7 +53,7 @@ class EngineContext final : public ExecutionContext {
   void reset() override { cancelled_ = false; }
 
  private:
-  // The state from prepare() to the end of wait().
+  // A run, from prepare() until wait() returns.
   struct Run {
     explicit Run(const cuda::Device& device)
         : begun(device), copied(device), computed(device), ended(device) {}
@@ -62,24 +63,24 @@ class EngineContext final : public ExecutionContext {
     std::span<Tensor> outputs;
     std::optional<Messages> messages;
     BoundShapes* bound = nullptr;
-    std::vector<std::shared_ptr<void>> staged;  // inputs of another GPU, on their way to this one
+    std::vector<std::shared_ptr<void>> staged;  // inputs from another GPU, being copied to this one
     DeviceTiming timing;
     bool finished = false;
   };
 
-  // Objects that belong to the GPU.
+  // Resources on the GPU.
   struct Resources {
     Resources(Engine& engine, std::function<void()> awaitUse)
         : stream(engine.device), buffers(engine, std::move(awaitUse)), shapes(engine, stream, buffers) {
       runs[0].emplace(engine.device);
     }
     const cuda::Stream stream;
-    std::array<std::optional<Run>, 2> runs;  // one that runs and one that is prepared
+    std::array<std::optional<Run>, 2> runs;  // one runs while the other is prepared
     DeviceBuffers buffers;
     BoundShapesCache shapes;
   };
 
-  Run& idleRun();  // which neither runs nor is prepared
+  Run& idleRun();  // the one that is neither running nor prepared
   void finishRunning();
   void copyIn(Run& run);
   void copyOut(const Run& run);

@@ -1,6 +1,7 @@
-// The flavours of TensorRT this program was compiled for. Their headers declare the same names with different
-// layouts, so each flavour's source is compiled by itself, against its own headers, with TensorRT's
-// namespaces renamed (see CMakeLists.txt); this is all that they show of themselves.
+// The flavours of TensorRT that this program was compiled for. Their headers declare the same names with
+// different layouts. So each flavour's sources are compiled separately, against that flavour's headers and
+// with TensorRT's namespaces renamed (see CMakeLists.txt). Only what is declared here is visible to the rest
+// of the program.
 #pragma once
 
 #include <memory>
@@ -13,21 +14,24 @@
 
 namespace node_tensorrt::tensorrt {
 
+// The opened libraries of one TensorRT.
 struct LibraryFiles {
   SharedLibrary core;
   SharedLibrary parser;
   std::string version;
   Capabilities capabilities;
-  std::string plugins;  // where the library of TensorRT's own plugins should be; empty: there is none
+  std::string plugins;  // where the library of TensorRT's own plugins should be; empty: there isn't one
 };
 
-// While a library is opened and initialised: one at a time, which an exit waits for. Its exit handlers, which
-// destroy what builds use, then run after those have ended.
+// Held while a library is opened and initialized. Only one is opened at a time, and an exit waits for it. The
+// library's exit handlers, which destroy what builds use, are then certain to run after the builds have
+// ended.
 class Opening {
  public:
-  // Throws Cancelled once `stop` was requested: an exit has waited by then.
+  // Waits until no other library is being opened. Throws Cancelled if `stop` was requested by then, because
+  // an exit no longer waits for this opening.
   explicit Opening(const std::stop_token& stop);
-  // Must be called when the library is open.
+  // Call this when the library is open.
   void opened() const;
 
  private:

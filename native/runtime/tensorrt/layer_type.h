@@ -5,7 +5,7 @@
 
 namespace node_tensorrt::tensorrt::NODE_TENSORRT_FLAVOUR {
 
-// TensorRT's own term, e.g. "MATRIX_MULTIPLY"; "UNKNOWN" for a type that is newer than this list.
+// TensorRT's own name, such as "MATRIX_MULTIPLY", or "UNKNOWN" for types newer than this list.
 const char* layerTypeName(nvinfer1::LayerType type);
 
 }  // namespace node_tensorrt::tensorrt::NODE_TENSORRT_FLAVOUR

@@ -3,8 +3,8 @@
 namespace node_tensorrt::tensorrt::NODE_TENSORRT_FLAVOUR {
 namespace {
 
-// `line` without the "ModelImporter.cpp:1071: " before it and " In validate at /_src/…/network.cpp:3424" in
-// it.
+// Removes a leading "ModelImporter.cpp:1071: " from `line`, and an " In validate at /_src/…/network.cpp:3424"
+// within it.
 std::string withoutSource(std::string line) {
   constexpr std::string_view kSuffix = ".cpp:";
   const size_t colon = line.find(": ");
@@ -29,7 +29,7 @@ std::string readable(std::string_view text) {
     const size_t end = text.find('\n');
     const std::string_view line = text.substr(0, end);
     text = end == std::string_view::npos ? "" : text.substr(end + 1);
-    // Words that any error adds on a machine without a GPU.
+    // Every error on a machine without a GPU contains this.
     if (line.empty() || line.find("catchCudaError") != std::string_view::npos) continue;
     if (!lines.empty()) lines += ' ';
     lines += withoutSource(std::string(line));

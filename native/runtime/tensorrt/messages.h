@@ -1,5 +1,5 @@
-// Collects TensorRT's messages. TensorRT logs to one logger per process, also from threads of its own. Only
-// sources that are compiled once per flavour include this: see flavour.h.
+// Collects TensorRT's messages and finds the caller they belong to. TensorRT logs to one logger per process,
+// also from its own threads. Included only by sources that are compiled once per flavour: see flavour.h.
 #pragma once
 
 #include <algorithm>
@@ -13,25 +13,26 @@
 
 namespace node_tensorrt::tensorrt::NODE_TENSORRT_FLAVOUR {
 
-// A message of TensorRT's or its parser's without what only their authors can use.
+// Returns a message from TensorRT or its parser without the parts that only their developers can use.
 std::string readable(std::string_view text);
 
-// `text` as the end of a sentence.
+// Returns `text` with punctuation, so that it ends a sentence.
 std::string ended(std::string text);
 
-// How many things of one kind an error or a warning lists.
+// How many items of a kind an error or warning lists.
 inline constexpr int kListed = 8;
 
-// The first kListed of `texts`, as sentences, and how many more there are.
+// The first kListed of `texts` as sentences, and how many more there are.
 std::string joined(const std::vector<std::string>& texts);
 
-// The messages of one build. TensorRT logs from threads of its own.
+// The messages of one operation, such as a build. Thread-safe, because TensorRT also logs from its own
+// threads.
 class Messages {
  public:
   void add(nvinfer1::ILogger::Severity severity, std::string_view text) {
     std::lock_guard lock(mutex_);
     std::vector<std::string>& list = severity == nvinfer1::ILogger::Severity::kWARNING ? warnings_ : errors_;
-    // A build can repeat one message per layer.
+    // A build can repeat the same message for each layer.
     if (list.size() < kMaxMessages && std::find(list.begin(), list.end(), text) == list.end()) {
       list.emplace_back(text);
     }
@@ -41,7 +42,7 @@ class Messages {
     std::lock_guard lock(mutex_);
     std::vector<std::string> readableWarnings;
     for (const std::string& warning : warnings_) {
-      // Said of every int64 input, whatever the caller does.
+      // TensorRT warns about every int64 input, whatever the caller does.
       if (warning.find("Make sure input ") == std::string::npos)
         readableWarnings.push_back(readable(warning));
     }
@@ -52,7 +53,7 @@ class Messages {
     return errors_;
   }
 
-  // True if any of these texts is in an error.
+  // True if an error contains any of these texts.
   bool hasError(std::initializer_list<std::string_view> parts) const {
     std::lock_guard lock(mutex_);
     return std::any_of(errors_.begin(), errors_.end(), [&](const std::string& error) {
@@ -61,13 +62,13 @@ class Messages {
     });
   }
 
-  // Must be called before another attempt.
+  // Call this before another attempt.
   void forgetErrors() {
     std::lock_guard lock(mutex_);
     errors_.clear();
   }
 
-  // "name [operator]" of the node that the parser began last.
+  // Records the node that the parser began last, as "name [operator]".
   void parsing(std::string_view node) {
     std::lock_guard lock(mutex_);
     node_ = node;
@@ -85,11 +86,12 @@ class Messages {
   std::string node_;
 };
 
-// "TensorRT could not load the plan. " and why, as far as it said.
+// Returns "TensorRT could not load the plan. " and the reasons that TensorRT gave; `what` is "load the plan".
 std::string couldNot(const std::string& what, const Messages& messages);
 
-// TensorRT keeps the first logger it is given as its global one for as long as any builder exists, and
-// ignores others: there is one, never destroyed, which finds out whose a message is.
+// The only logger. TensorRT keeps the first logger it gets as its global one while any builder exists, and
+// ignores others. So there is just this one, which is never destroyed and passes each message on to the
+// operation it belongs to.
 class Logger final : public nvinfer1::ILogger {
  public:
   static Logger& instance() {
@@ -113,15 +115,15 @@ class Logger final : public nvinfer1::ILogger {
         current_->add(severity, text);
         return;
       }
-      // A thread of TensorRT's own: the message is of one of the builds in progress.
+      // A thread of TensorRT's own. The message could belong to any build in progress.
       std::lock_guard lock(mutex_);
       for (Messages* messages : listeners_) messages->add(severity, text);
     } catch (...) {
-      // Without memory for a message, there is no message.
+      // Without enough memory, the message is lost.
     }
   }
 
-  // Collects what is logged of the build on this thread, for its own lifetime.
+  // Collects the messages that are logged on this thread while this object lives.
   class Scope {
    public:
     explicit Scope(Messages& messages) : messages_(&messages) {

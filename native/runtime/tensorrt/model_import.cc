@@ -14,7 +14,7 @@
 namespace node_tensorrt::tensorrt::NODE_TENSORRT_FLAVOUR {
 namespace {
 
-// TensorRT, unlike TensorRT-RTX, creates no builder without a GPU.
+// Unlike TensorRT-RTX, TensorRT can't create a builder without a GPU.
 [[noreturn]] void throwNoBuilder(const Messages& messages) {
   const cuda::Report report = cuda::probe();
   if (!report.gpus.empty()) throw buildFailed("create a builder", messages);
@@ -65,7 +65,7 @@ std::vector<ImportError> ModelImporter::tryImport(ModelImport& import, const std
       createParser_(import.network.get(), &Logger::instance(), NV_ONNX_PARSER_VERSION)));
   if (!import.parser) throw buildFailed("create its ONNX parser", messages);
   const MappedFile model(path);
-  // A protobuf message cannot be larger: the parser would only call it damaged.
+  // Protobuf messages can't be larger. The parser would only say that the model is damaged.
   if (model.size() > INT32_MAX) {
     throw Error("ERR_MODEL_INVALID",
                 "The model " + path +

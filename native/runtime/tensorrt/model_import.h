@@ -1,4 +1,4 @@
-// Reads an ONNX model into a network of TensorRT's, with TensorRT's parser.
+// Parses an ONNX model into a TensorRT network, with TensorRT's parser.
 #pragma once
 
 #include <NvOnnxParser.h>
@@ -14,8 +14,8 @@
 
 namespace node_tensorrt::tensorrt::NODE_TENSORRT_FLAVOUR {
 
-// A parsed model, and what it refers to. Destroyed in reverse order, as TensorRT asks: the parser owns
-// weights that the network refers to.
+// A parsed model and its owners. Destroyed in reverse order, as TensorRT requires: the network uses weights
+// that the parser owns.
 struct ModelImport {
   std::unique_ptr<nvinfer1::IBuilder> builder;
   std::unique_ptr<nvinfer1::INetworkDefinition> network;
@@ -25,14 +25,14 @@ struct ModelImport {
 // Imports models with one open library. Thread-safe.
 class ModelImporter {
  public:
-  // `plugins` are registered when a model needs them. Throws as SharedLibrary::symbol.
+  // Registers `plugins` when a model needs them. Throws as SharedLibrary::symbol.
   ModelImporter(const LibraryFiles& files, Plugins& plugins);
 
-  // An import with a builder alone. Throws Error ERR_NO_GPU or ERR_BUILD_FAILED.
+  // Returns an import that has only a builder. Throws Error ERR_NO_GPU or ERR_BUILD_FAILED.
   ModelImport begin(const Messages& messages) const;
 
-  // Parses the model into a new network. Returns what could not be imported: nothing where all was. Arguments
-  // as in BuildRequest. Throws as Library::parseModel.
+  // Parses the model into a new network. Returns what couldn't be imported, which is empty on success. The
+  // arguments are as in BuildRequest. Throws as Library::parseModel.
   std::vector<ImportError> importModel(ModelImport& import, const std::string& model,
                                        const std::string& modelPath, Messages& messages,
                                        const std::stop_token& stop) const;

@@ -37,7 +37,7 @@ NetworkDescription describe(const nvinfer1::INetworkDefinition& network) {
     const nvinfer1::ILayer& layer = *network.getLayer(i);
     LayerDescription description{layer.getName(), layerTypeName(layer.getType()), {}, {}};
     for (int32_t t = 0; t < layer.getNbInputs(); ++t) {
-      // An optional input that is absent leaves a hole.
+      // An optional input that is missing leaves a gap.
       const nvinfer1::ITensor* input = layer.getInput(t);
       description.inputs.emplace_back(input != nullptr ? input->getName() : "");
     }

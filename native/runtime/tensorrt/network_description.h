@@ -1,4 +1,4 @@
-// Describes a network of TensorRT's for callers that don't know TensorRT.
+// Describes a TensorRT network for callers that don't use TensorRT's headers.
 #pragma once
 
 #include <string>
@@ -10,7 +10,7 @@ namespace node_tensorrt::tensorrt::NODE_TENSORRT_FLAVOUR {
 
 NetworkDescription describe(const nvinfer1::INetworkDefinition& network);
 
-// A tensor's name and dimensions for a sentence: "x" [batch, 64]
+// Describes an input for a sentence: "x" [batch, 64]
 std::string describeInput(const nvinfer1::ITensor& tensor);
 
 }  // namespace node_tensorrt::tensorrt::NODE_TENSORRT_FLAVOUR

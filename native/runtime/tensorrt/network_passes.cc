@@ -19,7 +19,7 @@ class Producers {
     }
   }
 
-  // Null for an input of the network.
+  // Returns null for an input of the network.
   const nvinfer1::ILayer* of(const nvinfer1::ITensor* tensor) const {
     const auto entry = producers_.find(tensor);
     return entry == producers_.end() ? nullptr : entry->second;

@@ -1,4 +1,4 @@
-// Passes over a network that the parser made, before it is compiled: what they change in it or find out.
+// Passes over a parsed network before it is compiled. They change it or find something out about it.
 #pragma once
 
 #include <string>
@@ -8,29 +8,30 @@
 
 namespace node_tensorrt::tensorrt::NODE_TENSORRT_FLAVOUR {
 
-// A part of TensorRT's message if it mustn't take attention to parts and has no kernel for the whole.
+// Part of TensorRT's error message when it may not decompose an attention and has no kernel for it.
 inline constexpr char kNoFusedKernel[] = "dedicated kernel";
 
 using Attentions = std::vector<nvinfer1::IAttentionInputLayer*>;
 
+// Returns the input layers of all attention in the network.
 Attentions attentionsOf(const nvinfer1::INetworkDefinition& network);
 
-// The parser multiplies the query and the key of ONNX's Attention with the root of its scale each. Where that
-// is 1 nothing changes, but the product is computed: of a key that is a KV cache, a copy of the whole cache
-// in every run. Attention gets what is multiplied instead.
+// Removes multiplications by 1 before attention. The parser multiplies an Attention's query and key by the
+// square root of its scale. If that is 1, the product is the same but is still computed; if the key is a KV
+// cache, this copies the whole cache in every run. Attention is connected to the unmultiplied tensor instead.
 void skipProductsWithOne(const nvinfer1::INetworkDefinition& network, const Attentions& attentions);
 
-// Demands a fused kernel for attention, and returns the layers concerned: all but those in FP32, for which
-// there is none, and which the compiler may take to parts.
+// Requires a fused kernel for each attention, and returns the layers that this applies to. FP32 attention is
+// left out: it has no fused kernel, so the compiler may decompose it.
 Attentions demandFusion(const Attentions& attentions);
 
-// Takes that demand back.
+// Withdraws that requirement.
 void allowDecomposition(const Attentions& attentions);
 
-// The warning of a build whose attention was compiled from its parts, though a fused kernel was asked for.
+// The warning of a build that had to decompose attention for which a fused kernel was required.
 std::string fusionWarning(const Attentions& attentions);
 
-// True if the shape of a layer's output follows from the elements of its input.
+// True if some layer's output has a shape that depends on the elements of its input.
 bool dataDecidesShapes(const nvinfer1::INetworkDefinition& network);
 
 }  // namespace node_tensorrt::tensorrt::NODE_TENSORRT_FLAVOUR

@@ -55,7 +55,7 @@ void addProfile(nvinfer1::IBuilder& builder, nvinfer1::IBuilderConfig& config,
     const ShapeRange& range = *entry->second;
     ranges.erase(entry);
     const std::string path = option + '.' + name;
-    // A shape tensor's range is one of values: as many as it has elements.
+    // A shape tensor's range limits its values, one per element.
     const size_t elements = shape.empty() ? 1 : static_cast<size_t>(shape[0]);
     if (isShape && (shape.size() > 1 || dynamic)) {
       throw Error("ERR_MODEL_UNSUPPORTED", "The input " + describeInput(input) +
@@ -111,7 +111,8 @@ void addProfile(nvinfer1::IBuilder& builder, nvinfer1::IBuilderConfig& config,
 
 void setProfiles(nvinfer1::IBuilder& builder, nvinfer1::IBuilderConfig& config,
                  const nvinfer1::INetworkDefinition& network, const std::vector<Profile>& profiles) {
-  // Without a dynamic input TensorRT needs no profile; with one, the error about the empty profile names it.
+  // Without dynamic inputs TensorRT needs no profile. With one, setting an empty profile fails with an error
+  // that names the input.
   const size_t count = std::max<size_t>(profiles.size(), 1);
   for (size_t i = 0; i < count; ++i) {
     const std::string option =

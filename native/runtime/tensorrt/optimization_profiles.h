@@ -1,4 +1,4 @@
-// The shapes that a plan is compiled for, as TensorRT's optimization profiles.
+// Turns the shapes that a plan is compiled for into TensorRT's optimization profiles.
 #pragma once
 
 #include <vector>
@@ -8,8 +8,8 @@
 
 namespace node_tensorrt::tensorrt::NODE_TENSORRT_FLAVOUR {
 
-// Gives `config` a profile for each of `profiles`. Throws Error ERR_INVALID_ARG_VALUE, which names the part
-// of options.shapes that does not fit the network, ERR_MODEL_UNSUPPORTED or ERR_BUILD_FAILED.
+// Adds a profile to `config` for each of `profiles`. Throws Error ERR_INVALID_ARG_VALUE, which names the part
+// of options.shapes that doesn't fit the network, ERR_MODEL_UNSUPPORTED or ERR_BUILD_FAILED.
 void setProfiles(nvinfer1::IBuilder& builder, nvinfer1::IBuilderConfig& config,
                  const nvinfer1::INetworkDefinition& network, const std::vector<Profile>& profiles);
 

@@ -1,5 +1,5 @@
-// Memory for an output whose shape depends on the data: TensorRT asks for it during a run.
-// Included only by sources that are compiled once per flavour: see flavour.h.
+// Memory for an output whose shape depends on the data. TensorRT asks for it during a run. Included only by
+// sources that are compiled once per flavour: see flavour.h.
 #pragma once
 
 #include <algorithm>
@@ -13,6 +13,7 @@
 
 namespace node_tensorrt::tensorrt::NODE_TENSORRT_FLAVOUR {
 
+// Allocates from a pool and keeps the memory for later runs.
 class OutputAllocator final : public nvinfer1::IOutputAllocator {
  public:
   explicit OutputAllocator(MemoryPool& pool) : pool_(pool) {}
@@ -31,7 +32,7 @@ class OutputAllocator final : public nvinfer1::IOutputAllocator {
   }
   void notifyShape(const char*, const nvinfer1::Dims& dims) noexcept override { dims_ = dims; }
 
-  // The dimensions of the last run's output, once it is enqueued.
+  // The output of the last run, valid once the run is enqueued.
   const void* data() const noexcept { return memory_.get(); }
   Shape shape() const { return toShape(dims_); }
 

@@ -10,11 +10,11 @@ namespace {
 
 constexpr char kNoPlugin[] = "TensorRT has neither an operator nor a plugin of this name.";
 
-// The parser's assertions hold their text as `expression: text` or as `expression && "text"`.
+// Assertions in the parser contain their text as `expression: text` or as `expression && "text"`.
 std::string readableAssertion(std::string text) {
   constexpr std::string_view kPrefix = "Assertion failed: ";
   if (text.find("Failed to convert ONNX date type") != std::string::npos) {
-    return "TensorRT has no equal of its element type.";
+    return "TensorRT has no equivalent of its element type.";
   }
   if (text == "false") return "TensorRT's ONNX parser does not implement this operator.";
   if (text.find("Plugin not found") != std::string::npos ||
@@ -32,7 +32,7 @@ std::string readableAssertion(std::string text) {
   return colon == std::string::npos ? text : text.substr(colon + 2);
 }
 
-// `lastNode`: "name [operator]" of the node that the parser began last, or nothing.
+// `lastNode` is the node that the parser began last, as "name [operator]", or empty.
 ImportError importError(const std::string& lastNode, std::string reason) {
   const size_t bracket = lastNode.rfind(" [");
   if (bracket == std::string::npos) return {-1, "", "", std::move(reason)};
@@ -48,7 +48,7 @@ ImportError importError(const std::string& lastNode, const nvonnxparser::IParser
     return {error.node(), orEmpty(error.nodeName()), orEmpty(error.nodeOperator()), std::move(reason)};
   }
   if (orEmpty(error.func()) != "importInput") return importError(lastNode, std::move(reason));
-  // The parser puts the input's name where the source file should be.
+  // Instead of a source file, the parser gives the input's name here.
   return {-1, "", "", "Input " + quoted(orEmpty(error.file())) + ": " + reason};
 }
 

@@ -1,5 +1,4 @@
-// Reads the messages of TensorRT's ONNX parser about a model that it can't import, and finds the node that
-// each is about.
+// Explains why TensorRT's ONNX parser couldn't import a model, and names the nodes.
 #pragma once
 
 #include <NvOnnxParser.h>
@@ -12,15 +11,15 @@
 
 namespace node_tensorrt::tensorrt::NODE_TENSORRT_FLAVOUR {
 
-// Returns at least one error for a parser that has failed. `model` is the file's name for messages. Throws
-// Error ERR_MODEL_INVALID if the parser couldn't even read the file, and ERR_OUT_OF_MEMORY.
+// Returns the errors of a parser that has failed: at least one. `model` is the file's name for messages.
+// Throws Error ERR_MODEL_INVALID if the parser couldn't even read the file, and ERR_OUT_OF_MEMORY.
 std::vector<ImportError> importErrors(const std::string& model, const nvonnxparser::IParser& parser,
                                       const Messages& messages);
 
-// True if the parser found neither an operator nor a plugin with the node's name.
+// True if the parser found neither an operator nor a plugin with the node's operator name.
 bool lacksPlugin(const ImportError& error);
 
-// Sentences that name the nodes.
+// Returns sentences that name the nodes.
 std::string describe(const std::vector<ImportError>& errors);
 
 }  // namespace node_tensorrt::tensorrt::NODE_TENSORRT_FLAVOUR

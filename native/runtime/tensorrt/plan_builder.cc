@@ -40,7 +40,7 @@ class ProgressMonitor final : public nvinfer1::IProgressMonitor {
 
   bool stepComplete(const char* phase, int32_t step) noexcept override {
     const int steps = stepsOf(phase);
-    // A phase's last step is reported once, by its end.
+    // The last step of a phase is reported once, when the phase ends.
     if (step + 1 < steps) observer_.progress(phase, step + 1, steps);
     return !stop_.stop_requested();
   }
@@ -88,12 +88,12 @@ void setOptions(nvinfer1::IBuilderConfig& config, nvinfer1::INetworkDefinition& 
                 const BuildRequest& request) {
   if (request.sparsity) config.setFlag(nvinfer1::BuilderFlag::kSPARSE_WEIGHTS);
 #if NODE_TENSORRT_RTX
-  // Contexts are given all their memory (kUSER_MANAGED): TensorRT-RTX need not allocate any in a run, which
-  // would keep that from being captured. A network whose shapes the data decides could not be built so
-  // (NvInfer.h).
+  // The caller provides all memory of contexts (kUSER_MANAGED), and this flag keeps TensorRT-RTX from
+  // allocating any in a run, which would prevent capturing the run. The flag doesn't allow networks whose
+  // shapes depend on data (NvInfer.h).
   if (!dataDecidesShapes(network)) config.setFlag(nvinfer1::BuilderFlag::kREQUIRE_USER_ALLOCATION);
 #endif
-  // TensorRT's default is to use it.
+  // TensorRT uses TF32 by default.
   if (!request.tf32) config.clearFlag(nvinfer1::BuilderFlag::kTF32);
   if (request.optimizationLevel) config.setBuilderOptimizationLevel(*request.optimizationLevel);
   if (request.workspace) {
@@ -103,7 +103,7 @@ void setOptions(nvinfer1::IBuilderConfig& config, nvinfer1::INetworkDefinition& 
   setRefit(config, network, request);
 }
 
-// Memory of TensorRT's, which the library, always loaded, frees.
+// Shares TensorRT's memory. The library frees it, which is safe because it is never unloaded.
 std::shared_ptr<void> shared(nvinfer1::IHostMemory* memory) {
   return std::shared_ptr<void>(memory->data(), [memory](void*) { delete memory; });
 }
@@ -149,7 +149,7 @@ void buildPlan(const ModelImporter& importer, const BuildRequest& request, std::
   nvinfer1::IHostMemory* plan = builder->buildSerializedNetwork(*network, *config);
   const bool lacksKernel = plan == nullptr && !fused.empty() && messages.hasError({kNoFusedKernel});
   if (lacksKernel) {
-    // It finds out early in a build, and does not say which layer it is.
+    // TensorRT notices this early in a build, but doesn't say which layer it is.
     throwIfStopped(stop);
     messages.forgetErrors();
     allowDecomposition(fused);

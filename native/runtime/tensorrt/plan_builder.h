@@ -8,7 +8,7 @@
 
 namespace node_tensorrt::tensorrt::NODE_TENSORRT_FLAVOUR {
 
-// See Library::buildPlan, whose Builds stop it when the process exits.
+// Implements Library::buildPlan, except that Library also stops it when the process exits.
 void buildPlan(const ModelImporter& importer, const BuildRequest& request, std::stop_token stop,
                BuildObserver& observer);
 

@@ -1,4 +1,4 @@
-// TensorRT's own plugins, which are in a library of their own.
+// TensorRT's own plugins, which are in a separate library.
 #pragma once
 
 #include <atomic>
@@ -9,17 +9,17 @@
 
 namespace node_tensorrt::tensorrt::NODE_TENSORRT_FLAVOUR {
 
-// Opens that library when a model first needs a plugin. Thread-safe.
+// Opens the plugin library when a model first needs a plugin. Thread-safe.
 class Plugins {
  public:
-  // `path`: LibraryFiles::plugins.
+  // `path` is LibraryFiles::plugins.
   explicit Plugins(std::string path);
 
   bool registered() const noexcept { return registered_; }
-  // Registers the plugins and returns true if they are registered now. Throws Cancelled once `stop` was
-  // requested, and as SharedLibrary::open does.
+  // Registers the plugins. Returns true if they are registered now. Throws Cancelled if `stop` was requested,
+  // and as SharedLibrary::open.
   bool registerAll(const std::stop_token& stop);
-  // The reason why they aren't registered, after a space; "" if they are.
+  // Returns a space and a sentence that says why the plugins aren't registered, or "" if they are.
   std::string whyLacking() const;
 
  private:

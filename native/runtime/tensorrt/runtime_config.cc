@@ -28,7 +28,7 @@ RuntimeConfig::RuntimeConfig(nvinfer1::ICudaEngine& engine, const EngineOptions&
   if (!cache_) return;
   std::ifstream stream(file_, std::ios::binary);
   const std::vector<char> kept((std::istreambuf_iterator<char>(stream)), {});
-  // If the cache is of another GPU, version or driver, TensorRT refuses it and the cache starts empty.
+  // TensorRT refuses the cache of another GPU, version or driver; then the cache starts empty.
   if (!kept.empty() && cache_->deserialize(kept.data(), kept.size())) bytes_ = kept.size();
   config_->setRuntimeCache(*cache_);
 }

@@ -1,5 +1,6 @@
-// Makes an engine's execution contexts. TensorRT-RTX, which compiles kernels when it first runs a plan, has
-// an IRuntimeConfig for it. Only sources that are compiled once per flavour include this: see flavour.h.
+// How an engine's execution contexts are created. TensorRT-RTX compiles kernels when it first runs a plan,
+// and configures that with an IRuntimeConfig. Included only by sources that are compiled once per flavour:
+// see flavour.h.
 #pragma once
 
 #include <cstddef>
@@ -11,27 +12,28 @@
 
 namespace node_tensorrt::tensorrt::NODE_TENSORRT_FLAVOUR {
 
+// Creates the execution contexts of one engine.
 class RuntimeConfig {
  public:
   RuntimeConfig(nvinfer1::ICudaEngine& engine, const EngineOptions& options);
 
-  // TensorRT-RTX does it itself: it waits for a shape's kernels before it captures.
+  // TensorRT-RTX captures graphs itself: it waits for a shape's kernels before it does.
   static constexpr bool kCapturesGraphs = NODE_TENSORRT_RTX == 1;
 
-  // One that is given its memory; null where there is none for it.
+  // Creates a context whose memory the caller provides. Returns null if memory runs out.
   std::unique_ptr<nvinfer1::IExecutionContext> createContext();
-  // Writes the cache of the kernels compiled, if it has grown. It appears whole or not at all; one that can't
-  // be written is done without.
+  // Writes the cache of compiled kernels, if it has grown. The file is written completely or not at all. An
+  // error in writing is ignored.
   void persist();
 
  private:
   nvinfer1::ICudaEngine& engine_;
 #if NODE_TENSORRT_RTX
-  const std::string file_;  // of the cache; empty: none
+  const std::string file_;  // the cache's file; empty: none
   const std::unique_ptr<nvinfer1::IRuntimeConfig> config_;
   std::unique_ptr<nvinfer1::IRuntimeCache> cache_;
   std::mutex mutex_;
-  size_t bytes_ = 0;  // of the cache as the file has it
+  size_t bytes_ = 0;  // size of the cache in the file
 #endif
 };
 

@@ -28,8 +28,8 @@ std::string toString(const Version& version) {
 constexpr char kSupported[] =
     "node-tensorrt supports TensorRT 10.11 and later 10.x, TensorRT 11, and TensorRT-RTX 1.5 and later 1.x.";
 
-// The builds of this process. When it exits they must have ended before the libraries' static objects are
-// destroyed, which they use.
+// All builds of this process. When it exits, they must end before the static objects of the libraries are
+// destroyed, because builds use these.
 class Builds {
  public:
   static Builds& instance() {
@@ -37,7 +37,7 @@ class Builds {
     return builds;
   }
 
-  // Call after each opening: exit handlers run in reverse order, so that this one precedes the library's own.
+  // Call this after each opening. Exit handlers run in reverse order, so this one runs before the library's.
   void stopAtExit() {
     ::on_exit([](int status, void*) { instance().end(status); }, nullptr);
   }
@@ -55,7 +55,7 @@ class Builds {
       std::unique_lock lock(builds.mutex_);
       builds.running_.erase(&stop_);
       builds.ended_.notify_all();
-      // Nothing more may run on this thread beside the exit handlers.
+      // Nothing more may run on this thread while the exit handlers run.
       while (builds.exiting_) builds.never_.wait(lock);
     }
 
@@ -72,7 +72,7 @@ class Builds {
     exiting_ = true;
     for (std::stop_source* stop : running_) stop->request_stop();
     if (ended_.wait_for(lock, kGrace, [this] { return running_.empty(); })) return;
-    // TensorRT is within a long step. The handlers left to run are those of libraries it uses.
+    // TensorRT is in a long step. The remaining exit handlers belong to libraries that it uses, so skip them.
     std::fflush(nullptr);
     ::_exit(status);
   }
@@ -85,8 +85,8 @@ class Builds {
   bool exiting_ = false;
 };
 
-// Asks `core` for its version. TensorRT doesn't check which headers its caller was compiled against, so
-// everything is decided by this before the first object is created.
+// Returns the version that `core` reports. TensorRT doesn't check which headers its caller was compiled with,
+// so this decides everything, before the first object is created.
 Version versionOf(const SharedLibrary& core) {
   constexpr std::array kParts = {"getInferLibMajorVersion", "getInferLibMinorVersion",
                                  "getInferLibPatchVersion"};
@@ -101,12 +101,12 @@ Version versionOf(const SharedLibrary& core) {
   return version;
 }
 
-// Within a flavour, each release only appended to the interfaces of the one before it: TensorRT 10.9
-// to 10.16, 11.0 to 11.4, TensorRT-RTX 1.5 to 1.7 (headers). From 10.11 on there is
-// IOptimizationProfile::setShapeValuesV2; TensorRT-RTX 1.4 is an interface of its own.
+// Determines the flavour. Within a flavour, each release only appended to the interfaces of the previous one:
+// TensorRT 10.9 to 10.16, 11.0 to 11.4, TensorRT-RTX 1.5 to 1.7 (headers).
+// IOptimizationProfile::setShapeValuesV2 exists since 10.11. TensorRT-RTX 1.4 has a different interface.
 Flavour flavourOf(const std::string& path, const Version& version) {
   const auto [major, minor, patch] = version;
-  // TensorRT-RTX began at 1 when TensorRT was at 10.
+  // TensorRT-RTX began with version 1 when TensorRT was at 10.
   const bool isRtx =
       major == 1 || std::filesystem::path(path).filename().string().starts_with("libtensorrt_rtx");
   if (isRtx && major == 1 && minor >= 5) return Flavour::kRtx;
@@ -116,7 +116,7 @@ Flavour flavourOf(const std::string& path, const Version& version) {
               path + (isRtx ? " is TensorRT-RTX " : " is TensorRT ") + toString(version) + ". " + kSupported);
 }
 
-// The ONNX parser that belongs to the core library `path`, from the same folder.
+// Opens the ONNX parser that belongs to the core library `path`, from the same folder.
 SharedLibrary openParser(const std::string& path, Flavour flavour, const Version& version) {
   const bool isRtx = flavour == Flavour::kRtx;
   const std::string product = isRtx ? "TensorRT-RTX" : "TensorRT";
@@ -128,9 +128,9 @@ SharedLibrary openParser(const std::string& path, Flavour flavour, const Version
                 product + "'s ONNX parser is missing: " + parserPath + " belongs beside " + path + ".");
   }
   SharedLibrary parser = SharedLibrary::open(parserPath);
-  // The interface's own version, in two decimal digits each (NvOnnxParser.h): 0.1 in TensorRT 10,
-  // TensorRT 11.0 and TensorRT-RTX 1.5; 0.2, which appended to it, in TensorRT 11.4 and in TensorRT-RTX 1.6
-  // and 1.7.
+  // The version of the parser's interface has two decimal digits per part (NvOnnxParser.h). It is 0.1 in
+  // TensorRT 10, TensorRT 11.0 and TensorRT-RTX 1.5. It is 0.2, which appended to 0.1, in TensorRT 11.4 and
+  // in TensorRT-RTX 1.6 and 1.7.
   const int interface = (*parser.symbol<int()>("getNvOnnxParserVersion"))() / 100;
   const int least = isRtx && version[1] > 5 ? 2 : 1;
   const int most = flavour == Flavour::kTrt10 || (isRtx && version[1] == 5) ? 1 : 99;
@@ -143,10 +143,11 @@ SharedLibrary openParser(const std::string& path, Flavour flavour, const Version
   return parser;
 }
 
-// While it compiles, TensorRT opens libraries of its own by their bare names (libnvinfer_builder_resource…),
-// which nothing finds that is only known by its path. TensorRT 10 has a run path of its own folder
-// (readelf, 10.15.1). Later ones are told the folder, if those libraries are there: else the loader's search
-// is the better guess. To open them first would not help: their sonames are not those names.
+// Tells TensorRT the folder of its libraries. While it compiles, it opens libraries by their bare names
+// (libnvinfer_builder_resource…), and the loader can't find these if the core library was opened by its path.
+// TensorRT 10 searches its own folder through its run path (readelf, 10.15.1). Later versions are told the
+// folder if it contains those libraries; otherwise the loader's search is more likely to find them. Opening
+// them beforehand wouldn't help, because their sonames differ from those names.
 void tellFolder(const SharedLibrary& core) {
   const auto setPath = core.find<bool(const char*) noexcept>("setInternalLibraryPath");
   if (setPath == nullptr) return;
@@ -180,7 +181,7 @@ std::shared_ptr<const Library> openLibrary(const std::string& path) {
   return nullptr;
 }
 
-// Held while a library is opened.
+// Locked while a library is being opened.
 std::mutex& openingMutex() {
   static std::mutex& mutex = *new std::mutex;
   return mutex;
@@ -222,7 +223,7 @@ Capabilities capabilitiesOf(Flavour flavour, int minor) noexcept {
 }
 
 std::shared_ptr<const Library> Library::open(const std::string& path, const std::stop_token& stop) {
-  // The loaded libraries, for the life of the process. Not destroyed: threads may still use them at exit.
+  // The loaded libraries. Never destroyed, because threads may still use them at exit.
   static auto& libraries = *new std::map<std::string, std::shared_ptr<const Library>>;
   std::error_code error;
   const std::filesystem::path canonical = std::filesystem::canonical(path, error);

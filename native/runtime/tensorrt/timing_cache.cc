@@ -22,7 +22,7 @@ TimingCache::TimingCache(nvinfer1::IBuilderConfig&, const std::string&) {
 
 namespace {
 
-// Before the lock is asked for again.
+// How long to wait before trying the lock again.
 constexpr std::chrono::milliseconds kLockInterval{20};
 
 }  // namespace
@@ -50,7 +50,7 @@ nvinfer1::IHostMemory* TimingCache::serialize() {
   const std::string now = readFile();
   if (now != read_) {
     const std::unique_ptr<nvinfer1::ITimingCache> others = create(now);
-    // Entries that aren't of this TensorRT and GPU are left out.
+    // Leaves out entries from other versions of TensorRT or other GPUs.
     if (others) cache_->combine(*others, false);
   }
   return cache_->serialize();

@@ -1,4 +1,4 @@
-// TensorRT's measurements of earlier builds, so that it needn't measure again.
+// TensorRT's measurements from earlier builds, so that a build doesn't repeat them.
 #pragma once
 
 #include <memory>
@@ -12,7 +12,8 @@ namespace node_tensorrt::tensorrt::NODE_TENSORRT_FLAVOUR {
 
 #if NODE_TENSORRT_RTX
 
-// Deprecated there, and without effect: to ask for one throws Error ERR_LIBRARY_UNSUPPORTED.
+// TensorRT-RTX deprecates timing caches and ignores them. Asking for one throws Error
+// ERR_LIBRARY_UNSUPPORTED.
 class TimingCache {
  public:
   TimingCache(nvinfer1::IBuilderConfig& config, const std::string& path);
@@ -23,21 +24,22 @@ class TimingCache {
 
 #else
 
-// A file of what builds measured, which other processes write too. It is given to `config`, for one build,
-// which it must outlive.
+// A file of measurements, which other processes also write. It is given to `config` for one build, and must
+// outlive that build.
 class TimingCache {
  public:
-  // `path` need not exist. Throws Error ERR_BUILD_FAILED.
+  // The file at `path` need not exist. Throws Error ERR_BUILD_FAILED.
   TimingCache(nvinfer1::IBuilderConfig& config, std::string path);
 
-  // True if the file's content couldn't be used.
+  // True if the file's contents couldn't be used.
   bool wasReplaced() const noexcept { return wasReplaced_; }
 
-  // Locks the file against what others add to it, until this build's part is written. Throws Cancelled once
-  // `stop` was requested.
+  // Locks the file until this build's measurements are written, so that nobody else adds to it. Throws
+  // Cancelled if `stop` was requested.
   std::shared_ptr<FileLock> lockFile(const std::stop_token& stop) const;
 
-  // After the build, under the file's lock: what it is to hold now. Null without memory.
+  // Returns the file's new contents. Call this after the build while holding the file's lock. Null if memory
+  // runs out.
   nvinfer1::IHostMemory* serialize();
 
  private:

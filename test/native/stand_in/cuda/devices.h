@@ -1,5 +1,5 @@
-// The machine that is played: the GPUs of STAND_IN_CUDA_DEVICES, `name:capability:mebibytes` each, separated
-// by commas; `none` for no GPU.
+// The GPUs of the machine that is played: STAND_IN_CUDA_DEVICES lists them, separated by commas, each as
+// `name:capability:mebibytes`. `none` means no GPU.
 #pragma once
 
 #include <cstdio>

@@ -1,6 +1,6 @@
-// A CUDA driver without a GPU: device memory is host memory that is kept account of, a stream is a thread, a
-// kernel is a function (standInLaunch). It is stricter than the real one: what that leaves undefined, such as
-// a copy from freed memory or a second free, aborts with a message.
+// A CUDA driver without a GPU. Device memory is host memory with bookkeeping, a stream is a thread, and a
+// kernel is a function (standInLaunch). It is stricter than the real driver: what that leaves undefined, such
+// as a copy from freed memory or freeing twice, aborts with a message.
 #include <dlfcn.h>
 
 #include <algorithm>
@@ -99,7 +99,7 @@ constexpr StatusName kStatusNames[] = {
 // ---- devices ----
 
 std::vector<Device>& devices() {
-  // Read anew by cuInit, so that one test process can play several machines.
+  // cuInit reads the list again, so that one test process can play several machines.
   static std::vector<Device>& all = *new std::vector<Device>(readDevices());
   return all;
 }
@@ -113,8 +113,8 @@ struct CUctx_st {
 
   const int device;
   int references = 0;
-  std::atomic<int> broken{kSuccess};  // the status that every call gets once a kernel has failed
-  std::map<CUstream_st*, std::shared_ptr<CUstream_st>> streams;  // whoever waits for one holds it too
+  std::atomic<int> broken{kSuccess};  // the status that every call returns once a kernel has failed
+  std::map<CUstream_st*, std::shared_ptr<CUstream_st>> streams;  // shared with threads that wait for a stream
   size_t events = 0;
   size_t graphs = 0;
 };
@@ -123,7 +123,7 @@ namespace {
 
 using Work = std::function<int()>;
 
-// One recording of an event; a new one replaces it.
+// One recording of an event. A new recording replaces it.
 struct Recording {
   std::mutex mutex;
   std::condition_variable changed;
@@ -146,7 +146,8 @@ struct Recording {
   }
 };
 
-// Before every kernel. One thread can close it: streams then stay busy until that thread opens it again.
+// Every kernel passes this gate first. One thread can close it; streams then stay busy until that thread
+// opens it again.
 struct Gate {
   static Gate& instance() {
     static Gate& gate = *new Gate;
@@ -179,13 +180,13 @@ struct Gate {
 
 enum CaptureMode : int { kGlobal = 0, kThreadLocal = 1, kRelaxed = 2 };
 
-// What is captured, in the order of the calls: a valid order of the graph that the calls make.
+// The captured work in the order of the calls, which is a valid order for the graph that they make.
 struct Capture {
   CUstream_st* origin = nullptr;
   CaptureMode mode = kGlobal;
   std::thread::id thread;
-  std::set<CUstream_st*> streams;   // that take part, origin included
-  std::set<CUstream_st*> unjoined;  // that have work the origin does not wait for
+  std::set<CUstream_st*> streams;   // streams that take part, including the origin
+  std::set<CUstream_st*> unjoined;  // streams with work that the origin doesn't wait for
   bool invalid = false;
   std::vector<Work> nodes;
 };
@@ -196,8 +197,8 @@ struct CUevent_st {
   CUctx_st* context;
   bool timed;
   std::shared_ptr<Recording> recording;
-  std::weak_ptr<CUstream_st> stream;  // of the recording
-  std::weak_ptr<Capture> capture;     // recorded last in this one
+  std::weak_ptr<CUstream_st> stream;  // the recording's stream
+  std::weak_ptr<Capture> capture;     // the capture it was last recorded in
   CUstream_st* capturedIn = nullptr;
 };
 
@@ -219,7 +220,8 @@ struct CUstream_st {
     changed.notify_all();
   }
 
-  // Waits for what work of this stream brings about. A thread that holds kernels would wait for itself.
+  // Waits for something that this stream's work will do. Aborts if the thread holds kernels, because it would
+  // wait for itself.
   void waitUntil(const char* call, const std::function<bool()>& done) {
     std::unique_lock lock(mutex);
     changed.wait(lock, [&] { return done() || (atGate && Gate::instance().isClosedByThisThread()); });
@@ -230,7 +232,7 @@ struct CUstream_st {
     waitUntil(call, [this] { return queue.empty() && !busy; });
   }
 
-  // On the stream's thread, before a kernel.
+  // Called on the stream's thread before a kernel.
   void passGate() {
     if (Gate::instance().isOpen()) return;
     setAtGate(true);
@@ -274,7 +276,7 @@ struct CUgraphExec_st {
 
 namespace {
 
-// A stream's thread, which runs functions that may not call the driver, has its stream here.
+// The stream whose thread this is. Its functions may not call the driver.
 thread_local CUstream_st* thisStream = nullptr;
 thread_local std::vector<CUctx_st*> currentContexts;
 
@@ -282,10 +284,10 @@ struct Allocation {
   size_t size;
   StandInMemory kind;
   CUctx_st* context;
-  bool freed = false;  // by cuMemFreeAsync: what was launched before may still use it
+  bool freed = false;  // by cuMemFreeAsync: work that was launched earlier may still use it
 };
 
-// Everything that calls share. Never destroyed: streams may still run while the process exits.
+// State shared by all calls. Never destroyed, because streams may still be running when the process exits.
 struct Driver {
   static Driver& instance() {
     static Driver& driver = *new Driver;
@@ -300,7 +302,7 @@ struct Driver {
   std::set<std::shared_ptr<Capture>> captures;
 };
 
-// The allocation that holds all of [address, address + bytes), with the mutex held.
+// Returns the allocation that contains all of [address, address + bytes). Call with the mutex held.
 Allocation* findAllocation(uintptr_t address, size_t bytes) {
   auto& allocations = Driver::instance().allocations;
   auto next = allocations.upper_bound(address);
@@ -323,7 +325,7 @@ void requireDevice(const char* call, uintptr_t address, size_t bytes, bool launc
   }
 }
 
-// True if it is pinned.
+// Returns true if the memory is pinned.
 bool requireHost(const char* call, const void* address, size_t bytes) {
   if (bytes == 0) return true;
   std::lock_guard lock(Driver::instance().mutex);
@@ -339,14 +341,15 @@ void invalidateCaptures(const std::function<bool(const Capture&)>& concerned) {
   }
 }
 
-// JavaScript's thread calls nothing: each call may have to wait for another thread's, or for the GPU.
+// JavaScript's thread must make no calls, because any call may have to wait for another thread's call or for
+// the GPU.
 thread_local bool isJavaScript = isMainThreadOfJavaScript();
 
 void requireNotJavaScript(const char* call) {
   if (isJavaScript) misuse("%s on JavaScript's thread", call);
 }
 
-// The beginning of every call, its caller: the status it must return at once, if any.
+// Every call begins with this. Returns the status that the call must return at once, if any.
 int begin(const char* call = __builtin_FUNCTION()) {
   requireNotJavaScript(call);
   if (thisStream) return kNotPermitted;
@@ -358,7 +361,7 @@ int begin(const char* call = __builtin_FUNCTION()) {
   return standInFaultHolds("lost") ? kUnknown : kSuccess;
 }
 
-// The same for calls that need a context.
+// Begins a call that needs a context.
 int begin(CUctx_st*& context, const char* call = __builtin_FUNCTION()) {
   const int status = begin(call);
   if (status != kSuccess) return status;
@@ -372,11 +375,11 @@ int begin(CUctx_st*& context, const char* call = __builtin_FUNCTION()) {
   return kContextIsDestroyed;
 }
 
-// What cuThreadExchangeStreamCaptureMode has made of this thread.
+// The mode set by cuThreadExchangeStreamCaptureMode.
 thread_local CaptureMode threadMode = kGlobal;
 
-// The same for calls that wait or allocate, which a capture of this thread's forbids, and a global one of
-// another's unless this thread has another mode.
+// Begins a call that waits or allocates. A capture on this thread forbids that, and so does a global capture
+// on another thread, unless this thread has another mode.
 int beginUnsafe(CUctx_st*& context, const char* call = __builtin_FUNCTION()) {
   const int status = begin(context, call);
   if (status != kSuccess) return status;
@@ -392,11 +395,11 @@ int beginUnsafe(CUctx_st*& context, const char* call = __builtin_FUNCTION()) {
   return forbidden ? kCaptureUnsupported : kSuccess;
 }
 
-// The same for calls on a stream.
+// Begins a call on a stream.
 int begin(const char* call, CUstream_st* stream, CUctx_st*& context) {
   const int status = begin(context, call);
   if (status != kSuccess) return status;
-  // The default streams, which wait for all others: an error of the caller's here.
+  // The default streams wait for all others, so using them counts as the caller's error here.
   if (reinterpret_cast<uintptr_t>(stream) <= 2) misuse("%s on the default stream", call);
   std::lock_guard lock(Driver::instance().mutex);
   for (const auto& [ordinal, each] : Driver::instance().contexts) {
@@ -428,7 +431,7 @@ bool isCapturing(CUstream_st* stream) {
   return stream->capture != nullptr;
 }
 
-// A stream's capture forbids waiting for it.
+// Fails if the stream is being captured, because then it can't be waited for.
 int requireNoCapture(CUstream_st* stream) {
   std::lock_guard lock(Driver::instance().mutex);
   if (!stream->capture) return kSuccess;
@@ -466,7 +469,7 @@ int allocate(CUctx_st* context, size_t bytes, StandInMemory kind, void** address
   }
   void* memory = nullptr;
   if (::posix_memalign(&memory, kAlignment, bytes) != 0) return kOutOfMemory;
-  // What was never written shows.
+  // Filled, so that reads of uninitialized memory are noticed.
   std::memset(memory, 0xcd, bytes);
   driver.allocations.insert_or_assign(reinterpret_cast<uintptr_t>(memory), Allocation{bytes, kind, context});
   *address = memory;
@@ -519,7 +522,7 @@ using CUevent = CUevent_st*;
 using CUgraph = CUgraph_st*;
 using CUgraphExec = CUgraphExec_st*;
 
-// A kernel's failure skips what follows it on any stream of its context; events are still signalled.
+// After a kernel has failed, the rest of its context's work is skipped. Events are still signalled.
 #define STAND_IN_SKIP_IF_BROKEN(context) \
   if (const int broken = (context)->broken) return broken
 
@@ -640,7 +643,7 @@ STAND_IN_EXPORT int cuDevicePrimaryCtxRetain(CUcontext* context, CUdevice device
 }
 
 STAND_IN_EXPORT int cuDevicePrimaryCtxRelease_v2(CUdevice device) {
-  // Also on a lost device.
+  // Works on a lost device too.
   if (thisStream) return kNotPermitted;
   Driver& driver = Driver::instance();
   std::lock_guard lock(driver.mutex);
@@ -736,7 +739,7 @@ STAND_IN_EXPORT int cuMemFree_v2(CUdeviceptr address) {
   CUcontext context = nullptr;
   const int status = beginUnsafe(context);
   if (address == 0) return status;
-  // On a broken or lost device too, the process's account of its memory ends here.
+  // Even on a broken or lost device, the bookkeeping of this memory ends here.
   if (context == nullptr || status == kCaptureUnsupported) return status;
   drainContext(context);
   release("cuMemFree", address, kStandInDevice);
@@ -819,7 +822,7 @@ STAND_IN_EXPORT int cuMemcpyHtoDAsync_v2(CUdeviceptr to, const void* from, size_
   if (const int status = begin("cuMemcpyHtoDAsync", stream, context)) return status;
   requireDevice("cuMemcpyHtoDAsync", to, bytes, true);
   const bool pinned = requireHost("cuMemcpyHtoDAsync", from, bytes);
-  // Pageable memory is read before the call returns, except by a graph.
+  // Pageable memory is read before the call returns, except in a graph.
   std::shared_ptr<std::vector<char>> staged;
   if (!pinned && !isCapturing(stream)) {
     const char* data = static_cast<const char*>(from);
@@ -846,7 +849,7 @@ STAND_IN_EXPORT int cuMemcpyDtoHAsync_v2(void* to, CUdeviceptr from, size_t byte
     if (bytes > 0) std::memcpy(to, reinterpret_cast<const void*>(from), bytes);
     return 0;
   });
-  // Pageable memory is written before the call returns, except by a graph.
+  // Pageable memory is written before the call returns, except in a graph.
   if (status == kSuccess && !pinned && !isCapturing(stream)) {
     stream->drain();
     return context->broken;
@@ -868,7 +871,7 @@ STAND_IN_EXPORT int cuMemcpyDtoDAsync_v2(CUdeviceptr to, CUdeviceptr from, size_
   });
 }
 
-// CUDA_MEMCPY2D, of which host and device memory are played.
+// CUDA_MEMCPY2D. Only host and device memory are played.
 struct CopySide {
   size_t xInBytes, y;
   unsigned memoryType;  // 1 host, 2 device
@@ -887,7 +890,7 @@ STAND_IN_EXPORT int cuMemcpy2DAsync_v2(const Copy2D* parameters, CUstream stream
   if (const int status = begin("cuMemcpy2DAsync", stream, context)) return status;
   const Copy2D copy = *parameters;
   if (copy.widthInBytes == 0 || copy.height == 0) return kSuccess;
-  // True unless one of the two is pageable.
+  // Checks both sides. Returns true unless one is pageable.
   const auto check = [copy](bool launching) {
     bool pinned = true;
     for (const CopySide& side : {copy.from, copy.to}) {
@@ -922,7 +925,7 @@ STAND_IN_EXPORT int cuMemcpy2DAsync_v2(const Copy2D* parameters, CUstream stream
     }
     return 0;
   });
-  // Pageable memory is read and written before the call returns.
+  // Pageable memory is read or written before the call returns.
   if (status == kSuccess && !pinned) {
     stream->drain();
     return context->broken;
@@ -1105,7 +1108,7 @@ STAND_IN_EXPORT int cuStreamWaitEvent(CUstream stream, CUevent event, unsigned) 
       return kSuccess;
     }
     if (stream->capture) {
-      // Work outside of the graph, which it can't wait for.
+      // The work is outside the graph, so the graph can't wait for it.
       stream->capture->invalid = true;
       return kInvalidHandle;
     }
@@ -1131,7 +1134,7 @@ STAND_IN_EXPORT int cuEventSynchronize(CUevent event) {
     recording = event->recording;
     stream = event->stream.lock();
   }
-  // A stream that was destroyed has done everything.
+  // A stream that was destroyed has finished its work.
   if (recording && stream) stream->waitUntil("cuEventSynchronize", [&] { return recording->isDone(); });
   return context->broken;
 }
@@ -1259,9 +1262,9 @@ STAND_IN_EXPORT int cuGraphDestroy(CUgraph graph) {
 
 // ---- entry points ----
 
-// Names without a version are those of the newest that this driver has.
+// Names without a version stand for the newest version that this driver has.
 STAND_IN_EXPORT int cuGetProcAddress_v2(const char* name, void** function, int, uint64_t, int* found) {
-  // This library's own symbols: it may have been opened without making them global.
+  // A handle for this library's own symbols, which may not be global.
   static void* const self = [] {
     Dl_info info = {};
     ::dladdr(reinterpret_cast<void*>(&standInLaunch), &info);
@@ -1314,7 +1317,7 @@ STAND_IN_EXPORT int standInComputeCapability(int device) {
 }
 
 STAND_IN_EXPORT int standInCurrentDevice() {
-  // Without a context the CUDA runtime takes the first device.
+  // Without a current context, the CUDA runtime uses the first device.
   if (currentContexts.empty()) return devices().empty() ? -1 : 0;
   CUcontext context = nullptr;
   return begin(context) == kSuccess ? context->device : -1;

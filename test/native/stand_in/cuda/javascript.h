@@ -1,5 +1,5 @@
-// With STAND_IN_JAVASCRIPT=main the process is one of JavaScript's, whose main thread must not wait for a
-// GPU.
+// True on the main thread if STAND_IN_JAVASCRIPT=main. It then is JavaScript's thread, which must not wait
+// for a GPU.
 #pragma once
 
 #include <unistd.h>

@@ -1,5 +1,5 @@
-// NVIDIA's management library, of the machine that the stand-in CUDA driver plays: its first GPU is a whole
-// one, the others are parts of one (MIG).
+// NVIDIA's management library for the machine that the stand-in CUDA driver plays. Its first GPU is a whole
+// one; the others are parts of a GPU (MIG).
 #include <algorithm>
 #include <cstdio>
 #include <cstdlib>
@@ -28,10 +28,10 @@ STAND_IN_EXPORT int nvmlSystemGetDriverVersion(char* version, unsigned length) {
   std::snprintf(version, length, "%s", value != nullptr ? value : "590.10");
   return 0;
 }
-// The handle is the ordinal, counted from 1.
+// A handle is the ordinal plus 1.
 STAND_IN_EXPORT int nvmlDeviceGetHandleByUUID(const char* uuid, void** device) {
   for (size_t i = 0; i < readDevices().size(); ++i) {
-    // As cuDeviceGetUuid has it: the low half of each byte is the ordinal.
+    // As in cuDeviceGetUuid, the low half of each byte is the ordinal.
     std::string expected = i == 0 ? "GPU-" : "MIG-";
     expected += "0_1_2_3_-4_5_-6_7_-8_9_-a_b_c_d_e_f_";
     std::replace(expected.begin(), expected.end(), '_', static_cast<char>('0' + i));
@@ -41,7 +41,7 @@ STAND_IN_EXPORT int nvmlDeviceGetHandleByUUID(const char* uuid, void** device) {
   }
   return kNotFound;
 }
-// All memory of a GPU; CUDA leaves a part of it to programs.
+// Returns a GPU's whole memory; CUDA leaves only part of it to programs.
 STAND_IN_EXPORT int nvmlDeviceGetMemoryInfo(void* device, unsigned long long* totalFreeUsed) {
   const size_t ordinal = reinterpret_cast<size_t>(device) - 1;
   totalFreeUsed[0] = readDevices().at(ordinal).memory + (size_t{512} << 20);

@@ -1,4 +1,4 @@
-// IBuilder: a network becomes a plan.
+// IBuilder: compiles a network into a plan.
 #include <dlfcn.h>
 #include <sys/mman.h>
 
@@ -28,7 +28,7 @@ bool isDynamic(const Shape& shape) {
   return std::find(shape.begin(), shape.end(), -1) != shape.end();
 }
 
-// A plan, and zeros after it, which take no memory until somebody touches them.
+// A plan followed by zeros, which take up no memory until they are touched.
 class PaddedMemory : public IHostMemory, public Slots<apiv::VHostMemory> {
  public:
   PaddedMemory(const std::string& bytes, size_t size)
@@ -54,9 +54,9 @@ std::string& internalLibraryPath() {
   return path;
 }
 
-// What it compiles with is a library of its own, which it opens by its bare name. TensorRT 10 has a run path
-// of its own folder (readelf, 10.15.1); TensorRT 11 is taken to have none, and to look where
-// setInternalLibraryPath says.
+// Opens the library that TensorRT compiles with, by its bare name. TensorRT 10 has a run path to its own
+// folder (readelf, 10.15.1). TensorRT 11 is assumed to have none, and to look where setInternalLibraryPath
+// says.
 bool openBuilderResource([[maybe_unused]] ILogger* logger) {
 #if NV_TENSORRT_MAJOR != 1
   std::string path = "libnvinfer_builder_resource_ptx.so." + std::to_string(NV_TENSORRT_MAJOR);
@@ -84,7 +84,7 @@ class Builder : public IBuilder, public Slots<apiv::VBuilder> {
   }
   INetworkDefinition* createNetworkV2(NetworkDefinitionCreationFlags flags) noexcept override {
     auto* network = new Object<Network, apiv::VNetworkDefinition>(flags);
-    // TensorRT 11 and TensorRT-RTX know nothing else.
+    // TensorRT 11 and TensorRT-RTX always work this way.
     if (NV_TENSORRT_MAJOR == 10 && !network->getFlag(NetworkDefinitionCreationFlag::kSTRONGLY_TYPED)) {
       trap("VBuilder::createNetworkV2, without kSTRONGLY_TYPED,");
     }
@@ -131,7 +131,7 @@ class Builder : public IBuilder, public Slots<apiv::VBuilder> {
            config.getFlag(BuilderFlag::kREFIT_INDIVIDUAL) || config.getFlag(BuilderFlag::kSTRIP_PLAN);
   }
 
-  // The caches that a plan copies in every run: those that attention gets as the product of something.
+  // Returns the caches that a plan copies in every run: those that attention reads through a multiplication.
   static std::vector<std::string> movedCaches(const Network& network) {
     std::map<const Tensor*, const PlainLayer*> updates;
     std::map<const Tensor*, const ElementWiseLayer*> products;
@@ -158,8 +158,8 @@ class Builder : public IBuilder, public Slots<apiv::VBuilder> {
     return moved;
   }
 
-  // "level 3, workspace 1024, refit w;", and after a comma each, where they apply: TF32, that contexts bring
-  // their memory, the caches that are moved, the attention that has no fused kernel.
+  // Returns "level 3, workspace 1024, refit w;", followed by these, if they apply: TF32, contexts that bring
+  // their memory, the caches that are copied, and the attention without a fused kernel.
   static std::string settingsOf(const Network& network, const Config& config) {
     std::string text = "level " + std::to_string(config.optimizationLevel) + ", workspace ";
     text += std::to_string(config.getMemoryPoolLimit(MemoryPoolType::kWORKSPACE)) + ", refit";
@@ -215,9 +215,9 @@ class Builder : public IBuilder, public Slots<apiv::VBuilder> {
         targets.push_back(static_cast<int>(target));
       }
     }
-    // What TensorRT-RTX compiles for by itself: Ampere and later.
+    // TensorRT-RTX's default targets: Ampere and later.
     if (targets.empty()) targets = {80, 86, 89, 120, 121};
-    // It finds what it may refit with the help of the GPU.
+    // It needs the GPU to find out which weights it can refit.
     if (isRefittable(config) && ::cuInit(0) != 0) {
       logError(logger_, "Error Code 9: Internal Error (graph_jit.cpp:278 CHECK(status == CUDA_SUCCESS))");
       return false;
@@ -228,8 +228,8 @@ class Builder : public IBuilder, public Slots<apiv::VBuilder> {
     return true;
   }
 
-  // FP32 attention, and attention to a cache of many positions: TensorRT-RTX 1.7, 32 heads over 8 of 128
-  // elements.
+  // Returns FP32 attention, and attention to a cache with many positions, as in TensorRT-RTX 1.7 with 32
+  // heads over 8 of 128 elements.
   static std::vector<std::string> unfusedAttention(const Network& network) {
     constexpr int64_t kFirstUnfused = 32768;
     std::vector<std::string> names;
@@ -275,7 +275,7 @@ class Builder : public IBuilder, public Slots<apiv::VBuilder> {
     return true;
   }
 
-  // A KV cache is an input and an output of the network, and nothing else updates it.
+  // Checks that each KV cache is an input and an output of the network, and that nothing else updates it.
   bool fitCaches(const OnnxModel& model) const {
     const auto isAmong = [](const std::vector<ValueInfo>& values, const std::string& name) {
       return std::any_of(values.begin(), values.end(),
@@ -299,7 +299,7 @@ class Builder : public IBuilder, public Slots<apiv::VBuilder> {
     return true;
   }
 
-  // Layer by layer, as the progress monitor sees it.
+  // Compiles layer by layer, and reports to the progress monitor.
   bool compile(const Network& network, Config& config) const {
     if (standInFaultOccurs("build")) {
       logError(logger_,
@@ -348,7 +348,7 @@ extern "C" STAND_IN_EXPORT bool setInternalLibraryPath(char const* path) noexcep
 extern "C" STAND_IN_EXPORT void* createInferBuilder_INTERNAL(void* logger, int32_t) noexcept {
   using namespace stand_in;
   auto* log = static_cast<ILogger*>(logger);
-  // TensorRT itself needs a GPU to compile.
+  // TensorRT, unlike TensorRT-RTX, needs a GPU to compile.
   if (!kIsRtx && ::cuInit(0) != 0) {
     logError(log, "CUDA initialization failure with error: 35");
     return nullptr;

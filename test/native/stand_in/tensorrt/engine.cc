@@ -47,7 +47,8 @@ bool DeviceMemory::allocate(size_t bytes, ILogger& logger) {
 
 void DeviceMemory::release() noexcept {
   if (address_ == 0) return;
-  // On a lost device no context can be made current: its memory is gone with it, but not from the account.
+  // On a lost device no context can be made current. Its memory is lost as well, but must be removed from the
+  // bookkeeping.
   const bool pushed = ::cuCtxPushCurrent_v2(context_) == 0;
   ::cuMemFree_v2(address_);
   if (pushed) ::cuCtxPopCurrent_v2(nullptr);

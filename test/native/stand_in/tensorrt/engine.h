@@ -1,4 +1,4 @@
-// A plan that was loaded, and what runs it.
+// A loaded plan, and the interfaces that run it.
 #pragma once
 
 #include <NvInfer.h>
@@ -14,7 +14,7 @@
 
 namespace stand_in {
 
-// Device memory of TensorRT's own, from the current context.
+// Device memory that belongs to TensorRT, allocated in the current context.
 class DeviceMemory {
  public:
   DeviceMemory() = default;
@@ -22,7 +22,7 @@ class DeviceMemory {
   DeviceMemory(const DeviceMemory&) = delete;
   DeviceMemory& operator=(const DeviceMemory&) = delete;
 
-  // False, with a message in the log, where there is not enough.
+  // Returns false and logs a message if there isn't enough memory.
   bool allocate(size_t bytes, ILogger& logger);
   void release() noexcept;
   void* get() const noexcept { return reinterpret_cast<void*>(address_); }
@@ -31,25 +31,25 @@ class DeviceMemory {
  private:
   unsigned long long address_ = 0;
   size_t size_ = 0;
-  // Released in the context that it was allocated in, whichever is current then.
+  // The context that it was allocated in. It is released there, whichever context is current then.
   void* context_ = nullptr;
 };
 
-// An input or output.
+// An input or output of the plan.
 struct Port {
   ValueInfo info;
   DataType type = DataType::kFLOAT;
   bool isInput = false;
-  bool isShape = false;          // its values are shapes: it lives in host memory
-  bool isDataDependent = false;  // its shape is known once it is computed
-  std::string alias;             // of an output: the input whose memory it shares
+  bool isShape = false;          // its values are shapes, so it is in host memory
+  bool isDataDependent = false;  // its shape isn't known before it is computed
+  std::string alias;             // for an output: the input whose memory it shares
 };
 
 using Shapes = std::map<std::string, Shape>;
 // Values of shape tensors.
 using Values = std::map<std::string, std::vector<char>>;
 
-// The computing part, which runs keep alive.
+// The model that runs compute, which they keep alive.
 class Computation {
  public:
   explicit Computation(const std::string& model) : onnx(model, ""), session(onnx.translate()) {}
@@ -110,19 +110,19 @@ class Engine : public ICudaEngine, public Slots<apiv::VCudaEngine> {
 
   const Port* find(const char* name) const noexcept;
   const std::shared_ptr<const Computation>& computation() const noexcept { return computation_; }
-  // The input's range in a profile: that of a static input is its shape.
+  // The input's range in a profile. For a static input, min, opt and max are its shape.
   Range range(const Port& input, int32_t profile) const;
-  // Shapes of the outputs for those of the inputs: as declared where that says enough, else as computed once
-  // with zeros. -1 for dimensions that depend on the data.
+  // Shapes of the outputs for these input shapes. If the declared shapes aren't enough, they are found by
+  // computing once with zeros. Dimensions that depend on the data are -1.
   Shapes outputShapes(const Shapes& inputs, const Values& values) const;
-  // Scratch memory of a run, in bytes.
+  // Bytes of scratch memory for a run.
   size_t scratchBytes(const Shapes& inputs) const;
 
   Plan plan;
   ILogger& logger;
   std::vector<Port> ports;
   std::atomic<int> contexts{0};
-  const std::shared_ptr<std::atomic<int>> users;  // of the runtime
+  const std::shared_ptr<std::atomic<int>> users;  // counts users of the runtime
 
  private:
   Shapes computeShapes(const Shapes& inputs, const Values& values) const;
@@ -140,7 +140,7 @@ class RuntimeCache : public IRuntimeCache, public Slots<apiv::VRuntimeCache> {
   IHostMemory* serialize() const noexcept override;
   bool deserialize(void const* blob, size_t size) noexcept override;
   bool reset() noexcept override;
-  // A kernel that was compiled while running; true if it was not known.
+  // Records a kernel that was compiled during a run. Returns true if it is new.
   bool add(const std::string& kernel);
 
  private:
@@ -187,13 +187,13 @@ class RuntimeConfig : public IRuntimeConfig, public Slots<apiv::VRuntimeConfig> 
   ExecutionContextAllocationStrategy strategy = ExecutionContextAllocationStrategy::kSTATIC;
 };
 
-// nullptr, with a message in the log, where it can't be made.
+// Returns nullptr and logs a message if the context can't be created.
 IExecutionContext* createContext(Engine& engine, ExecutionContextAllocationStrategy strategy,
                                  const RuntimeConfig* config);
 
 void logError(ILogger& logger, const std::string& text);
 std::string describe(const Shape& shape);
-// Ends the process: the caller broke a rule whose breach the real library does not notice.
+// Ends the process: the caller broke a rule, and the real library wouldn't notice.
 [[noreturn]] void misuse(const std::string& text);
 
 }  // namespace stand_in

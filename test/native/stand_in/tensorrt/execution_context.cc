@@ -15,7 +15,7 @@ int cuStreamIsCapturing(CUstream_st* stream, int* state);
 namespace stand_in {
 namespace {
 
-// What one enqueueV3 launches; everything it refers to but device memory is its own.
+// What one enqueueV3 launches. It owns everything it refers to, except device memory.
 struct Run {
   struct Buffer {
     std::string name;
@@ -27,7 +27,7 @@ struct Run {
 
   std::shared_ptr<const Computation> computation;
   std::vector<Buffer> inputs;
-  Values values;  // of shape tensors, which are read when the run is enqueued
+  Values values;  // of shape tensors, read when the run is enqueued
   std::vector<Buffer> outputs;
   char* scratch;
   size_t scratchBytes;
@@ -46,9 +46,9 @@ struct Run {
     return computation->session.run(feeds);
   }
 
-  // On the stream's thread.
+  // Called on the stream's thread.
   int execute() const {
-    // Two runs that share scratch memory at the same time destroy each other's marks.
+    // Two runs that use the same scratch memory at once overwrite each other's marks.
     const Run* self = this;
     if (standInMemoryAt(scratch, scratchBytes) != kStandInDevice) misuse("a run's scratch memory was freed");
     std::memcpy(scratch, &self, sizeof self);
@@ -82,7 +82,7 @@ struct Run {
   }
 };
 
-// Marks a context as used by one thread, which its caller must see to.
+// Marks a context as in use by one thread. Callers must not use it on two threads at once.
 class InUse {
  public:
   explicit InUse(std::atomic<bool>& flag) : flag_(flag) {
@@ -111,7 +111,7 @@ class Context : public IExecutionContext, public Slots<apiv::VExecutionContext> 
   }
   ~Context() override { --engine_.contexts; }
 
-  // Memory of its own, where the strategy says so.
+  // Allocates the context's own memory, if the strategy requires it.
   bool allocate() {
     if (strategy_ == ExecutionContextAllocationStrategy::kUSER_MANAGED) return true;
     const int64_t bytes = strategy_ == ExecutionContextAllocationStrategy::kSTATIC
@@ -210,7 +210,7 @@ class Context : public IExecutionContext, public Slots<apiv::VExecutionContext> 
     }
     try {
       Shape shape = engine_.outputShapes(shapes, shapeValues()).at(name);
-      // What depends on the data has at most a row per element.
+      // A shape that depends on the data has at most one row per element.
       std::replace(shape.begin(), shape.end(), int64_t{-1}, elements);
       return volume(shape) * static_cast<int64_t>(elementBytes(port->info.type));
     } catch (const std::exception& error) {
@@ -319,7 +319,7 @@ class Context : public IExecutionContext, public Slots<apiv::VExecutionContext> 
 
   void useProfile(int32_t profile) {
     profile_ = profile;
-    // Shapes belong to a profile.
+    // Shapes are set for a profile.
     shapes_.clear();
   }
 
@@ -339,7 +339,7 @@ class Context : public IExecutionContext, public Slots<apiv::VExecutionContext> 
   }
 
 #if NV_TENSORRT_MAJOR == 1
-  // A graph is of shapes and addresses.
+  // True if there is a graph for these shapes and addresses.
   bool isCaptured(const Run& run) {
     std::string key = std::to_string(profile_);
     for (const auto& buffers : {run.inputs, run.outputs}) {
@@ -375,7 +375,7 @@ class Context : public IExecutionContext, public Slots<apiv::VExecutionContext> 
 
   Shapes outputShapes() const { return engine_.outputShapes(allShapes(), shapeValues()); }
 
-  // What the run needs, checked.
+  // Collects what the run needs, and checks it.
   bool prepare(Run& run) {
     if (!isSpecified()) return fail("not all input shapes are specified");
     const Shapes shapes = allShapes();
@@ -452,7 +452,7 @@ class Context : public IExecutionContext, public Slots<apiv::VExecutionContext> 
     return true;
   }
 
-  // Outputs whose size depends on the data: the run waits for the stream, and computes at once.
+  // For outputs whose size depends on the data: waits for the stream and computes at once.
   bool runNow(const Run& run, CUstream_st* stream) {
     if (const int status = standInSynchronize(stream)) {
       return fail("Cuda Runtime (status " + std::to_string(status) + ")", 1);

@@ -10,7 +10,7 @@
 namespace stand_in {
 namespace {
 
-// Field numbers of onnx.proto.
+// Field numbers in onnx.proto.
 enum : uint32_t {
   kModelGraph = 7,
   kModelOpset = 8,
@@ -57,7 +57,7 @@ ValueInfo readValue(const Message& message) {
   return value;
 }
 
-// Reads what the tensor refers to into it.
+// Copies the external data that a tensor refers to into the tensor.
 void inlineExternalData(Message& tensor, const std::string& modelPath) {
   if (tensor.value(kTensorLocation) != 1) return;
   std::map<std::string, std::string> entries;
@@ -116,7 +116,7 @@ Message makeNode(const std::string& op, const std::vector<std::string>& inputs,
   return node;
 }
 
-// TensorRT takes indices and lengths as int32, ONNX as int64. Appends the cast of what `name` is to `nodes`.
+// TensorRT takes indices and lengths as int32, ONNX as int64. Appends a node to `nodes` that casts `name`.
 std::string castToInt64(const std::string& name, const std::string& reader, std::vector<Message>& nodes) {
   constexpr uint64_t kInt64 = 7;
   const std::string cast = reader + "/" + name + "/int64";
@@ -125,9 +125,9 @@ std::string castToInt64(const std::string& name, const std::string& reader, std:
   return cast;
 }
 
-// TRT_Attention(query, key, value, mask, query lengths, key/value lengths) hands its inputs to IAttention,
-// which, unlike ONNX's Attention, scales nothing. ONNX's causal mask begins at the first key, or, with
-// nonpad_kv_seqlen, ends at the last: TensorRT's upper_left and lower_right.
+// TRT_Attention(query, key, value, mask, query lengths, key/value lengths) passes its inputs to IAttention,
+// which, unlike ONNX's Attention, scales nothing. ONNX's causal mask begins at the first key or, with
+// nonpad_kv_seqlen, ends at the last. These are TensorRT's upper_left and lower_right.
 void translateAttention(const Node& node, std::vector<Message>& nodes) {
   const std::string kind =
       node.text("causal_kind", node.integer("is_causal", 0) != 0 ? "upper_left" : "none");
@@ -151,9 +151,9 @@ void translateAttention(const Node& node, std::vector<Message>& nodes) {
   nodes.push_back(std::move(attention));
 }
 
-// TensorRT promises no order of equal values, of which ONNX Runtime's TopK gives the first ones, the first
-// one first. Here it is the last ones, the last one first: of the operand read backwards, the indices counted
-// backwards.
+// TensorRT promises no order for equal values. ONNX Runtime's TopK gives the first ones in ascending order.
+// The stand-in gives the last ones in descending order, by reading the operand backwards and counting the
+// indices backwards.
 void translateTopK(const Node& node, std::vector<Message>& nodes) {
   constexpr uint64_t kTypeIntegers = 7;
   const std::string& indices = node.outputs.at(1);
@@ -234,7 +234,7 @@ OnnxModel::OnnxModel(std::string_view text, const std::string& path) : model_(te
 }
 
 std::string OnnxModel::translate(bool withAllOutputs) const {
-  // TensorScatter, and Attention with nonpad_kv_seqlen, came with ONNX's operator set 24.
+  // TensorScatter, and Attention with nonpad_kv_seqlen, exist since ONNX's operator set 24.
   constexpr uint64_t kFirstOpset = 24;
   Message graph;
   size_t next = 0;
@@ -255,7 +255,7 @@ std::string OnnxModel::translate(bool withAllOutputs) const {
     } else if (node.op == "TopK" && node.outputs.size() == 2 && !node.outputs[1].empty()) {
       translateTopK(node, nodes);
     } else if (node.op == "Attention" && node.domain.empty() && node.hasInput(6)) {
-      // The parser does not look at nonpad_kv_seqlen.
+      // The parser ignores nonpad_kv_seqlen.
       Message attention(field.bytes);
       attention.remove(kNodeInput);
       for (size_t i = 0; i < 6; ++i) attention.add(kNodeInput, node.inputs[i]);
@@ -294,7 +294,7 @@ std::string OnnxModel::translate(bool withAllOutputs) const {
 }
 
 std::vector<std::string> OnnxModel::shapeInputs() const {
-  // From the operands that say shapes back to the inputs, through what computes with shapes.
+  // Goes from operands that give shapes back to the inputs, through operators that compute with shapes.
   std::set<std::string> wanted;
   for (auto node = nodes_.rbegin(); node != nodes_.rend(); ++node) {
     const bool isWanted = std::any_of(node->outputs.begin(), node->outputs.end(),

@@ -1,5 +1,5 @@
-// An ONNX model, as far as the stand-in looks into it: its nodes, inputs, outputs and initializers. Computing
-// is ONNX Runtime's.
+// An ONNX model, as far as the stand-in reads it: nodes, inputs, outputs and initializers. ONNX Runtime does
+// the computing.
 #pragma once
 
 #include <cstdint>
@@ -14,12 +14,13 @@ namespace stand_in {
 
 using Shape = std::vector<int64_t>;
 
-// A value's type as declared or inferred. `type` is ONNX's TensorProto.DataType; 0 for what is no tensor.
+// The declared or inferred type of a value. `type` is from ONNX's TensorProto.DataType, or 0 if the value
+// isn't a tensor.
 struct ValueInfo {
   std::string name;
   int type = 0;
   Shape shape;                       // -1: dynamic
-  std::vector<std::string> symbols;  // per dimension; empty where it has no name
+  std::vector<std::string> symbols;  // per dimension; empty if it has no name
 };
 
 struct Node {
@@ -34,18 +35,19 @@ struct Node {
   int64_t integer(const std::string& attribute, int64_t otherwise) const;
   float number(const std::string& attribute, float otherwise) const;
   std::string text(const std::string& attribute, const std::string& otherwise) const;
-  // Known to TensorRT only as a plugin of its own library of them; TensorRT-RTX has none.
+  // True if TensorRT has this operator only as a plugin, in its plugin library. TensorRT-RTX doesn't have it
+  // at all.
   bool isPlugin() const { return op == "RoiAlign" || op == "EfficientNMS_TRT"; }
-  // Updates a KV cache: TensorScatter, or TensorRT's own TRT_KVCacheUpdate, which is the same.
+  // True if the node updates a KV cache: TensorScatter, or TensorRT's TRT_KVCacheUpdate, which does the same.
   bool isCacheUpdate() const { return op == "TensorScatter" || op == "TRT_KVCacheUpdate"; }
 };
 
-// Whether the library of plugins has registered them.
+// True if the plugin library has registered its plugins.
 bool hasPlugins() noexcept;
 
 class OnnxModel {
  public:
-  // `text` is a ModelProto. External data is read from beside `path`, into the model. Throws
+  // Reads a ModelProto from `text`. Copies external data, which is beside `path`, into the model. Throws
   // std::runtime_error.
   OnnxModel(std::string_view text, const std::string& path);
 
@@ -55,18 +57,18 @@ class OnnxModel {
   const std::vector<std::string>& initializers() const noexcept { return initializers_; }
   uint64_t weightBytes() const noexcept { return weightBytes_; }
 
-  // The model, its weights within it.
+  // Returns the model including its weights.
   std::string write() const { return model_.write(); }
-  // What ONNX Runtime is to compute: TensorRT's operators in ONNX's terms, and ONNX's as TensorRT's parser
-  // reads them. `withAllOutputs`: with all that the nodes compute as outputs. Throws std::runtime_error for a
-  // form that is not played.
+  // Returns the model that ONNX Runtime computes: TensorRT's operators are expressed with ONNX's, and ONNX's
+  // operators do what TensorRT's parser makes of them. If `withAllOutputs` is true, everything the nodes
+  // compute is an output. Throws std::runtime_error for forms that the stand-in doesn't play.
   std::string translate(bool withAllOutputs = false) const;
 
-  // Inputs whose values are shapes: small integers that reach an operand that says a shape.
+  // Inputs whose values are shapes: small integers that reach an operand that gives a shape.
   std::vector<std::string> shapeInputs() const;
-  // True for an output of a size that only computing tells.
+  // True if the size of an output isn't known before it is computed.
   bool isDataDependent(const std::string& output) const;
-  // Pairs of output and input that share memory: KV caches that TensorScatter updates in place.
+  // Pairs of an output and an input that share memory: KV caches that TensorScatter updates in place.
   std::vector<std::pair<std::string, std::string>> aliases() const;
 
  private:

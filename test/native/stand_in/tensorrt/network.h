@@ -1,5 +1,5 @@
-// What a builder makes before it compiles: networks, profiles, configurations. The ONNX parser fills
-// networks.
+// What a builder works with before it compiles: networks, profiles and configurations. The ONNX parser fills
+// the networks.
 #pragma once
 
 #include <NvOnnxParser.h>
@@ -17,7 +17,7 @@
 
 namespace stand_in {
 
-// An implementation whose slots are guarded by the played version.
+// Wraps an implementation so that each slot is checked against the played version.
 template <class Base, class... Interfaces>
 struct GuardedBy {
   using Type = Base;
@@ -29,7 +29,7 @@ struct GuardedBy<Base, First, Rest...> {
 template <class Base, class... Interfaces>
 using Object = typename GuardedBy<Base, Interfaces...>::Type;
 
-// TensorRT's type for an element type of ONNX's; false where it has none.
+// Converts an ONNX element type to TensorRT's. Returns false if TensorRT has none.
 bool toDataType(int type, DataType& found) noexcept;
 Dims toDims(const Shape& shape) noexcept;
 Shape toShape(const Dims& dims);
@@ -79,7 +79,7 @@ class Attention : public IAttention, public Slots<apiv::VAttention> {
   bool isDecomposable = false;
 };
 
-// A layer: a node of the model. `Interface` is what callers may cast it to.
+// A layer, which is a node of the model. Callers may cast it to `Interface`.
 template <class Interface>
 class LayerOf : public Interface, public Slots<apiv::VLayer> {
  public:
@@ -128,7 +128,7 @@ class ElementWiseLayer : public LayerOf<IElementWiseLayer>, public Slots<apiv::V
   const ElementWiseOperation operation;
 };
 
-// One FP32 number; of a node Constant the model has the values.
+// A constant layer. Holds an FP32 number; the values of a Constant node are in the model.
 class ConstantLayer : public LayerOf<IConstantLayer>, public Slots<apiv::VConstantLayer> {
  public:
   ConstantLayer(std::optional<float> value, std::string layerName, std::vector<Tensor*> layerOutputs)
@@ -184,7 +184,7 @@ class Network : public INetworkDefinition, public Slots<apiv::VNetworkDefinition
   std::string name;
   std::optional<OnnxModel> model;
   std::map<std::string, std::unique_ptr<Tensor>> tensors;
-  // Shared, for the interface's destructor is not public.
+  // shared_ptr, because the interface's destructor isn't public.
   std::vector<std::shared_ptr<ILayer>> layers;
   std::vector<Tensor*> inputs;
   std::vector<Tensor*> outputs;
@@ -214,10 +214,10 @@ class TimingCache : public ITimingCache, public Slots<apiv::VTimingCache> {
   bool combine(ITimingCache const& other, bool) noexcept override;
   bool reset() noexcept override { return kernels.clear(), true; }
 
-  // nullptr for bytes that are no timing cache.
+  // Returns nullptr if the bytes aren't a timing cache.
   static TimingCache* read(std::string_view bytes);
 
-  // The kernels that were measured, by the layer's name.
+  // Names of the layers whose kernels were measured.
   std::set<std::string> kernels;
 };
 
@@ -251,7 +251,7 @@ class Config : public IBuilderConfig, public Slots<apiv::VBuilderConfig> {
     return TimingCache::read({static_cast<const char*>(blob), size});
   }
   bool setTimingCache(ITimingCache const& cache, bool) noexcept override {
-    // As the real one does, the build adds to the cache that it was given.
+    // As in the real library, the build adds to the cache it was given.
     timingCache = &const_cast<TimingCache&>(static_cast<const TimingCache&>(cache));
     return true;
   }

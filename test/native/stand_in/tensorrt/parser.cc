@@ -1,5 +1,4 @@
-// IParser: an ONNX model becomes a network. It lives in the core library; the parser's own library hands it
-// on.
+// IParser: turns an ONNX model into a network. It is in the core library; the parser's own library calls it.
 #include <algorithm>
 #include <atomic>
 #include <cmath>
@@ -37,7 +36,7 @@ class ParserError : public nvonnxparser::IParserError {
     nodeOperator_ = node.op;
     return std::move(*this);
   }
-  // An input that can't be imported: its name stands where the file should.
+  // For an input that can't be imported: its name takes the place of the file.
   ParserError&& ofInput(const std::string& name) && {
     file_ = name;
     function_ = "importInput";
@@ -114,7 +113,7 @@ LayerType layerTypeOf(const std::string& op) {
   return entry == types.end() ? LayerType::kIDENTITY : entry->second;
 }
 
-// The operation of an ONNX operator that becomes an elementwise layer.
+// The operation of the elementwise layer that an ONNX operator becomes.
 ElementWiseOperation operationOf(const std::string& op) {
   static const std::map<std::string_view, ElementWiseOperation> operations = {
       {"Add", ElementWiseOperation::kSUM},   {"Sub", ElementWiseOperation::kSUB},
@@ -126,9 +125,9 @@ ElementWiseOperation operationOf(const std::string& op) {
   return operations.at(op);
 }
 
-// Whether the parser has an importer of this name, whose domain it does not look at: for all operators of
-// ONNX's, for the following of ONNX Runtime's and of TensorRT's, but not for those that
-// STAND_IN_UNSUPPORTED_OPERATORS lists, separated by commas.
+// True if the parser has an importer with this operator's name; it ignores the domain. It has all of ONNX's
+// operators and the following ones of ONNX Runtime and TensorRT, except those in
+// STAND_IN_UNSUPPORTED_OPERATORS, which are separated by commas.
 bool isSupported(const Node& node) {
   const char* list = std::getenv("STAND_IN_UNSUPPORTED_OPERATORS");
   const std::string refused = std::string(",").append(list == nullptr ? "" : list).append(",");
@@ -138,7 +137,7 @@ bool isSupported(const Node& node) {
   const auto isOneOf = [&node](std::initializer_list<std::string_view> ops) {
     return std::find(ops.begin(), ops.end(), node.op) != ops.end();
   };
-  // The layers that these become came later than the others.
+  // The layers that these become were added later than the others.
   if (kIsTen && node.op == "Attention" && playedVersion() < Version{10, 14, 0}) return false;
   if (kIsTen && isOneOf({"TensorScatter", "RotaryEmbedding"}) && playedVersion() < Version{10, 15, 0}) {
     return false;
@@ -154,7 +153,7 @@ bool isSupported(const Node& node) {
   return node.domain.empty() || node.domain == "ai.onnx";
 }
 
-// What keeps an importer from importing the node; nothing where it does. In TensorRT-RTX 1.7's words.
+// Returns the reason why an importer refuses the node, in TensorRT-RTX 1.7's words, or nothing if it doesn't.
 std::string importProblem(const Node& node, const std::map<std::string, Shape>& shapes) {
   const auto shapeOf = [&](size_t input) {
     const auto entry = shapes.find(node.inputs.at(input));
@@ -332,7 +331,7 @@ class Parser : public Slots<nvonnxparser::IParser> {
     return all;
   }
 
-  // One after another: the first that can't be imported is the last that is looked at.
+  // Imports one node after another. Stops at the first that can't be imported.
   bool importNodes(const std::vector<ValueInfo>& values) {
     std::map<std::string, Shape> shapes;
     for (const ValueInfo& value : values) shapes[value.name] = value.shape;
@@ -366,7 +365,7 @@ class Parser : public Slots<nvonnxparser::IParser> {
     }
     for (const std::string& name : model.shapeInputs()) find(name)->isShape = true;
     for (const Node& node : model.nodes()) {
-      // Initializers are weights of layers here, not tensors.
+      // Initializers are weights of layers here, and not tensors.
       std::vector<Tensor*> inputs;
       std::vector<Tensor*> outputs;
       for (const std::string& input : node.inputs) {
@@ -392,8 +391,8 @@ class Parser : public Slots<nvonnxparser::IParser> {
     }
   }
 
-  // IAttention scales nothing: the parser multiplies the query and the key of ONNX's Attention by the root of
-  // its scale each, whatever that is. A KV cache that is the key is so copied.
+  // Multiplies the query and the key of ONNX's Attention by the square root of its scale, even if that is 1,
+  // because IAttention scales nothing. If the key is a KV cache, this copies it.
   void scaleQueryAndKey(const Node& node, std::vector<Tensor*>& inputs) {
     constexpr size_t kScaled = 2;
     const float headDim = static_cast<float>(std::max<int64_t>(inputs.at(0)->info.shape.back(), 1));
@@ -451,12 +450,12 @@ std::atomic<bool> pluginsAreRegistered = false;
 bool stand_in::hasPlugins() noexcept {
   return pluginsAreRegistered;
 }
-// Called by the library of plugins.
+// Called by the plugin library.
 extern "C" STAND_IN_EXPORT void standInRegisterPlugins() noexcept {
   pluginsAreRegistered = true;
 }
 
-// Called by the parser's own library.
+// Called by the parser's library.
 extern "C" STAND_IN_EXPORT void* standInCreateParser(void* network, void* logger) noexcept {
   using namespace stand_in;
   auto* parser = new Object<Parser, nvonnxparser::IParser>(

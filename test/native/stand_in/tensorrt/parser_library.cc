@@ -1,4 +1,4 @@
-// The ONNX parser's library: its entry points, which hand on to the core library.
+// The ONNX parser's library: its entry points, which call the core library.
 #include "../fault.h"
 #include "trap.h"
 
@@ -11,7 +11,7 @@ STAND_IN_EXPORT void* createNvOnnxParser_INTERNAL(void* network, void* logger, i
   return standInCreateParser(network, logger);
 }
 
-// The interface's version: 0.2 once it had setRefitObserver.
+// The version of the interface: 0.2 since it has setRefitObserver.
 STAND_IN_EXPORT int getNvOnnxParserVersion() noexcept {
   const int minor = getInferLibMinorVersion();
   switch (getInferLibMajorVersion()) {

@@ -18,8 +18,8 @@ uint64_t checksum(std::string_view bytes) {
   return hash;
 }
 
-// Fields of the body: 1 name, 2 model, 3 profiles, 4 settings; of a profile: 1 tensor; of a tensor: 1 name, 2
-// to 4 ranges.
+// Field numbers. Body: 1 name, 2 model, 3 profiles, 4 settings. Profile: 1 tensor. Tensor: 1 name, 2 to 4
+// ranges.
 std::string writeShape(const Shape& shape) {
   return {reinterpret_cast<const char*>(shape.data()), shape.size() * sizeof(int64_t)};
 }

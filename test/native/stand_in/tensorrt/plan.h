@@ -1,5 +1,5 @@
-// A compiled model, as bytes: a header of fixed size, whose first four bytes are those of a real plan, then
-// what was compiled, the ONNX model included.
+// A compiled model as bytes: a header of fixed size, whose first four bytes are those of a real plan, and a
+// body with what was compiled, including the ONNX model.
 #pragma once
 
 #include <array>
@@ -15,43 +15,43 @@
 
 namespace stand_in {
 
-// What an input may be between; for a shape tensor, its values. In the order of OptProfileSelector: min, opt,
-// max.
+// The range of an input's shape or, for a shape tensor, of its values. In the order of OptProfileSelector:
+// min, opt, max.
 using Range = std::array<Shape, 3>;
 using ProfileRanges = std::map<std::string, Range>;
 
 struct PlanHeader {
   char magic[4];        // "ptrt", TensorRT-RTX: "vtrt"
-  uint32_t format;      // of this structure
+  uint32_t format;      // version of this structure
   char flavour[8];      // "trt10", "trt11" or "rtx"
-  int32_t version[3];   // that compiled it
+  int32_t version[3];   // version that compiled it
   int32_t targets[8];   // compute capabilities (89 for sm_89), then zeros
   uint32_t refittable;  // 0 or 1
-  uint64_t planBytes;   // of all, with the zeros that may come last
-  uint64_t bodyBytes;   // that follow
-  uint64_t checksum;    // of what follows: FNV-1a
+  uint64_t planBytes;   // bytes of the whole plan, including zeros at the end
+  uint64_t bodyBytes;   // bytes of the body
+  uint64_t checksum;    // FNV-1a of the body
 };
 
-// In `Plan::settings`: the plan says what its layers work on.
+// Part of `Plan::settings` if the plan describes its layers in detail.
 inline constexpr std::string_view kDetailed = ", detailed";
 
 struct Plan {
   Version version;
   std::vector<int> targets;
   bool refittable = false;
-  size_t size = 0;  // in bytes; a smaller one than it needs becomes that
+  size_t size = 0;  // bytes; raised to what the plan needs
   std::vector<ProfileRanges> profiles;
   std::string name;
-  std::string settings;  // that it was compiled with, for tests to read
-  std::string model;     // ONNX, its weights within it
+  std::string settings;  // what it was compiled with, for tests to read
+  std::string model;     // ONNX, including its weights
 
   std::string write() const;
 
-  // nullopt, with the reason in `problem`, for what is not a plan of this flavour.
+  // Returns nullopt, and the reason in `problem`, if the bytes aren't a plan of this flavour.
   static std::optional<Plan> read(std::string_view bytes, std::string& problem);
 };
 
-// nullopt for less than a header, or that of something else.
+// Returns nullopt if the bytes are shorter than a header, or aren't one.
 std::optional<PlanHeader> readPlanHeader(std::string_view bytes);
 
 }  // namespace stand_in

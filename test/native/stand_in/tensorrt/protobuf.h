@@ -1,4 +1,4 @@
-// Protocol Buffers' wire format: a message as the list of its fields, which can be changed and written again.
+// Protocol Buffers' wire format. A message is a list of fields, which can be changed and written again.
 #pragma once
 
 #include <cstdint>
@@ -13,13 +13,13 @@ struct Field {
   uint32_t number = 0;
   uint32_t wire = 2;  // 0 varint, 1 eight bytes, 2 length and bytes, 5 four bytes
   uint64_t value = 0;
-  std::string bytes;  // of wires 1, 2 and 5
+  std::string bytes;  // for wires 1, 2 and 5
 };
 
 class Message {
  public:
   Message() = default;
-  // Throws std::runtime_error where `text` is no message.
+  // Throws std::runtime_error if `text` isn't a message.
   explicit Message(std::string_view text) {
     while (!text.empty()) {
       Field field;
@@ -83,7 +83,7 @@ class Message {
     }
     return all;
   }
-  // Repeated integers, packed or not.
+  // Returns repeated integers, packed or not.
   std::vector<int64_t> integers(uint32_t number) const {
     std::vector<int64_t> all;
     for (const Field& field : fields) {
@@ -105,7 +105,7 @@ class Message {
 
  private:
   const Field* find(uint32_t number) const {
-    // Of a field that is there twice, the last counts.
+    // If a field occurs twice, the last one counts.
     for (size_t i = fields.size(); i-- > 0;) {
       if (fields[i].number == number) return &fields[i];
     }

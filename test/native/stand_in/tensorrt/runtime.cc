@@ -1,4 +1,4 @@
-// IRuntime: a plan becomes an engine, if it is one of this flavour, this version and this GPU.
+// IRuntime: turns a plan into an engine, if the plan is for this flavour, version and GPU.
 #include <algorithm>
 #include <cstring>
 
@@ -163,11 +163,11 @@ STAND_IN_EXPORT int32_t getInferLibMinorVersion() noexcept {
 STAND_IN_EXPORT int32_t getInferLibPatchVersion() noexcept {
   return playedVersion().patch;
 }
-// No real library has this number.
+// A build number that no real library has.
 STAND_IN_EXPORT int32_t getInferLibBuildVersion() noexcept {
   return 0;
 }
-// The mark of a stand-in: no real library exports it.
+// Marks the library as a stand-in: no real library exports this.
 STAND_IN_EXPORT const char* standInTensorRT() noexcept {
   return STAND_IN_FLAVOUR;
 }

@@ -14,7 +14,8 @@ namespace {
 
 namespace ort = node_tensorrt::ort;
 
-// Once per process, never destroyed: sessions may still run while it exits.
+// There is one per process. It is never destroyed, because sessions may still be running when the process
+// exits.
 class Library {
  public:
   static const Library& instance() {

@@ -1,5 +1,6 @@
-// A model in ONNX Runtime, which does the stand-in's computing: native/runtime/onnxruntime/ort_api.h has the
-// slots of its C API. The library is NODE_TENSORRT_ONNXRUNTIME, else that of the package onnxruntime-node.
+// A model in ONNX Runtime, which does the computing for the stand-in. native/runtime/onnxruntime/ort_api.h
+// has the slots of its C API. NODE_TENSORRT_ONNXRUNTIME names the library; the default is that of the package
+// onnxruntime-node.
 #pragma once
 
 #include <memory>
@@ -11,9 +12,9 @@
 
 namespace stand_in {
 
-// Bytes of an element of ONNX's TensorProto.DataType; 0 for what TensorRT has no type for.
+// Bytes of an element of this TensorProto.DataType; 0 if TensorRT doesn't have the type.
 size_t elementBytes(int type) noexcept;
-// Elements of a static shape.
+// Number of elements of a static shape.
 int64_t volume(const Shape& shape) noexcept;
 
 struct Feed {
@@ -32,14 +33,14 @@ struct Result {
 
 class Session {
  public:
-  // Throws std::runtime_error with ONNX Runtime's words.
+  // Throws std::runtime_error with ONNX Runtime's message.
   explicit Session(const std::string& model);
   ~Session();
 
   const std::vector<ValueInfo>& inputs() const noexcept { return inputs_; }
   const std::vector<ValueInfo>& outputs() const noexcept { return outputs_; }
 
-  // Thread-safe. Throws std::runtime_error with ONNX Runtime's words.
+  // Thread-safe. Throws std::runtime_error with ONNX Runtime's message.
   std::vector<Result> run(std::span<const Feed> feeds) const;
 
  private:

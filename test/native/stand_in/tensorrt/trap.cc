@@ -12,13 +12,13 @@
 namespace stand_in {
 namespace {
 
-// The real library has hundreds of megabytes to map, and much to set up, when it is opened.
+// Plays how long the real library takes to open: it has hundreds of megabytes to map and much to set up.
 __attribute__((constructor)) void open() {
   if (isMainThreadOfJavaScript()) {
     std::fputs("stand-in TensorRT: opened on JavaScript's thread\n", stderr);
     std::abort();
   }
-  // Its static objects, one after the other, each with an exit handler that needs all of them.
+  // Creates static objects one after another, each with an exit handler that needs all of them.
   static std::atomic<bool> complete{false};
   takeLonger("opening", [] {
     std::atexit([] {
@@ -43,7 +43,7 @@ Version playedVersion() {
 
 void takeLonger(const char* fault, void (*step)()) {
   if (standInFaultNumber(fault) <= 0) return;
-  // Set by the library's exit handlers, which then leave others the time to see it.
+  // Set by the library's exit handlers, which then wait so that other threads can notice it.
   static std::atomic<bool> destroyed{false};
   static const struct Destroyed {
     ~Destroyed() {

@@ -1,4 +1,4 @@
-// The version that is played, and what becomes of calls that it, or the stand-in, does not have.
+// The version that is played, and what happens on calls that this version or the stand-in doesn't have.
 #pragma once
 
 #include <NvOnnxParser.h>
@@ -14,18 +14,18 @@ struct Version {
   auto operator<=>(const Version&) const = default;
 };
 
-// STAND_IN_TENSORRT_VERSION where it is one of this flavour's, else that of its headers.
+// Returns STAND_IN_TENSORRT_VERSION if it is a version of this flavour, or else the version of the headers.
 Version playedVersion();
 
-// The faults "stuck" and "opening": takes so many milliseconds, with a `step` now and then, and aborts if
-// exit handlers run meanwhile.
+// Plays the faults "stuck" and "opening": waits as many milliseconds as the fault says, calling `step` now
+// and then. Aborts if exit handlers run meanwhile.
 void takeLonger(const char* fault, void (*step)() = [] {});
 
-// Ends the process with a message: the stand-in does not implement this slot.
+// Ends the process with a message, because the stand-in doesn't implement this slot.
 [[noreturn]] void trap(const char* slot);
 
-// Ends the process where the played version is older than the slot. The real library would have called
-// whatever follows its vtable.
+// Ends the process if the slot is newer than the played version. The real library would have called whatever
+// follows its vtable.
 void require(const char* slot, Version first);
 
 }  // namespace stand_in
