@@ -1,6 +1,8 @@
 import { promisify } from 'node:util';
 
-/** Where pip installs packages, for the `python3` on the PATH; nowhere if there is none, or it does not answer. */
+/**
+ * The folders where pip installs packages for the `python3` on the PATH; empty if there is none or it doesn't answer.
+ */
 export async function sitePackages(): Promise<string[]> {
   const code =
     'import json, site, sysconfig; print(json.dumps([sysconfig.get_path("purelib"), site.getusersitepackages()]))';

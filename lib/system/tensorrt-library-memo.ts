@@ -3,14 +3,14 @@ import { FileMemo, stamp } from './files/file-memo.js';
 import type { NativeTensorRT } from './native/tensorrt.js';
 import { native, nativePath } from './native.js';
 
-/** What native says of a library, and which addon it was that said so. */
+/** Native's description of a library, and the addon that gave it. */
 interface Known extends Omit<NativeTensorRT, 'path'> {
   readonly addon: string;
 }
 
 /**
- * What TensorRT libraries are, without opening those that were opened before and have not changed: that takes as long
- * as reading an engine. Who builds with one opens it.
+ * Remembers the properties of TensorRT libraries, so that an unchanged library needn't be opened again, which takes as
+ * long as reading an engine. A build opens the library anyway.
  */
 export class LibraryMemo {
   readonly #memo: FileMemo<Known>;
@@ -27,10 +27,10 @@ export class LibraryMemo {
     return new LibraryMemo(await FileMemo.read(file, isKnown), addon);
   }
 
-  /** @throws (rejects) what native's `openTensorRT` rejects with */
+  /** @throws (rejects) with the errors of native's `openTensorRT` */
   readonly open = async (file: string): Promise<NativeTensorRT> => {
     const began = Date.now();
-    // Of a missing file, native says what is wrong.
+    // If the file is missing, native reports what is wrong.
     const stats = statisticsOf(file);
     const known = stats && this.#memo.get(stats);
     if (known) {

@@ -1,21 +1,24 @@
-/** What an engine file begins with. As PNG's: no text file has it, and a transfer as text breaks it. */
+/**
+ * The first bytes of an engine file. Like PNG's signature, no text file begins with them, and a transfer in text mode
+ * damages them.
+ */
 export const engineMagic = Buffer.from([0x89, 0x4e, 0x54, 0x52, 0x54, 0x0d, 0x0a, 0x1a]);
 
-/** What the plans of TensorRT and of TensorRT-RTX begin with. */
+/** The first bytes of plans of TensorRT and of TensorRT-RTX. */
 export const planMagics: readonly string[] = ['ptrt', 'vtrt'];
 
 const archive = (kind: string) => `${kind} archive: unpack it, and give the file in it.`;
 
-/** The bytes that tell what a file is. */
+/** The number of bytes that are enough to recognise a format. */
 export const seenBytes = 1024;
 
-/** What a file of a format has, by its first bytes, a character each. */
+/** A format's first bytes, one character per byte. */
 type Sign = RegExp | { readonly [offset: number]: string; readonly has?: string };
 
-/** A format's sign, and what there is to say of a file of it. */
+/** A format's signature, and the words that describe a file of that format. */
 type Format = readonly [sign: Sign, what: string];
 
-/** What a download leaves that did not bring the file. */
+/** Files that a failed download leaves instead of the wanted one. */
 const failedDownloads: readonly Format[] = [
   [/^version https:\/\/git-lfs/, "Git LFS's pointer to the file, not the file: `git lfs pull` fetches it."],
   [
@@ -81,19 +84,22 @@ function named(bytes: Uint8Array, among: readonly Format[]): string | undefined 
 }
 
 /**
- * What bytes are that are not what they were taken for: a sentence, less its subject and verb ("a gzip archive: …").
- * undefined where nothing tells.
+ * Describes bytes that aren't in the expected format, as a phrase for an error ("a gzip archive: …"). Undefined if the
+ * format isn't recognised.
  */
 export function otherFormat(bytes: Uint8Array): string | undefined {
   return named(bytes, formats);
 }
 
-/** {@link otherFormat} of bytes that may be anything, as weights may: what a download left instead of the file. */
+/**
+ * Like {@link otherFormat}, for bytes that may be anything, as weights may: recognises only what a failed download
+ * leaves.
+ */
 export function failedDownload(bytes: Uint8Array): string | undefined {
   return named(bytes, failedDownloads);
 }
 
-/** {@link otherFormat} of what should be no text: that says so too. */
+/** Like {@link otherFormat}, for bytes that should be binary: also recognises text. */
 export function otherThanBinary(bytes: Uint8Array): string | undefined {
   const known = otherFormat(bytes);
   const start = characters(bytes);

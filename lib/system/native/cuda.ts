@@ -4,13 +4,13 @@ export interface NativeGpu {
   computeCapability: [number, number];
   /** Bytes, as nvidia-smi counts them. */
   memory: number;
-  /** 'GPU-…', 'MIG-…'; '' where the driver is too old to say. */
+  /** 'GPU-…', 'MIG-…'; '' if the driver is too old to give one. */
   uuid: string;
   /** e.g. '0000:1b:00.0'. */
   pciBusId: string;
 }
 
-/** What libcuda.so.1 and NVML say; '' where neither does. */
+/** The facts that libcuda.so.1 and NVML report; '' for those that neither reports. */
 export type NativeCuda = {
   /** The file of libcuda that was opened. */
   library: string;
