@@ -9,7 +9,7 @@ import { native } from '../system/native.js';
 import type { EngineContents } from './manifest.js';
 import { parseContents } from './parse-manifest.js';
 
-// An engine file: the header, then the manifest and the layers (JSON), then the plan, to the end of the file.
+// The format of an engine file: the header, then the manifest and the layers (JSON), then the plan, to the end of the file.
 //
 //   0  magic: 0x89 'N' 'T' 'R' 'T' CR LF 0x1a
 //   8  format version, uint32 (all numbers are little-endian)
@@ -23,13 +23,13 @@ const formatVersion = 1;
 const hashOffset = 40;
 const headerBytes = 72;
 
-/** The {@link Engine.id} that an engine file's first bytes claim; undefined for anything else. */
+/** The {@link Engine.id} in an engine file's first bytes, not yet verified; undefined for anything else. */
 export function engineIdOf(start: Uint8Array): string | undefined {
   if (start.length < headerBytes || !magic.equals(start.subarray(0, magic.length))) return undefined;
   return Buffer.from(start.subarray(hashOffset, headerBytes)).toString('hex');
 }
 
-/** Whether a file begins as engine files do; false where there is none to read. Blocks for 8 bytes. */
+/** True if a file begins as engine files do; false if it can't be read. Blocks while it reads 8 bytes. */
 export function isEngineFile(file: string): boolean {
   let descriptor: number | undefined;
   try {
@@ -44,14 +44,17 @@ export function isEngineFile(file: string): boolean {
   }
 }
 
-/** An engine file, or what one will hold: what comes before the plan (nothing, if it is a bare one), and the plan. */
+/**
+ * An engine file, or the contents of one that isn't written yet: everything before the plan (empty for a bare plan),
+ * and the plan.
+ */
 export class EngineFile {
-  /** All before the plan. */
+  /** Everything before the plan. */
   readonly head: Uint8Array;
   readonly plan: NativeBytes;
-  /** The checksum of a new engine is computed for who saves it or asks for its id, and for no one else. */
+  /** False while the checksum of a new engine isn't computed. Only saving it or asking for its id computes it. */
   #isSealed = true;
-  /** How many threads are at work with the plan on behalf of this. */
+  /** The number of threads that are using the plan for this object. */
   #users = 0;
   #isReleased = false;
 
@@ -60,7 +63,7 @@ export class EngineFile {
     this.plan = plan;
   }
 
-  /** @throws (rejects) TensorRTError ERR_MODEL_NOT_FOUND, ERR_IO; what {@link planOffset} throws */
+  /** @throws (rejects) TensorRTError ERR_MODEL_NOT_FOUND, ERR_IO; the errors of {@link planOffset} */
   static open(file: string): Promise<EngineFile> {
     return withOpenFile(file, 'engine', async (descriptor, size) => {
       const start = await readStart(descriptor, Math.min(size, seenBytes));
@@ -73,7 +76,7 @@ export class EngineFile {
   /** Copies the bytes. */
   static of(bytes: Uint8Array, label: string): EngineFile {
     const offset = planOffset(bytes, bytes.length, label);
-    // A Buffer's slice() would be no copy.
+    // A Buffer's slice() doesn't copy.
     const head = new Uint8Array(bytes.subarray(0, offset));
     return new EngineFile(head, new (native().NativeBytes)(bytes.subarray(offset)));
   }
@@ -95,18 +98,21 @@ export class EngineFile {
     return this.head.length + this.plan.byteLength;
   }
 
-  /** Has it nothing but the plan: no manifest, no checksum? */
+  /** True if it holds nothing but the plan: no manifest, no checksum. */
   get isBarePlan(): boolean {
     return this.head.length === 0;
   }
 
-  /** Its checksum, in hexadecimal. Computes that of a new engine, which blocks. */
+  /** Its checksum, in hexadecimal. For a new engine it is computed first, which blocks. */
   get id(): string {
     if (!this.#isSealed) this.#seal(this.plan.sha256Sync(this.#hashed()));
     return engineIdOf(this.head)!;
   }
 
-  /** What is said of the plan. Releases it where the file is damaged. @throws (rejects) ERR_ENGINE_CORRUPT, ERR_IO */
+  /**
+   * Verifies the checksum and returns the manifest and layers. Releases the plan if the file is damaged.
+   * @throws (rejects) ERR_ENGINE_CORRUPT, ERR_IO
+   */
   async check(label: string): Promise<EngineContents> {
     try {
       const hash = await this.plan.sha256(this.#hashed());
@@ -156,7 +162,7 @@ export class EngineFile {
     if (this.#users === 0) this.plan.release();
   }
 
-  /** A plan that is being written is released after that. */
+  /** If the plan is disposed while it is being written, it is released afterwards. */
   async #use(use: (plan: NativeBytes) => Promise<void>): Promise<void> {
     this.#users++;
     try {
@@ -167,7 +173,7 @@ export class EngineFile {
     }
   }
 
-  /** What the checksum is of, before the plan. */
+  /** The part before the plan that the checksum covers. */
   #hashed(): Uint8Array {
     return Buffer.concat([this.head.subarray(0, hashOffset), this.head.subarray(headerBytes)]);
   }
@@ -178,7 +184,7 @@ function corrupt(label: string, problem: string, cause?: unknown): TensorRTError
 }
 
 /**
- * Where the plan begins in a file of `size` bytes that begins with `start`: 0 for a bare plan.
+ * The plan's offset in a file of `size` bytes that begins with `start`: 0 for a bare plan.
  * @throws TensorRTError ERR_ENGINE_CORRUPT, ERR_ENGINE_INCOMPATIBLE
  */
 function planOffset(start: Uint8Array, size: number, label: string): number {
@@ -207,7 +213,7 @@ function planOffset(start: Uint8Array, size: number, label: string): number {
     const relation = expected > size ? 'is cut short' : 'has bytes after its end';
     throw corrupt(label, `${relation}: it should have ${expected} bytes and has ${size}`);
   }
-  // What becomes a string, which is read before the checksum says whose it is.
+  // The manifest and layers become strings, before the checksum has been verified.
   if (offset > bufferConstants.MAX_STRING_LENGTH) {
     throw corrupt(label, `has a manifest that can't be read: it has ${offset} bytes`);
   }

@@ -7,10 +7,10 @@ import type { EngineContents, EngineManifest, LayerInfo, TensorInfo } from './ma
 
 /**
  * Reads the JSON texts of a manifest and of layers.
- * @throws Error, whose message says what is wrong
+ * @throws Error whose message describes the problem
  */
 export function parseContents(manifestText: string, layersText: string): EngineContents {
-  // The checksum guards against accidents, not against a maker of bad files: shapes are checked too.
+  // The checksum guards against accidents, not against malicious files, so shapes are checked too.
   const manifest = JSON.parse(manifestText);
   const layers = JSON.parse(layersText);
   if (!nestsWithin(maxNesting, manifest, layers)) throw new Error(`it nests more than ${maxNesting} deep`);
@@ -19,12 +19,12 @@ export function parseContents(manifestText: string, layersText: string): EngineC
   return { manifest, layers };
 }
 
-// ---- what JSON from a file has to be ----
+// ---- checks of JSON from a file ----
 
-/** What walks a manifest, such as structuredClone, recurses. */
+/** Functions that walk a manifest, such as structuredClone, recurse. */
 export const maxNesting = 64;
 
-/** Whether JSON values nest so deep at most. */
+/** True if JSON values nest at most so many levels deep. */
 export function nestsWithin(levels: number, ...values: readonly unknown[]): boolean {
   let level = values;
   for (let i = 0; i <= levels; i++) {

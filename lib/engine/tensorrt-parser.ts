@@ -1,4 +1,5 @@
-// What TensorRT's ONNX parser takes otherwise than the standard has it: adapted where that can be, else refused by name.
+// Constructs that TensorRT's ONNX parser handles differently from the standard. Where possible they are adapted;
+// otherwise they are refused by name.
 
 import { TensorRTError } from '../base/errors.js';
 import { straightenLocations } from '../onnx/format/initializer.js';
@@ -7,9 +8,9 @@ import { subgraphs } from '../onnx/graph/traverse.js';
 import { completeLoops } from '../onnx/passes/complete-loops.js';
 
 /**
- * Writes in a way that TensorRT's parser takes, in place, what it takes otherwise than the standard has it.
+ * Rewrites, in place, constructs that TensorRT's parser handles differently from the standard.
  * @param directory the folder of its external data
- * @returns whether there was any, and whether a loop has no trip count
+ * @returns whether anything was rewritten, and whether a loop has no trip count
  * @throws TensorRTError ERR_MODEL_UNSUPPORTED, ERR_MODEL_INVALID
  */
 export function adaptToParser(
@@ -22,7 +23,7 @@ export function adaptToParser(
 }
 
 /**
- * TensorRT's own errors about these name neither the cause nor, at times, the input.
+ * Refuses constructs for which TensorRT's own errors don't name the cause and sometimes not even the input.
  * @throws TensorRTError ERR_MODEL_UNSUPPORTED
  */
 export function refuseWhatTensorRTCannotName(graph: GraphProto): void {
@@ -49,7 +50,8 @@ export function refuseWhatTensorRTCannotName(graph: GraphProto): void {
 }
 
 /**
- * A node has an output by the standard. TensorRT's parser takes that for granted, and ends the process.
+ * Refuses nodes without outputs. The standard requires an output; TensorRT's parser relies on it and crashes the
+ * process.
  * @throws TensorRTError ERR_MODEL_INVALID
  */
 export function requireOutputs(graph: GraphProto): void {
@@ -65,8 +67,8 @@ export function requireOutputs(graph: GraphProto): void {
 }
 
 /**
- * Nodes that TensorRT's parser takes and misreads: of ONNX's Attention it passes over the seventh input, how many keys each
- * row has, and attends to all that there are (its importer in onnx-tensorrt; so does TensorRT-RTX 1.7).
+ * Nodes that TensorRT's parser accepts but misreads. It ignores the seventh input of ONNX's Attention, the number of
+ * keys per row, and attends to all keys (see its importer in onnx-tensorrt; TensorRT-RTX 1.7 does the same).
  */
 export function misreadNodes(graph: GraphProto): NodeProto[] {
   return graph.node.flatMap((node) => [
@@ -79,7 +81,7 @@ export const misreadReason =
   "TensorRT's parser passes over nonpad_kv_seqlen, and would attend to the whole cache. LanguageModel.load compiles " +
   'decoders with such a cache.';
 
-/** @throws TensorRTError ERR_MODEL_UNSUPPORTED */
+/** @throws TensorRTError ERR_MODEL_UNSUPPORTED for nodes that the parser misreads */
 export function refuseMisread(graph: GraphProto): void {
   const [node] = misreadNodes(graph);
   if (!node) return;

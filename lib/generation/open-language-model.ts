@@ -20,11 +20,11 @@ import { type PlacedDecoder, placeDecoder } from './place-decoder.js';
 import type { SequenceContext } from './sequence.js';
 import { UnusableValue } from './unusable-value.js';
 
-/** What a LanguageModel is made of. */
+/** The parts of a LanguageModel. */
 export interface OpenedLanguageModel {
-  /** The model, loaded, on its thread. */
+  /** The loaded model, on its thread. */
   readonly loop: DecodeLoop;
-  /** What requests are read with. */
+  /** The context in which requests are read. */
   readonly context: SequenceContext;
   readonly kvCache: KvCache;
   readonly device: string;
@@ -33,14 +33,17 @@ export interface OpenedLanguageModel {
   readonly precision: EngineManifest['precision'];
 }
 
-/** Without a tokenizer, tokens say nothing. */
+/** Without a tokenizer, tokens have no text. */
 const noPieces: TokenPieces = {
   bytes: new Uint8Array(),
   offsets: Uint32Array.of(0),
   stripLeadingSpace: false,
 };
 
-/** Loads what `LanguageModel.load` is asked for. @throws (rejects) as that does */
+/**
+ * Implements `LanguageModel.load`.
+ * @throws (rejects) the errors of that function
+ */
 export async function openLanguageModel(
   source: string,
   options: LanguageModelOptions,

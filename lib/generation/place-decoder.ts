@@ -17,33 +17,32 @@ import type { KvCacheSettings } from './kv-cache.js';
 import type { LanguageModelSettings } from './language-model-options.js';
 import { UnusableValue, usable } from './unusable-value.js';
 
-/** A decoder that is ready to be loaded where it is to run. */
+/** A decoder that is ready to be loaded onto its device. */
 export interface PlacedDecoder {
   readonly graph: DecoderGraph;
-  /** Tokens a row. */
+  /** Tokens per row. */
   readonly capacity: number;
-  /** How many tokens there are. */
+  /** The number of tokens. */
   readonly vocabulary: number;
-  /** Where it runs: 'cpu', 'cuda:0', … */
+  /** The device: 'cpu', 'cuda:0', … */
   readonly device: string;
-  /** Why that device was chosen. */
+  /** The reason for choosing that device. */
   readonly why: string;
-  /** Why the cache is updated as it is. */
+  /** The reason for the way in which the cache is updated. */
   readonly whyMode: string;
   readonly precision: EngineManifest['precision'];
-  /** What a saved cache's numbers depend on: model, graph and types. */
+  /** Identifies everything that the numbers in a saved cache depend on: model, graph and types. */
   readonly fingerprint: string;
   readonly load: (model: Loadable) => Promise<NativeLoadedModel | undefined>;
-  /** Frees what was only for loading. */
+  /** Frees the resources that were only needed for loading. */
   release(): void;
 }
 
 const defaultMaxLength = 4096;
 
 /**
- * Rewrites a decoder's graph such that its cache is updated in place, where that can be, and compiles it where it is to
- * run on a GPU.
- * @param directory a folder for what is written in between; it is needed until the decoder is loaded
+ * Rewrites a decoder's graph to update its cache in place, if possible, and compiles it if it is to run on a GPU.
+ * @param directory a folder for intermediate files, needed until the decoder is loaded
  * @throws (rejects) as `LanguageModel.load`
  */
 export async function placeDecoder(
@@ -110,7 +109,7 @@ export async function placeDecoder(
   };
 }
 
-/** Tokens a row, as far as the model has positions. */
+/** Tokens per row, limited by the model's positions. */
 function rowLength({ maxLength }: KvCacheSettings, { maxLength: positions }: DecoderConfig): number {
   if (maxLength === undefined) {
     return Math.min(usable(positions, 'options.kvCache.maxLength') ?? defaultMaxLength, defaultMaxLength);
@@ -139,7 +138,7 @@ function requireCacheType({ dtype }: KvCacheSettings, { facts: { cacheType } }: 
   );
 }
 
-/** What a saved cache's numbers depend on, beside the model. */
+/** The types that the numbers in a saved cache depend on, besides the model. */
 function typesOf({ manifest, inputs }: Engine): readonly unknown[] {
   return [manifest.precision, ...inputs.map(({ name, type }) => [name, type])];
 }
