@@ -1,25 +1,30 @@
 import { describe, invalidArgValue, TensorRTError } from '../base/errors.js';
 import { findGpu, type Gpu } from '../system/gpu.js';
 
-/** What `options.device` asks for. */
+/** A parsed `options.device`. */
 export interface DeviceChoice {
   /** CUDA's number of the GPU; undefined for the CPU. */
   readonly ordinal: number | undefined;
-  /** May it be the CPU, where there is no GPU that works? */
+  /** True if the CPU may be used when no GPU works. */
   readonly auto: boolean;
 }
 
-/** What a GPU runs, on which, and why there; or, where it is to be the CPU, why. */
+/**
+ * The result of `make` with its GPU and the reason for choosing it; or, if the model is to run on the CPU, the reason
+ * for that.
+ */
 export type Placement<Made> =
   | { readonly made: Made; readonly gpu: Gpu; readonly why: string }
   | {
       readonly made?: undefined;
       readonly why: string;
-      /** What the GPU could not do; undefined where none was asked for. */
+      /** The error of the GPU that was tried; undefined if none was tried. */
       readonly error?: TensorRTError;
     };
 
-/** What sends a model that no GPU need run to the CPU: no GPU, no library, or one that can't compile it. */
+/**
+ * The errors that send a model to the CPU when the device is 'auto': no GPU, no library, or one that can't compile it.
+ */
 const cpuInstead: ReadonlySet<string> = new Set([
   'ERR_NO_GPU',
   'ERR_LIBRARY_NOT_FOUND',
@@ -41,9 +46,9 @@ export function deviceOption(device: unknown, path: string): DeviceChoice {
 }
 
 /**
- * Has `make` make what the chosen GPU is to run. Where the CPU will do, a GPU that is missing, or can't run the model, is
- * a reason to take it rather than an error.
- * @throws (rejects) TensorRTError ERR_NO_GPU, what `make` throws; the signal's reason
+ * Calls `make` with the chosen GPU. With 'auto', a GPU that is missing or can't run the model isn't an error, but a
+ * reason to use the CPU.
+ * @throws (rejects) TensorRTError ERR_NO_GPU, whatever `make` throws; the signal's reason
  */
 export async function placeOnGpu<Made>(
   { ordinal, auto }: DeviceChoice,
