@@ -1,41 +1,44 @@
 import type { RunTiming } from '../../execution/loaded-session.js';
 import { type LatencyStatistics, latencyStatistics } from './latency-statistics.js';
 
-/** What one query's time went to, milliseconds. What the device doesn't have or the runtime doesn't say is absent. */
+/**
+ * The parts of one query's time, in milliseconds. A part is absent if the device doesn't have it or the runtime doesn't
+ * report it.
+ */
 export type PartTimes = Partial<Omit<RunTiming, 'totalMs'>>;
 
 export const parts = ['queueMs', 'enqueueMs', 'h2dMs', 'computeMs', 'd2hMs'] as const;
 export type Part = (typeof parts)[number];
 
-/** Something to measure. */
+/** A runtime with a model to measure. */
 export interface BenchmarkTarget {
   /** Executes one query. */
   run(): Promise<PartTimes>;
 }
 
 export interface BenchmarkOptions {
-  /** How long each target is measured, at least. */
+  /** The least time to measure each target, in milliseconds. */
   readonly durationMs: number;
   /** Queries in flight at a time. */
   readonly concurrency: number;
-  /** Turns that the targets take, so that a noisy machine is as noisy for all of them. */
+  /** Turns that each target takes. The targets alternate, so that noise on the machine affects all of them equally. */
   readonly rounds: number;
 }
 
 export interface BenchmarkResult {
   readonly queries: number;
-  /** From the first query's begin to the last one's end, without the other targets' turns. */
+  /** Time from the start of the first query to the end of the last one, without the other targets' turns. */
   readonly wallMs: number;
   readonly queriesPerSecond: number;
-  /** From a query's begin to its result, as the caller sees it; milliseconds. */
+  /** Time from a query's start to its result, as the caller sees it; milliseconds. */
   readonly latency: LatencyStatistics;
   readonly parts: Readonly<Partial<Record<Part, LatencyStatistics>>>;
 }
 
-/** trtexec's `--iterations`: queries at least, however long they take. */
+/** The least number of queries, however long they take; trtexec's `--iterations`. */
 const minQueries = 10;
 
-/** Runs a target, unmeasured. */
+/** Runs a target without measuring it. */
 export async function warmUp(
   target: BenchmarkTarget,
   durationMs: number,
@@ -44,7 +47,7 @@ export async function warmUp(
   await takeTurn(target, { durationMs, concurrency, queries: concurrency });
 }
 
-/** Measures targets in turns; the order of a round is the reverse of the one before. */
+/** Measures targets in turns. Each round reverses the order of the one before. */
 export async function benchmark(
   targets: readonly BenchmarkTarget[],
   { durationMs, concurrency, rounds }: BenchmarkOptions,
@@ -58,7 +61,7 @@ export async function benchmark(
   const turn = { durationMs: durationMs / rounds, concurrency, queries: Math.ceil(minQueries / rounds) };
   for (let round = 0; round < rounds; round++) {
     for (const sample of round % 2 === 0 ? samples : samples.toReversed()) {
-      // What the other target left in the caches is not this one's to pay for.
+      // One unmeasured query, so that this target doesn't pay for what the other left in the caches.
       if (targets.length > 1) await sample.target.run();
       sample.wallMs += await takeTurn(sample.target, turn, (latency, times) => {
         sample.latencies.push(latency);
@@ -81,7 +84,7 @@ function noParts(): Record<Part, number[]> {
   return { queueMs: [], enqueueMs: [], h2dMs: [], computeMs: [], d2hMs: [] };
 }
 
-/** Keeps `concurrency` queries in flight for a time, and until there were so many; returns how long that took. */
+/** Keeps `concurrency` queries in flight for a time, and until enough have run; returns how long that took. */
 async function takeTurn(
   target: BenchmarkTarget,
   { durationMs, concurrency, queries }: { durationMs: number; concurrency: number; queries: number },
@@ -101,10 +104,13 @@ async function takeTurn(
   return performance.now() - began;
 }
 
-/** Above this, trtexec calls GPU compute time unstable (sampleReporting.cpp); a CPU's varies more. */
+/**
+ * Above this coefficient of variation, trtexec calls GPU compute time unstable (sampleReporting.cpp); a CPU's varies
+ * more.
+ */
 const unstable = { gpu: 0.01, cpu: 0.05 };
 
-/** trtexec's warnings: what to doubt about a result. */
+/** Reasons to doubt a result: trtexec's warnings. */
 export function benchmarkWarnings(
   { queries, latency, parts: times }: BenchmarkResult,
   isGpu: boolean,

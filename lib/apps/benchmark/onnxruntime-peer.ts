@@ -4,7 +4,7 @@ import type { Tensor } from '../../execution/tensor.js';
 import { requireFromWorkingDirectory } from '../../system/files/working-directory.js';
 import type { BenchmarkTarget } from './benchmark.js';
 
-/** What this needs of onnxruntime-node. */
+/** The parts of onnxruntime-node that are used here. */
 interface OnnxRuntimeNode {
   readonly InferenceSession: {
     create(
@@ -20,13 +20,16 @@ export interface PeerSession extends BenchmarkTarget {
   dispose(): Promise<void>;
 }
 
-/** onnxruntime-node, to be measured beside us. */
+/** onnxruntime-node, to be measured beside this package. */
 export class OnnxRuntimePeer {
   readonly name = 'onnxruntime-node';
   readonly version: string;
   readonly #module: OnnxRuntimeNode;
 
-  /** Found from this package, then from the working directory. @throws TensorRTError ERR_LIBRARY_NOT_FOUND */
+  /**
+   * Finds it from this package, then from the working directory.
+   * @throws TensorRTError ERR_LIBRARY_NOT_FOUND
+   */
   constructor() {
     let cause: unknown;
     for (const load of [require, requireFromWorkingDirectory()]) {

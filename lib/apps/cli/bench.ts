@@ -10,7 +10,7 @@ import { print, progressLine, UsageError } from './output.js';
 
 const collect = (value: string, all: string[]) => [...all, value];
 
-/** `bench MODEL`: what trtexec reports, and the same of onnxruntime-node in the same minutes. */
+/** `bench MODEL`: the figures that trtexec reports, optionally with onnxruntime-node's from the same minutes. */
 export function addBenchCommand(program: Command): void {
   program
     .command('bench')

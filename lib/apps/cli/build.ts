@@ -159,7 +159,7 @@ function parseTargets(text: string): string[] {
   return targets;
 }
 
-/** An id, or the id of a file's engine. */
+/** Returns an id as it is, or reads the id of an engine file. */
 async function parentEngine(parent: string): Promise<string> {
   if (/^[0-9a-f]{64}$/.test(parent)) return parent;
   using engine = await Engine.load(parent);

@@ -10,14 +10,17 @@ import {
 } from './generate.js';
 import { errorLine, print, progressLine, withFlags } from './output.js';
 
-/** A question and its answer; of one that was cancelled, what had come of it; of one that did not fit, why. */
+/**
+ * A question and its answer. If it was cancelled, `text` is the part that had arrived; if it didn't fit, `error` is the
+ * reason.
+ */
 type Turn = { question: string; text: string; error?: string } & Partial<
   Pick<Generation, 'finishReason' | 'usage' | 'timing'>
 >;
 
 const clear = '/clear';
 
-/** `chat DIR`: a conversation, a line a question, from a terminal or a pipe. */
+/** `chat DIR`: a conversation with one question per line, from a terminal or a pipe. */
 export function addChatCommand(program: Command): void {
   addGenerationFlags(
     program
@@ -41,7 +44,7 @@ async function chat(
   const model = await LanguageModel.load(source, options.load).finally(() => progress.clear());
   try {
     const turns = await converse(model, options.generate, flags, command);
-    // Someone at a terminal has seen it.
+    // At a terminal, the user has seen the errors.
     if (!process.stdin.isTTY && turns.some(({ error }) => error !== undefined)) process.exitCode = 1;
     if (!flags.json) return;
     const { device, why, runtime } = model;
@@ -66,7 +69,8 @@ async function converse(
     ...(isTerminal && !json ? { output: process.stdout, terminal: true } : {}),
     prompt: '> ',
   });
-  // What was asked before the end is answered after it. readline's own iterator, and its prompt, are not for after the end.
+  // Questions asked before the input ended are still answered. readline's own iterator and prompt don't work after the
+  // end.
   const asked: string[] = [];
   let isClosed = false;
   let wake = () => {};
@@ -97,7 +101,7 @@ async function converse(
     process.stderr.write('\n(Ctrl-C again, or Ctrl-D, to end)\n');
     if (isTerminal && !json) lines.prompt();
   };
-  // Until now it ended the program. A terminal in raw mode sends no signal, and readline tells of the key.
+  // Until now Ctrl-C ended the program. A terminal in raw mode sends no signal; readline reports the key instead.
   process.removeAllListeners('SIGINT');
   process.on('SIGINT', interrupt);
   lines.on('SIGINT', interrupt);
@@ -123,7 +127,10 @@ async function converse(
   }
 }
 
-/** Shows an answer as it comes. Cancelled, it is what had come; to a conversation that is too long, none. */
+/**
+ * Shows an answer as it comes. Returns the part that had arrived if it is cancelled, and no answer if the conversation
+ * is too long.
+ */
 async function answer(
   model: LanguageModel,
   messages: readonly ChatMessage[],

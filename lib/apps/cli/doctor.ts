@@ -2,7 +2,7 @@ import type { Command } from 'commander';
 import { inspectSystem, type SystemReport } from '../../index.js';
 import { print, withFlags } from './output.js';
 
-/** `doctor`: what this machine has, what is missing, what to do. */
+/** `doctor`: shows what this machine has, what is missing, and what to do. */
 export function addDoctorCommand(program: Command): void {
   program
     .command('doctor')

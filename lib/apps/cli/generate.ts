@@ -11,7 +11,7 @@ import {
 import { parseDevice } from './input-flags.js';
 import { print, progressLine, UsageError } from './output.js';
 
-/** What `generate` and `chat` have in common. */
+/** The flags that `generate` and `chat` share. */
 export interface GenerationFlags {
   maxTokens: string;
   temperature?: string;
@@ -52,7 +52,10 @@ export function addGenerationFlags(command: Command): Command {
     .option('--json', 'print one JSON document', false);
 }
 
-/** @throws UsageError for what is no number, whose range is the library's to check, and for a file that can't be read */
+/**
+ * Parses the flags. The library checks the ranges of numbers.
+ * @throws UsageError for a value that isn't a number, and for a file that can't be read
+ */
 export function readGenerationFlags(flags: GenerationFlags): {
   load: LanguageModelOptions;
   generate: GenerateOptions;
@@ -101,7 +104,7 @@ export function generationSummary({ usage, timing }: Generation): string {
   return `${promptTokens} + ${completionTokens} tokens${cached}, first after ${timing.firstTokenMs.toFixed(0)} ms${rate}`;
 }
 
-/** Hands on an answer's text as it comes. */
+/** Passes on an answer's text as it comes. */
 export async function follow(
   chunks: AsyncGenerator<GenerationChunk, Generation>,
   show: (text: string) => void,
@@ -138,7 +141,7 @@ async function generate(
   const model = await LanguageModel.load(source, options.load).finally(() => progress.clear());
   try {
     const loadMs = performance.now() - started;
-    // The last line's end, which echo and editors write, is not part of the prompt.
+    // echo and editors write a newline at the end, which isn't part of the prompt.
     const prompt = given === '-' ? (await readText(process.stdin)).replace(/\r?\n$/, '') : given;
     const messages = [{ role: 'user' as const, content: prompt }];
     const chunks = model.stream(flags.chat ? messages : prompt, options.generate);

@@ -12,7 +12,7 @@ interface InspectFlags {
   json: boolean;
 }
 
-/** `inspect FILE`: what an ONNX model or an engine file holds, and whether it is what it says it is. */
+/** `inspect FILE`: shows the contents of an ONNX model or an engine file, and verifies an engine against its model. */
 export function addInspectCommand(program: Command): void {
   program
     .command('inspect')
@@ -30,7 +30,7 @@ async function inspect(file: string, flags: InspectFlags, command: Command): Pro
     if (flags.device !== undefined)
       throw new UsageError('--device is for ONNX models: no GPU reads an engine.');
     const report = await reportEngine(file, flags.model);
-    // Another model than the one that was named is what the caller wanted to know; one found beside it may be newer.
+    // If the user named a model, a mismatch is an error. A model found beside the engine may simply be newer.
     if (flags.model !== undefined && report.model && !report.model.matches) process.exitCode = 1;
     return flags.json ? print(JSON.stringify(report, null, 2)) : printEngine(report, flags);
   }
@@ -67,7 +67,7 @@ function printEngine(report: EngineReport, flags: InspectFlags): void {
     type ?? '?',
     shapeCell(dims),
     profiles.map(({ min, opt, max }) => [min, opt, max].map(range).join(' to ')).join('; '),
-    // Of inputs and outputs, TensorRT's default, which this package leaves as it is; within, the compiler's choice.
+    // Inputs and outputs use TensorRT's default, which this package doesn't change; the compiler chooses the rest.
     'linear',
   ]);
   print(table(['', 'name', 'type', 'dims', 'profiles', 'format'], rows));
@@ -152,7 +152,7 @@ function importLines(imported: ModelReport['import']): string[] {
   ];
 }
 
-/** How often each name occurs, most often first. */
+/** Counts each name; the most frequent comes first. */
 function count(names: readonly string[]): [count: string, name: string][] {
   const counts = new Map<string, number>();
   for (const name of names) counts.set(name, (counts.get(name) ?? 0) + 1);

@@ -8,7 +8,7 @@ interface Flags {
   json: boolean;
 }
 
-/** `libs list | install rtx | remove NAME`: the TensorRT libraries on this machine, and those in the user cache. */
+/** `libs list | install rtx | remove NAME`: manages the TensorRT libraries on this machine and in the user cache. */
 export function addLibsCommand(program: Command): void {
   const libs = program.command('libs').description('list, install and remove TensorRT libraries');
   libs

@@ -13,22 +13,22 @@ import {
 import type { TensorRTLibrary } from '../../system/tensorrt-library.js';
 import type { TensorRTPackage } from '../../system/tensorrt-package.js';
 
-/** Something that this machine can or cannot do. */
+/** Something that this machine can or can't do. */
 export interface Finding {
   readonly works: boolean;
-  /** What: 'Run models on the CPU'. */
+  /** The thing, e.g. 'Run models on the CPU'. */
   readonly what: string;
-  /** With what, or why not. */
+  /** What it works with, or the reason why it doesn't work. */
   readonly detail: string;
-  /** What to do about it, where it does not work, or works in a way that may not be meant. */
+  /** What to do, if it doesn't work or works in a way that may not be intended. */
   readonly remedy?: string;
 }
 
-/** What is known of a machine, as far as GPUs and TensorRT go. */
+/** The facts about a machine's GPUs and TensorRT libraries. */
 export interface Facts {
   readonly files: DriverFiles;
   readonly cuda: NativeCuda;
-  /** The version that libcuda's file is named after. */
+  /** The version in the name of libcuda's file. */
   readonly libcuda?: string;
   /** The preferred one first. */
   readonly tensorrt: readonly (TensorRTLibrary & TensorRTPackage)[];
@@ -36,7 +36,7 @@ export interface Facts {
   readonly visibleDevices?: string;
 }
 
-/** What works on the GPUs here, and what stands in the way: for each finding one remedy. */
+/** Finds what works on this machine's GPUs and what doesn't, with at most one remedy per finding. */
 export function diagnose(facts: Facts): Finding[] {
   const driver = driverProblem(facts);
   const gpus = driver
@@ -45,13 +45,13 @@ export function diagnose(facts: Facts): Finding[] {
   return [...gpus, ...hiddenGpus(facts), ...driverConflicts(facts), ...brokenPairs(facts), ...rivals(facts)];
 }
 
-/** Of a machine where CUDA does not work. */
+/** A machine where CUDA doesn't work. */
 interface Failure extends DriverFiles {
-  /** A sentence, with CUDA's own name and number for it. */
+  /** The error as a sentence, with CUDA's own name and number. */
   readonly error: string;
-  /** CUresult, in cuda.h; NaN where no call was made. */
+  /** The CUresult (cuda.h); NaN if no call was made. */
   readonly code: number;
-  /** The file of libcuda; '' without one. */
+  /** The path of libcuda; '' if there is none. */
   readonly library: string;
   readonly libcuda: string | undefined;
   readonly visibleDevices: string | undefined;
@@ -59,7 +59,7 @@ interface Failure extends DriverFiles {
 
 interface Rule {
   applies(failure: Failure): boolean;
-  /** What the error means; without it the error stands alone. */
+  /** The meaning of the error; if absent, only the error is shown. */
   readonly meaning?: string | ((failure: Failure) => string);
   readonly remedy: string | ((failure: Failure) => string);
 }
@@ -71,7 +71,7 @@ const restart = 'Restart the machine, which loads the kernel module of the insta
 const folderOf = (file: string) => file.slice(0, file.lastIndexOf('/'));
 const isCompat = (library: string) => library.includes('/compat/');
 
-/** Why there is no libcuda, the first that applies. */
+/** Reasons for a missing libcuda; the first that applies is used. */
 const missingDriver: readonly Rule[] = [
   {
     applies: ({ wsl }) => wsl,
@@ -99,7 +99,7 @@ const missingDriver: readonly Rule[] = [
   { applies: () => true, remedy: "Compile for a GPU elsewhere with options.target, such as 'sm_89'." },
 ];
 
-/** Why libcuda finds no GPU that works, the first that applies. */
+/** Reasons why libcuda finds no working GPU; the first that applies is used. */
 const failingDriver: readonly Rule[] = [
   {
     // CUDA_ERROR_STUB_LIBRARY
@@ -157,7 +157,7 @@ const failingDriver: readonly Rule[] = [
       'Load it with `sudo modprobe nvidia`; after an installation, or where nouveau is loaded, restart the machine.',
   },
   {
-    // CUDA_ERROR_NO_DEVICE, or none counted
+    // CUDA_ERROR_NO_DEVICE, or a count of 0
     applies: ({ code }) => code === 100 || Number.isNaN(code),
     remedy:
       'Look for the GPU with `lspci -d 10de:`, and for what became of it with `sudo dmesg | grep NVRM`.',
@@ -168,7 +168,7 @@ const failingDriver: readonly Rule[] = [
   },
 ];
 
-/** What keeps CUDA from working; undefined where it works. */
+/** The reason why CUDA doesn't work, with its remedy; undefined if it works. */
 function driverProblem(facts: Facts): Pick<Finding, 'detail' | 'remedy'> | undefined {
   const { files, cuda, libcuda, visibleDevices } = facts;
   if (cuda.error === undefined) return undefined;
@@ -183,7 +183,7 @@ function driverProblem(facts: Facts): Pick<Finding, 'detail' | 'remedy'> | undef
   };
 }
 
-/** '8.9' of [8, 9]. */
+/** Formats [8, 9] as '8.9'. */
 export function computeCapability(gpu: NativeGpu): string {
   return gpu.computeCapability.join('.');
 }
@@ -246,7 +246,7 @@ function gpuFinding(gpu: NativeGpu, { cuda, tensorrt }: Facts): Finding {
   };
 }
 
-/** GPUs that nvidia-smi shows and CUDA does not. */
+/** GPUs that nvidia-smi shows but CUDA doesn't. */
 function hiddenGpus({ cuda, visibleDevices }: Facts): Finding[] {
   if (visibleDevices === undefined || cuda.error !== undefined) return [];
   return [
@@ -266,12 +266,12 @@ function driverConflicts({ cuda, tensorrt }: Facts): Finding[] {
   });
 }
 
-/** Of a library that is built for a newer CUDA than the driver runs. */
+/** The conflict of a library that is built for a newer CUDA than the driver supports. */
 function driverConflict(
   { path, flavour, cuda: major }: TensorRTLibrary & TensorRTPackage,
   { driver, cudaVersion, library }: NativeCuda,
 ): { detail: string; remedy: string } | undefined {
-  // With cuda-compat, the driver runs a newer CUDA than its version tells.
+  // cuda-compat supports a newer CUDA than the driver's version suggests.
   if (!driver || major === undefined || isCompat(library)) return undefined;
   const floor = driverOfTensorRT[major];
   if (versionAtLeast(driver, floor)) return undefined;
@@ -288,7 +288,7 @@ function driverConflict(
   };
 }
 
-/** A library and an ONNX parser of different releases. */
+/** A library whose ONNX parser is from a different release. */
 function brokenPairs({ tensorrt }: Facts): Finding[] {
   return tensorrt.flatMap((library) => {
     const { version, parser, path } = library;
@@ -304,13 +304,13 @@ function brokenPairs({ tensorrt }: Facts): Finding[] {
   });
 }
 
-/** '10.15.1' and '10.15.1.29' are. */
+/** True for '10.15.1' and '10.15.1.29', for example. */
 function sameRelease(a: string, b: string): boolean {
   const parts = (version: string) => version.split('.').slice(0, 3).join('.');
   return parts(a) === parts(b);
 }
 
-/** Several versions of one flavour, of which one is used. */
+/** Several versions of the same flavour, only one of which is used. */
 function rivals({ tensorrt }: Facts): Finding[] {
   const usable = tensorrt.filter(({ error }) => !error);
   return Object.entries(flavourNames).flatMap(([flavour, name]) => {
