@@ -93,7 +93,7 @@ for (const [file, includes] of sources) {
   for (const { name, own, line } of includes) {
     const at = `native/${file}:${line}`;
     if (own && !sources.has(name)) {
-      problems.push(`${at} includes "${name}", which is no file of native/.`);
+      problems.push(`${at} includes "${name}", which is not a file in native/.`);
     } else if (own) {
       const other = partOf(name);
       if (other === part || parts[part].includes.includes(other)) continue;

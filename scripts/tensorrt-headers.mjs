@@ -122,7 +122,7 @@ function extractCrate(file, sha256, folder, to) {
 function sdkVersion(folder, variable) {
   for (const name of wanted) {
     if (!existsSync(path.join(folder, name))) {
-      throw new Error(`${variable} is ${folder}, where there is no ${name}.`);
+      throw new Error(`${variable} is ${folder}, which doesn't contain ${name}.`);
     }
   }
   const text = readFileSync(path.join(folder, 'NvInferVersion.h'), 'utf8');

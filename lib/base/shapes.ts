@@ -68,7 +68,7 @@ function parseRange(range: unknown, path: string): ShapeRange {
   }
   for (const key of Object.keys(range)) {
     if (!sides.includes(key as 'min'))
-      throw invalidArgValue(`${path}.${key}`, 'is none of min, opt and max.');
+      throw invalidArgValue(`${path}.${key}`, 'is not one of min, opt and max.');
   }
   const { min, opt, max } = range as Record<string, unknown>;
   const parsed = {
@@ -80,7 +80,7 @@ function parseRange(range: unknown, path: string): ShapeRange {
     if (parsed[side].length !== parsed.min.length) {
       throw invalidArgValue(
         `${path}.${side}`,
-        `has ${parsed[side].length} dimensions and ${path}.min has ${parsed.min.length}.`,
+        `has ${parsed[side].length} dimensions, but ${path}.min has ${parsed.min.length}.`,
       );
     }
   }
@@ -128,7 +128,7 @@ export function checkProfiles(profiles: readonly Profile[], inputs: readonly Dec
       if (range.min.length !== input.shape.length) {
         throw invalidArgValue(
           `${option}.${name}`,
-          `has ${range.min.length} dimensions; the model says ${input.shape.length}, ${shapeText(input.shape)}.`,
+          `has ${range.min.length} dimensions, but the model declares ${input.shape.length}: ${shapeText(input.shape)}.`,
         );
       }
       input.shape.forEach((size, i) => {
@@ -197,7 +197,7 @@ function completeProfile(profile: Profile, inputs: readonly DeclaredInput[], pat
       if (!range) {
         throw invalidArgValue(
           `${path}.${name}`,
-          `is needed: the model leaves ${shapeText(shape)} open, and dimension ${i} says nothing about its size. ` +
+          `is needed: the model's shape is ${shapeText(shape)}, and the name of dimension ${i} doesn't suggest a size. ` +
             'Give { min, opt, max }.',
         );
       }

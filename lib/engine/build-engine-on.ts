@@ -224,7 +224,7 @@ function attentionOf({ version, capabilities }: NativeTensorRT): DecoderLowering
   if (!capabilities.kvCache) {
     throw new TensorRTError(
       'ERR_LIBRARY_UNSUPPORTED',
-      `TensorRT ${version} has no KV cache: 10.15 or later has, and TensorRT-RTX.`,
+      `TensorRT ${version} has no KV cache: use 10.15 or later, or TensorRT-RTX.`,
     );
   }
   return capabilities.keyValueLengths ? 'lengths' : 'mask';
@@ -274,7 +274,7 @@ function checkTypes(inputs: readonly DeclaredInput[]): void {
   const list = odd.map(({ name, type }) => `"${name}" (${type})`).join(', ');
   throw new TensorRTError(
     'ERR_MODEL_UNSUPPORTED',
-    `TensorRT does not support the model: it has no equal of the type of the input ${list}.`,
+    `TensorRT does not support the model: it has no counterpart for the type of the input ${list}.`,
   );
 }
 
@@ -282,6 +282,6 @@ function throwNoGpu({ error }: NativeCuda): never {
   throw new TensorRTError(
     'ERR_NO_GPU',
     `There is no GPU here to compile for: ${error} ` +
-      "TensorRT-RTX compiles for one elsewhere: name it in options.target, 'sm_89', or a list.",
+      "TensorRT-RTX can compile for other GPUs: name them in options.target, e.g. 'sm_89'.",
   );
 }

@@ -139,9 +139,12 @@ export class EngineCache {
   #warn(error: unknown): void {
     const { message, code } = error as NodeJS.ErrnoException;
     const problem = message.replace(/\.?$/, '.');
-    process.emitWarning(`The engine cache is of no use: ${problem} ${this.#chooser} names another folder.`, {
-      type: 'NodeTensorRTWarning',
-      ...(code ? { code } : {}),
-    });
+    process.emitWarning(
+      `The engine cache can't be used: ${problem} Set ${this.#chooser} to another folder.`,
+      {
+        type: 'NodeTensorRTWarning',
+        ...(code ? { code } : {}),
+      },
+    );
   }
 }

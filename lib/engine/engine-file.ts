@@ -211,7 +211,7 @@ function planOffset(start: Uint8Array, size: number, label: string): number {
   const expected = offset + planLength!;
   if (expected !== BigInt(size)) {
     const relation = expected > size ? 'is cut short' : 'has bytes after its end';
-    throw corrupt(label, `${relation}: it should have ${expected} bytes and has ${size}`);
+    throw corrupt(label, `${relation}: it should have ${expected} bytes but has ${size}`);
   }
   // The manifest and layers become strings, before the checksum has been verified.
   if (offset > bufferConstants.MAX_STRING_LENGTH) {

@@ -15,7 +15,7 @@ export function parseContents(manifestText: string, layersText: string): EngineC
   const layers = JSON.parse(layersText);
   if (!nestsWithin(maxNesting, manifest, layers)) throw new Error(`it nests more than ${maxNesting} deep`);
   if (!isManifest(manifest) || !isArrayOf(layers, isLayer))
-    throw new Error('a field is missing or of another type');
+    throw new Error('a field is missing or has the wrong type');
   return { manifest, layers };
 }
 

@@ -246,7 +246,7 @@ async function write(file: string, pieces: readonly Uint8Array[]): Promise<void>
   } catch (cause) {
     throw new TensorRTError(
       'ERR_IO',
-      `Could not write ${file}, which the build needs: ${(cause as Error).message}. TMPDIR names another folder.`,
+      `Could not write ${file}, which the build needs: ${(cause as Error).message}. Set TMPDIR to another folder.`,
       { cause },
     );
   }

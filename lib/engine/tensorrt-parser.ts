@@ -31,7 +31,7 @@ export function refuseWhatTensorRTCannotName(graph: GraphProto): void {
     if (type && !type.tensorType) {
       throw new TensorRTError(
         'ERR_MODEL_UNSUPPORTED',
-        `The input "${name}" is no tensor: TensorRT takes nothing else.`,
+        `The input "${name}" is not a tensor, and TensorRT only takes tensors.`,
       );
     }
     if (type?.tensorType && !type.tensorType.shape) {
@@ -43,7 +43,7 @@ export function refuseWhatTensorRTCannotName(graph: GraphProto): void {
     if (graph.output.some((output) => output.name === name)) {
       throw new TensorRTError(
         'ERR_MODEL_UNSUPPORTED',
-        `"${name}" is an input and an output at once, which TensorRT can't tell apart: put an Identity in between.`,
+        `"${name}" is an input and an output at once, which TensorRT can't tell apart: put an Identity node between them.`,
       );
     }
   }
@@ -78,7 +78,7 @@ export function misreadNodes(graph: GraphProto): NodeProto[] {
 }
 
 export const misreadReason =
-  "TensorRT's parser passes over nonpad_kv_seqlen, and would attend to the whole cache. LanguageModel.load compiles " +
+  "TensorRT's parser ignores nonpad_kv_seqlen and would attend to the whole cache. LanguageModel.load compiles " +
   'decoders with such a cache.';
 
 /** @throws TensorRTError ERR_MODEL_UNSUPPORTED for nodes that the parser misreads */

@@ -54,7 +54,7 @@ export async function loadPlan(
     });
   } catch (error) {
     if (!(error instanceof TensorRTError) || error.code !== 'ERR_ENGINE_INCOMPATIBLE') throw error;
-    const here = `Here are ${productOf(library.flavour)} ${library.version} and ${gpu.label}.`;
+    const here = `This machine has ${productOf(library.flavour)} ${library.version} and ${gpu.label}.`;
     throw new TensorRTError('ERR_ENGINE_INCOMPATIBLE', `${error.message} ${compiledFor(compiled)}${here}`, {
       cause: error,
     });

@@ -54,10 +54,10 @@ function randomInput(
   const type: DataType | undefined = elemType === undefined ? undefined : dataTypeFromOnnx(elemType);
   const shape = input.type?.tensorType?.shape?.dim;
   if (type === undefined || type === 'string' || shape === undefined) {
-    const lack = shape === undefined ? 'has no shape' : 'is no tensor of numbers';
+    const lack = shape === undefined ? 'has no shape' : 'is not a tensor of numbers';
     throw new TensorRTError(
       'ERR_MODEL_UNSUPPORTED',
-      `There are no random values for the input "${name}", which ${lack}: give options.calibration.`,
+      `Can't make random values for the input "${name}", which ${lack}: give options.calibration.`,
     );
   }
   const dims = shape.map(
@@ -70,7 +70,7 @@ function randomInput(
   if (!(size >= 0 && size <= maxElements)) {
     throw new TensorRTError(
       'ERR_MODEL_UNSUPPORTED',
-      `There are no random values for the input "${name}" of dimensions [${dims}]: give options.calibration.`,
+      `Can't make random values for the input "${name}" of dimensions [${dims}]: give options.calibration.`,
     );
   }
   const filled = <Elements extends { length: number; [i: number]: number }>(

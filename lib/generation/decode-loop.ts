@@ -34,7 +34,7 @@ export function requireIdle({ isBusy }: GenerationTarget): void {
   if (!isBusy) return;
   throw new TensorRTError(
     'ERR_INVALID_ARG_VALUE',
-    'The sequence is generating already: wait for that to finish, or leave its stream.',
+    'The sequence is already generating: wait until that finishes, or leave its stream.',
   );
 }
 
@@ -212,7 +212,7 @@ class RunningRequest {
     const { end } = this;
     if (end.error) throw end.error;
     if (end.finished === 'cancelled') {
-      throw new TensorRTError('ERR_DISPOSED', 'The sequence was disposed of while it generated.');
+      throw new TensorRTError('ERR_DISPOSED', 'The sequence was disposed while it was generating.');
     }
     if (this.#answer) {
       this.#told = input + this.#answer.tokens.length;

@@ -81,7 +81,7 @@ function readGenai(genai: Json, file: string): Read {
 
 function readTransformers(config: Json, generation: Json, directory: string): Read {
   const file = path.join(directory, 'config.json');
-  if (config.is_encoder_decoder === true) throw unsupported(file, 'is of an encoder with a decoder');
+  if (config.is_encoder_decoder === true) throw unsupported(file, 'describes an encoder with a decoder');
   const whole = new Section(config, file);
   // For a multimodal model, use the configuration of its language model.
   const text = new Section(asObject(config.text_config) ?? config, file);

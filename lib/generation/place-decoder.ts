@@ -62,7 +62,7 @@ export async function placeDecoder(
   if (vocabulary === undefined) {
     throw new TensorRTError(
       'ERR_MODEL_UNSUPPORTED',
-      `Neither ${config.model} nor a config.json beside it says how many tokens there are: vocab_size.`,
+      `Neither ${config.model} nor a config.json beside it gives the number of tokens, vocab_size.`,
     );
   }
   const capacity = Math.min(maxLength, prepared.facts.capacity ?? maxLength);
@@ -101,7 +101,7 @@ export async function placeDecoder(
     vocabulary,
     device: gpu.device,
     why,
-    whyMode: `${prepared.why} For TensorRT that became its KV-cache layers.`,
+    whyMode: `${prepared.why} For TensorRT, its KV-cache layers do this.`,
     precision: engine.manifest.precision,
     fingerprint: hashOf([digest, graph, typesOf(engine)]),
     load: (model) => loadEngine(model, { engine, gpu, libraryPath, cudaGraph, deviceOutputs: false }),
@@ -118,7 +118,7 @@ function rowLength({ maxLength }: KvCacheSettings, { maxLength: positions }: Dec
     return maxLength;
   throw invalidArgValue(
     'options.kvCache.maxLength',
-    `must be at most ${positions}, the positions that the model has, not ${maxLength}.`,
+    `must be at most ${positions}, the number of the model's positions, not ${maxLength}.`,
   );
 }
 
@@ -126,7 +126,7 @@ function requireCpuPrecision(precision: LanguageModelSettings['precision'], why:
   if (precision !== 'fp16' && precision !== 'bf16') return;
   throw invalidArgValue(
     'options.precision',
-    `can't be '${precision}' on the CPU, where a decoder runs in the types that it has. It is the CPU: ${why}`,
+    `can't be '${precision}' on the CPU, where a decoder runs in its own types. It runs on the CPU: ${why}`,
   );
 }
 

@@ -173,7 +173,7 @@ export async function findRuntime(wanted: readonly Flavour[], libraryPath?: stri
   if (others.length > 0) {
     throw new TensorRTError(
       'ERR_ENGINE_INCOMPATIBLE',
-      `The engine was compiled by ${name}, which alone can run it; here is ${others.join(', ')}. ${remedies[product]}`,
+      `The engine was compiled by ${name}, and only runs with that; found only ${others.join(', ')}. ${remedies[product]}`,
     );
   }
   if (failure) throw failure;

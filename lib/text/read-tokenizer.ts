@@ -71,7 +71,7 @@ function parseTokenizer(values: Json, config: Json, file: string) {
   } catch (cause) {
     // A file may be valid JSON and still have unexpected values anywhere.
     if (cause instanceof TensorRTError) throw cause;
-    const message = `${file} is no tokenizer: ${(cause as Error).message}.`;
+    const message = `${file} is not a valid tokenizer: ${(cause as Error).message}.`;
     throw new TensorRTError('ERR_MODEL_INVALID', message, { cause });
   }
 }

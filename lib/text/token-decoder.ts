@@ -42,7 +42,7 @@ export function readDecoder(decoder: Json | null, decoding: Decoding, file: stri
     case 'Replace': {
       const pattern = (decoder!.pattern as Json | undefined)?.String;
       if (typeof pattern !== 'string')
-        throw unsupported('its decoder Replace has a pattern that is no string');
+        throw unsupported('its decoder Replace has a pattern that is not a string');
       const content = String(decoder!.content ?? '');
       decoding.steps.push((token) => token.replaceAll(pattern, content));
       return;

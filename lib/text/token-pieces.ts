@@ -41,7 +41,7 @@ function bytesByDecoding(tokenizer: Tokenizer): (token: number) => Uint8Array {
   const anchor = encoded.slice(-1);
   const alone = decode(anchor);
   if (alone === '')
-    throw invalidArgValue('options.tokenizer', "encodes 'a' to tokens that it decodes to nothing.");
+    throw invalidArgValue('options.tokenizer', "encodes 'a' as tokens that it decodes to an empty text.");
   const utf8 = new TextEncoder();
   return (token) => {
     const both = decode([...anchor, token]);

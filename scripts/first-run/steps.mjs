@@ -133,7 +133,7 @@ async function readPlans({ folder, note, table, check }) {
       );
     }
     const layers = layersOf(information);
-    check(layers.length > 0, `${name}: TensorRT says no layer of its plan.`);
+    check(layers.length > 0, `${name}: TensorRT lists no layers of its plan.`);
     const copies = cacheCopies(layers, graph.caches);
     check(copies.length === 0, `${name}: a step copies whole caches: ${copies.join('; ')}.`);
     row(

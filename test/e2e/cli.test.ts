@@ -67,18 +67,23 @@ describe('exit codes', () => {
       /fp99.*fp16, bf16, fp32, tf32, as-exported/,
     ],
     ['no level', ['build', 'x.onnx', '--optimization-level', '9'], 2, /0, 1, 2, 3, 4, 5/],
-    ['no GPU name', ['build', 'x.onnx', '--target', 'rtx4090'], 2, /'rtx4090' is no GPU/],
+    ['no GPU name', ['build', 'x.onnx', '--target', 'rtx4090'], 2, /'rtx4090' is not a GPU target/],
     ['no device', ['run', 'x.onnx', '--device', 'gpu'], 2, /--device must be auto/],
     ['an input twice', ['run', 'x.onnx', '--input', 'x=random:1', '--input', 'x=random:2'], 2, /twice/],
     ['no batch', ['bench', 'x.onnx', '--batch', '1,0'], 2, /--batch must be a whole number of at least 1/],
     ['no seconds', ['bench', 'x.onnx', '--duration', 'long'], 2, /--duration must be a number of seconds/],
     ['a peer that is none', ['bench', 'x.onnx', '--compare', 'torch'], 2, /Allowed choices are onnxruntime/],
-    ['two runs in one log', ['bench', 'x.onnx', '--batch', '1,8', '--mlperf', 'l'], 2, /--batch one size/],
+    [
+      'two runs in one log',
+      ['bench', 'x.onnx', '--batch', '1,8', '--mlperf', 'l'],
+      2,
+      /--batch a single size/,
+    ],
     [
       'a stream of batches',
       ['bench', 'x.onnx', '--batch', '8', '--mlperf', 'l'],
       2,
-      /SingleStream is one sample at a time/,
+      /SingleStream runs one sample at a time/,
     ],
     ['a scenario without a log', ['bench', 'x.onnx', '--scenario', 'Offline'], 2, /--mlperf FILE/],
     ['no prompt', ['generate', 'x'], 2, /missing required argument 'prompt'/],
@@ -197,7 +202,7 @@ describe('libs', () => {
   test('installing again installs nothing, and shows the licence', async () => {
     const { code, stdout } = await run(['libs', 'install', 'rtx']);
     expect(code).toBe(0);
-    expect(stdout).toMatch(/is installed[\s\S]*NVIDIA's licence[\s\S]*LICENSE/);
+    expect(stdout).toMatch(/is already installed[\s\S]*NVIDIA's licence[\s\S]*LICENSE/);
   });
 
   test('a cache that cannot be written', async () => {
@@ -530,7 +535,7 @@ describe('bench', () => {
     const contradiction = ['--batch', '8', '--input', 'x=random:2x4'];
     expect(await run(['bench', fixture('linear.onnx'), ...args, ...contradiction])).toMatchObject({
       code: 1,
-      stderr: expect.stringMatching(/--input gives 'x' dims \[2,4\], where --batch asks for \[8,4\]/),
+      stderr: expect.stringMatching(/--input gives 'x' dims \[2,4\], but --batch needs \[8,4\]/),
     });
   });
 });

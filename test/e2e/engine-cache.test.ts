@@ -320,7 +320,9 @@ describe('room', () => {
     expect(none).toMatchObject({
       stdout: 'false',
       end: 0,
-      stderr: expect.stringMatching(/engine cache is of no use: .*\. options\.cache names another folder\./),
+      stderr: expect.stringMatching(
+        /engine cache can't be used: .*\. Set options\.cache to another folder\./,
+      ),
     });
     await rm(cache);
     // Files may have 4 kB here, as on a full disk; FP16 would need a temporary one for the model.

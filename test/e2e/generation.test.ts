@@ -585,7 +585,7 @@ describe('sequences', () => {
     await stream.next();
     // Nobody has heard of the other eight.
     while (llama.stats().requests.active > 0) await new Promise(setImmediate);
-    await expect(sequence.append([5])).rejects.toThrow(/is generating already/);
+    await expect(sequence.append([5])).rejects.toThrow(/is already generating/);
     expect(() => sequence.truncate(0)).toThrow(withCode('ERR_INVALID_ARG_VALUE', /or leave its stream/));
     await stream.return(undefined as never);
     expect(sequence.tokens).toEqual([...prompt, greedy[0]]);
@@ -605,7 +605,7 @@ describe('sequences', () => {
     await expect(all[0]!.append([5])).rejects.toThrow(
       withCode(
         'ERR_INVALID_ARG_VALUE',
-        /is generating already: wait for that to finish, or leave its stream/,
+        /is already generating: wait until that finishes, or leave its stream/,
       ),
     );
     for (const sequence of all) sequence.dispose();

@@ -451,7 +451,7 @@ onStandIn('StandIn: a session on a GPU', () => {
       expect(await run(flavour, load)).toBe('no error');
       expect(await run(flavour, load, { STAND_IN_CUDA_DEVICES: 'Other:86:8192' })).toMatch(
         new RegExp(
-          `^ERR_ENGINE_INCOMPATIBLE: .*compiled by ${product} .* for sm_89. Here are ${product} .* Other \\(sm_86\\)`,
+          `^ERR_ENGINE_INCOMPATIBLE: .*compiled by ${product} .* for sm_89. This machine has ${product} .* Other \\(sm_86\\)`,
         ),
       );
       const older = { trt10: '10.13.0', trt11: '11.0.0', rtx: '1.5.0' }[flavour];
@@ -460,7 +460,7 @@ onStandIn('StandIn: a session on a GPU', () => {
       );
       const other = flavour === 'rtx' ? 'trt10' : 'rtx';
       expect(await run(other, load)).toMatch(
-        /^ERR_ENGINE_INCOMPATIBLE: .*which alone can run it; here is TensorRT/,
+        /^ERR_ENGINE_INCOMPATIBLE: .*and only runs with that; found only TensorRT/,
       );
       expect(await run(flavour, load, { STAND_IN_CUDA_DEVICES: 'none' })).toMatch(/^ERR_NO_GPU: /);
     }

@@ -49,7 +49,7 @@ export async function batchInputs(
     if (tensor.dims.join() !== wantedDims.join()) {
       throw invalidArgValue(
         '--input',
-        `gives '${name}' dims [${tensor.dims}], where --batch asks for [${wantedDims}].`,
+        `gives '${name}' dims [${tensor.dims}], but --batch needs [${wantedDims}].`,
       );
     }
     feeds[name] = tensor;
@@ -93,5 +93,8 @@ function blamingInputs<T>(given: ReadonlyMap<string, Tensor>, names: readonly st
 
 function tensorInput({ name, type, shape }: DeclaredInput): InputMetadata {
   if (type) return { name, isTensor: true, type, shape };
-  throw new TensorRTError('ERR_MODEL_UNSUPPORTED', `The input "${name}" is no tensor of a type known here.`);
+  throw new TensorRTError(
+    'ERR_MODEL_UNSUPPORTED',
+    `The input "${name}" is not a tensor of a supported type.`,
+  );
 }

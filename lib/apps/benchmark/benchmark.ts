@@ -127,7 +127,7 @@ export function benchmarkWarnings(
   if (coefficientOfVariation > (isGpu ? unstable.gpu : unstable.cpu)) {
     warnings.push(
       `The ${what} is unstable, with a coefficient of variation of ${(100 * coefficientOfVariation).toFixed(1)} %: ` +
-        `${isGpu ? "lock the GPU's clock (nvidia-smi --lock-gpu-clocks)" : 'leave the machine to the benchmark'}, ` +
+        `${isGpu ? "lock the GPU's clock (nvidia-smi --lock-gpu-clocks)" : 'run nothing else on the machine'}, ` +
         'or measure longer.',
     );
   }

@@ -44,7 +44,7 @@ export class OnnxRuntimePeer {
     }
     throw new TensorRTError(
       'ERR_LIBRARY_NOT_FOUND',
-      `onnxruntime-node, to compare with, can't be loaded (${(cause as Error).message.split('\n')[0]}): ` +
+      `onnxruntime-node, needed for the comparison, can't be loaded (${(cause as Error).message.split('\n')[0]}): ` +
         '`npm install onnxruntime-node`, with ONNXRUNTIME_NODE_INSTALL=skip if its download of CUDA parts fails.',
       { cause },
     );
@@ -67,7 +67,7 @@ export class OnnxRuntimePeer {
     }).catch((cause: Error) => {
       throw new TensorRTError(
         'ERR_LIBRARY_UNSUPPORTED',
-        `onnxruntime-node, to compare with, can't run this model on ${device}: ${cause.message}`,
+        `onnxruntime-node, needed for the comparison, can't run this model on ${device}: ${cause.message}`,
         { cause },
       );
     });

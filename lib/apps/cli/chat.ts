@@ -26,10 +26,10 @@ export function addChatCommand(program: Command): void {
     program
       .command('chat')
       .description(
-        `talk with a language model: ${clear} begins anew; Ctrl-C cancels an answer; at the prompt twice, or Ctrl-D, it ends`,
+        `talk with a language model; ${clear} starts over, Ctrl-C cancels an answer, and Ctrl-D or Ctrl-C twice at the prompt quits`,
       )
       .argument('<model>', 'folder that optimum or onnxruntime-genai exported')
-      .option('--system <text>', 'what the model is told first'),
+      .option('--system <text>', 'system message, the instructions for the conversation'),
   ).action(chat);
 }
 
@@ -98,7 +98,7 @@ async function converse(
     if (answering) return answering.abort();
     if (warned) return lines.close();
     warned = true;
-    process.stderr.write('\n(Ctrl-C again, or Ctrl-D, to end)\n');
+    process.stderr.write('\n(press Ctrl-C again, or Ctrl-D, to quit)\n');
     if (isTerminal && !json) lines.prompt();
   };
   // Until now Ctrl-C ended the program. A terminal in raw mode sends no signal; readline reports the key instead.
@@ -153,7 +153,7 @@ async function answer(
     const { code, message } = error as { code?: string; message: string };
     if (code !== 'ERR_SHAPE_MISMATCH') throw error;
     process.stderr.write(
-      `${errorLine({ code, message }, command)}(That question is left out. ${clear} begins a new conversation; --max-length makes room for a longer one.)\n`,
+      `${errorLine({ code, message }, command)}(That question is left out. ${clear} starts a new conversation; --max-length makes room for a longer one.)\n`,
     );
     return { text, error: withFlags(message, command) };
   } finally {

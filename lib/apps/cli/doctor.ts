@@ -39,7 +39,7 @@ function rows(report: SystemReport): [string, string][] {
         `${Math.round(gpu.memory / 2 ** 20)} MiB`,
         gpu.pciBusId,
         gpu.uuid,
-        gpu.flavours.length > 0 ? `runs ${gpu.flavours.join(', ')}` : 'runs no TensorRT of today',
+        gpu.flavours.length > 0 ? `runs ${gpu.flavours.join(', ')}` : 'not supported by current TensorRT',
       ]
         .filter(Boolean)
         .join(', '),

@@ -61,6 +61,7 @@ export function parseInputFlags(
 function parseSource(name: string, source: string): InputSource {
   if (!source.startsWith('random')) return { file: source };
   const [, dims] = /^random:((?:\d+(?:x\d+)*)?)$/.exec(source) ?? [];
-  if (dims === undefined) throw new UsageError(`--input ${name}=${source}: write random:1x3x224x224.`);
+  if (dims === undefined)
+    throw new UsageError(`--input ${name}=${source}: give a shape such as random:1x3x224x224.`);
   return { random: dims === '' ? [] : dims.split('x').map(Number) };
 }

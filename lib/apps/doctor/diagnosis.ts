@@ -75,25 +75,25 @@ const isCompat = (library: string) => library.includes('/compat/');
 const missingDriver: readonly Rule[] = [
   {
     applies: ({ wsl }) => wsl,
-    meaning: 'Under WSL 2 the driver is the one of Windows.',
-    remedy: "Install NVIDIA's driver for Windows, and none inside WSL; then run `wsl --shutdown`.",
+    meaning: 'Under WSL 2, the driver is installed in Windows.',
+    remedy: "Install NVIDIA's driver for Windows, not one inside WSL; then run `wsl --shutdown`.",
   },
   {
     applies: ({ container, kernelModule, devices, onPciBus }) =>
       container && (kernelModule !== undefined || devices || onPciBus),
-    meaning: 'The machine has an NVIDIA GPU, and this container has no access to its driver.',
+    meaning: 'The machine has an NVIDIA GPU, but this container has no access to its driver.',
     remedy: shareGpus,
   },
   {
     applies: ({ kernelModule }) => kernelModule !== undefined,
     meaning: ({ kernelModule }) =>
-      `The driver's kernel module ${kernelModule} is loaded, and its library for CUDA is missing.`,
+      `The driver's kernel module ${kernelModule} is loaded, but its CUDA library is missing.`,
     remedy: ({ kernelModule }) =>
       `Install the CUDA library of driver ${kernelModule} (Debian: libcuda1; Ubuntu: libnvidia-compute-${kernelModule!.split('.')[0]}).`,
   },
   {
     applies: ({ onPciBus }) => onPciBus,
-    meaning: 'An NVIDIA GPU is on the PCI bus, and no driver is installed.',
+    meaning: 'An NVIDIA GPU is on the PCI bus, but no driver is installed.',
     remedy: `Install NVIDIA's driver ${driverOfTensorRT[13]} or newer.`,
   },
   { applies: () => true, remedy: "Compile for a GPU elsewhere with options.target, such as 'sm_89'." },
@@ -105,18 +105,18 @@ const failingDriver: readonly Rule[] = [
     // CUDA_ERROR_STUB_LIBRARY
     applies: ({ code, library }) => code === 34 || library.includes('/stubs/'),
     meaning: ({ library }) => `${library} is a stub to link against, not the driver.`,
-    remedy: ({ library }) => `Take ${folderOf(library)} out of LD_LIBRARY_PATH.`,
+    remedy: ({ library }) => `Remove ${folderOf(library)} from LD_LIBRARY_PATH.`,
   },
   {
     applies: ({ wsl, library }) => wsl && !library.startsWith('/usr/lib/wsl/'),
-    meaning: ({ library }) => `Under WSL 2 the driver is the one of Windows, and ${library} hides it.`,
+    meaning: ({ library }) => `Under WSL 2, the driver is installed in Windows, and ${library} hides it.`,
     remedy: 'Remove the Linux driver that is installed inside WSL.',
   },
   {
     // CUDA_ERROR_COMPAT_NOT_SUPPORTED_ON_DEVICE
     applies: ({ code }) => code === 804,
     meaning: ({ library }) => `${library} (cuda-compat) does not work with this GPU.`,
-    remedy: 'Take the compat folder out of LD_LIBRARY_PATH, or update the driver.',
+    remedy: 'Remove the compat folder from LD_LIBRARY_PATH, or update the driver.',
   },
   {
     applies: ({ kernelModule, libcuda, library }) =>
@@ -124,7 +124,7 @@ const failingDriver: readonly Rule[] = [
     meaning: ({ kernelModule, libcuda, library }) =>
       `Driver/library version mismatch: the kernel module is ${kernelModule}, the library ${library} is ${libcuda}.`,
     remedy: ({ container }) =>
-      container ? "Create the container anew: it holds the library of the host's former driver." : restart,
+      container ? "Recreate the container: it has the library of the host's previous driver." : restart,
   },
   {
     // CUDA_ERROR_SYSTEM_DRIVER_MISMATCH
@@ -136,8 +136,8 @@ const failingDriver: readonly Rule[] = [
   {
     // CUDA_ERROR_SYSTEM_NOT_READY
     applies: ({ code }) => code === 802,
-    meaning: "The GPUs wait for NVIDIA's fabric manager.",
-    remedy: 'Start it, in the version of the driver: `sudo systemctl start nvidia-fabricmanager`.',
+    meaning: "The GPUs are waiting for NVIDIA's fabric manager.",
+    remedy: 'Start it, in the same version as the driver: `sudo systemctl start nvidia-fabricmanager`.',
   },
   {
     applies: ({ visibleDevices }) =>
@@ -159,12 +159,11 @@ const failingDriver: readonly Rule[] = [
   {
     // CUDA_ERROR_NO_DEVICE, or a count of 0
     applies: ({ code }) => code === 100 || Number.isNaN(code),
-    remedy:
-      'Look for the GPU with `lspci -d 10de:`, and for what became of it with `sudo dmesg | grep NVRM`.',
+    remedy: 'Look for the GPU with `lspci -d 10de:`, and for its errors with `sudo dmesg | grep NVRM`.',
   },
   {
     applies: () => true,
-    remedy: 'Look for the reason with `sudo dmesg | grep NVRM`; restarting the machine clears most.',
+    remedy: 'Look for the reason with `sudo dmesg | grep NVRM`; restarting the machine clears most errors.',
   },
 ];
 
@@ -196,7 +195,7 @@ function gpuFinding(gpu: NativeGpu, { cuda, tensorrt }: Facts): Finding {
     return {
       works: false,
       what,
-      detail: `Driver ${cuda.driver} is older than every CUDA that TensorRT is built for here.`,
+      detail: `Driver ${cuda.driver} is too old for every CUDA version that TensorRT is built for here.`,
       remedy: `Update the driver to ${driverOfTensorRT[13]} or newer.`,
     };
   }
@@ -205,10 +204,10 @@ function gpuFinding(gpu: NativeGpu, { cuda, tensorrt }: Facts): Finding {
     return {
       works: false,
       what,
-      detail: `Compute capability ${capability} is ${
+      detail: `Compute capability ${capability} is not supported: ${
         last
-          ? `that of a GPU whose last TensorRT is ${last}; the flavours here are newer`
-          : 'one that no TensorRT flavour here supports (7.5 to 12.1 are)'
+          ? `its last TensorRT is ${last}, and the flavours here are newer`
+          : 'the TensorRT flavours here support 7.5 to 12.1'
       }.`,
       remedy: "Run models on the CPU (device: 'cpu'), or use a GPU of compute capability 7.5 or higher.",
     };
@@ -235,7 +234,7 @@ function gpuFinding(gpu: NativeGpu, { cuda, tensorrt }: Facts): Finding {
     return {
       works: false,
       what,
-      detail: `Compute capability ${capability}: ${title(installed[0]!)} runs on it, and not with this driver.`,
+      detail: `Compute capability ${capability}: ${title(installed[0]!)} runs on it, but not with this driver.`,
       remedy: driverConflict(installed[0]!, cuda)!.remedy,
     };
   }
@@ -297,8 +296,8 @@ function brokenPairs({ tensorrt }: Facts): Finding[] {
       {
         works: false,
         what: `${title(library)} and its ONNX parser`,
-        detail: `${path} is ${version}, and the parser beside it ${parser}: they must be of one release.`,
-        remedy: 'Install both from one package of NVIDIA.',
+        detail: `${path} is ${version}, and the parser beside it ${parser}: they must be from the same release.`,
+        remedy: 'Install both from the same NVIDIA package.',
       },
     ];
   });

@@ -78,7 +78,7 @@ export async function installTensorRTRtx(
     if (hash.digest('hex') !== sha256) {
       throw new TensorRTError(
         'ERR_DOWNLOAD_FAILED',
-        `${wheel} is not the file known by its SHA-256: pip's index may be a mirror that changed it.`,
+        `${wheel} has an unexpected SHA-256: pip's index may be a mirror that changed it.`,
       );
     }
     onProgress?.('Unpacking');
@@ -94,7 +94,7 @@ export async function installTensorRTRtx(
     throw new TensorRTError(
       'ERR_IO',
       `Could not install TensorRT-RTX into ${installedDirectory()}: ${(cause as Error).message}. ` +
-        'NODE_TENSORRT_CACHE names another folder.',
+        'Set NODE_TENSORRT_CACHE to another folder.',
       { cause },
     );
   } finally {
@@ -128,7 +128,7 @@ async function python(args: readonly string[], signal: AbortSignal | undefined):
         error.code === 'ENOENT'
           ? new TensorRTError(
               'ERR_DOWNLOAD_FAILED',
-              'python3 with pip is needed, and was not found: install it.',
+              'python3 with pip is needed but was not found: install it.',
             )
           : error,
       );
@@ -160,7 +160,7 @@ export async function removeTensorRT(name: string): Promise<string[]> {
   if (matches.length === 0) {
     throw new TensorRTError(
       'ERR_LIBRARY_NOT_FOUND',
-      `No library '${name}' is installed in ${installedDirectory()}${names.length ? `; there is ${names.join(', ')}` : ''}.`,
+      `No library '${name}' is installed in ${installedDirectory()}${names.length ? `; installed: ${names.join(', ')}` : ''}.`,
     );
   }
   try {

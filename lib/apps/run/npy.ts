@@ -41,12 +41,12 @@ export function parseNpy(bytes: Uint8Array, file: string): Tensor {
   const order = /'fortran_order':\s*(True|False)/.exec(header)?.[1];
   const shape = /'shape':\s*\(([\d,\s]*)\)/.exec(header)?.[1];
   if (descr === undefined || order === undefined || shape === undefined) {
-    throw invalid('has a header that describes no plain array.');
+    throw invalid("has a header that doesn't describe a plain array.");
   }
   const type = (Object.keys(typeStrings) as DataType[]).find(
     (name) => typeStrings[name]!.slice(1) === descr.slice(1),
   );
-  if (!type || type === 'string') throw invalid(`has element type '${descr}', which no tensor here has.`);
+  if (!type || type === 'string') throw invalid(`has element type '${descr}', which is not supported.`);
   if (descr.startsWith('>')) throw invalid(`is big-endian ('${descr}'): save it as '${typeStrings[type]}'.`);
   const dims = shape
     .split(',')
@@ -59,7 +59,7 @@ export function parseNpy(bytes: Uint8Array, file: string): Tensor {
   const expected = dims.reduce((product, size) => product * size, 1) * dataTypes[type].byteSize;
   if (data.length !== expected) {
     throw invalid(
-      `holds ${data.length} bytes of data where its shape (${dims.join(', ')}) asks for ${expected}.`,
+      `holds ${data.length} bytes of data, but its shape (${dims.join(', ')}) needs ${expected}.`,
     );
   }
   return new Tensor(type, typedArray(type, new Uint8Array(data).buffer), dims);

@@ -18,7 +18,7 @@ export function randomTensor(type: DataType, dims: readonly number[]): Tensor {
   }
   switch (type) {
     case 'string':
-      throw invalidArgValue('--input', 'cannot be random for an input of strings.');
+      throw invalidArgValue('--input', "can't be random for an input of strings.");
     case 'float32':
       return new Tensor(
         type,

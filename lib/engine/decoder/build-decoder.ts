@@ -45,7 +45,7 @@ export async function buildDecoder(
   if (graph.mode !== 'in-place') {
     throw new TensorRTError(
       'ERR_MODEL_UNSUPPORTED',
-      `TensorRT runs a decoder only whose cache can be updated in place. ${why}`,
+      `TensorRT only runs decoders whose cache can be updated in place. ${why}`,
     );
   }
   const tokens = Object.keys(graph.inputs).find((name) => graph.inputs[name] === 'input_ids')!;

@@ -115,7 +115,7 @@ async function prepare(request: PrepareDecoderRequest): Promise<PreparedDecoder>
       return { ...asExported, why: copies(reason) };
     }
     const why =
-      'The cache is updated in place by GroupQueryAttention, which the attention was rewritten to; on a short prompt ' +
+      'The cache is updated in place by GroupQueryAttention, into which the attention was rewritten; on a short prompt ' +
       `its logits differ from the exported graph's by ${verdict.difference.toExponential(1)} of the largest.`;
     const capacity = facts.capacity ?? rotaryPositions(rewritten.model);
     return { ...written, graph: rewritten.graph, why, facts: { ...facts, capacity } };

@@ -34,8 +34,8 @@ const failedDownloads: readonly Format[] = [
 const formats: readonly Format[] = [
   ...failedDownloads,
   [/^(?:\xff\xfe|\xfe\xff|\{\0|\0\{)/, 'UTF-16 text: save it as UTF-8.'],
-  [{ 8: '{"' }, 'a safetensors file: it has weights, and no graph to run. Export the model to ONNX.'],
-  [{ 0: 'GGUF' }, "a GGUF file, llama.cpp's. Export the model to ONNX."],
+  [{ 8: '{"' }, 'a safetensors file: it has weights, but no graph to run. Export the model to ONNX.'],
+  [{ 0: 'GGUF' }, 'a GGUF file for llama.cpp. Export the model to ONNX.'],
   [{ 4: 'TFL3' }, 'a TensorFlow Lite model. Convert it to ONNX (tf2onnx).'],
   [{ 4: 'ORTM' }, "a model in ONNX Runtime's own format (.ort): give the ONNX file that it was made of."],
   [{ 0: '\x89HDF\r\n' }, 'an HDF5 file, such as Keras writes. Convert the model to ONNX.'],
@@ -104,7 +104,7 @@ export function otherThanBinary(bytes: Uint8Array): string | undefined {
   const known = otherFormat(bytes);
   const start = characters(bytes);
   if (known || start.length < 8 || !/^[\t\n\r\x20-\x7e\x80-\xff]*$/.test(start)) return known;
-  return `text, which begins with ${JSON.stringify(
+  return `text that begins with ${JSON.stringify(
     start
       .trim()
       .split(/[\r\n]/)[0]!

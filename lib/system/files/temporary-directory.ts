@@ -73,7 +73,7 @@ export async function scratchDirectory(): Promise<TemporaryDirectory> {
   } catch (cause) {
     throw new TensorRTError(
       'ERR_IO',
-      `Could not make a folder in ${tmpdir()}: ${(cause as Error).message.replace(/\.$/, '')}. TMPDIR names another.`,
+      `Could not make a folder in ${tmpdir()}: ${(cause as Error).message.replace(/\.$/, '')}. Set TMPDIR to another folder.`,
       { cause },
     );
   }

@@ -39,10 +39,10 @@ export async function readJson(file: string): Promise<Json | undefined> {
     if (values) return values;
   } catch (cause) {
     const reason = bytes.length === 0 ? 'it is empty' : (cause as Error).message;
-    const problem = otherFormat(bytes) ?? `no JSON: ${reason}.`;
+    const problem = otherFormat(bytes) ?? `not valid JSON: ${reason}.`;
     throw new TensorRTError('ERR_MODEL_INVALID', `${file} is ${problem}`, { cause });
   }
-  throw new TensorRTError('ERR_MODEL_INVALID', `${file} is no JSON object.`);
+  throw new TensorRTError('ERR_MODEL_INVALID', `${file} is not a JSON object.`);
 }
 
 /** Parses JSON as Python writes it, with Infinity, -Infinity and NaN; NaN becomes the string 'NaN'. */

@@ -97,7 +97,7 @@ describe('ranges that are not given', () => {
     ['nothing', input('x', 2, '')],
   ])('%s suggest none', (_, x) => {
     expect(() => complete(undefined, [x])).toThrow(
-      /options\.shapes\.x is needed: .* dimension \d says nothing/,
+      /options\.shapes\.x is needed: .* dimension \d doesn't suggest a size/,
     );
   });
 });

@@ -298,7 +298,7 @@ describe('a model that cannot be', () => {
 
   test('attention up to a length per row, which TensorRT passes over', async () => {
     await expect(buildEngine(decoderModel('llama/tensor-scatter'), { target })).rejects.toThrow(
-      /"[^"]+" \(Attention\): TensorRT's parser passes over nonpad_kv_seqlen/,
+      /"[^"]+" \(Attention\): TensorRT's parser ignores nonpad_kv_seqlen/,
     );
   });
 

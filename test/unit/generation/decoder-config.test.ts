@@ -231,7 +231,7 @@ describe('refused', () => {
       'broken JSON',
       { 'config.json': '{', 'model.onnx': '' },
       'ERR_MODEL_INVALID',
-      /config\.json is no JSON:/,
+      /config\.json is not valid JSON:/,
     ],
     [
       "Git LFS's pointer",
@@ -257,13 +257,13 @@ describe('refused', () => {
       'ERR_MODEL_INVALID',
       /config\.json is UTF-16 text: save it as UTF-8/,
     ],
-    ['nothing', { 'config.json': '' }, 'ERR_MODEL_INVALID', /config\.json is no JSON: it is empty/],
-    ['no object', { 'config.json': '[]', 'model.onnx': '' }, 'ERR_MODEL_INVALID', /is no JSON object/],
+    ['nothing', { 'config.json': '' }, 'ERR_MODEL_INVALID', /config\.json is not valid JSON: it is empty/],
+    ['no object', { 'config.json': '[]', 'model.onnx': '' }, 'ERR_MODEL_INVALID', /is not a JSON object/],
     [
       'an encoder with a decoder',
       { 'config.json': { is_encoder_decoder: true }, 'model.onnx': '' },
       'ERR_MODEL_UNSUPPORTED',
-      /is of an encoder with a decoder/,
+      /describes an encoder with a decoder/,
     ],
     [
       'a model that sees',

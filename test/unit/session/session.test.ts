@@ -314,7 +314,7 @@ describe('what ONNX Runtime says little of', () => {
     ["Git LFS's pointer", latin1(pointer), /: This is Git LFS's pointer .*`git lfs pull` fetches it/],
     ['a web page', latin1('\n<!DOCTYPE html>\n<html>'), /: This is a web page, not the file: download/],
     ["a server's answer", latin1('<?xml version="1.0"?><Error><Code>AccessDenied</Code>'), /: This is XML/],
-    ['JSON', latin1('{"error": "Entry not found"}'), /: This is text, which begins with "\{\\"error\\"/],
+    ['JSON', latin1('{"error": "Entry not found"}'), /: This is text that begins with "\{\\"error\\"/],
     ['safetensors', latin1('\x20\0\0\0\0\0\0\0{"w":{"dtype":"F32"}}'), /: This is a safetensors file/],
     ['GGUF', latin1('GGUF\x03\0\0\0'), /: This is a GGUF file/],
     ['PyTorch', zip('archive/data.pkl'), /: This is a PyTorch file/],

@@ -93,13 +93,13 @@ describe('files', () => {
   test('what is no tokenizer is refused, whatever is in it', async () => {
     const vocabulary = (id: unknown) => ({ model: { ...model, vocab: { a: 0, b: id } } });
     for (const [tokenizer, message] of [
-      [vocabulary(4e9), /is no tokenizer: it has the token 4000000000, "b"/],
+      [vocabulary(4e9), /is not a valid tokenizer: it has the token 4000000000, "b"/],
       [vocabulary(-1), /it has the token -1/],
       [vocabulary('1'), /it has the token "1"/],
       [{ model: { ...model, vocab: [[5, 0.1]] } }, /it has the token 0, 5/],
-      [{ model, added_tokens: 5 }, /is no tokenizer/],
-      [{ model, added_tokens: [null] }, /is no tokenizer/],
-      [{ model, added_tokens: [], decoder: { type: 'Sequence' } }, /is no tokenizer/],
+      [{ model, added_tokens: 5 }, /is not a valid tokenizer/],
+      [{ model, added_tokens: [null] }, /is not a valid tokenizer/],
+      [{ model, added_tokens: [], decoder: { type: 'Sequence' } }, /is not a valid tokenizer/],
       [{ model: null }, /no vocabulary/],
     ] as const) {
       await expect(read(tokenizer)).rejects.toMatchObject({

@@ -71,7 +71,7 @@ describe('a driver that does not work', () => {
       /kernel module 580\.65\.06 is loaded/,
       /libnvidia-compute-580\)/,
     ],
-    ['a GPU alone', noDriver({ onPciBus: true }), /on the PCI bus, and no driver/, /driver 580 or newer/],
+    ['a GPU alone', noDriver({ onPciBus: true }), /on the PCI bus, but no driver/, /driver 580 or newer/],
     [
       'an updated library before a restart',
       failing(cuInit('CUDA_ERROR_SYSTEM_DRIVER_MISMATCH', 803), { libcuda: '580.95.05' }),
@@ -85,7 +85,7 @@ describe('a driver that does not work', () => {
         files: { ...files, container: true },
       }),
       /Driver\/library version mismatch/,
-      /^Create the container anew/,
+      /^Recreate the container/,
     ],
     [
       'a mismatch that no file tells',
@@ -97,7 +97,7 @@ describe('a driver that does not work', () => {
       'a stub on LD_LIBRARY_PATH',
       failing(cuInit('CUDA_ERROR_STUB_LIBRARY', 34), {}, '/usr/local/cuda/lib64/stubs/libcuda.so.1'),
       /is a stub/,
-      /^Take \/usr\/local\/cuda\/lib64\/stubs out of LD_LIBRARY_PATH\.$/,
+      /^Remove \/usr\/local\/cuda\/lib64\/stubs from LD_LIBRARY_PATH\.$/,
     ],
     [
       'a Linux driver inside WSL',
@@ -161,7 +161,7 @@ describe('a driver that does not work', () => {
 describe('GPUs and flavours', () => {
   test.each<[string, Facts, RegExp, RegExp]>([
     ['a V100', withGpu([7, 0]), /7\.0.*last TensorRT is 10\.4/, /device: 'cpu'/],
-    ['a P100', withGpu([6, 0]), /6\.0 is one that no TensorRT/, /device: 'cpu'/],
+    ['a P100', withGpu([6, 0]), /6\.0 is not supported: the TensorRT flavours here/, /device: 'cpu'/],
     [
       'an H100 with TensorRT-RTX',
       withGpu([9, 0], { tensorrt: [rtx] }),
@@ -202,7 +202,7 @@ describe('GPUs and flavours', () => {
     const older = { ...trt10, cuda: 12 as const, path: '/opt/trt-cuda12/libnvinfer.so.10' };
     expect(diagnose({ ...working, cuda, tensorrt: [newer] })[0]).toMatchObject({
       works: false,
-      detail: 'Compute capability 9.0: TensorRT 10.15.1 runs on it, and not with this driver.',
+      detail: 'Compute capability 9.0: TensorRT 10.15.1 runs on it, but not with this driver.',
       remedy: expect.stringContaining('580'),
     });
     expect(diagnose({ ...working, cuda, tensorrt: [newer, older] })[0]).toMatchObject({ works: true });
@@ -258,8 +258,8 @@ describe('conflicts', () => {
         works: false,
         what: 'TensorRT 10.15.1 and its ONNX parser',
         detail:
-          '/opt/trt/libnvinfer.so.10 is 10.15.1, and the parser beside it 10.9.0: they must be of one release.',
-        remedy: 'Install both from one package of NVIDIA.',
+          '/opt/trt/libnvinfer.so.10 is 10.15.1, and the parser beside it 10.9.0: they must be from the same release.',
+        remedy: 'Install both from the same NVIDIA package.',
       },
     ]);
   });
