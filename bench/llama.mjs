@@ -1,4 +1,4 @@
-// Llama-like decoders with random weights: RMS norm, grouped queries, rotary positions, SwiGLU.
+// Llama-like decoders with random weights: RMS norm, grouped-query attention, rotary positions, SwiGLU.
 import { existsSync } from 'node:fs';
 import { mkdir, open, rename } from 'node:fs/promises';
 import path from 'node:path';
@@ -14,16 +14,16 @@ const vocabulary = 8192;
 export const maxPositions = 1024;
 
 /**
- * Writes a prefill unless it is there, as an exporter would: 31 million parameters, 8 layers, hidden 512, 8 query heads over
- * 2 key/value heads. `input_ids` int64 [batch, seq] → `logits` float32 [batch, seq, vocab].
+ * Writes a prefill graph, as an exporter would, unless the file exists: 31 million parameters, 8 layers, hidden size
+ * 512, 8 query heads over 2 key/value heads. `input_ids` int64 [batch, seq] → `logits` float32 [batch, seq, vocab].
  */
 export function llamaModel(folder) {
   return write(folder, 'llama-31m.onnx', build);
 }
 
 /**
- * Writes a decoder unless it is there, as onnxruntime-genai's model builder does: `input_ids` and `attention_mask`, int64, and
- * past → `logits` float32 [batch, seq, vocab] and present, of `type`.
+ * Writes a decoder, as onnxruntime-genai's model builder does, unless the file exists: `input_ids` and
+ * `attention_mask`, int64, and past → `logits` float32 [batch, seq, vocab] and present, of `type`.
  *
  * @param shape { layers, hidden, heads, kvHeads, intermediate, vocabulary, positions }
  */
@@ -32,8 +32,8 @@ export function llamaDecoder(folder, type, shape) {
 }
 
 /**
- * The same, in seconds for billions of parameters: its matrices are parts of few random numbers that come again and again, in
- * files beside it. No two of a matrix's rows are equal.
+ * The same, fast enough for billions of parameters: its matrices repeat a short sequence of random numbers, in files
+ * beside the graph. All rows of a matrix are different.
  */
 export function largeLlamaDecoder(folder, type, shape) {
   const name = `large-${decoderName(type, shape)}`;
@@ -46,7 +46,10 @@ export function largeLlamaDecoder(folder, type, shape) {
 
 const decoderName = (type, shape) => `decoder-${type}-${Object.values(shape).join('-')}.onnx`;
 
-/** Elements that a step of a decoder reads: its weights, of which the embedding is read by rows, and a token's in the cache. */
+/**
+ * The number of elements that a decoder's step reads: its weights (of the embedding, only the rows used), and those of
+ * one token in the cache.
+ */
 export function readOfStep({ layers, hidden, heads, kvHeads, intermediate, vocabulary }) {
   const kvWidth = (kvHeads * hidden) / heads;
   return {
@@ -65,7 +68,7 @@ async function write(folder, name, make) {
   return file;
 }
 
-/** The same numbers every time, uniform in [-1, 1). */
+/** A generator that gives the same numbers every time, uniform in [-1, 1). */
 function uniformNumbers() {
   let state = 1;
   return () => {
@@ -74,12 +77,17 @@ function uniformNumbers() {
   };
 }
 
-/** Factor of uniform numbers in a matrix `[from, to]`, such that values keep their size from layer to layer. */
+/**
+ * The factor for uniform numbers in a matrix `[from, to]` with which values keep their magnitude from layer to layer.
+ */
 const scaleOf = (dims) => Math.sqrt(3 / dims[0]);
 
 const elementsOf = (type, values) => (type === 'float16' ? toFloat16Bits(values) : values);
 
-/** Weights of one type, drawn at random. @param isLater matrices are left zero, for moveOut() */
+/**
+ * Random weights of one type.
+ * @param isLater matrices stay zero, for moveOut() to fill
+ */
 function weightsOf(g, type, isLater = false) {
   const uniform = uniformNumbers();
   const size = (dims) => dims.reduce((a, b) => a * b);
@@ -88,7 +96,7 @@ function weightsOf(g, type, isLater = false) {
     return g.initializer(name, type, dims, elementsOf(type, elements));
   };
   const weight = (name, dims) => {
-    // Memory that nothing touches takes none.
+    // Memory that isn't touched isn't allocated.
     const Elements = type === 'float16' ? Uint16Array : Float32Array;
     if (isLater) return g.initializer(name, type, dims, new Elements(size(dims)));
     const scale = scaleOf(dims);
@@ -99,10 +107,10 @@ function weightsOf(g, type, isLater = false) {
   return { tensor, weight, linear };
 }
 
-/** Random numbers of a matrix before they come again: a prime, so that rows begin at different ones. */
+/** The number of random values after which a matrix repeats: a prime, so that rows begin at different values. */
 const period = 1_048_573;
 
-/** Gives a model's matrices random numbers, in files beside it: one for each factor. */
+/** Fills a model's matrices with random numbers, in files beside it: one file per scale factor. */
 async function moveOut(model, type, folder, name) {
   const files = new Map();
   for (const [i, tensor] of model.graph.initializer.entries()) {
