@@ -121,9 +121,7 @@ async function run(step, limit) {
 
 /** Set by the first step: { line, gpu }. */
 let machine;
-const results = new Map(
-  chosen.map(({ name }) => [name, { state: 'not run', error: 'not reached' }]),
-);
+const results = new Map(chosen.map(({ name }) => [name, { state: 'not run', error: 'not reached' }]));
 
 const cell = (value) => String(value).replaceAll('|', '\\|').replaceAll('\n', ' ');
 

@@ -668,7 +668,7 @@ export const steps = [
     proves:
       "In a decoder's plan, each cache's output is written to its input's memory, and no layer only copies a cache.",
     failure:
-      'Without an alias, this TensorRT writes to other memory, and decoders can't run in place. If a cache is copied, results are right, but each step takes longer with a larger capacity.',
+      "Without an alias, this TensorRT writes to other memory, and decoders can't run in place. If a cache is copied, results are right, but each step takes longer with a larger capacity.",
     most: 75,
     least: 20,
     run: readPlans,
@@ -711,7 +711,7 @@ export const steps = [
     proves:
       'A plan of 2 GB builds, loads and runs; a step takes as long as reading its weights and tokens, whatever the capacity.',
     failure:
-      'If steps with 64 tokens get slower with capacity, they read or copy the whole row: look at the kernels in step 3. If GB/s are far below the memory's bandwidth: kernels are not fused, or launches dominate (step 8).',
+      "If steps with 64 tokens get slower with capacity, they read or copy the whole row: look at the kernels in step 3. If GB/s are far below the memory's bandwidth: kernels are not fused, or launches dominate (step 8).",
     most: 240,
     least: 60,
     run: measureCapacities,
@@ -730,7 +730,7 @@ export const steps = [
     name: 'new-shape',
     title: 'What a new shape costs',
     proves:
-      'The values of every run are right. Shows how long a shape's first run takes, its second, which is captured, and later ones.',
+      "The values of every run are right. Shows how long a shape's first run takes, its second, which is captured, and later ones.",
     failure:
       'If values are wrong from the second run on, a graph was captured too early or for another shape.',
     most: 60,
@@ -753,7 +753,7 @@ export const steps = [
     title: 'Sessions that allocate while another captures',
     proves: 'Sessions that come, allocate and go do not disturb a capture on another thread.',
     failure:
-      'If a capture is refused, or the driver reports an error about capturing: memory is allocated or freed while another thread's capture forbids it.',
+      "If a capture is refused, or the driver reports an error about capturing: memory is allocated or freed while another thread's capture forbids it.",
     most: 60,
     least: 15,
     run: captureBeside,
