@@ -1,4 +1,5 @@
-// What may import what in lib/: `npm run lint` checks it. A room imports only rooms above it in this list; types count.
+// The allowed imports in lib/, which `npm run lint` checks. A room only imports rooms above it in this list; type
+// imports count too.
 const rooms = [
   'base',
   'system',
@@ -15,7 +16,7 @@ const rooms = [
   'generation',
   'apps',
 ];
-/** What users import: it is above all rooms but the command line and benchmarks, which are its users. */
+/** The modules that users import. They are above all rooms except the command line and benchmarks, which use them. */
 const entries = '^lib/(?:index|onnx)\\.m?ts$';
 
 /** @type {import('dependency-cruiser').IConfiguration} */

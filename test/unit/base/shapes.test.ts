@@ -63,7 +63,7 @@ describe('dimensions', () => {
 });
 
 describe('ranges that are not given', () => {
-  test('a sum tells the one part that is not known', () => {
+  test('a sum yields its one unknown part', () => {
     const ids = { min: [1, 1], opt: [2, 8], max: [4, 16] };
     const mask = { min: [1, 1], opt: [2, 72], max: [4, 1040] };
     expect(sizes({ ids, mask }, llama, 'past', 2)).toEqual([0, 64, 1024]);

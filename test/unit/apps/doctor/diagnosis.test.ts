@@ -1,4 +1,4 @@
-// What the doctor says: for each state of a machine the finding and its one remedy.
+// The doctor's findings: for each state of a machine, the finding and its remedy.
 import { describe, expect, test } from 'vitest';
 import { diagnose, type Facts } from '../../../../dist/apps/doctor/diagnosis.js';
 
@@ -88,7 +88,7 @@ describe('a driver that does not work', () => {
       /^Recreate the container/,
     ],
     [
-      'a mismatch that no file tells',
+      'a mismatch that no file shows',
       failing(cuInit('CUDA_ERROR_SYSTEM_DRIVER_MISMATCH', 803), { libcuda: undefined }),
       /Driver\/library version mismatch/,
       /^Restart the machine/,
@@ -170,11 +170,11 @@ describe('GPUs and flavours', () => {
     ],
     ['an RTX 4090 with nothing', withGpu([8, 9], { tensorrt: [] }), /none was found/, /libs install rtx/],
     [
-      'a driver from before CUDA 12',
+      'a driver older than CUDA 12',
       withGpu([8, 6], {
         cuda: { ...working.cuda, driver: '470.256.02', cudaVersion: '11.4' } as Facts['cuda'],
       }),
-      /Driver 470\.256\.02 is older/,
+      /Driver 470\.256\.02 is too old/,
       /^Update the driver to 580/,
     ],
   ])('%s', (_, facts, detail, remedy) => {
@@ -186,7 +186,7 @@ describe('GPUs and flavours', () => {
     });
   });
 
-  test('a GPU, a driver and a library that go together', () => {
+  test('a GPU, a driver and a library that work together', () => {
     expect(diagnose(working)).toEqual([
       {
         works: true,
@@ -196,7 +196,7 @@ describe('GPUs and flavours', () => {
     ]);
   });
 
-  test('a library that runs on the GPU, and not with the driver', () => {
+  test('a library that runs on the GPU, but not with the driver', () => {
     const cuda = { ...working.cuda, driver: '535.183.01', cudaVersion: '12.2' } as Facts['cuda'];
     const newer = { ...trt10, cuda: 13 as const };
     const older = { ...trt10, cuda: 12 as const, path: '/opt/trt-cuda12/libnvinfer.so.10' };
@@ -223,7 +223,7 @@ describe('conflicts', () => {
   const driver = (version: string, cudaVersion: string, library = libcuda) =>
     ({ ...working.cuda, driver: version, cudaVersion, library }) as Facts['cuda'];
 
-  test('a machine in order has none', () => {
+  test('a machine without problems has none', () => {
     expect(conflicts({ ...working, tensorrt: [{ ...trt10, cuda: 13, parser: '10.15.1' }] })).toEqual([]);
   });
 
