@@ -64,9 +64,9 @@ export interface PreparedModel {
   /** ONNX Runtime finds external data in this folder; undefined: the file's own. */
   readonly weights?: string | undefined;
   readonly inputs: readonly DeclaredInput[];
-  /** Of the given file, in hexadecimal. */
+  /** SHA-256 of the given file, in hexadecimal. */
   readonly sha256: string;
-  /** The hash of every initializer's name, type, dimensions and elements, in order of names. */
+  /** Hexadecimal SHA-256 of every initializer's name, type, dimensions and elements, in order of names. */
   readonly weightsSha256: string;
   readonly producer: string;
   readonly cast?: CastFloat16Report | CastBfloat16Report;

@@ -174,7 +174,7 @@ export function inferType(data: unknown): DataType {
   }
   const type = inferredTypes[arrayName(data) ?? ''];
   if (type) return type;
-  const expected = 'a typed array, or an array of strings, booleans or bigints, where no type is given';
+  const expected = 'a typed array, or an array of strings, booleans or bigints, if no type is given';
   throw invalidArgType('data', expected, data);
 }
 

@@ -97,7 +97,7 @@ class RunningRequest {
   readonly #native: NativeLanguageModel;
   readonly #listeners: Map<number, (event: NativeGenerationEvent) => void>;
   readonly #id: number;
-  /** The sequence, held only while the request runs, so that abandoned sequences can be collected. */
+  /** The sequence. This reference keeps an abandoned one from being collected while the request runs. */
   #sequence: GenerationTarget | undefined;
   /** The sequence's length when the request was made. */
   #before = 0;

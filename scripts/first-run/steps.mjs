@@ -573,7 +573,7 @@ async function answerRandomRequests(context) {
   const before = model.stats();
   const [took, generations] = await timed(() => Promise.all(requests.map((each) => model.generate(...each))));
   const wrong = generations.filter(({ tokens }, i) => tokens.length !== requests[i][1].maxTokens).length;
-  check(wrong === 0, `${wrong} answers are shorter than was asked for.`);
+  check(wrong === 0, `${wrong} answers are shorter than requested.`);
   const { tokens, steps, graphs } = model.stats();
   const decoded = tokens.decoded - before.tokens.decoded;
   const answered = requests.reduce((sum, [, { maxTokens }]) => sum + maxTokens, 0);

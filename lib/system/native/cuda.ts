@@ -20,5 +20,5 @@ export type NativeCuda = {
   cudaVersion: string;
 } & (
   | { gpus: [NativeGpu, ...NativeGpu[]]; error?: undefined }
-  | { /** Why there is no usable GPU. */ error: string; gpus: [] }
+  | { /** The reason why there is no usable GPU. */ error: string; gpus: [] }
 );

@@ -7,7 +7,7 @@ import {
   parseShapes,
 } from '../../../dist/base/shapes.js';
 
-// How the ranges of a profile are completed and checked before TensorRT sees them.
+// Profiles: how ranges are completed and checked before TensorRT sees them.
 
 const input = (name: string, ...shape: (number | string)[]): DeclaredInput => ({
   name,

@@ -93,7 +93,7 @@ async function samplingOf(generation: object | string) {
 
 const sampled = { temperature: 1, topK: 50, topP: 1, minP: 0, repetitionPenalty: 1 };
 
-// As transformers' TopKLogitsWarper and related classes treat them, under GenerationMixin's conditions.
+// The expected values follow transformers' TopKLogitsWarper and related classes, under GenerationMixin's conditions.
 describe('values at the edge of what a sampler takes', () => {
   test.each([
     [

@@ -1,4 +1,4 @@
-// Which binary is loaded, and the error if none can be. Runs in separate processes with a simulated platform.
+// The choice of a binary, and the error if none can be loaded. Runs in separate processes with a simulated platform.
 import { execFileSync, spawnSync } from 'node:child_process';
 import { cpSync, mkdirSync, mkdtempSync, rmSync, symlinkSync, writeFileSync } from 'node:fs';
 import os from 'node:os';

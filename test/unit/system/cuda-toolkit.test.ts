@@ -23,7 +23,7 @@ function link(file: string, target: string): void {
   mkdirSync(path.dirname(at(file)), { recursive: true });
   symlinkSync(target, at(file));
 }
-// As in the nvcc of PyPI's nvidia-cuda-nvcc 13.0.48, whose `nvcc --version` prints this line.
+// The nvcc of PyPI's nvidia-cuda-nvcc 13.0.48 contains this line; its `nvcc --version` prints it.
 const nvcc = (line: string) =>
   Buffer.concat([
     Buffer.from([0x7f, 0x45, 0x4c, 0x46, 0, 0xff]),

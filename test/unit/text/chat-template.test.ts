@@ -10,7 +10,7 @@ const templates = path.resolve('test/fixtures/chat-templates');
 const model = path.resolve('test/fixtures/decoders/llama/optimum');
 const goldens = JSON.parse(readFileSync(path.join(templates, 'goldens.json'), 'utf8')) as {
   conversations: ChatMessage[][];
-  /** For each conversation. */
+  /** One entry per conversation. */
   templates: Record<string, { text?: string; error?: string }[]>;
 };
 const sourceOf = (name: string) => readFileSync(path.join(templates, `${name}.jinja`), 'utf8');
