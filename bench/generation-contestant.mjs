@@ -257,7 +257,7 @@ const ours = {
     return { forkMs: median(times.slice(4)) };
   },
 
-  /** The pause that a prompt of 2,048 tokens causes in eight running streams. Allowed: 3 of their steps and one chunk. */
+  /** How long a prompt of 2,048 tokens stops eight running streams. Allowed: 3 of their steps and one chunk. */
   async 'entering-prompt'(loaded) {
     const { model, options } = loaded;
     const streams = 8;

@@ -9,7 +9,8 @@ import { native } from '../system/native.js';
 import type { EngineContents } from './manifest.js';
 import { parseContents } from './parse-manifest.js';
 
-// The format of an engine file: the header, then the manifest and the layers (JSON), then the plan, to the end of the file.
+// The format of an engine file: the header, then the manifest and the layers (JSON), then the plan, up to the file's
+// end.
 //
 //   0  magic: 0x89 'N' 'T' 'R' 'T' CR LF 0x1a
 //   8  format version, uint32 (all numbers are little-endian)

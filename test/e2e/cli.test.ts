@@ -111,7 +111,7 @@ describe('exit codes', () => {
       /^error: ERR_MODEL_NOT_FOUND: .*x\.onnx.*\n$/,
     ],
     ['timings without a file', ['build', 'x.onnx', '--timing-cache'], 2, /--timing-cache/],
-    ['no GPU', ['build', fixture('linear.onnx')], 1, /^error: ERR_NO_GPU: .*name it in --target.*\n$/],
+    ['no GPU', ['build', fixture('linear.onnx')], 1, /^error: ERR_NO_GPU: .*name them in --target.*\n$/],
     ['a missing engine', ['inspect', 'x.engine'], 1, /^error: ERR_MODEL_NOT_FOUND: .*\n$/],
   ])('%s', async (_, args, code, stderr) => {
     const result = await run(args);
@@ -308,7 +308,7 @@ describe('libs', () => {
     await mkdir(path.join(cache, 'lib/rtx-0.0.0-test'), { recursive: true });
     const env = { NODE_TENSORRT_CACHE: cache };
     const unknown = await run(['libs', 'remove', 'trt'], env);
-    expect(unknown).toMatchObject({ code: 1, stderr: expect.stringContaining('there is rtx-0.0.0-test') });
+    expect(unknown).toMatchObject({ code: 1, stderr: expect.stringContaining('installed: rtx-0.0.0-test') });
     expect(await json(['libs', 'remove', 'rtx'], env)).toEqual({ removed: ['rtx-0.0.0-test'] });
     expect(await readdir(path.join(cache, 'lib'))).toEqual([]);
   });
@@ -553,7 +553,7 @@ describe('errors', () => {
     ['build', ['build', linear, '--target', 'sm_89', '--shapes', 'z:1x4'], /: --shapes z is not an input/],
     ['build', ['build', linear, '--target', 'sm_89', '--shapes', 'x:1x5'], /: --shapes x\.min has 5 in dim/],
     ['build', ['build', linear, '--target', 'sm_89', '--workspace', '9e99'], /: --workspace must be/],
-    ['build', ['build', linear], /ERR_NO_GPU: .*name it in --target/],
+    ['build', ['build', linear], /ERR_NO_GPU: .*name them in --target/],
     ['run', ['run', linear, '--device', 'cuda'], /ERR_NO_GPU/],
     ['run', ['run', linear, '--input', 'x=random:2x5'], /: --input x has dims \[2,5\]/],
     ['bench', ['bench', linear, '--shapes', 'x:1x5'], /: --shapes x\.min has 5 in dim/],
