@@ -135,7 +135,7 @@ onStandIn('gpu-first-run on stand-ins', () => {
     });
     expect(failing.page).toContain('1 of 4 steps passed, 3 failed, 0 did not run');
     expect(failing.page).toMatch(
-      /2\. The smallest engine: failed.*\n\nProves: .*\n\n\*\*Failed:\*\* ERR_ENGINE_CORRUPT: .*\n\nWhat that means: Binding/,
+      /2\. The smallest engine: failed.*\n\nProves: .*\n\n\*\*Failed:\*\* ERR_ENGINE_CORRUPT: .*\n\nWhat that means: The binding/,
     );
     expect(failing.page).toMatch(/4\. .*\n\nProves: .*\n\n\*\*Failed:\*\* Its process ended by SIGABRT/);
     expect(failing.page).toMatch(/5\. .*\n\nProves: .*\n\n\*\*Failed:\*\* It was stopped after \d+ s\./);
