@@ -176,8 +176,8 @@ export function completeProfiles(profiles: readonly Profile[], inputs: readonly 
 
 /**
  * Adds the ranges that a profile lacks. A dimension takes the range that the profile gives to another dimension of the
- * same name, or the range that follows from a given sum, or else the one that its name suggests (see {@link
- * suggestedRange}).
+ * same name, or the range that follows from a given sum, or else the one that its name suggests
+ * ({@link suggestedRange}).
  */
 function completeProfile(profile: Profile, inputs: readonly DeclaredInput[], path: string): Profile {
   const sizes = new ProfileSizes(profile, inputs, path);

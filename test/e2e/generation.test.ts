@@ -601,7 +601,7 @@ describe('sequences', () => {
     await expect(all[0]!.fork()).rejects.toThrow(withCode('ERR_CACHE_FULL', /All 4 rows/));
     await all[0]!.append([5, 6]);
     const generating = all[0]!.generate({ maxTokens: 400, ignoreEos: true });
-    expect(() => all[0]!.truncate(1)).toThrow(withCode('ERR_INVALID_ARG_VALUE', /is generating/));
+    expect(() => all[0]!.truncate(1)).toThrow(withCode('ERR_INVALID_ARG_VALUE', /is already generating/));
     await expect(all[0]!.append([5])).rejects.toThrow(
       withCode(
         'ERR_INVALID_ARG_VALUE',
