@@ -52,7 +52,7 @@ export function addBuildCommand(program: Command): void {
     )
     .option('--target <targets>', "GPUs, such as sm_89,sm_120; default: this machine's")
     .addOption(
-      new Option('--sparsity <sparsity>', 'auto: use 2:4 sparsity of weights that have it').choices([
+      new Option('--sparsity <sparsity>', 'auto: use 2:4 sparsity where weights have it').choices([
         'off',
         'auto',
       ]),
