@@ -1,4 +1,5 @@
-// What may import what in lib/: `npm run lint` checks it. A room imports only rooms above it in this list; types count.
+// The allowed imports in lib/, which `npm run lint` checks. A room only imports rooms above it in this list; type
+// imports count too.
 const rooms = [
   'base',
   'system',
@@ -15,7 +16,7 @@ const rooms = [
   'generation',
   'apps',
 ];
-/** What users import: it is above all rooms but the command line and benchmarks, which are its users. */
+/** The modules that users import. They are above all rooms except the command line and benchmarks, which use them. */
 const entries = '^lib/(?:index|onnx)\\.m?ts$';
 
 /** @type {import('dependency-cruiser').IConfiguration} */
@@ -23,7 +24,7 @@ export default {
   forbidden: [
     {
       name: 'no-circle',
-      comment: 'Files that import each other are one file, or one of them holds what belongs elsewhere.',
+      comment: 'Merge files that import each other, or move the code that they share.',
       severity: 'error',
       from: {},
       to: { circular: true },
@@ -37,21 +38,21 @@ export default {
     })),
     {
       name: 'rooms-import-no-entry',
-      comment: 'Only apps, users of the public API, import it.',
+      comment: 'Only apps import the public API, as its users.',
       severity: 'error',
       from: { path: '^lib/(?!apps/)[^/]+/' },
       to: { path: entries },
     },
     {
       name: 'the-command-line-uses-the-public-API',
-      comment: 'Commands read flags and print: what they do is the public API or an app of its own.',
+      comment: 'Commands only read flags and print. The work belongs in the public API or an app.',
       severity: 'error',
       from: { path: '^lib/apps/cli/' },
       to: { path: '^lib/', pathNot: [entries, '^lib/apps/'] },
     },
     {
       name: 'apps-know-no-command-line',
-      comment: 'What the command line prints, others may show elsewhere.',
+      comment: 'Apps return results, which other programs may show in other ways.',
       severity: 'error',
       from: { path: '^lib/apps/(?!cli/)' },
       to: { path: '^lib/apps/cli/' },

@@ -1,5 +1,5 @@
-// Measures compiling beside TensorRT-RTX's own Python binding: the same library, the same model, whole processes that
-// read the ONNX file and leave a plan, ours without the time that hashing and checking the model took ("preparation").
+// Compares compiling with this package and with TensorRT-RTX's own Python binding: the same library and model, in whole
+// processes that read the ONNX file and write a plan. Our time excludes hashing and checking the model ("preparation").
 // `node bench/build.mjs [--rounds 5] [--model FILE.onnx --shapes JSON] [--json]`; needs python3 with pip.
 import { execFileSync } from 'node:child_process';
 import { mkdtempSync, rmSync, writeFileSync } from 'node:fs';
@@ -17,7 +17,7 @@ const { values: options } = parseArgs({
   },
 });
 
-/** Our process. */
+/** Builds with this package, in its own process. */
 async function contestant({ model, shapes, plan }) {
   const { buildEngine } = await import('node-tensorrt');
   let preparation = 0;
@@ -51,7 +51,7 @@ if (options.contestant) {
   try {
     const library = (await listTensorRT()).find(({ flavour, name }) => flavour === 'rtx' && name);
     if (!library) throw new Error('`node-tensorrt libs install rtx` first: both sides use its library.');
-    // The binding finds the libraries in the package that the wheel of them holds.
+    // The binding finds the libraries in the package from their wheel.
     const packages = [tensorrtPeer(), path.dirname(path.dirname(library.path))].join(':');
     const env = { ...process.env, NODE_TENSORRT_TENSORRT_PATH: library.path, PYTHONPATH: packages };
     const contestants = {

@@ -1,6 +1,7 @@
-// What a build costs that the engine cache answers, beside the same build without one: MiniLM (90 MB, an engine of
-// 50 MB), in FP16 for sm_89. Rounds alternate cold build, cached build in a fresh process, cached build in a process
-// that has built before; medians, also of the rounds' ratios. `node bench/cache.mjs [--rounds 7] [--json]`
+// Measures a build that the engine cache answers, beside the same build without a cache: MiniLM (90 MB, an engine of 50
+// MB), in FP16 for sm_89. Rounds alternate a cold build, a cached build in a fresh process, and a cached build in a
+// process that has built before. Prints medians, also of the rounds' ratios.
+// `node bench/cache.mjs [--rounds 7] [--json]`
 import { execFileSync } from 'node:child_process';
 import { mkdtemp, rm } from 'node:fs/promises';
 import os from 'node:os';
@@ -25,7 +26,7 @@ try {
   await writeModel(await buildBert(await minilmDirectory()), model);
   const options = { target: 'sm_89', shapes, cache: path.join(directory, 'cache') };
 
-  /** Milliseconds of one build, and of the processor's time for it. */
+  /** Milliseconds of one build, and of its processor time. */
   async function timed(more = {}) {
     const processor = process.cpuUsage();
     const began = performance.now();
@@ -35,7 +36,7 @@ try {
     return { ms, cpuMs: (user + system) / 1000, fromCache: engine.fromCache };
   }
 
-  /** The same from `buildEngine`'s import on, in a process of its own. */
+  /** The same, measured from `buildEngine`'s import on, in its own process. */
   function timedInFreshProcess() {
     const script = `
       const began = performance.now();

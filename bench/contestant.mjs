@@ -1,7 +1,8 @@
-// Child of seed-table.mjs: one Node.js runtime with one model, which executes queries when it is told to.
-// `node contestant.mjs node-tensorrt|onnxruntime-node DEVICE PRECISION MODEL FEEDS`, FEEDS a JSON of shapes and fills.
-// Says { name, version, device } when it is warm; takes lines: `turn MS` (answer: { latencies }), `end` (answer:
-// { peakBytes }, of the whole process).
+// Child of seed-table.mjs: one Node.js runtime with one model, which executes queries on request.
+// `node contestant.mjs node-tensorrt|onnxruntime-node DEVICE PRECISION MODEL FEEDS`; FEEDS is a JSON of shapes and
+// fills.
+// Prints { name, version, device } once it is warm. Reads lines: `turn MS` (answer: { latencies }) and `end` (answer: {
+// peakBytes }, for the whole process).
 import { createRequire } from 'node:module';
 import { createInterface } from 'node:readline';
 import { residentMemory } from '../dist/apps/benchmark/resident-memory.js';
@@ -61,7 +62,7 @@ for await (const line of createInterface({ input: process.stdin })) {
     say({ peakBytes: residentMemory().peak });
     process.exit(0);
   }
-  await run(); // what others left in the caches is not this one's to pay for
+  await run(); // so that it doesn't pay for what others left in the caches
   const latencies = [];
   const began = performance.now();
   do {

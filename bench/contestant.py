@@ -1,7 +1,7 @@
-"""Child of seed-table.mjs: one Python runtime with one model; see contestant.mjs for what it says and takes.
+"""Child of seed-table.mjs: one Python runtime with one model; see contestant.mjs for its protocol.
 
 `python3 contestant.py onnxruntime|torch DEVICE PRECISION MODEL FEEDS`; torch builds the same architecture itself
-(MODEL's file name begins with bert-base or resnet-50), for speed does not depend on the weights' values.
+(MODEL's file name begins with bert-base or resnet-50), since speed does not depend on the weights' values.
 """
 
 import json
@@ -95,7 +95,7 @@ def torch_contestant():
     def run():
         with torch.inference_mode():
             inputs = [v.to(device) for v in host.values()]
-            return network(*inputs).cpu()  # from host memory to host memory, as the others
+            return network(*inputs).cpu()  # from host memory to host memory, like the others
 
     return {"name": "PyTorch", "version": torch.__version__, "device": device}, run
 
@@ -104,7 +104,7 @@ try:
     about, run = {"onnxruntime": onnxruntime_contestant, "torch": torch_contestant}[runtime]()
     for _ in range(3):
         run()
-except Exception as error:  # whatever is missing or broken here, the table says
+except Exception as error:  # the table reports whatever is missing or broken here
     say({"absent": f"{type(error).__name__}: {error}".splitlines()[0]})
     sys.exit(0)
 say(about)

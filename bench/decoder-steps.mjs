@@ -1,7 +1,9 @@
-// How long a step of a decoder takes, beside PyTorch and ONNX Runtime on the same device, and how many bytes it moves a second,
-// beside what memory can do. A Llama of random weights; on a GPU in FP16. Each contestant in a process of its own, in turns.
-// `node bench/decoder-steps.mjs [--device auto|cpu|cuda] [--size small|large] [--rows 1,16] [--context 128,1024] [--rounds 3]
-//   [--results FILE]`: --results writes the table into a Markdown file, between its markers.
+// Measures how long a decoder's step takes, beside PyTorch and ONNX Runtime on the same device, and how many bytes per
+// second it moves, beside the memory's bandwidth. The model is a Llama with random weights; on a GPU in FP16. Each
+// contestant runs in its own process, in turns.
+// `node bench/decoder-steps.mjs [--device auto|cpu|cuda] [--size small|large] [--rows 1,16] [--context 128,1024]
+// [--rounds 3] [--results FILE]`
+// --results writes the table into a Markdown file, between its markers.
 import { execFileSync } from 'node:child_process';
 import path from 'node:path';
 import { parseArgs } from 'node:util';
@@ -24,7 +26,7 @@ const { values: options } = parseArgs({
 });
 const steps = 64;
 
-/** This package's. */
+/** Measures this package. */
 async function measureOurs({ device, model, rows, context }) {
   const kvCache = { maxBatchSize: rows, maxLength: context + 2 * steps };
   const loaded = await LanguageModel.load(model, { device, kvCache });

@@ -16,7 +16,7 @@ gpu = device.startswith("cuda")
 
 
 def timed(step, synchronize=lambda: None):
-    """Median of the time of a step, of which each begins when the one before has ended; milliseconds."""
+    """Median time of a step in milliseconds, when each step begins after the previous one has ended."""
     for _ in range(8):
         step()
     times = []
@@ -84,7 +84,7 @@ def torch_steps():
             for layer in self.layers:
                 x = layer(x, position, mask, self.cos[position], self.sin[position])
             ids.copy_(self.head(self.norm(x)).argmax(-1))
-            position.add_(1).remainder_(capacity)  # after the last one the first
+            position.add_(1).remainder_(capacity)  # wraps around after the last position
 
     with torch.inference_mode():
         decoder = Decoder().eval()
@@ -104,7 +104,7 @@ def torch_steps():
 
         def read_back():
             step()
-            return ids.cpu()  # a caller looks at each token
+            return ids.cpu()  # a caller reads each token
 
         result = {"name": "PyTorch", "version": torch.__version__, "stepMs": timed(read_back)}
         if gpu:
@@ -135,7 +135,7 @@ def onnxruntime_steps():
     capacity = context + 2 * steps
     size = shape["hidden"] // shape["heads"]
     zeros = np.zeros((rows, shape["kvHeads"], capacity, size), np.float16 if gpu else np.float32)
-    # Past and present are one buffer, which GroupQueryAttention takes.
+    # Past and present share one buffer, as GroupQueryAttention expects.
     caches = {
         value.name: ort.OrtValue.ortvalue_from_numpy(zeros, kind, 0)
         for value in session.get_inputs()
@@ -155,11 +155,11 @@ def onnxruntime_steps():
         session.run_with_iobinding(binding)
         state["ids"] = binding.copy_outputs_to_cpu()[-1][:, -1].argmax(-1)[:, None]
 
-    # Outputs are in the order in which they were bound: the logits last.
+    # Outputs come in the order in which they were bound: the logits are last.
     return {"name": "ONNX Runtime (Python)", "version": ort.__version__, "stepMs": timed(step)}
 
 
 try:
     print(json.dumps({"torch": torch_steps, "onnxruntime": onnxruntime_steps}[runtime]()))
-except Exception as error:  # whatever is missing or broken here, the table says
+except Exception as error:  # the table reports whatever is missing or broken here
     print(json.dumps({"absent": f"{type(error).__name__}: {error}".splitlines()[0]}))

@@ -1,9 +1,11 @@
-// Measures generation beside transformers.js and a plain loop over onnxruntime-node, on the same ONNX, with the same
-// threads, each contestant in a process of its own, in turns: medians, and medians of the ratios of neighbouring runs.
-//   node bench/generate.mjs DIRECTORY [--rounds 3] [--only short,requests] [--threads 2] [--json]
-// DIRECTORY is a decoder as optimum exports it. The figures of this package are of the 32-million-parameter Llama that
-//   test/oracle/make_decoder_fixtures.py --llama-32m FOLDER    writes to FOLDER/optimum
-// transformers.js is installed into build/bench when it isn't there.
+// Measures generation beside transformers.js and a plain loop over onnxruntime-node, with the same ONNX file and number
+// of threads. Each contestant runs in its own process, in turns. Prints medians, and medians of the ratios of
+// neighbouring runs.
+//     node bench/generate.mjs DIRECTORY [--rounds 3] [--only short,requests] [--threads 2] [--json]
+// DIRECTORY is a decoder as optimum exports it. This package's published figures use the 32-million-parameter Llama
+// that
+//     test/oracle/make_decoder_fixtures.py --llama-32m FOLDER
+// writes to FOLDER/optimum. transformers.js is installed into build/bench unless it is there.
 import { execFileSync } from 'node:child_process';
 import { existsSync, mkdirSync, readdirSync, rmSync, symlinkSync, writeFileSync } from 'node:fs';
 import os from 'node:os';
@@ -27,7 +29,7 @@ if (positionals.length !== 1 || !existsSync(path.join(positionals[0], 'model.onn
 const transformersJs = '4.3.0';
 const onnxruntimeNode = '1.30.0';
 
-/** What each scenario promises: `figure` of ours to the peer's, or a figure of ours alone. */
+/** The promises of each scenario: the ratio of our `figure` to the peer's, or our figure alone. */
 const scenarios = {
   short: {
     title: 'One sequence, prompt 16 → 128 tokens',
@@ -89,7 +91,7 @@ if (unknown) {
 
 const median = (values) => values.toSorted((a, b) => a - b)[Math.floor(values.length / 2)];
 
-/** A folder whose node_modules has the peers. */
+/** A folder whose node_modules contains the peers. */
 function providePeers() {
   const folder = path.join(root, 'build/bench/peers');
   if (existsSync(path.join(folder, 'node_modules/@huggingface/transformers'))) return folder;
@@ -104,7 +106,7 @@ function providePeers() {
   return folder;
 }
 
-/** The model as a hub lays it out, which is how transformers.js looks for it: links, the graph's in `onnx`. */
+/** Links the model's files in a hub's layout (the graph's in `onnx`), which transformers.js expects. */
 function layOut(source) {
   const folder = path.join(root, 'build/bench/generate', path.basename(path.resolve(source)));
   rmSync(folder, { recursive: true, force: true });

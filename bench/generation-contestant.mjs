@@ -1,7 +1,7 @@
-// Child of bench/generate.mjs: one contestant in one scenario, in a process of its own. Prints what it measured as JSON.
-//   node bench/generation-contestant.mjs CONTESTANT SCENARIO DIRECTORY THREADS PEERS
-// DIRECTORY is a model as optimum exports it, PEERS a folder whose node_modules has transformers.js and its
-// onnxruntime-node. Answers are greedy and as long as asked for.
+// Child of bench/generate.mjs: one contestant in one scenario, in its own process. Prints its measurements as JSON.
+//     node bench/generation-contestant.mjs CONTESTANT SCENARIO DIRECTORY THREADS PEERS
+// DIRECTORY is a model as optimum exports it; PEERS is a folder whose node_modules contains transformers.js and its
+// onnxruntime-node. Answers are greedy and have the requested length.
 import { fork } from 'node:child_process';
 import { once } from 'node:events';
 import { createRequire } from 'node:module';
@@ -15,7 +15,10 @@ const requirePeer = createRequire(path.join(peers, 'package.json'));
 const median = (values) => values.toSorted((a, b) => a - b)[Math.floor(values.length / 2)];
 
 let state = 1;
-/** Tokens that no earlier prompt begins with, so that nothing is in a cache. Special tokens are below 16. */
+/**
+ * Tokens that differ from the beginning of every earlier prompt, so that none is in a cache. Special tokens are below
+ * 16.
+ */
 function prompt(length) {
   return Array.from({ length }, () => {
     state = (Math.imul(state, 1664525) + 1013904223) >>> 0; // Numerical Recipes' generator
@@ -73,7 +76,7 @@ async function loadTransformers() {
   };
 }
 
-/** What is asked for at once goes into one batch. */
+/** Collects the requests that are made at once into one batch. */
 function inOneBatch(generateBatch) {
   let waiting = [];
   const send = (maxTokens) => {
@@ -94,7 +97,7 @@ function inOneBatch(generateBatch) {
 
 // ---- scenarios that several contestants run -----------------------------------------------------------------------
 
-/** Tokens per second of answers of `answer` tokens, `requests` at a time, what reads the prompts included. */
+/** Tokens per second for answers of `answer` tokens, `requests` at a time, including the reading of prompts. */
 async function throughput({ generate }, { length, answer, requests, repeat }) {
   await generate(prompt(length), 4);
   const rates = [];
@@ -117,11 +120,11 @@ const deepRows = 16;
 const deepLength = 1024;
 const deepSteps = 24;
 
-/** Steps per second of 16 rows that hold 1,024 tokens each. */
+/** Steps per second with 16 rows of 1,024 tokens each. */
 async function ourDeepSteps({ model, options }) {
   const sequences = Array.from({ length: deepRows }, () => model.createSequence());
   for (const sequence of sequences) await sequence.append(prompt(deepLength));
-  // The first step is left out: not all rows are in it.
+  // The first step is left out, since not all rows take part in it.
   const steps = async (count) =>
     (await timed(() => all(sequences, (each) => each.generate(options(count)))))[0];
   const few = await steps(2);
@@ -131,7 +134,9 @@ async function ourDeepSteps({ model, options }) {
 
 const all = (values, work) => Promise.all(values.map(work));
 
-/** The exporter's own graph in a plain loop, its cache fed back; what is in the cache makes no difference to time. */
+/**
+ * The exporter's own graph in a plain loop that feeds its cache back. The content of the cache doesn't affect the time.
+ */
 async function graphDeepSteps() {
   const { InferenceSession, Tensor } = requirePeer('onnxruntime-node');
   const session = await InferenceSession.create(path.join(directory, 'onnx/model.onnx'), {
@@ -165,7 +170,7 @@ async function graphDeepSteps() {
 
 // ---- scenarios that are ours alone --------------------------------------------------------------------------------
 
-/** Milliseconds between tokens of a stream, and until the first. */
+/** Milliseconds until the first token of a stream, and between tokens. */
 async function intervals({ model, options }, tokens, answer, onToken) {
   const times = [performance.now()];
   for await (const _ of model.stream(tokens, options(answer))) {
@@ -176,7 +181,7 @@ async function intervals({ model, options }, tokens, answer, onToken) {
 }
 
 const ours = {
-  /** A step at 128 and at 1,024 tokens of context, in turns. */
+  /** A step with 128 and with 1,024 tokens of context, in turns. */
   async 'step-growth'(loaded) {
     const step = async (length) => median((await intervals(loaded, prompt(length), 48)).slice(2));
     await step(16);
@@ -189,7 +194,7 @@ const ours = {
     };
   },
 
-  /** The event loop asleep 50 ms in every 60; rates are by the decode loop's own clock. */
+  /** The event loop is blocked for 50 ms in every 60. Rates are measured by the decode loop's own clock. */
   async 'blocked-loop'({ model, options }) {
     const rate = async () => {
       const { timing } = await model.generate(prompt(16), options(192));
@@ -239,7 +244,7 @@ const ours = {
     };
   },
 
-  /** The copy of a row of 1,000 tokens, into rows that have been used before. */
+  /** Copies a row of 1,000 tokens into rows that have been used before. */
   async fork({ model }) {
     const sequence = model.createSequence();
     await sequence.append(prompt(1000));
@@ -252,7 +257,7 @@ const ours = {
     return { forkMs: median(times.slice(4)) };
   },
 
-  /** What eight streams feel of a prompt of 2,048 tokens that enters, in 3 steps of theirs and one chunk. */
+  /** How long a prompt of 2,048 tokens stops eight running streams. Allowed: 3 of their steps and one chunk. */
   async 'entering-prompt'(loaded) {
     const { model, options } = loaded;
     const streams = 8;
@@ -276,14 +281,14 @@ const ours = {
     await isTime;
     await model.generate(prompt(2048), options(1));
     const gaps = (await running).map((each) => each.slice(1));
-    // The longest in which the prompt is read: the first quarter of each stream is alone.
+    // The pause is the longest gap while the prompt is read. Each stream's first quarter runs without it.
     const stepMs = median(gaps.flatMap((each) => each.slice(8, 36)));
     const pauseMs = Math.max(...gaps.flatMap((each) => each.slice(36)));
     return { stepMs, chunkMs: median(chunks), pauseMs, allowedMs: 3 * stepMs + median(chunks) };
   },
 };
 
-/** While answers follow each other, computed here or, as the floor, in another process. */
+/** Measured while answers follow one another, computed in this process or, as a lower bound, in another one. */
 async function delayOfEventLoop(work) {
   await work();
   return eventLoopDelay(work, 4);

@@ -1,6 +1,6 @@
-// A long context on the CPU: how much memory a sequence of 32,768 tokens takes beside what `kvCache` says, and how fast it
-// is read and continued. Each measurement in a process of its own.
-// `node bench/long-context.mjs [--model FOLDER] [--tokens 32768] [--json]`; the demo model without --model.
+// Measures a long context on the CPU: the memory that a sequence of 32,768 tokens takes, beside what `kvCache` reports,
+// and how fast it is read and continued. Each measurement runs in its own process.
+// `node bench/long-context.mjs [--model FOLDER] [--tokens 32768] [--json]`; uses the demo model without --model.
 import { execFileSync } from 'node:child_process';
 import { cpSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import os from 'node:os';
@@ -23,25 +23,25 @@ const tokens = Number(options.tokens);
 const generated = 32;
 
 /**
- * Bytes of this process that are in memory, without JavaScript's heap: V8 gives back what loading the model made of it
- * when it likes, and that was while the prompt was read.
+ * Bytes of this process in physical memory, without JavaScript's heap: V8 decides when to return the memory that
+ * loading the model took, and would do so while the prompt is read.
  */
 async function residentSet() {
   await setTimeout(1500);
   gc();
-  // What was collected goes back to the system from another thread.
+  // Another thread returns collected memory to the system.
   await setTimeout(100);
   return process.memoryUsage.rss() - getHeapStatistics().total_physical_size;
 }
 
-/** Reads `tokens` tokens into one row and continues it; memory that came with them. */
+/** Reads `tokens` tokens into one row and continues it. Returns the growth of memory. */
 async function measure(folder) {
   const model = await LanguageModel.load(folder, {
     kvCache: { maxBatchSize: 1, maxLength: tokens + generated },
   });
   const config = JSON.parse(readFileSync(path.join(folder, 'config.json'), 'utf8'));
   const ids = Array.from({ length: tokens }, (_, i) => 5 + ((i * 7919) % (config.vocab_size - 5)));
-  // What a chunk of the prompt computes in stays allocated: it is no part of the cache.
+  // The memory in which a prompt's chunk is computed stays allocated, and isn't part of the cache.
   const warm = model.createSequence();
   await warm.append(ids.slice(0, 1024));
   warm.dispose();
@@ -70,7 +70,7 @@ async function measure(folder) {
 if (options.measure) {
   console.log(JSON.stringify(await measure(options.model)));
 } else {
-  // The graph computes its rotary embedding for any position; only the configuration says how many there are.
+  // The graph computes its rotary embedding for any position; only the configuration limits their number.
   const folder = mkdtempSync(path.join(os.tmpdir(), 'long-context-'));
   try {
     cpSync(options.model, folder, { recursive: true });

@@ -1,5 +1,5 @@
-// Measures what this package promises beside its peer, onnxruntime-node, in one run on the same machine:
-// event-loop delay during long runs, the cost of a single large run, and of importing.
+// Measures what this package promises, beside onnxruntime-node, in one run on the same machine: event-loop delay during
+// long runs, and the cost of a single large run and of importing.
 // `node bench/main.mjs [--rounds 5] [--seconds 5] [--json]`
 import { execFileSync } from 'node:child_process';
 import { createRequire } from 'node:module';
@@ -24,7 +24,7 @@ const median = (values) => values.toSorted((a, b) => a - b)[Math.floor(values.le
 const child = (...args) =>
   execFileSync(process.execPath, args, { cwd: root, encoding: 'utf8', stdio: ['ignore', 'pipe', 'inherit'] });
 
-/** Milliseconds to import, in fresh processes; and whether that opened a native library. */
+/** Milliseconds to import, in fresh processes, and whether that opened a native library. */
 function measureImport() {
   const script = (name) =>
     `const t = performance.now(); require('${name}'); const ms = performance.now() - t;
@@ -41,12 +41,12 @@ function measureImport() {
   return results;
 }
 
-/** Median of the ratios of neighbouring runs, ours to theirs, the order alternating. */
+/** The median of the ratios of neighbouring runs, ours to theirs, in alternating order. */
 async function measureSingleRun(model, tokens) {
   const ours = await import('node-tensorrt');
   const theirs = require('onnxruntime-node');
   const ids = BigInt64Array.from({ length: tokens }, (_, i) => BigInt((i * 7) % 8192));
-  // One session at a time: the idle threads of one would take cores from the other.
+  // One session at a time, since the idle threads of one would take cores from the other.
   const sample = async (create, Tensor) => {
     const session = await create();
     const feeds = { input_ids: new Tensor('int64', ids, [1, tokens]) };
@@ -78,7 +78,7 @@ async function measureSingleRun(model, tokens) {
   };
 }
 
-/** Event-loop delay while prefills go back to back: medians over the rounds. */
+/** Event-loop delay while prefills run back to back: medians over the rounds. */
 function measureEventLoop(model, tokens) {
   const modes = ['node-tensorrt', 'separate', 'onnxruntime-node'];
   const samples = Object.fromEntries(modes.map((mode) => [mode, []]));

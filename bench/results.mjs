@@ -1,8 +1,11 @@
-// What tables of results have in common: the line that says where they are from, and how they get into a Markdown file.
+// Shared by tables of results: the line about their origin, and writing them into a Markdown file.
 import { readFile, writeFile } from 'node:fs/promises';
 import os from 'node:os';
 
-/** Date, hardware and versions, for the line above a table. @param system what inspectSystem() found */
+/**
+ * Date, hardware and versions, for the line above a table.
+ * @param system the result of inspectSystem()
+ */
 export function describeMachine(system) {
   return [
     new Date().toISOString().slice(0, 10),
@@ -18,7 +21,7 @@ export function describeMachine(system) {
   ];
 }
 
-/** Replaces what is between `<!-- name -->` and the next `<!-- end -->`. */
+/** Replaces the text between `<!-- name -->` and the next `<!-- end -->`. */
 export async function writeResults(file, name, markdown) {
   const markers = new RegExp(`(<!-- ${name} -->\\n)[\\s\\S]*?(<!-- end -->)`);
   const text = await readFile(file, 'utf8');

@@ -1,10 +1,11 @@
 #!/usr/bin/env node
-// BERT-base (sequence of 128) and ResNet-50 (224×224) at batch 1, 8 and 16, weights random, on whatever is here:
-// node-tensorrt, ONNX Runtime and PyTorch on a GPU; node-tensorrt beside onnxruntime-node on the CPU. Latency is from
-// host memory to host memory. Every runtime has a process of its own, so that memory is its own, and they take turns,
-// so that a noisy machine is as noisy for all.
+// BERT-base (sequence of 128) and ResNet-50 (224×224) at batch 1, 8 and 16, with random weights, on this machine:
+// node-tensorrt, ONNX Runtime and PyTorch on a GPU, or node-tensorrt and onnxruntime-node on the CPU. Latency is from
+// host memory to host memory. Each runtime has its own process, so that its memory can be measured, and they take
+// turns, so that noise affects all of them equally.
 // `node bench/seed-table.mjs [--device auto|cpu|cuda] [--batch 1,8,16] [--rounds 10] [--seconds 0.5] [--json FILE]
-//   [--results FILE]`: --results writes the table into a Markdown file, between its markers.
+// [--results FILE]`
+// --results writes the table into a Markdown file, between its markers.
 import { execFileSync, spawn } from 'node:child_process';
 import { existsSync } from 'node:fs';
 import { mkdir, rename, writeFile } from 'node:fs/promises';
@@ -56,7 +57,7 @@ const contestants = [
   { id: 'torch', command: ['python3', path.join(root, 'bench/contestant.py')] },
 ];
 
-/** Writes a model unless it is there. */
+/** Writes a model unless its file exists. */
 async function modelFile(name, build) {
   const file = path.join(folder, `${name}.onnx`);
   if (existsSync(file)) return file;
@@ -68,7 +69,7 @@ async function modelFile(name, build) {
   return file;
 }
 
-/** Memory in use on the GPU, bytes, by NVIDIA's tool; null without one. */
+/** Memory in use on the GPU in bytes, according to nvidia-smi; null without it. */
 function gpuMemory(device) {
   if (!device.startsWith('cuda')) return null;
   const args = [
@@ -84,7 +85,7 @@ function gpuMemory(device) {
   }
 }
 
-/** A contestant's process: lines to it, JSON documents from it. */
+/** Starts a contestant's process. It reads lines and answers with JSON documents. */
 function start({ command }, args) {
   const child = spawn(command[0], [...command.slice(1), ...args], {
     cwd: root,
@@ -94,7 +95,7 @@ function start({ command }, args) {
   child.stderr.on('data', (data) => {
     stderr = (stderr + data).slice(-2000);
   });
-  child.on('error', () => {}); // as a process that ends: no line comes
+  child.on('error', () => {}); // handled like a process that ends: no line comes
   child.stdin.on('error', () => {});
   const lines = createInterface({ input: child.stdout })[Symbol.asyncIterator]();
   return {
@@ -110,11 +111,12 @@ function start({ command }, args) {
   };
 }
 
-/** One row: every contestant's latency and memory for one model and batch. */
+/** One row of the table: every contestant's latency and memory for one model and batch size. */
 async function measure(files, feeds, device, precision) {
   const entries = [];
   if (device !== 'cpu') {
-    // Compiled into the cache by a process of its own: what is measured loads an engine, as a deployed one does.
+    // Another process compiles into the cache first, so that the measured one loads an engine, as a deployed program
+    // does.
     const [ours] = contestants;
     const compiler = start(ours, [ours.id, device, precision, files.fp32, JSON.stringify(feeds)]);
     await compiler.answer();
@@ -123,7 +125,7 @@ async function measure(files, feeds, device, precision) {
   try {
     for (const contestant of contestants) {
       const before = gpuMemory(device);
-      // TensorRT casts for itself; the other runtimes get the same graph, cast by the same pass.
+      // TensorRT casts the model itself; the other runtimes get the same graph, cast by the same pass.
       const file = contestant.id === 'onnxruntime' ? files[precision] : files.fp32;
       const child = start(contestant, [contestant.id, device, precision, file, JSON.stringify(feeds)]);
       entries.push({ id: contestant.id, child, latencies: [] });

@@ -1,10 +1,10 @@
-// How long a step of a language model takes, for decoder-steps.mjs and scripts/gpu-first-run.
+// Measures a language model's step, for decoder-steps.mjs and scripts/gpu-first-run.
 
 export const median = (values) => values.toSorted((a, b) => a - b)[Math.floor(values.length / 2)];
 
 /**
- * What a caller waits for between the tokens of sequences that answer together, milliseconds: the median of five times `steps`.
- * The sequences are left with the `context` tokens that they have.
+ * Milliseconds between the tokens of sequences that generate together, as a caller sees it: the median of five
+ * measurements of `steps` steps. Leaves the sequences with their `context` tokens.
  */
 export async function timeSteps(sequences, context, steps) {
   const generate = async (maxTokens) => {
@@ -13,7 +13,7 @@ export async function timeSteps(sequences, context, steps) {
     for (const each of sequences) each.truncate(context);
     return performance.now() - began;
   };
-  // The first steps, in which not all rows are, are in both.
+  // Both measurements include the first steps, in which not all rows take part.
   await generate(steps + 8);
   const times = [];
   for (let i = 0; i < 5; i++) times.push(((await generate(steps + 8)) - (await generate(8))) / steps);

@@ -1,4 +1,4 @@
-/** google-bert/bert-base-uncased's config.json, as far as `buildBert` needs it. */
+/** The fields of google-bert/bert-base-uncased's config.json that `buildBert` needs. */
 export const bertBase = {
   model_type: 'bert',
   vocab_size: 30522,

@@ -1,7 +1,7 @@
-// Builds what is stale: the TypeScript, then the native addon (CMake through cmake-js). `--tests` adds the native
-// unit tests where GoogleTest is installed. `--sanitize address,undefined` or `thread` builds the addon and the
-// tests into build/<sanitizer>/ instead. `--addon FILE`, which binding.gyp calls, builds the addon alone into FILE, for
-// the CUDA major version that NODE_TENSORRT_CUDA names (12 or 13).
+// Builds what is stale: the TypeScript, then the native addon (CMake through cmake-js). `--tests` also builds the
+// native unit tests if GoogleTest is installed. `--sanitize address,undefined` or `thread` builds the addon and the
+// tests into build/<sanitizer>/ instead. `--addon FILE`, which binding.gyp uses, only builds the addon into FILE, for
+// the CUDA major version in NODE_TENSORRT_CUDA (12 or 13).
 import { spawnSync } from 'node:child_process';
 import { copyFileSync, mkdirSync, readdirSync, readFileSync, writeFileSync } from 'node:fs';
 import { createRequire } from 'node:module';
@@ -31,11 +31,11 @@ function run(command, args) {
 }
 
 console.error('Building the TypeScript (dist) …');
-// Types are checked where tests are run, and by `npm run types`: whoever only tries it waits a fifth as long.
+// `npm run types` and the test run check types. Skipping them here makes a build take a fifth of the time.
 const unchecked = values.tests ? [] : ['--noCheck'];
 run(process.execPath, ['node_modules/typescript/bin/tsc', '-p', '.', ...unchecked]);
-// TypeScript leaves import() in CommonJS modules, where code in a context of its own may not call it: Jest's tests above
-// all, unless Node is started with a flag. Nothing that is loaded late here needs it.
+// TypeScript leaves import() in CommonJS modules, where code in another context may not call it: above all Jest's
+// tests, unless Node is started with a flag. Nothing that is loaded late here needs import().
 const dist = path.join(root, 'dist');
 for (const name of readdirSync(dist, { recursive: true })) {
   if (!name.endsWith('.js')) continue;
@@ -45,7 +45,7 @@ for (const name of readdirSync(dist, { recursive: true })) {
   if (required !== code) writeFileSync(file, required);
 }
 
-// Where the addon can't be loaded it can't be built, and the words are the same.
+// If the addon can't be loaded on this platform, it can't be built either, and the message is the same.
 const { platformProblems } = createRequire(import.meta.url)('../dist/system/binary.js');
 const problems = platformProblems();
 if (problems.length > 0) {
@@ -82,9 +82,10 @@ if (values.addon) {
   process.exit(0);
 }
 
-// One folder per set of definitions: CMake does not rebuild everything when one changes.
+// One folder per set of definitions, since CMake doesn't rebuild everything when a definition changes.
 if (values.sanitize) {
-  // What the addon and the tests share is compiled once: with sanitizers, that takes minutes.
+  // Compiles the addon and the tests together, so that their shared sources are compiled once: with sanitizers, that
+  // takes minutes.
   const definitions = [`--CDNODE_TENSORRT_SANITIZE=${values.sanitize}`];
   if (values.tests) definitions.push('--CDNODE_TENSORRT_TESTS=ON');
   buildAddon(`build/${values.sanitize.replaceAll(',', '-')}`, ...definitions);

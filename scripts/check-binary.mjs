@@ -1,4 +1,4 @@
-// What must hold of a binary that travels in the package, by binutils' reading of it. Used by check-package.mjs.
+// Checks a binary of the package with binutils. Used by check-package.mjs.
 import { execFileSync } from 'node:child_process';
 import { readFileSync, statSync } from 'node:fs';
 import path from 'node:path';
@@ -6,14 +6,15 @@ import path from 'node:path';
 const { config } = JSON.parse(readFileSync(path.resolve(import.meta.dirname, '../package.json'), 'utf8'));
 const glibcFloor = config.glibc.replace('>=', '');
 const largest = 3e6;
-// Nothing of NVIDIA's or ONNX Runtime's is linked, nor libstdc++; Node itself needs all of these.
+// The binary may only need these libraries, all of which Node itself needs: none of NVIDIA's, not ONNX Runtime, not
+// libstdc++.
 const mayNeed = ['libc.so.6', 'libm.so.6', 'libgcc_s.so.1', 'ld-linux-x86-64.so.2'];
 const mayExport = ['napi_register_module_v1', 'node_api_module_get_api_version_v1'];
 
 const newest = (versions) =>
   versions.sort((a, b) => a.localeCompare(b, 'en', { numeric: true })).at(-1) ?? '0';
 
-/** Throws an Error that names what is wrong; returns a line about the file. */
+/** Throws an Error that describes the problem; returns a line about the file. */
 export function checkBinary(file) {
   const objdump = (...options) => execFileSync('objdump', [...options, file], { encoding: 'utf8' });
   const problems = [];

@@ -1,18 +1,18 @@
-// Checks what the C++ sources of native/ include, and says which line is wrong: what a part below may not include,
-// what is in no file, and headers that include each other in a circle. `npm run lint` runs it.
+// Checks the includes of the C++ sources in native/ and reports each wrong line: an include that its part doesn't
+// allow, a file that doesn't exist, and headers that include each other in a circle. `npm run lint` runs it.
 import { readdirSync, readFileSync } from 'node:fs';
 import path from 'node:path';
 import { fileURLToPath } from 'node:url';
 
 const native = path.resolve(path.dirname(fileURLToPath(import.meta.url)), '../native');
 
-// The parts of native/, in the order of their dependencies. A part is the folders and files (a header with its source)
-// that its line names, without those that a line above has named. It may include itself, the parts that `includes` names,
-// what the standard library and POSIX declare, and of other headers those that `headers` names. runtime/ implements
-// runtime.h, and that is all that core/ includes of it: neither knows the other, and node/ puts them together.
+// The parts of native/, in the order of their dependencies. A part consists of the folders and files (a header with its
+// source) in its entry, without those that an earlier entry names. It may include itself, the parts in `includes`, the
+// standard library and POSIX, and the other headers in `headers`. runtime/ implements runtime.h, which is all that
+// core/ includes of it: neither knows the other, and node/ connects them.
 const parts = {
   base: {
-    // Types, errors, memory and files: what everything else is made of.
+    // Types, errors, memory and files: the base of everything else.
     files: [
       'core/byte_source',
       'core/data_type',
@@ -32,7 +32,7 @@ const parts = {
   library: { files: ['runtime/shared_library'], includes: ['base'] },
   cuda: { files: ['runtime/cuda/'], includes: ['base', 'interface', 'library'] },
   onnxruntime: { files: ['runtime/onnxruntime/'], includes: ['base', 'interface', 'library'] },
-  // Compiled once for all flavours of TensorRT, whose headers don't agree: it sees none of them.
+  // Compiled once for all flavours of TensorRT. It includes none of their headers, which contradict each other.
   tensorrt: {
     files: ['runtime/tensorrt/tensorrt', 'runtime/tensorrt/flavour'],
     includes: ['base', 'interface', 'library'],
@@ -93,7 +93,7 @@ for (const [file, includes] of sources) {
   for (const { name, own, line } of includes) {
     const at = `native/${file}:${line}`;
     if (own && !sources.has(name)) {
-      problems.push(`${at} includes "${name}", which is no file of native/.`);
+      problems.push(`${at} includes "${name}", which is not a file in native/.`);
     } else if (own) {
       const other = partOf(name);
       if (other === part || parts[part].includes.includes(other)) continue;
@@ -108,7 +108,7 @@ for (const [file, includes] of sources) {
   }
 }
 
-// Each circle is told once, at the include that closes it.
+// Each circle is reported once, at the include that closes it.
 const done = new Set();
 function follow(file, trail) {
   if (done.has(file)) return;

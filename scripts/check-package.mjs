@@ -1,5 +1,5 @@
-// Packs the package, installs it into empty projects where there is no compiler, and uses it there, from ESM, CommonJS
-// and TypeScript. Needs the checkout built (`npm run build`) and its binaries (`npm run prebuild`).
+// Packs the package, installs it into empty projects without a compiler, and uses it there from ESM, CommonJS and
+// TypeScript. Needs a built checkout (`npm run build`) and its binaries (`npm run prebuild`).
 import { execFileSync, spawnSync } from 'node:child_process';
 import {
   mkdirSync,
@@ -19,7 +19,7 @@ const scratch = mkdtempSync(path.join(os.tmpdir(), 'node-tensorrt-package-'));
 const model = path.join(root, 'test/fixtures/session/linear.onnx');
 const { version } = JSON.parse(readFileSync(path.join(root, 'package.json'), 'utf8'));
 
-// A machine that has Node, npm and a shell, and nothing that compiles.
+// A PATH with Node, npm and a shell, but no compiler.
 const bin = path.join(scratch, 'bin');
 mkdirSync(bin);
 const which = (name) => spawnSync('sh', ['-c', `command -v ${name}`], { encoding: 'utf8' }).stdout.trim();
@@ -38,10 +38,7 @@ function run(command, args, options = {}) {
   });
 }
 
-/** Bytes that the package may have when packed: a download of a second or two. */
-const sizeBudget = 10e6;
-
-/** Packs the package into `scratch`; checks the names and the size of what npm packs, and that npm would publish it. */
+/** The names and sizes of the files that npm packs; the tarball is written to `scratch`. */
 function pack() {
   const [packed] = JSON.parse(
     run('npm', ['pack', '--json', '--pack-destination', scratch], { cwd: root, env: process.env }),
@@ -65,20 +62,20 @@ function pack() {
   return { tarball: path.join(scratch, packed.filename), count: files.length, size: packed.size };
 }
 
-/** An empty project with the package installed, and with what a user would have installed beside it. */
+/** An empty project with the package installed, beside packages that a user would have installed. */
 function install(name, tarball, ...options) {
   const project = path.join(scratch, name);
   mkdirSync(project);
   writeFileSync(path.join(project, 'package.json'), '{ "name": "consumer", "private": true }');
   run('npm', ['install', '--no-audit', '--no-fund', ...options, tarball], { cwd: project });
-  // The runtime, types and compiler of this checkout.
+  // Link this checkout's runtime, types and compiler.
   for (const part of ['onnxruntime-node', 'onnxruntime-common', '@types', 'typescript', 'undici-types']) {
     symlinkSync(path.join(root, 'node_modules', part), path.join(project, 'node_modules', part));
   }
   return project;
 }
 
-/** Runs a model from either kind of module, and from the README's first lines as pasted. */
+/** Runs a model from both kinds of module, and from the README's first lines, pasted. */
 function useModules(project) {
   const body = `
     const session = await InferenceSession.create(${JSON.stringify(model)});
@@ -115,7 +112,7 @@ function checkTypes(project) {
     ' ',
   );
   const files = ['typed.mts', 'typed.cts'];
-  // Programs for onnxruntime-node, with nothing changed but the name of the package.
+  // Programs for onnxruntime-node in which only the name of the package is changed.
   const programs = path.join(root, 'test/fixtures/typescript');
   for (const name of readdirSync(programs).filter((name) => name.endsWith('.ts'))) {
     const text = readFileSync(path.join(programs, name), 'utf8').replaceAll(
@@ -130,7 +127,7 @@ function checkTypes(project) {
   run('node', ['node_modules/typescript/bin/tsc', ...options, ...files], { cwd: project });
 }
 
-/** Loads the binary of each variant, and what is loaded by default: each is what it was compiled for. */
+/** Loads the binary of each variant, and the default one, and checks what each was compiled for. */
 function loadVariants(project) {
   const addon = (env) => {
     const said = run('node', ['node_modules/node-tensorrt/dist/apps/cli/main.js', 'doctor', '--json'], {

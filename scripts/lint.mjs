@@ -1,6 +1,6 @@
-// Checks formatting and lint rules of TypeScript and JavaScript (Biome) and of C++ (clang-format, from PyPI, pinned), and
-// what C++ sources include (check-includes.mjs), and what rooms of lib/ import (dependency-cruiser, .dependency-cruiser.mjs).
-// `--write` corrects what can be corrected.
+// Checks formatting and lint rules of TypeScript and JavaScript (Biome) and of C++ (clang-format, from PyPI, pinned),
+// the includes of C++ sources (check-includes.mjs), and the imports between rooms of lib/ (dependency-cruiser,
+// .dependency-cruiser.mjs). `--write` corrects what it can.
 import { spawnSync } from 'node:child_process';
 import { existsSync, readdirSync } from 'node:fs';
 import path from 'node:path';

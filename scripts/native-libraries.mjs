@@ -1,4 +1,4 @@
-// The real libraries that the native tests run on, as environment variables; TensorRT-RTX is installed if it is missing.
+// The real libraries for the native tests, as environment variables; installs TensorRT-RTX if it is missing.
 import { spawnSync } from 'node:child_process';
 import path from 'node:path';
 import { fileURLToPath } from 'node:url';

@@ -1,6 +1,6 @@
-// Fills prebuilds/cuda12 and prebuilds/cuda13 through prebuildify. Called as `npm run prebuild`: npm brings node-gyp.
-// node-gyp empties the folder build/ beside the binding.gyp that it reads. It reads one in build/prebuild/, so that
-// this checkout's own build/ stays, whose objects the variants share.
+// Fills prebuilds/cuda12 and prebuilds/cuda13 with prebuildify. Run it as `npm run prebuild`, since npm provides
+// node-gyp. node-gyp empties the folder build/ beside the binding.gyp that it reads, so it gets a copy in
+// build/prebuild/. That keeps this checkout's own build/, whose objects the variants share.
 import { spawnSync } from 'node:child_process';
 import { existsSync, mkdirSync, rmSync, symlinkSync } from 'node:fs';
 import path from 'node:path';
@@ -13,7 +13,8 @@ for (const name of ['package.json', 'binding.gyp', 'CMakeLists.txt', 'scripts'])
   symlinkSync(path.join(root, name), path.join(stage, name));
 }
 
-// node-gyp wants Node's headers, though nothing here is compiled against them: this Node's own, or it downloads them.
+// node-gyp requires Node's headers although nothing here is compiled against them. Give it this Node's own, or it
+// downloads them.
 const installation = path.resolve(path.dirname(process.execPath), '..');
 const headers = existsSync(path.join(installation, 'include/node/node_api.h'))
   ? { npm_config_nodedir: process.env.npm_config_nodedir ?? installation }

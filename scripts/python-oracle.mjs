@@ -6,27 +6,22 @@ import path from 'node:path';
 
 const root = path.resolve(import.meta.dirname, '..');
 
-/** The folder of onnx and numpy, to put on PYTHONPATH. */
+/** The folder with onnx and numpy, for PYTHONPATH. */
 export function pythonOracle() {
   return install('requirements.txt', 'python-oracle');
 }
 
-/** The folder of MLPerf's logging package, whose parser needs none of its dependencies (SciPy, pandas …). */
+/** The folder with MLPerf's logging package, whose parser needs none of its dependencies (SciPy, pandas …). */
 export function mlperfOracle() {
   return install('requirements-mlperf.txt', 'mlperf-oracle', '--no-deps');
 }
 
-/** The folder of TensorRT-RTX's own Python binding, without the libraries that it binds to. */
+/** The folder with TensorRT-RTX's own Python binding, without the libraries that it binds to. */
 export function tensorrtPeer() {
   return install('requirements-tensorrt.txt', 'tensorrt-peer', '--no-deps');
 }
 
-/** The folder of onnxruntime-genai, with ONNX Runtime and numpy. */
-export function genaiPeer() {
-  return install('requirements-genai.txt', 'genai-peer');
-}
-
-/** Another Python version, or other requirements, make another folder. */
+/** Another Python version or other requirements get another folder. */
 function install(file, name, ...flags) {
   const requirements = path.join(root, 'test/oracle', file);
   const version = spawnSync('python3', ['-VV'], { encoding: 'utf8' });
@@ -51,7 +46,7 @@ function install(file, name, ...flags) {
   try {
     renameSync(partial, folder);
   } catch (error) {
-    // Another process has installed the same meanwhile.
+    // Another process has installed the same packages meanwhile.
     rmSync(partial, { recursive: true });
     if (!existsSync(folder)) throw error;
   }

@@ -21,8 +21,8 @@ function run(command, args, env = {}) {
 
 run(process.execPath, ['scripts/build.mjs', '--tests', '--sanitize', sanitizers]);
 
-// ONNX Runtime and Node are not instrumented: their leaks and their synchronisation are not ours to judge.
-// An allocation that cannot be had returns null, as it does without a sanitizer.
+// ONNX Runtime and Node aren't instrumented, so their leaks and synchronisation can't be judged here. An allocation
+// that fails returns null, as without a sanitizer.
 const options = {
   ASAN_OPTIONS: 'detect_leaks=0:allocator_may_return_null=1',
   UBSAN_OPTIONS: 'halt_on_error=1:print_stacktrace=1',

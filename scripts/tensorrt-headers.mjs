@@ -1,8 +1,8 @@
 // Puts TensorRT's headers (Apache-2.0) where CMakeLists.txt expects them: build/tensorrt-headers/<flavour>, for the
 // flavours trt10 (TensorRT 10.16), trt11 (11.4) and rtx (TensorRT-RTX 1.7). They come from the crate trtx-sys, through
-// cargo, and are checked against pinned SHA-256s. An installed SDK's include folder takes their place: of TensorRT
-// (10 or 11, as its version header says) where TENSORRT_INCLUDE_DIR names one, of TensorRT-RTX where
-// TENSORRT_RTX_INCLUDE_DIR does. Does nothing for headers that are there already.
+// cargo, and are checked against pinned SHA-256s. An installed SDK's include folder replaces them: TensorRT's (10 or
+// 11, according to its version header) if TENSORRT_INCLUDE_DIR names one, TensorRT-RTX's if TENSORRT_RTX_INCLUDE_DIR
+// does. Does nothing if the headers are already there.
 import { spawnSync } from 'node:child_process';
 import { createHash } from 'node:crypto';
 import {
@@ -23,7 +23,7 @@ import { fileURLToPath } from 'node:url';
 
 const root = path.resolve(path.dirname(fileURLToPath(import.meta.url)), '..');
 
-// Two versions of one crate: cargo can't have both in one project.
+// cargo can't have two versions of one crate in the same project.
 const crates = {
   '0.5.0': {
     file: 'trtx-sys-0.5.0.crate',
@@ -35,8 +35,8 @@ const crates = {
   },
 };
 
-// `oldest`: the first release of a flavour's SDK whose headers declare all that native/runtime/tensorrt calls. A
-// library may be older than the headers: what it lacks is not called (Capabilities in tensorrt.h).
+// `oldest`: the first release of a flavour's SDK whose headers declare everything that native/runtime/tensorrt calls. A
+// library may be older than the headers; functions that it lacks aren't called (Capabilities in tensorrt.h).
 const flavours = [
   {
     name: 'trt10',
@@ -65,7 +65,7 @@ const flavours = [
 ];
 const wanted = ['NvInfer.h', 'NvInferVersion.h', 'NvOnnxParser.h'];
 
-// TensorRT's headers include cuda_runtime_api.h for these two names; CUDA itself is opened at run time.
+// TensorRT's headers include cuda_runtime_api.h for these two names. CUDA itself is opened at run time.
 const cudaStub = `#pragma once
 typedef struct CUevent_st* cudaEvent_t;
 typedef struct CUstream_st* cudaStream_t;
@@ -79,7 +79,7 @@ function findCrate({ file }) {
 
 function fetchCrate(version, variable) {
   const instead = `or set ${variable} to the include folder of an installed SDK`;
-  // From an empty folder: cargo would otherwise read the manifest of the project it is started in.
+  // Run cargo in an empty folder, or it would read the manifest of the surrounding project.
   const empty = mkdtempSync(path.join(tmpdir(), 'node-tensorrt-'));
   try {
     // `cargo info` fetches this one crate, without its dependencies.
@@ -118,11 +118,11 @@ function extractCrate(file, sha256, folder, to) {
   }
 }
 
-/** What the headers of an SDK say of themselves: the product, its major and minor version. */
+/** The product and its major and minor version, according to an SDK's headers. */
 function sdkVersion(folder, variable) {
   for (const name of wanted) {
     if (!existsSync(path.join(folder, name))) {
-      throw new Error(`${variable} is ${folder}, where there is no ${name}.`);
+      throw new Error(`${variable} is ${folder}, which doesn't contain ${name}.`);
     }
   }
   const text = readFileSync(path.join(folder, 'NvInferVersion.h'), 'utf8');
@@ -136,7 +136,7 @@ function sdkVersion(folder, variable) {
   };
 }
 
-/** The SDK folder that serves a flavour instead of the crate's; undefined where none is named. */
+/** The SDK folder that replaces the crate's headers for a flavour; undefined if none is named. */
 function sdkFolder(flavour) {
   const { product, variable } = flavour;
   const folder = process.env[variable];
@@ -165,7 +165,7 @@ function provide(flavour) {
   const stamp = path.join(target, 'origin.txt');
   const crate = crates[flavour.crate];
   const sdk = sdkFolder(flavour);
-  // An SDK may be upgraded in place: its version file belongs to what the copy was made from.
+  // An SDK may be upgraded in place, so its version header is part of the copy's origin.
   const origin = sdk
     ? `${sdk}\n${readFileSync(path.join(sdk, 'NvInferVersion.h'), 'utf8')}`
     : `${crate.file}\n${crate.sha256}\n${flavour.folder}\n`;
@@ -183,7 +183,7 @@ function provide(flavour) {
     writeFileSync(path.join(fresh, 'cuda_runtime_api.h'), cudaStub);
     writeFileSync(path.join(fresh, 'origin.txt'), origin);
     chmodSync(fresh, 0o755);
-    // Complete or absent, whenever this is interrupted.
+    // Leaves the folder either complete or absent if it is interrupted.
     rmSync(target, { recursive: true, force: true });
     renameSync(fresh, target);
   } finally {
@@ -191,7 +191,7 @@ function provide(flavour) {
   }
 }
 
-/** Throws an Error whose message is a sentence that says what to do. */
+/** Throws an Error whose message says what to do. */
 export function provideTensorRTHeaders() {
   for (const flavour of flavours) provide(flavour);
 }

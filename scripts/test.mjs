@@ -1,5 +1,5 @@
-// Runs every test: native unit tests under ctest, then vitest. Builds nothing: `npm test` does that first. `--full`,
-// of `npm run test:full`, runs the long versions of those that have one; what else is given goes to vitest.
+// Runs every test: native unit tests with ctest, then vitest. Builds nothing: `npm test` does that first. `--full`,
+// which `npm run test:full` passes, runs the long versions of tests that have one; other arguments go to vitest.
 import { spawnSync } from 'node:child_process';
 import { existsSync } from 'node:fs';
 import path from 'node:path';
@@ -9,7 +9,7 @@ import { nativeLibraries } from './native-libraries.mjs';
 import { mlperfOracle, pythonOracle } from './python-oracle.mjs';
 
 const root = path.resolve(path.dirname(fileURLToPath(import.meta.url)), '..');
-// What tests need from elsewhere: now, rather than within some test's time limit.
+// Downloads what the tests need now, so that it doesn't count against a test's time limit.
 pythonOracle();
 mlperfOracle();
 await minilmDirectory();
@@ -21,7 +21,7 @@ function run(command, args, env = {}) {
   failed ||= result.error !== undefined || result.status !== 0;
 }
 
-// The build requires GoogleTest where CI is set.
+// If CI is set, the build requires GoogleTest.
 if (existsSync(path.join(root, 'build/addon-tests/native_tests'))) {
   run('ctest', ['--test-dir', 'build/addon-tests', '--output-on-failure'], libraries);
 } else {

@@ -9,9 +9,9 @@ import { writeBeside } from '../dist/onnx/format/write-beside.js';
 
 const decoders = path.join(import.meta.dirname, 'fixtures/decoders');
 
-/** What PyTorch computed; test/fixtures/decoders/README.md says how. */
+/** PyTorch's results; test/fixtures/decoders/README.md explains how they were computed. */
 export interface DecoderAnswers {
-  /** End-of-sequence tokens: never chosen. */
+  /** End-of-sequence tokens, which were never chosen. */
   readonly suppressed: readonly number[];
   readonly cases: readonly DecoderCase[];
 }
@@ -19,13 +19,13 @@ export interface DecoderAnswers {
 export interface DecoderCase {
   readonly prompt: readonly number[];
   readonly greedy: readonly number[];
-  /** Of each step: by how much the best logit leads the second. */
+  /** For each step, the difference between the best and the second-best logit. */
   readonly gaps: readonly number[];
   readonly firstLogits: readonly number[];
   readonly lastLogits: readonly number[];
 }
 
-/** All of them: WEIGHTS/EXPORT, such as 'llama/optimum'. */
+/** All fixtures: WEIGHTS/EXPORT, such as 'llama/optimum'. */
 export const decoderFixtures: readonly string[] = readdirSync(decoders)
   .filter((weights) => existsSync(path.join(decoders, weights, 'expected.json')))
   .flatMap((weights) =>
@@ -34,7 +34,7 @@ export const decoderFixtures: readonly string[] = readdirSync(decoders)
       .map((entry) => `${weights}/${entry.name}`),
   );
 
-/** On the CPU, a model that is written into `folder` and whose weights are in `where.directory`. */
+/** A session on the CPU for a model that is written into `folder` and whose weights are in `where.directory`. */
 export async function sessionBeside(
   model: ModelProto,
   folder: string,
@@ -53,12 +53,15 @@ export function decoderAnswers(fixture: string): DecoderAnswers {
   return JSON.parse(readFileSync(path.join(decoders, fixture, '../expected.json'), 'utf8'));
 }
 
-/** As PyTorch was asked: greedy, tokens that end an answer never chosen. */
+/** The options that PyTorch's answers were generated with: greedy, and tokens that end an answer are never chosen. */
 export function asked({ greedy }: DecoderCase, stopTokens: readonly number[]): GenerateOptions {
   return { temperature: 0, maxTokens: greedy.length, minTokens: greedy.length, stopTokens };
 }
 
-/** Where PyTorch's two best logits are closer than `gap`, either is right, and what follows is another answer. */
+/**
+ * Compares tokens with PyTorch's. If PyTorch's two best logits are closer than `gap`, either is right, and the
+ * comparison ends there.
+ */
 export function expectGreedy(
   tokens: readonly number[],
   { greedy, gaps }: Pick<DecoderCase, 'greedy' | 'gaps'>,
@@ -69,7 +72,7 @@ export function expectGreedy(
   expect(tokens).toEqual(greedy);
 }
 
-/** Log-probabilities, asked for of the whole vocabulary, are logits less a number that is the same for all. */
+/** Compares logits with PyTorch's. Log-probabilities over the whole vocabulary are logits minus a constant. */
 export function expectLogits(
   { logprobs }: Generation,
   step: number,
@@ -86,8 +89,8 @@ export function expectLogits(
 }
 
 /**
- * The logits of each step's last position, float32 `[vocabulary]`: the prompt at once, then one token at a time, PyTorch's
- * whatever the logits say, over the cache that the model returned.
+ * Yields the logits of each step's last position, float32 `[vocabulary]`: the whole prompt at once, then one token at a
+ * time over the cache that the model returned. The tokens are PyTorch's, whatever the logits are.
  */
 export async function* decode(
   session: LoadedSession,
@@ -146,7 +149,7 @@ function cacheDims({ shape }: InputMetadata, fixture: string, capacity: number):
   });
 }
 
-/** onnxruntime-genai's graphs give the head's size a symbolic name only. */
+/** onnxruntime-genai's graphs only give the head's size a symbolic name. */
 function headDim(fixture: string): number {
   const config = readFileSync(path.join(decoders, fixture, 'genai_config.json'), 'utf8');
   return JSON.parse(config).model.decoder.head_size;

@@ -11,29 +11,29 @@ const json = (file: string) => JSON.parse(readFileSync(file, 'utf8'));
 export interface Completion {
   readonly prompt: string;
   readonly right: string;
-  /** PyTorch's, greedy. */
+  /** PyTorch's greedy answer. */
   readonly answer: string;
 }
 
 export interface Turn {
   readonly user: string;
   readonly right: string;
-  /** PyTorch's, greedy, after its own earlier ones. */
+  /** PyTorch's greedy answer, after its own earlier ones. */
   readonly answer: string;
 }
 
-/** Held-out prompts, the right answers and PyTorch's; written by train.py. */
+/** Held-out prompts, the right answers and PyTorch's answers, written by train.py. */
 export const demoAnswers: {
   readonly sums: readonly Completion[];
   readonly sorting: readonly Completion[];
   readonly dialogues: readonly (readonly Turn[])[];
-  /** Each follows the file, up to an empty line. */
+  /** Each prompt follows the file, up to an empty line. */
   readonly code: { readonly file: string; readonly completions: readonly Completion[] };
 } = json(path.join(import.meta.dirname, 'fixtures/demo-model/expected.json'));
 
 /**
- * How many of `samples` the exporter's own graph answers right by greedy generation, which is where each token of the right
- * answer is the likeliest after the ones before it. All in one run, shorter rows padded at their end.
+ * Counts the `samples` that the exporter's own graph answers right by greedy generation: those where each token of the
+ * right answer is the likeliest after the ones before it. All run at once; shorter rows are padded at their end.
  */
 export async function countRight(session: InferenceSession, samples: readonly Completion[]): Promise<number> {
   const tokenizer = new Tokenizer(

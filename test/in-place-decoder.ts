@@ -5,8 +5,8 @@ import type { DecoderGraph } from '../lib/base/decoder-graph.js';
 import type { DecoderAnswers } from './decoder-fixture.js';
 
 /**
- * Drives a graph with caches in place as the decode loop does: prompts one row at a time, in chunks, then all rows
- * together, each of its own length. Expects PyTorch's tokens, and logits within `tolerance`.
+ * Runs a graph with in-place caches as the decode loop does: prompts one row at a time, in chunks, then all rows
+ * together, each with its own length. Expects PyTorch's tokens, and logits within `tolerance`.
  *
  * @returns the largest difference of a logit
  */
@@ -39,7 +39,7 @@ export async function expectAnswers(
       const now = logits.get(row)!;
       if (step === 0) compare(now, firstLogits);
       if (step === steps - 1) compare(now, lastLogits);
-      // Where two are so close, either is right.
+      // If the two best are this close, either is right.
       if (gaps[step]! > gap) expect(best(now, suppressed)).toBe(greedy[step]);
     }
     const rows = cases.map((_, row) => row);
@@ -63,7 +63,9 @@ function best(logits: Float32Array, suppressed: readonly number[]): number {
 class InPlaceDecoder {
   readonly #session: LoadedSession;
   readonly #graph: DecoderGraph;
-  /** Of all rows, by input. What no step has written is `empty`: not a number shows that it is read. */
+  /**
+   * The caches of all rows, by input. Elements that no step has written are `empty`: a NaN shows that they were read.
+   */
   readonly #caches: Map<
     string,
     { dims: number[]; type: 'float32' | 'float16'; data: Float32Array | Uint16Array }
@@ -98,7 +100,7 @@ class InPlaceDecoder {
     );
   }
 
-  /** One row gets all `tokens`; several get one each. The last position's logits of each. */
+  /** Gives all `tokens` to one row, or one token to each of several. Returns the logits of each row's last position. */
   async step(rows: readonly number[], tokens: readonly number[]): Promise<Float32Array[]> {
     const count = tokens.length / rows.length;
     const pasts = rows.map((row) => this.#lengths[row]!);

@@ -1,4 +1,4 @@
-// JavaScript on the GPUs and TensorRT libraries that stand-ins play (test/native/stand_in).
+// Runs JavaScript on GPUs and TensorRT libraries simulated by stand-ins (test/native/stand_in).
 import { execFile } from 'node:child_process';
 import { existsSync } from 'node:fs';
 import path from 'node:path';
@@ -6,28 +6,28 @@ import { promisify } from 'node:util';
 import { describe } from 'vitest';
 
 const root = path.join(import.meta.dirname, '..');
-/** The folder of the stand-ins' folders. */
+/** The folder that contains the stand-ins' folders. */
 export const standIn = process.env.NODE_TENSORRT_STAND_IN ?? path.join(root, 'build/addon-tests/stand_in');
-// Without GoogleTest it is not built, which `npm test` says.
+// They aren't built without GoogleTest; `npm test` reports that.
 export const onStandIn = existsSync(path.join(standIn, 'cuda/libcuda.so.1')) ? describe : describe.skip;
 export const flavours = ['trt10', 'trt11', 'rtx'] as const;
 export type Flavour = (typeof flavours)[number];
 
-/** What a scenario has: it runs in a process of its own, which sees nothing of the test's file. */
+/** The tools of a scenario. It runs in its own process, and sees nothing of the test's file. */
 export interface Tools {
   readonly trt: typeof import('node-tensorrt');
   readonly onnx: typeof import('node-tensorrt/onnx');
   readonly fixture: (name: string) => string;
   /** `[rows, columns]` of sines. */
   readonly sines: (rows: number, columns: number) => import('node-tensorrt').Tensor;
-  /** What it rejects with, as `code: message`; or 'no error'. */
+  /** The rejection as `code: message`, or 'no error'. */
   readonly failure: (promise: Promise<unknown>) => Promise<string>;
 }
 
 /**
- * Runs `scenario` on a stand-in and gives what it returned, through JSON. It must end by itself, and its thread must not
- * call the driver.
- * @param env with the variables that the stand-ins' README.md names
+ * Runs `scenario` on a stand-in and returns its result, through JSON. The process must end by itself, and its
+ * JavaScript thread must not call the driver.
+ * @param env with the variables in the stand-ins' README.md
  * @param timeout in milliseconds
  */
 export async function run<T>(

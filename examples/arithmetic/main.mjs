@@ -1,5 +1,5 @@
-// Sums and sorted lists, written as text by a trained decoder: 200 requests at once over 16 rows of the KV cache, and
-// every answer checked. `node examples/arithmetic/main.mjs [SEED]` in a built clone.
+// A trained decoder writes sums and sorted lists as text: 200 requests at once over 16 rows of the KV cache, with every
+// answer checked. `node examples/arithmetic/main.mjs [SEED]` in a built clone.
 import path from 'node:path';
 import { LanguageModel } from 'node-tensorrt';
 
@@ -8,7 +8,7 @@ const model = await LanguageModel.load(path.join(import.meta.dirname, '../demo-m
 });
 
 let state = Number(process.argv[2] ?? 1);
-/** An integer from 0 to below `bound`, by Lehmer's generator: a seed from 1 on gives the same questions again. */
+/** An integer from 0 to `bound` - 1, from Lehmer's generator. A seed of at least 1 makes the questions repeatable. */
 function random(bound) {
   state = (state * 48_271) % 2_147_483_647;
   return state % bound;
@@ -19,7 +19,7 @@ const questions = Array.from({ length: 200 }, (_, i) => {
     return { prompt: `sort ${digits.join(' ')} =`, right: ` ${digits.toSorted().join(' ')}` };
   }
   const [a, b] = [random(1000), random(1000)];
-  // The working comes first: the digits from the last to the first, as one adds on paper.
+  // The working comes first: the digits from last to first, as in addition on paper.
   return { prompt: `${a}+${b}=`, right: `[${[...`${a + b}`].reverse().join('')}] ${a + b}` };
 });
 
@@ -37,4 +37,4 @@ console.log(
 );
 for (const { prompt, text, right } of wrong) console.log(`  ✗ ${prompt}${text}, not ${right}`);
 await model.dispose();
-if (wrong.length > 5) process.exit(1); // the model's README says how often it errs
+if (wrong.length > 5) process.exit(1); // the model's README gives its error rate

@@ -1,5 +1,5 @@
-// Code completed over a long context: a file of 200 functions is read once, then calls of functions far above are completed,
-// and every completion is checked. Each computes its own tokens only: the file's are in the KV cache.
+// Completes code over a long context: reads a file of 200 functions once, then completes calls of functions far above,
+// and checks every completion. Each request computes only its own tokens, since the file's are in the KV cache.
 // `node examples/code-completion/main.mjs [SEED]` in a built clone.
 import path from 'node:path';
 import { LanguageModel } from 'node-tensorrt';
@@ -7,15 +7,15 @@ import { LanguageModel } from 'node-tensorrt';
 const model = await LanguageModel.load(path.join(import.meta.dirname, '../demo-model'));
 
 let state = Number(process.argv[2] ?? 1);
-/** An integer from 0 to below `bound`, by Lehmer's generator: a seed from 1 on gives the same file again. */
+/** An integer from 0 to `bound` - 1, from Lehmer's generator. A seed of at least 1 makes the file repeatable. */
 function random(bound) {
   state = (state * 48_271) % 2_147_483_647;
   return state % bound;
 }
-/** Takes one of `values` out. */
+/** Removes one of `values` at random and returns it. */
 const draw = (values) => values.splice(random(values.length), 1)[0];
 
-// The words that demo-model/tasks.py makes its code of.
+// The words that demo-model/tasks.py uses for code.
 const words = (text) => text.split(' ');
 const verbs = words('add scale merge split count move trim pack sort load save draw check mask sum join');
 const nouns = words('Price Row Path Line Node Page Key Item Cell Word Step File Rate Tree Set Box');

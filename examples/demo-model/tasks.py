@@ -1,7 +1,6 @@
 """The four tasks of the demo model: texts whose answers a program can check.
 
-A sample is a list of (text, is_answer) parts in reading order; the model is trained on the answers, and every other part is
-given.
+A sample is a list of (text, is_answer) parts in reading order. The model is trained on the answers; the other parts are given.
 """
 
 import random
@@ -23,12 +22,12 @@ OPERATORS = "+ - *".split()
 
 
 def held_out_sum(a, b):
-    """One pair in eight is never trained on."""
+    """True for the one pair in eight that is never trained on."""
     return (a * 7919 + b * 104_729) % 8 == 0
 
 
 def sum_sample(rng, held_out=False):
-    """The answer has its working before it, in brackets: the digits in the order in which one adds, from the last on."""
+    """The working comes before the answer, in brackets: the digits in the order of addition, from last to first."""
     while True:
         digits = rng.choice((1, 2, 3, 3, 3, 3)), rng.choice((1, 2, 3, 3, 3, 3))
         a, b = (rng.randrange(10 ** (count - 1) if count > 1 else 0, 10**count) for count in digits)
@@ -56,7 +55,7 @@ def sort_sample(rng, held_out=False):
 
 
 def dialogue_turns(rng, turns=None):
-    """[(what the patient says, what the assistant must answer)], the facts told in the first turns, asked for in later ones."""
+    """[(patient's words, assistant's answer)]: the first turns tell the facts that later ones ask for."""
     name = f"{rng.choice(NAMES)} {rng.choice(SURNAMES)}"
     allergy, other = rng.sample(SUBSTANCES, 2)
     medicines = rng.sample(MEDICINES, 3)
@@ -127,8 +126,8 @@ def code_parts(functions):
 
 
 def code_sample(rng, functions, questions, calls=0.5):
-    """A file: definitions, then questions, each about another one of them: a call, whose arguments follow (`calls`: how many of
-    them are), or a second definition, whose arguments and body follow."""
+    """A file: definitions, then questions about different ones of them. A question is a call to complete with its arguments
+    (`calls` is the share of these), or a second definition to complete with its arguments and body."""
     defined = code_functions(rng, functions)
     parts = [(part, False) for part in code_parts(defined)]
     for name, arguments, body in rng.sample(defined, questions):
@@ -143,8 +142,8 @@ def code_sample(rng, functions, questions, calls=0.5):
 
 
 def tokenizer_corpus():
-    """What byte-pair merges are learnt from: every word of the texts, each as often as the others, so that each becomes a token.
-    No digits, so that none merge: every digit is a token."""
+    """The text from which byte-pair merges are learned: every word of the texts equally often, so that each becomes a token.
+    It has no digits, so that digits don't merge and each is a token."""
     rng = random.Random(0)
     texts = ["".join(part for part, _ in dialogue_sample(rng) + code_sample(rng, 6, 3)) for _ in range(1000)]
     words = re.findall(r" ?[A-Z]?[a-z]+| ?[^\w\s<>|]+", " ".join(texts))

@@ -1,9 +1,9 @@
-"""Trains the demo model on the tasks in tasks.py, exports it, and writes how well it does.
+"""Trains the demo model on the tasks in tasks.py, exports it, and measures its accuracy.
 
 pip install torch==2.15.0 transformers==4.57.6 optimum-onnx==0.1.0 onnx==1.23.2 onnxruntime==1.32.0 accelerate==1.15.0
 python train.py
 
-./                                 model.onnx as optimum exports it, with the files that it puts beside it
+./                                 model.onnx as optimum exports it, with its other files
 ./training.json                    versions, the loss curve, accuracy on samples that were held out
 test/fixtures/demo-model/expected.json    prompts, the right answers, and PyTorch's answers with these weights
 """
@@ -28,13 +28,14 @@ from optimum.exporters.onnx import main_export
 FOLDER = pathlib.Path(__file__).resolve().parent
 EXPECTED = FOLDER.parent.parent / "test" / "fixtures" / "demo-model" / "expected.json"
 CHECKPOINT = FOLDER.parent.parent / "build" / "demo-model"
-VOCABULARY = 704  # at most: there are merges for fewer
+VOCABULARY = 704  # a limit: there are merges for fewer
 SPECIAL_TOKENS = ["<pad>", "<s>", "</s>", "<|im_start|>", "<|im_end|>"]
 PAD, BOS, EOS, TURN_END = 0, 1, 2, 4
 POSITIONS = 4096
 SEED = 0
-# What copying takes is learnt from random tokens first: from the tasks alone it is not found. Then all tasks, with files that grow;
-# then files as long as the context. `tokens` is about how many a batch of copies, or of code, has; `functions` how many a file defines.
+# Copying is learned from random tokens first, since the tasks alone don't teach it. Then all tasks are trained, with
+# growing files, and finally with files as long as the context. `tokens` is roughly the number of tokens in a batch of
+# copies or of code; `functions` is the number of functions that a file defines.
 PHASES = [
     {"steps": 400, "muon": 0.01, "adamw": 0.003, "tokens": 3072, "copies": True},
     {
@@ -127,9 +128,9 @@ def make_model(vocabulary):
 
 @torch.no_grad()
 def look_back(model):
-    """The first layer begins with three heads that look 1, 2 and 3 tokens back, whatever the tokens are: their keys' bias is the
-    same vector everywhere, and their queries' that vector turned back by as many positions. Recall is built on such heads, and
-    training is long in finding them."""
+    """Initialises three heads of the first layer to look 1, 2 and 3 tokens back, whatever the tokens are: their keys' bias is the
+    same vector everywhere, and their queries' bias is that vector rotated back by as many positions. Recall needs such heads,
+    and training takes long to find them."""
     attention, frequencies = model.model.layers[0].self_attn, model.model.rotary_emb.inv_freq
     query, key = attention.q_proj.bias.view(-1, 2, len(frequencies)), attention.k_proj.bias.view(-1, 2, len(frequencies))
     key[:, 0] = 4
@@ -142,7 +143,7 @@ def look_back(model):
 
 
 class Batches:
-    """Samples of each task as tensors. Tokens of a part are kept, for parts come again and again."""
+    """Samples of each task as tensors. The tokens of a part are cached, since parts recur."""
 
     def __init__(self, tokenizer, seed):
         self.tokenizer, self.rng, self.known = tokenizer, random.Random(seed), {}
@@ -155,11 +156,12 @@ class Batches:
         return self.known[text]
 
     def batch(self, samples, gaps=False):
-        """Tokens, to which answer each belongs (0: none, it is given) and positions."""
+        """Tokens, the number of the answer that each belongs to (0: none, it is given), and positions."""
         rows = []
         for sample in samples:
             ids, answers, positions, shift = [], [], [], 0
-            # With gaps, parts of a file lie further apart than they do: distances that long files have, without the tokens.
+            # With gaps, the parts of a file lie further apart than they are: the distances of long files, without their
+            # tokens.
             room = self.rng.choice((0, POSITIONS // 2)) if gaps else 0
             for number, (text, is_answer) in enumerate(sample, 1):
                 part = self.encode(text)
@@ -173,7 +175,7 @@ class Batches:
         return tuple(torch.tensor([row[part] + [0] * (width - len(row[part])) for row in rows]) for part in range(3))
 
     def copies(self, rows, length):
-        """Random tokens, repeated; the answer is all that was there before."""
+        """Random tokens, repeated; the answer is the repetition."""
         ids, answers = [], []
         for _ in range(rows):
             period = self.rng.randrange(3, length // 2 + 1)
@@ -214,8 +216,8 @@ def loss_of(model, ids, answers, positions):
 
 
 def optimizers(model, phase):
-    """Muon for matrices; not for those of queries and keys: its large steps make attention hard before it has learnt where to
-    look, and it then stays there."""
+    """Muon for matrices, except those of queries and keys: with its large steps, attention becomes hard before it has learned
+    where to look, and then stays there."""
     slow = ("embed_tokens", "q_proj", "k_proj", "norm", "bias")
     parts = {True: [], False: []}
     for name, parameter in model.named_parameters():
@@ -259,7 +261,7 @@ def train(model, batches, phase):
     return {**phase, "cpuSeconds": round(time.process_time() - cpu), "curve": curve}
 
 
-# --- how well it does ---------------------------------------------------------------------------------------------------
+# --- accuracy -----------------------------------------------------------------------------------------------------------
 
 
 @torch.inference_mode()
@@ -375,7 +377,7 @@ def onnx_generate(file):
     return generate
 
 
-# --- all of it ----------------------------------------------------------------------------------------------------------
+# --- main ---------------------------------------------------------------------------------------------------------------
 
 
 def write_json(file, value):

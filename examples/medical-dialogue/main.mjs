@@ -1,9 +1,9 @@
-// A dialogue of five turns. What the patient says in the first is asked for in the fifth; between them the KV cache keeps
-// what was read, so that each turn computes its own tokens only. `node examples/medical-dialogue/main.mjs` in a built clone.
+// A dialogue of five turns. The fifth asks for what the patient says in the first. The KV cache keeps the earlier
+// turns, so that each turn computes only its own tokens. `node examples/medical-dialogue/main.mjs` in a built clone.
 import path from 'node:path';
 import { LanguageModel } from 'node-tensorrt';
 
-// What other runtimes write as `enable_cache(max_batch_size=16, kv_cache=True)`.
+// Other runtimes write this as `enable_cache(max_batch_size=16, kv_cache=True)`.
 const model = await LanguageModel.load(path.join(import.meta.dirname, '../demo-model'), {
   kvCache: { maxBatchSize: 16 },
 });
@@ -21,7 +21,7 @@ const turns = [
 
 const messages = [];
 let wrong = 0;
-let held = 0; // tokens that the cache held after the turn before
+let held = 0; // tokens in the cache after the previous turn
 for (const [question, right] of turns) {
   messages.push({ role: 'user', content: question });
   process.stdout.write(`\npatient    ${question}\nassistant  `);

@@ -1,6 +1,6 @@
 // Semantic search with all-MiniLM-L6-v2: real weights become an ONNX graph, the graph becomes an FP16 TensorRT plan for
-// three GPU generations (no GPU needed), and a session on the best device here ranks sentences by meaning.
-// `npm run demo` in a clone; what is downloaded and built is kept, so that the second run takes seconds.
+// three GPU generations (no GPU needed), and a session on this machine's best device ranks sentences by meaning.
+// `npm run demo` in a clone. Downloads and builds are kept, so that the second run takes seconds.
 import { spawnSync } from 'node:child_process';
 import { createHash } from 'node:crypto';
 import { existsSync } from 'node:fs';
@@ -55,7 +55,7 @@ await step('ONNX graph', async () => {
   return { where: 'cpu', result: `${graph.graph.node.length} nodes, written from the safetensors weights` };
 });
 
-// (a) Ahead of time, for GPUs that need not be here.
+// (a) Ahead of time, for GPUs that needn't be in this machine.
 await step('TensorRT-RTX libraries', async () => {
   const find = async () => (await inspectSystem()).tensorrt.find(({ flavour }) => flavour === 'rtx');
   if (!(await find())) {
@@ -89,7 +89,7 @@ const engine = await step(`FP16 plan for ${target.join(', ')}`, async () => {
   };
 });
 
-// (b) Here, on the best device present.
+// (b) Here, on the best device.
 const session = await step('Session', async () => {
   const value = await InferenceSession.create(model, { shapes });
   const { name, version } = value.runtime;

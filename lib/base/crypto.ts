@@ -1,4 +1,4 @@
-// node:crypto takes longer to load than this package: it is, when one of these is first called.
+// node:crypto takes longer to load than this package, so it is loaded when one of these functions is first called.
 const crypto = () => require('node:crypto') as typeof import('node:crypto');
 
 export const createHash: typeof import('node:crypto').createHash = (...args) => crypto().createHash(...args);

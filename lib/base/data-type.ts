@@ -22,7 +22,7 @@ interface DataTypeInfo {
   readonly byteSize: number;
 }
 
-/** The table every conversion between type names, ONNX numbers and sizes goes through. */
+/** Every conversion between type names, ONNX numbers and sizes uses this table. */
 export const dataTypes: Readonly<Record<DataType, DataTypeInfo>> = {
   float32: { onnx: 1, byteSize: 4 },
   uint8: { onnx: 2, byteSize: 1 },
@@ -44,7 +44,7 @@ const byOnnxNumber = new Map<number, DataType>(
   Object.entries(dataTypes).map(([name, info]) => [info.onnx, name as DataType]),
 );
 
-/** The type with ONNX number `n`, or undefined for the ones not supported here (complex, float8, int4 …). */
+/** The type with ONNX number `n`; undefined for types that aren't supported here (complex, float8, int4 …). */
 export function dataTypeFromOnnx(n: number): DataType | undefined {
   return byOnnxNumber.get(n);
 }

@@ -1,7 +1,7 @@
 /**
- * The content of a decoder's input in each step. `rows` sequences run together. Each gets `new` tokens after the `past`
- * tokens that its row of the cache holds; `total` is `past + new`, row by row. The element type, int32 or int64, is the
- * graph's.
+ * The value that each step feeds to an input of a decoder. `rows` sequences run together. Each row gets `new` tokens
+ * after the `past` tokens that its row of the cache holds; `total` is `past + new`, per row. The graph decides the
+ * element type, int32 or int64.
  */
 export type DecoderInputRole =
   /** `[rows, new]`: the tokens. */
@@ -18,22 +18,23 @@ export type DecoderInputRole =
   | 'last_indices'
   /** A scalar or `[1]`: the longest total (GroupQueryAttention's total_sequence_length). */
   | 'longest'
-  /** A scalar: which of the new tokens the logits are of, from 0. The tokens after it only fill the step up. */
+  /**
+   * A scalar, counted from 0: the index of the new token whose logits are computed. The tokens after it are padding.
+   */
   | 'logits_index';
 
-/** The way in which a decoder's graph is driven. */
+/** How a decoder's graph is run. */
 export interface DecoderGraph {
   /**
-   * 'in-place': an output of the cache is its input's memory, `[rows, kvHeads, capacity, headDim]`, and rows of
-   * different lengths run together. 'copying': `present` is new memory, one token longer than `past`, and each row runs
-   * alone.
+   * 'in-place': each cache output shares its input's memory, `[rows, kvHeads, capacity, headDim]`, and rows of
+   * different lengths run together. 'copying': `present` is new memory, longer than `past` by the new tokens, and each
+   * row runs alone.
    */
   readonly mode: 'in-place' | 'copying';
-  /** All inputs by name, except those of the cache. */
+  /** Every input that isn't part of the cache, by name. */
   readonly inputs: Readonly<Record<string, DecoderInputRole>>;
   /**
-   * The caches in the order of layers, each key's before its value's. A cache of rank 3 has `kvHeads` 1, and its
-   * `headDim` is the width of all heads.
+   * In layer order, the key before the value. For a cache of rank 3, `kvHeads` is 1 and `headDim` is the whole width.
    */
   readonly caches: readonly {
     readonly input: string;
@@ -42,13 +43,14 @@ export interface DecoderGraph {
     readonly headDim: number;
   }[];
   /**
-   * The output with logits: `[rows, vocabulary]` of the last position, or of the one that the input 'logits_index' says; or
-   * `[rows, new, vocabulary]`.
+   * The output with logits: `[rows, vocabulary]` of the last position, or of the position that the input 'logits_index'
+   * gives; or `[rows, new, vocabulary]`.
    */
   readonly logits: string;
   /**
-   * Outputs of a top-k head: `[rows, k]` best logits, in descending order, `[rows, k]` their tokens, and `[rows]` the log
-   * of the sum of the exponentials of all. The whole row is then fetched only when sampling needs it.
+   * Outputs of a top-k head: the best logits, `[rows, k]` in descending order; their tokens, `[rows, k]`; and the log
+   * of the sum of the exponentials of all logits, `[rows]`. The whole row of logits is then fetched only when sampling
+   * needs it.
    */
   readonly top?: { readonly logits: string; readonly tokens: string; readonly logSumExp: string };
 }

@@ -1,7 +1,7 @@
-/** A size in a profile: the smallest, the one tuned for, the largest. */
+/** A size's range in a profile: the smallest, the one tuned for, the largest. */
 export type SizeRange = readonly [min: number, opt: number, max: number];
 
-/** A dimension's size, as the name that an exporter gave it says: `batch`, `past + sequence`, `2*s0`. */
+/** A dimension's size, parsed from the name that an exporter gave it: `batch`, `past + sequence`, `2*s0`. */
 export type Dimension =
   | { readonly kind: 'size'; readonly value: number }
   | { readonly kind: 'symbol'; readonly name: string }
@@ -13,17 +13,20 @@ export type Dimension =
 
 type Operator = '+' | '-' | '*' | '/';
 
-/** The loosest first. Of minus and division, which also occur within names, only what stands alone is one. */
+/**
+ * The loosest operator first. Minus signs and slashes also occur within names, so they count only with spaces around
+ * them.
+ */
 const operators: readonly (readonly [RegExp, (found: string) => Operator])[] = [
   [/^(.+?)(\s*\+\s*|\s+-\s+)(?!.*(\+|\s-\s))(.+)$/, (found) => found as Operator],
   [/^(.+?)(\s*\*\s*|\s+\/\/?\s+)(?!.*(\*|\s\/\/?\s))(.+)$/, (found) => found[0] as Operator],
 ];
 
-/** A term that can't be taken apart remains a symbol. */
+/** Parses a dimension's name. A name that can't be parsed is a symbol. */
 export function parseDimension(text: string): Dimension {
   const name = text.trim();
   if (/^\d{1,10}$/.test(name)) return { kind: 'size', value: Number(name) };
-  // Parentheses and functions, as in `floor((s0 - 1)/2)`, are beyond what profiles need.
+  // Profiles don't need parentheses and functions, as in `floor((s0 - 1)/2)`.
   if (!/[()]/.test(name)) {
     for (const [pattern, operator] of operators) {
       const [, left, found, , right] = pattern.exec(name) ?? [];
@@ -35,7 +38,7 @@ export function parseDimension(text: string): Dimension {
   return { kind: 'symbol', name };
 }
 
-/** The names in a dimension, in order, without repetitions. */
+/** The symbols in a dimension, in order, without repetitions. */
 export function symbolsIn(dimension: Dimension): string[] {
   switch (dimension.kind) {
     case 'size':
@@ -47,7 +50,9 @@ export function symbolsIn(dimension: Dimension): string[] {
   }
 }
 
-/** The dimension's range, each side from the same side of its symbols; undefined if one of them is not known. */
+/**
+ * The dimension's range: its minimum from the symbols' minimums, and so on. Undefined if a symbol's range isn't known.
+ */
 export function rangeOfDimension(
   dimension: Dimension,
   rangeOf: (symbol: string) => SizeRange | undefined,
@@ -73,8 +78,8 @@ function calculate(operator: Operator, left: number, right: number): number {
 }
 
 /**
- * The range of the one symbol of a sum that is not known, from the sum's own; undefined where there is not exactly
- * one, or where there are more than sums.
+ * Solves a sum for its one unknown symbol, given the sum's range. Undefined if the number of unknown symbols isn't one,
+ * or if the dimension holds anything but sums.
  */
 export function solveForSymbol(
   dimension: Dimension,

@@ -8,8 +8,8 @@ export const smallestNormalFloat16 = 2 ** -14;
 const maxFloat16Bits = 0x477f_e000;
 
 /**
- * float32 to float16 bit patterns, rounding to nearest, ties to even; subnormals are kept, what is too large becomes
- * infinity, a NaN stays a NaN.
+ * Converts float32 to float16 bit patterns, rounding to nearest, ties to even. Subnormals are kept, values that are too
+ * large become infinity, and a NaN stays a NaN.
  */
 export function toFloat16Bits(source: Float32Array, target = new Uint16Array(source.length)): Uint16Array {
   const bits = new Uint32Array(source.buffer, source.byteOffset, source.length);
@@ -18,7 +18,7 @@ export function toFloat16Bits(source: Float32Array, target = new Uint16Array(sou
     const magnitude = b & 0x7fff_ffff;
     let half: number;
     if (magnitude >= 0x3880_0000 && magnitude < 0x4780_0000) {
-      // Normal in both: move the exponent's bias from 127 to 15, and let the rounding carry into it.
+      // Normal in both formats: move the exponent's bias from 127 to 15, and let the rounding carry into it.
       half = (magnitude - 0x3800_0000 + 0xfff + ((magnitude >>> 13) & 1)) >>> 13;
     } else half = rareFloat16(magnitude);
     target[i] = ((b >>> 16) & 0x8000) | half;
@@ -29,7 +29,8 @@ export function toFloat16Bits(source: Float32Array, target = new Uint16Array(sou
 function rareFloat16(magnitude: number): number {
   if (magnitude > 0x7f80_0000) return 0x7e00;
   if (magnitude >= 0x4780_0000) return 0x7c00;
-  // A float16 subnormal is a multiple of 2^-24; below half of one, all is 0. (Float32 subnormals are far below.)
+  // A float16 subnormal is a multiple of 2^-24, and everything below half of that rounds to 0. (Float32's subnormals
+  // are far below.)
   const shift = 126 - (magnitude >>> 23);
   if (shift > 24) return 0;
   const mantissa = (magnitude & 0x7f_ffff) | 0x80_0000;
@@ -51,7 +52,7 @@ function fromFloat16(bits: number): number {
 
 let float16Values: Float32Array | undefined;
 
-/** float16 bit patterns to float32, exactly. */
+/** Converts float16 bit patterns to float32, exactly. */
 export function fromFloat16Bits(source: Uint16Array): Float32Array {
   float16Values ??= Float32Array.from({ length: 0x1_0000 }, (_, i) => fromFloat16(i));
   const table = float16Values;
@@ -60,35 +61,35 @@ export function fromFloat16Bits(source: Uint16Array): Float32Array {
   return target;
 }
 
-/** bfloat16 bit patterns (the upper half of a float32) to float32, exactly. */
+/** Converts bfloat16 bit patterns (the upper half of a float32) to float32, exactly. */
 export function fromBfloat16Bits(source: Uint16Array): Float32Array {
   const target = new Uint32Array(source.length);
   for (let i = 0; i < source.length; i++) target[i] = source[i]! << 16;
   return new Float32Array(target.buffer);
 }
 
-/** True if a value is beyond float16's largest, or isn't finite. */
+/** True if any value is beyond float16's largest or isn't finite. */
 export function exceedsFloat16(values: Float32Array): boolean {
   const bits = new Uint32Array(values.buffer, values.byteOffset, values.length);
-  // One comparison an element: infinities and NaNs have the largest magnitudes of all.
+  // One comparison per element is enough: infinities and NaNs have the largest magnitudes of all.
   for (let i = 0; i < bits.length; i++) if ((bits[i]! & 0x7fff_ffff) > maxFloat16Bits) return true;
   return false;
 }
 
-/** float32 to bfloat16 bit patterns, rounding to nearest, ties to even; a NaN stays a NaN. */
+/** Converts float32 to bfloat16 bit patterns, rounding to nearest, ties to even; a NaN stays a NaN. */
 export function toBfloat16Bits(source: Float32Array): Uint16Array {
   const bits = new Uint32Array(source.buffer, source.byteOffset, source.length);
   const target = new Uint16Array(source.length);
   for (let i = 0; i < bits.length; i++) {
     const b = bits[i]!;
-    // Rounding would carry a NaN of low bits alone into infinity.
+    // Rounding would turn a NaN that has only low bits set into infinity.
     const isNotANumber = (b & 0x7fff_ffff) > 0x7f80_0000;
     target[i] = isNotANumber ? (b >>> 16) | 0x40 : (b + 0x7fff + ((b >>> 16) & 1)) >>> 16;
   }
   return target;
 }
 
-/** True if a value would round to infinity in bfloat16, or isn't finite. */
+/** True if any value would round to infinity in bfloat16 or isn't finite. */
 export function beyondBfloat16(values: Float32Array): boolean {
   const bits = new Uint32Array(values.buffer, values.byteOffset, values.length);
   for (let i = 0; i < bits.length; i++) if ((bits[i]! & 0x7fff_ffff) >= 0x7f7f_8000) return true;

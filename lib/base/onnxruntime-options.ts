@@ -1,8 +1,8 @@
-/** The beginning of every reason why an option of onnxruntime-node is refused here. */
+/** The beginning of every message that refuses an option of onnxruntime-node's. */
 export const theirs = "is onnxruntime-node's";
-const notLogged = `${theirs}, and has no counterpart: nothing is logged; what matters is an error, or in a manifest's warnings.`;
+const notLogged = `${theirs}, and has no counterpart: nothing is logged. Problems are errors, or warnings in a manifest.`;
 
-/** Options of onnxruntime-node's sessions and runs that say what is logged, and why there are none here. */
+/** Logging options of onnxruntime-node's sessions and runs, each with the reason why it is refused here. */
 export const refusedLoggingOptions = {
   logId: notLogged,
   logSeverityLevel: notLogged,

@@ -2,8 +2,8 @@ import { type InspectOptionsStylized, inspect, types } from 'node:util';
 import { describe, invalidArgType, invalidArgValue } from './errors.js';
 
 /**
- * Checks that `options` is an object whose keys are all known, so that a misspelled option is never ignored.
- * `refused` says of options that someone may expect here, e.g. onnxruntime-node's, what to use instead.
+ * Checks that `options` is an object whose keys are all known, so that a misspelled option is never ignored. `refused`
+ * maps options that someone may expect here, e.g. onnxruntime-node's, to a message that says what to use instead.
  * @throws TypeError ERR_INVALID_ARG_TYPE, RangeError ERR_INVALID_ARG_VALUE
  */
 export function checkOptions(
@@ -26,13 +26,15 @@ export function checkOptions(
   }
 }
 
-/** Reads one option, given as `value` or left out, that errors call `path`; gives what it means or its default. */
+/**
+ * Reads one option. Returns its meaning, or its default where `value` is undefined. Errors name the option by `path`.
+ */
 export type OptionReader<Meaning> = (value: unknown, path: string) => Meaning;
 
-/** The readers of all options of an interface: the one list of what they are called and what they may be. */
+/** One reader for each option of an interface. The table is the only list of the options' names and values. */
 export type OptionTable<Options> = { readonly [Name in keyof Options]-?: OptionReader<unknown> };
 
-/** The settings that the options of a table become once they are read. */
+/** The settings that a table's readers return. */
 export type OptionsOf<Table> = {
   readonly [Name in keyof Table]: Table[Name] extends OptionReader<infer Meaning> ? Meaning : never;
 };
@@ -56,12 +58,12 @@ export function readOptions<Table extends Readonly<Record<string, OptionReader<u
   return settings as OptionsOf<Table>;
 }
 
-/** undefined where the option is left out. */
+/** Returns undefined where the option is left out. */
 export function optional<Meaning>(read: OptionReader<Meaning>): OptionReader<Meaning | undefined> {
   return (value, path) => (value === undefined ? undefined : read(value, path));
 }
 
-/** Makes a reader for one of several values. The first is the default. */
+/** Accepts one of the values; the first is the default. */
 export function oneOf<const T extends string>(values: readonly [T, ...T[]]): OptionReader<T> {
   return (value, path) => {
     if (value === undefined) return values[0];
@@ -92,7 +94,7 @@ function numberOf<T extends number | undefined>(
   return (value, path) => {
     if (value === undefined) return fallback;
     if (typeof value !== 'number') throw invalidArgType(path, 'a number', value);
-    // NaN is in no range.
+    // NaN fails both comparisons.
     if (isOne(value) && value >= min && value <= max) return value;
     throw invalidArgValue(path, `must be ${kind} from ${min} to ${max}, not ${value}.`);
   };
@@ -113,7 +115,7 @@ export function text<T extends string | undefined>(fallback: T): OptionReader<st
   };
 }
 
-/** An array of strings; empty where there is none. */
+/** An array of strings; empty by default. */
 export function strings(value: unknown, path: string): readonly string[] {
   if (value === undefined) return [];
   if (!Array.isArray(value)) throw invalidArgType(path, 'an array of strings', value);
@@ -122,7 +124,6 @@ export function strings(value: unknown, path: string): readonly string[] {
   return value;
 }
 
-/** A function to call back. */
 export function callback<Callback>(value: unknown, path: string): Callback | undefined {
   if (value !== undefined && typeof value !== 'function') throw invalidArgType(path, 'a function', value);
   return value as Callback | undefined;
@@ -142,15 +143,12 @@ export function pathOption(value: unknown, path: string): string | undefined {
   return value;
 }
 
-/**
- * Returns a view of bytes that were given in any form. Shared memory is copied first, because other threads may write
- * to it.
- */
+/** A source of bytes. Shared memory is copied before it is read, since other threads may write to it. */
 export type Bytes = Uint8Array | ArrayBufferLike;
 
 /**
- * The bytes of `value`; undefined where it holds none.
- * @throws RangeError ERR_INVALID_ARG_VALUE where they were transferred
+ * The bytes of `value`; undefined if it isn't a source of bytes.
+ * @throws RangeError ERR_INVALID_ARG_VALUE if its buffer was transferred
  */
 export function bytesOf(value: unknown, path: string): Uint8Array | undefined {
   const isBuffer = types.isAnyArrayBuffer(value);
@@ -161,7 +159,7 @@ export function bytesOf(value: unknown, path: string): Uint8Array | undefined {
   return types.isSharedArrayBuffer(buffer) ? new Uint8Array(bytes) : bytes;
 }
 
-/** True if `buffer` was transferred. ArrayBuffer has `detached` only from Node 21 on. */
+/** True if `buffer` was transferred. ArrayBuffer has `detached` only since Node 21. */
 export function isDetached(buffer: ArrayBufferLike): boolean {
   try {
     new Uint8Array(buffer);
@@ -171,16 +169,16 @@ export function isDetached(buffer: ArrayBufferLike): boolean {
   }
 }
 
-/** @throws RangeError ERR_INVALID_ARG_VALUE where `buffer` was transferred */
+/** @throws RangeError ERR_INVALID_ARG_VALUE if `buffer` was transferred */
 export function checkAttached(buffer: ArrayBufferLike, path: string): void {
   if (!isDetached(buffer)) return;
   throw invalidArgValue(path, 'is detached: its ArrayBuffer was transferred. Use the receiving buffer.');
 }
 
 /**
- * Makes structuredClone() and postMessage() throw a DataCloneError for an object whose substance is native: their copy
- * would silently lack it. They refuse an object with a function among its own properties; JSON.stringify() leaves that
- * out, and console.log() too.
+ * Makes structuredClone() and postMessage() throw a DataCloneError for an object whose contents are native, since a
+ * copy would silently lack them. Both refuse an object that has a function among its own properties. JSON.stringify()
+ * and console.log() leave that function out.
  */
 export function refuseCloning(handle: object): void {
   Object.defineProperty(handle, 'constructor', { value: handle.constructor, enumerable: true });
@@ -203,10 +201,13 @@ interface AbortCallbacks {
   readonly listener: () => void;
 }
 
-/** A server gives all its requests one signal, and Node warns of a leak at the eleventh listener: it has one here. */
+/**
+ * A server may give the same signal to all its requests, and Node warns of a leak at the eleventh listener. So each
+ * signal gets one listener, which calls all these callbacks.
+ */
 const abortCallbacks = new WeakMap<AbortSignal, AbortCallbacks>();
 
-/** Calls `callback` when the signal is aborted; what it returns ends that. */
+/** Calls `callback` when the signal is aborted. The returned function removes the callback. */
 export function onAbort(signal: AbortSignal | undefined, callback: () => void): () => void {
   if (!signal) return () => {};
   let entry = abortCallbacks.get(signal);
@@ -229,14 +230,14 @@ export function onAbort(signal: AbortSignal | undefined, callback: () => void): 
   };
 }
 
-/** The name that differs least from a misspelled one: by two characters added, dropped or changed at most, whatever their case. */
+/** The option name closest to a misspelled one, ignoring case: at most two characters added, dropped or changed. */
 function nearest(misspelled: string, names: readonly string[]): string | undefined {
   const distances = names.map((name) => distance(name.toLowerCase(), misspelled.toLowerCase()));
   const least = Math.min(...distances);
   return least <= 2 ? names[distances.indexOf(least)] : undefined;
 }
 
-/** Levenshtein's. */
+/** The Levenshtein distance. */
 function distance(a: string, b: string): number {
   let row = Array.from({ length: b.length + 1 }, (_, j) => j);
   for (let i = 1; i <= a.length; i++) {

@@ -1,8 +1,9 @@
 import { invalidArgType } from './errors.js';
 
 /**
- * Numbers of a normal distribution with mean 0 and deviation 1; the same seed gives the same numbers. Box and Muller's
- * transformation (1958) of Marsaglia's 32-bit xorshift (Journal of Statistical Software 8(14), 2003).
+ * Returns a generator of normally distributed numbers with mean 0 and standard deviation 1; the same seed gives the
+ * same numbers. Uses the transformation of Box and Muller (1958) on Marsaglia's 32-bit xorshift (Journal of Statistical
+ * Software 8(14), 2003).
  */
 export function normalNumbers(seed: number): () => number {
   const uniform = uniformNumbers(seed);
@@ -20,9 +21,9 @@ export function normalNumbers(seed: number): () => number {
   };
 }
 
-/** Numbers between 0 and 1, neither of them included; the same seed gives the same numbers. */
+/** Returns a generator of numbers between 0 and 1, both excluded; the same seed gives the same numbers. */
 export function uniformNumbers(seed: number): () => number {
-  // A xorshift's state must not be 0, and seeds next to each other should not give sequences that are alike.
+  // A xorshift's state must not be 0, and neighbouring seeds should not give similar sequences.
   let state = Math.imul(seed ^ 0x9e37_79b9, 0x85eb_ca6b) | 1;
   const next = () => {
     state ^= state << 13;

@@ -17,7 +17,7 @@ export interface ShapeRange {
   readonly max: Dims;
 }
 
-/** Ranges by input name; a plain shape is a range of one. */
+/** Ranges by input name; a plain shape is a range with one shape in it. */
 export type ShapeRanges = Readonly<Record<string, ShapeRange | Dims>>;
 
 /** One optimization profile: the range of every dynamic input. */
@@ -28,17 +28,14 @@ export interface DeclaredInput {
   readonly name: string;
   readonly type: DataType | undefined;
   readonly shape: readonly (number | string)[];
-  /**
-   * The number of turns that a loop may take, if this input is its trip count. A profile then holds the input's values
-   * instead of its shape.
-   */
+  /** The range of a loop's trip count, if this input is one. A profile then holds the input's values, not its shape. */
   readonly turns?: SizeRange;
 }
 
 const sides = ['min', 'opt', 'max'] as const;
 
 /**
- * Checks the `shapes` option as far as that goes without a model.
+ * Checks the `shapes` option as far as possible without a model.
  * @throws TypeError ERR_INVALID_ARG_TYPE, RangeError ERR_INVALID_ARG_VALUE naming the path, e.g.
  *   `options.shapes.input_ids.max`
  */
@@ -71,7 +68,7 @@ function parseRange(range: unknown, path: string): ShapeRange {
   }
   for (const key of Object.keys(range)) {
     if (!sides.includes(key as 'min'))
-      throw invalidArgValue(`${path}.${key}`, 'is none of min, opt and max.');
+      throw invalidArgValue(`${path}.${key}`, 'is not one of min, opt and max.');
   }
   const { min, opt, max } = range as Record<string, unknown>;
   const parsed = {
@@ -83,7 +80,7 @@ function parseRange(range: unknown, path: string): ShapeRange {
     if (parsed[side].length !== parsed.min.length) {
       throw invalidArgValue(
         `${path}.${side}`,
-        `has ${parsed[side].length} dimensions and ${path}.min has ${parsed.min.length}.`,
+        `has ${parsed[side].length} dimensions, but ${path}.min has ${parsed.min.length}.`,
       );
     }
   }
@@ -114,8 +111,8 @@ function parseDims(dims: unknown, path: string): Dims {
 
 /**
  * Checks profiles against a model's inputs.
- * @throws RangeError ERR_INVALID_ARG_VALUE for a name, rank or static dimension that is not the model's, and for
- *   dimensions of one name, or sums of them, whose ranges differ
+ * @throws RangeError ERR_INVALID_ARG_VALUE for a name, rank or static dimension that doesn't match the model, and for
+ *   dimensions of the same name, or sums of them, whose ranges contradict each other
  */
 export function checkProfiles(profiles: readonly Profile[], inputs: readonly DeclaredInput[]): void {
   profiles.forEach((profile, p) => {
@@ -126,12 +123,12 @@ export function checkProfiles(profiles: readonly Profile[], inputs: readonly Dec
         const names = inputs.map((candidate) => candidate.name).join(', ');
         throw invalidArgValue(`${option}.${name}`, `is not an input of the model. Its inputs are ${names}.`);
       }
-      // If the input is a shape itself, the range is a range of values, which TensorRT checks.
+      // For an input that is itself a shape, the range holds values, which TensorRT checks.
       if (isShape(input)) continue;
       if (range.min.length !== input.shape.length) {
         throw invalidArgValue(
           `${option}.${name}`,
-          `has ${range.min.length} dimensions; the model says ${input.shape.length}, ${shapeText(input.shape)}.`,
+          `has ${range.min.length} dimensions, but the model declares ${input.shape.length}: ${shapeText(input.shape)}.`,
         );
       }
       input.shape.forEach((size, i) => {
@@ -145,7 +142,7 @@ export function checkProfiles(profiles: readonly Profile[], inputs: readonly Dec
         }
       });
     }
-    // Throws where they contradict each other.
+    // Throws if the ranges contradict each other.
     new ProfileSizes(profile, inputs, option);
   });
 }
@@ -155,20 +152,20 @@ function profilePath(index: number, profiles: readonly Profile[]): string {
   return profiles.length > 1 ? `options.shapes[${index}]` : 'options.shapes';
 }
 
-/** An input may be called `constructor`. */
+/** Uses hasOwn because an input may be called `constructor`. */
 export function rangeOf(profile: Profile, name: string): ShapeRange | undefined {
   return Object.hasOwn(profile, name) ? profile[name] : undefined;
 }
 
-/** May the input's elements be a shape? TensorRT finds out. */
+/** True if the input's elements may be a shape. Only TensorRT knows whether they are. */
 function isShape({ type, shape }: DeclaredInput): boolean {
   return (type === 'int64' || type === 'int32') && shape.length <= 1 && typeof (shape[0] ?? 1) === 'number';
 }
 
 /**
- * The profiles given, with ranges for the inputs that they lack; one of those alone where none is given, and none at
- * all for a static model.
- * @throws RangeError ERR_INVALID_ARG_VALUE for a dimension that says nothing
+ * Adds the ranges that the given profiles lack. Without a given profile, returns one made of suggested ranges, or none
+ * for a static model.
+ * @throws RangeError ERR_INVALID_ARG_VALUE for a dimension without a given or suggested range
  */
 export function completeProfiles(profiles: readonly Profile[], inputs: readonly DeclaredInput[]): Profile[] {
   const complete = (profiles.length > 0 ? profiles : [{}]).map((profile, i) =>
@@ -178,8 +175,9 @@ export function completeProfiles(profiles: readonly Profile[], inputs: readonly 
 }
 
 /**
- * Adds the ranges that a profile lacks. A dimension has the range that the profile gives to another of the same name,
- * or that its sums leave, else the one that its name suggests (see {@link suggestedRange}).
+ * Adds the ranges that a profile lacks. A dimension takes the range that the profile gives to another dimension of the
+ * same name, or the range that follows from a given sum, or else the one that its name suggests
+ * ({@link suggestedRange}).
  */
 function completeProfile(profile: Profile, inputs: readonly DeclaredInput[], path: string): Profile {
   const sizes = new ProfileSizes(profile, inputs, path);
@@ -199,7 +197,7 @@ function completeProfile(profile: Profile, inputs: readonly DeclaredInput[], pat
       if (!range) {
         throw invalidArgValue(
           `${path}.${name}`,
-          `is needed: the model leaves ${shapeText(shape)} open, and dimension ${i} says nothing about its size. ` +
+          `is needed: the model's shape is ${shapeText(shape)}, and the name of dimension ${i} doesn't suggest a size. ` +
             'Give { min, opt, max }.',
         );
       }
@@ -212,15 +210,18 @@ function completeProfile(profile: Profile, inputs: readonly DeclaredInput[], pat
   return complete;
 }
 
-/** The ranges of a profile's symbolic dimensions, which have to agree: symbols are the model's, not an input's. */
+/**
+ * The ranges of a profile's symbolic dimensions. Symbols belong to the model, not to one input, so the ranges must
+ * agree.
+ */
 class ProfileSizes {
   readonly #known = new Map<string, { range: SizeRange; from: string }>();
-  /** Dimensions that the profile gives. */
+  /** Dimensions whose ranges the profile gives. */
   readonly #given: { path: string; index: number; text: string; dimension: Dimension; range: SizeRange }[] =
     [];
   readonly #symbols: readonly string[];
 
-  /** @throws RangeError ERR_INVALID_ARG_VALUE where ranges that are given contradict each other */
+  /** @throws RangeError ERR_INVALID_ARG_VALUE if given ranges contradict each other */
   constructor(profile: Profile, inputs: readonly DeclaredInput[], path: string) {
     this.#symbols = inputs.flatMap(({ shape }) =>
       shape.flatMap((size) => (typeof size === 'string' ? symbolsIn(parseDimension(size)) : [])),
@@ -243,7 +244,7 @@ class ProfileSizes {
     while (this.#solveOne()) this.check();
   }
 
-  /** @throws RangeError ERR_INVALID_ARG_VALUE for a given dimension that is not what its symbols make it */
+  /** @throws RangeError ERR_INVALID_ARG_VALUE for a given range that differs from the one that its symbols yield */
   check(): void {
     for (const { path, index, text, dimension, range } of this.#given) {
       const made = rangeOfDimension(dimension, this.#range);
@@ -262,14 +263,14 @@ class ProfileSizes {
     }
   }
 
-  /** The range of a dimension that is not given; undefined if its name says nothing. */
+  /** The range of a dimension that isn't given; undefined if its name suggests none. */
   complete(text: string, index: number, rank: number): SizeRange | undefined {
     const dimension = parseDimension(text);
     // Unnamed dimensions have nothing in common.
     if (text === '' || text === '-1') return suggestedRange(text, index, rank);
     for (const symbol of symbolsIn(dimension)) {
       if (this.#known.has(symbol)) continue;
-      // Within a sum, a place says nothing.
+      // Inside a sum, a symbol's position suggests nothing.
       const place = dimension.kind === 'symbol' ? index : 1;
       const range = this.#total(symbol) ?? suggestedRange(symbol, place, rank);
       if (range) this.#known.set(symbol, { range, from: 'from its name' });
@@ -280,7 +281,7 @@ class ProfileSizes {
 
   readonly #range = (symbol: string): SizeRange | undefined => this.#known.get(symbol)?.range;
 
-  /** True if a given sum told the range of one more symbol. */
+  /** Solves one given sum for a symbol whose range isn't known yet. Returns false if there is none. */
   #solveOne(): boolean {
     for (const { path, index, text, dimension, range } of this.#given) {
       const solved = solveForSymbol(dimension, range, this.#range);
@@ -317,7 +318,7 @@ class ProfileSizes {
 const pastName = /past|cache/i;
 const tokensName = /seq|length|token|time|frames/i;
 
-/** Names that exporters (PyTorch, optimum, onnxruntime-genai) give to dimensions, and ranges that servers use. */
+/** Dimension names that exporters (PyTorch, optimum, onnxruntime-genai) use, with ranges that suit servers. */
 const namedRanges: readonly (readonly [RegExp, SizeRange])[] = [
   [/batch|^[nb]$/i, [1, 8, 16]],
   [pastName, [0, 128, 2048]],
@@ -326,10 +327,13 @@ const namedRanges: readonly (readonly [RegExp, SizeRange])[] = [
   [/height|width|^[hw]$/i, [32, 224, 512]],
 ];
 
-/** Names for which no range suits: the model's weights fix the size, though its exporter didn't say which. */
+/** Dimensions that get no suggested range: the model's weights fix their size, though the exporter didn't record it. */
 const modelsOwnName = /head|hidden|embed|channel|dim$/i;
 
-/** Ranges for names that say nothing: a first dimension is a batch, and the last two of four are an image's. */
+/**
+ * The range that a dimension's name suggests. If the name says nothing, the first dimension is taken for a batch, and
+ * the last two of four for an image's height and width.
+ */
 function suggestedRange(name: string, index: number, rank: number): SizeRange | undefined {
   const range = namedRanges.find(([pattern]) => pattern.test(name))?.[1];
   if (range) return range;
@@ -340,13 +344,13 @@ function suggestedRange(name: string, index: number, rank: number): SizeRange | 
 }
 
 /**
- * Checks a run's shapes: some profile, of one or more, must accept them all.
+ * Checks that at least one profile accepts a run's shapes.
  * @throws RangeError ERR_SHAPE_MISMATCH
  */
 export function requireProfile(
   profiles: readonly Profile[],
   shapes: readonly { readonly name: string; readonly dims: Dims }[],
-  /** The place where the profiles are given, for errors. */
+  /** Names the owner of the profiles in the error. */
   origin: string,
 ): void {
   const misfits = profiles.map((profile) =>
@@ -365,7 +369,7 @@ export function requireProfile(
   );
 }
 
-/** `[batch, 3, ?]`. */
+/** A shape as text: `[batch, 3, ?]`. */
 export function shapeText(shape: readonly (number | string)[]): string {
   return `[${shape.map((size) => (size === '' || size === -1 ? '?' : size)).join(', ')}]`;
 }

@@ -19,35 +19,35 @@ import { type EngineManifest, type Provenance, tensorInfo } from './manifest.js'
 import type { ModelDigest } from './model-digest.js';
 import type { DecoderLowering } from './prepare-model.js';
 
-/** The element types that TensorRT has too (NvInfer.h, DataType). */
+/** The element types that TensorRT also has (NvInfer.h, DataType). */
 const tensorrtTypes: ReadonlySet<DataType> = new Set<DataType>([
   ...(['float32', 'float16', 'bfloat16', 'int8', 'uint8', 'int32', 'int64', 'bool'] as const),
 ]);
 
 /**
- * Milliseconds to wait for a build that was aborted. TensorRT ends it after its current step, which may take seconds;
- * beyond this time it ends on its thread, and its result is dropped.
+ * How long to wait for a build that was aborted, in milliseconds. TensorRT stops after its current step, which may take
+ * seconds. After this time the build continues on its thread, and its result is discarded.
  */
 const cancelGrace = 1000;
 
-/** Weights beyond this are written beside the ONNX file, which ends at 2 GiB. */
+/** Weights larger than this in total, in bytes, are written beside the ONNX file, whose limit is 2 GiB. */
 export const maxInlineBytes = 1.5 * 2 ** 30;
 
 /**
- * `buildEngine`, on the GPU with CUDA's number `ordinal`; undefined for the first one that `options.target` names,
- * else the first of all.
+ * `buildEngine` on the GPU with CUDA's number `ordinal`. If undefined, on the first GPU that matches `options.target`,
+ * or else the first of all.
  */
 export async function buildEngineOn(
   ordinal: number | undefined,
   model: string | Uint8Array,
   settings: BuildSettings,
-  /** The facts about a decoder that is to be lowered: see `buildDecoder`. */
+  /** The model's decoder description, if it is a decoder to be lowered: see `buildDecoder`. */
   decoder?: Omit<DecoderLowering, 'attention'>,
 ): Promise<Engine> {
   const { onProgress, signal } = settings;
   signal?.throwIfAborted();
 
-  // These are loaded by the first build.
+  // Loaded here, so that a program that doesn't build doesn't load it.
   const { findTensorRT } = await import('../system/tensorrt-library.js');
   const { libraryPath, runtime, target } = settings;
   const cuda = await native().probeCuda();
@@ -56,7 +56,7 @@ export async function buildEngineOn(
   const gpu = cuda.gpus[device];
   const here = gpu && numberOf(gpu);
   const targets = target ?? [here ?? throwNoGpu(cuda)];
-  // Ahead of time, a plan is no machine's.
+  // A plan built ahead of time isn't tuned for a particular machine.
   const tunedFor = (library: NativeTensorRT) =>
     gpu && !(target && library.capabilities.aheadOfTime) ? { device, name: gpu.name } : undefined;
   const wanted = { libraryPath, runtime, targets, gpu: here };
@@ -78,7 +78,7 @@ export async function buildEngineOn(
   const key = cacheKey({ digest, settings, library, targets, gpu: tuned?.name, decoder });
   const build = async () => {
     const engine = await compile(model, settings, library, targets, tuned?.device, models, decoder);
-    // Kept under this key, another model's engine would be taken for this one's.
+    // If it were cached under this key, another model's engine would be taken for this model's.
     const { sha256 } = engine.manifest.model;
     const now = typeof model === 'string' ? await digestModel(model, models, signal) : { ...digest, sha256 };
     if (sha256 === digest.sha256 && JSON.stringify(now) === JSON.stringify(digest)) return engine;
@@ -92,8 +92,8 @@ export async function buildEngineOn(
 }
 
 /**
- * The name of what decides the plan. Profiles count as given: what they lack follows from the model. What only the
- * manifest says does not count: see {@link Engine.withProvenance}.
+ * The cache key: a hash of everything that decides the plan. Profiles count as given, since the missing parts follow
+ * from the model. Options that only appear in the manifest don't count: see {@link Engine.withProvenance}.
  */
 function cacheKey({
   digest,
@@ -107,7 +107,7 @@ function cacheKey({
   settings: BuildSettings;
   library: NativeTensorRT;
   targets: readonly number[];
-  /** The name of the GPU here that the plan is tuned for. */
+  /** The name of this machine's GPU if the plan is tuned for it. */
   gpu: string | undefined;
   decoder: Omit<DecoderLowering, 'attention'> | undefined;
 }): string {
@@ -123,7 +123,7 @@ function provenance(model: string | Uint8Array, { parent, lineage }: BuildSettin
   return { name: typeof model === 'string' ? path.basename(model) : undefined, parent, lineage };
 }
 
-/** A build, whatever the cache has. */
+/** Builds an engine without asking the cache. */
 async function compile(
   model: string | Uint8Array,
   settings: BuildSettings,
@@ -131,7 +131,7 @@ async function compile(
   targets: readonly number[],
   /** CUDA's number of the GPU that the plan is tuned for. */
   device: number | undefined,
-  /** The file that remembers hashes of models. */
+  /** The file that remembers the hashes of models. */
   memo: string | undefined,
   decoder: Omit<DecoderLowering, 'attention'> | undefined,
 ): Promise<Engine> {
@@ -167,7 +167,7 @@ async function compile(
         model: prepared.file,
         modelPath: prepared.modelPath,
         profiles,
-        // Empty for the GPU present, for which TensorRT asks it for more than its number.
+        // Left empty to build for this machine's GPU, about which TensorRT asks more than its compute capability.
         computeCapabilities: settings.target ?? [],
         ...(device === undefined ? {} : { device }),
         ...compilerOptions(settings),
@@ -177,7 +177,7 @@ async function compile(
       signal,
     ).catch((error) => {
       if (typeof model === 'string' || !(error instanceof TensorRTError)) throw error;
-      // The file is ours, and gone when the caller reads this.
+      // The file is temporary, and gone by the time the caller reads this.
       const message = error.message.replaceAll(prepared.modelPath, 'given as bytes');
       throw new TensorRTError(error.code, message, { cause: error });
     });
@@ -217,20 +217,20 @@ async function compile(
 }
 
 /**
- * Tells how a library can attend to a KV cache.
- * @throws TensorRTError ERR_LIBRARY_UNSUPPORTED if it can't
+ * The form of attention over a KV cache that a library supports.
+ * @throws TensorRTError ERR_LIBRARY_UNSUPPORTED if there is none
  */
 function attentionOf({ version, capabilities }: NativeTensorRT): DecoderLowering['attention'] {
   if (!capabilities.kvCache) {
     throw new TensorRTError(
       'ERR_LIBRARY_UNSUPPORTED',
-      `TensorRT ${version} has no KV cache: 10.15 or later has, and TensorRT-RTX.`,
+      `TensorRT ${version} has no KV cache: use 10.15 or later, or TensorRT-RTX.`,
     );
   }
   return capabilities.keyValueLengths ? 'lengths' : 'mask';
 }
 
-/** Native's build, which the signal stops. */
+/** Runs native's build, which the signal can stop. */
 async function buildPlan(
   request: NativeBuildRequest,
   onProgress: BuildOptions['onProgress'],
@@ -255,7 +255,7 @@ async function buildPlan(
     if (!result) throw new TensorRTError('ERR_BUILD_FAILED', 'The build was stopped.');
     return result;
   } catch (error) {
-    // A result that comes too late would keep the timing cache locked.
+    // A result that arrives too late must be released, or it would keep the timing cache locked.
     build.result.then(
       (late) => late?.timingCache?.release(),
       () => {},
@@ -267,14 +267,14 @@ async function buildPlan(
   }
 }
 
-/** TensorRT would say so too, less clearly. */
+/** TensorRT would also refuse these, with a less clear message. */
 function checkTypes(inputs: readonly DeclaredInput[]): void {
   const odd = inputs.filter(({ type }) => type !== undefined && !tensorrtTypes.has(type));
   if (odd.length === 0) return;
   const list = odd.map(({ name, type }) => `"${name}" (${type})`).join(', ');
   throw new TensorRTError(
     'ERR_MODEL_UNSUPPORTED',
-    `TensorRT does not support the model: it has no equal of the type of the input ${list}.`,
+    `TensorRT does not support the model: it has no counterpart for the type of the input ${list}.`,
   );
 }
 
@@ -282,6 +282,6 @@ function throwNoGpu({ error }: NativeCuda): never {
   throw new TensorRTError(
     'ERR_NO_GPU',
     `There is no GPU here to compile for: ${error} ` +
-      "TensorRT-RTX compiles for one elsewhere: name it in options.target, 'sm_89', or a list.",
+      "TensorRT-RTX can compile for other GPUs: name them in options.target, e.g. 'sm_89'.",
   );
 }

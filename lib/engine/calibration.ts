@@ -4,16 +4,16 @@ import type { TensorLike } from '../base/tensor-like.js';
 import { checkTensor } from '../execution/check-tensor.js';
 import type { Feeds } from './measure-ranges.js';
 
-/** Inputs to measure ranges with, as they were when they were given. */
+/** Inputs for measuring ranges, copied when they were given. */
 export interface Calibration {
   readonly samples: readonly Feeds[];
-  /** The SHA-256 of all names, types, dimensions and elements, in hexadecimal. */
+  /** Hexadecimal SHA-256 of all names, types, dimensions and elements. */
   readonly sha256: string;
 }
 
 /**
- * Reads the option `calibration` to its end.
- * @throws TypeError ERR_INVALID_ARG_TYPE, RangeError ERR_INVALID_ARG_VALUE; what the iterable throws
+ * Reads all samples of the option `calibration`.
+ * @throws TypeError ERR_INVALID_ARG_TYPE, RangeError ERR_INVALID_ARG_VALUE; whatever the iterable throws
  */
 export function readCalibration(value: unknown, path: string): Calibration | undefined {
   if (value === undefined) return undefined;
@@ -47,11 +47,11 @@ function isIterable(value: unknown): value is Iterable<Feeds> {
   );
 }
 
-/** A plain tensor with elements of its own: what can be sent to another thread. */
+/** A plain tensor with its own copy of the elements, which can be sent to another thread. */
 function copied(tensor: TensorLike, path: string): TensorLike {
   checkTensor(tensor, path);
   const { type, dims, data } = tensor;
-  // A Buffer's own slice() would be no copy.
+  // A Buffer's own slice() doesn't copy.
   const elements = ArrayBuffer.isView(data) ? Uint8Array.prototype.slice.call(data) : [...data];
   return { type, dims: [...dims], data: elements };
 }

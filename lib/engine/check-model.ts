@@ -6,9 +6,10 @@ import { sizeOfWeights } from '../system/files/file-range.js';
 import { copyForThread, onModelThread, runOnModelThread } from './model-thread.js';
 
 /**
- * Looks for what is wrong with a model that ONNX Runtime could not load: it says little of a damaged file, and calls
- * missing weights an invalid model. Resolves where it finds nothing.
- * @throws (rejects) TensorRTError ERR_MODEL_INVALID, ERR_MODEL_NOT_FOUND, ERR_IO, ERR_OUT_OF_MEMORY; the signal's reason
+ * Finds the reason why ONNX Runtime could not load a model. Its own messages say little about a damaged file, and call
+ * missing weights an invalid model. Resolves if nothing is found.
+ * @throws (rejects) TensorRTError ERR_MODEL_INVALID, ERR_MODEL_NOT_FOUND, ERR_IO, ERR_OUT_OF_MEMORY; the signal's
+ *   reason
  */
 export async function checkModel(model: string | Uint8Array, signal: AbortSignal | undefined): Promise<void> {
   if (typeof model === 'string') return runOnModelThread(__filename, { model }, [], signal);
@@ -17,8 +18,8 @@ export async function checkModel(model: string | Uint8Array, signal: AbortSignal
 }
 
 /**
- * Refuses external data that a failed download left, a web page or Git LFS's pointer: where the weights are few enough,
- * ONNX Runtime takes its text for them. What else is wrong with the model is for {@link checkModel}.
+ * Refuses external data that a failed download left, such as a web page or a Git LFS pointer. If the model has few
+ * enough weights, ONNX Runtime would read that text as weights. {@link checkModel} finds other problems.
  * @param graph the bytes of the ONNX file, in `directory`
  * @throws TensorRTError ERR_MODEL_INVALID
  */

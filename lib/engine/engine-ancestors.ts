@@ -6,19 +6,19 @@ import type { EngineManifest } from './manifest.js';
 
 /** An engine that another one descends from. */
 export interface Ancestor {
-  /** Its {@link Engine.id}, as its descendant's manifest says it. */
+  /** Its {@link Engine.id}, as its descendant's manifest gives it. */
   readonly id: string;
-  /** The file in which it was found, its checksum verified; absent if it wasn't found. */
+  /** The file in which it was found, with its checksum verified; absent if it was not found. */
   readonly file?: string;
   readonly manifest?: EngineManifest;
 }
 
-/** A longer chain than anyone's: a file that names thousands is no reason to read thousands. */
+/** Longer than any real chain, so that a file that names thousands of ancestors doesn't cause thousands of reads. */
 const maxAncestors = 100;
 
 /**
- * The engines that an engine descends from, the nearest first, as far as they are found: engine files in some folders,
- * whole and by their own checksums. The last one has no parent, or no file.
+ * Finds the engines that an engine descends from, the nearest first, among the engine files in some folders. Each must
+ * be complete and match its checksum. The last one has no parent, or its parent's file was not found.
  */
 export async function findAncestors(engine: Engine, directories: readonly string[]): Promise<Ancestor[]> {
   const ancestors: Ancestor[] = [];
@@ -31,7 +31,7 @@ export async function findAncestors(engine: Engine, directories: readonly string
       files.get(parent),
     );
     ancestors.push({ id: parent, ...found });
-    // No engine descends from itself, whatever its file claims.
+    // An engine can't descend from itself, whatever its file claims.
     parent = found && !seen.has(parent) ? found.manifest.parent : undefined;
     seen.add(ancestors.at(-1)!.id);
   }
@@ -51,7 +51,7 @@ async function load(
   }
 }
 
-/** Lists engine files by the ids that their headers claim. */
+/** Engine files by the ids that their headers claim. */
 async function engineFiles(directories: readonly string[]): Promise<Map<string, string>> {
   const files = new Map<string, string>();
   for (const directory of directories) {

@@ -5,25 +5,26 @@ import { type FileLock, fileLock, tryFileLock } from '../system/files/file-lock.
 import { makeDirectories, readdir, rm, stat } from '../system/files/promises.js';
 import { Engine } from './engine.js';
 
-/** An entry: the key, in hexadecimal. */
+/** The name of an entry: its key, in hexadecimal. */
 const entryName = /^([0-9a-f]{64})\.engine$/;
-/** Names of files that a writer leaves behind if it is killed (see `writeAtomically`), and of locks. */
+/** Files that a killed writer of an entry leaves behind: its temporary file (see `writeAtomically`) and its lock. */
 const remainsName = /^(?:\.([0-9a-f]{64})\.engine\.\w+\.tmp|([0-9a-f]{64})\.lock)$/;
 
 /**
- * Engines by the key of what went into them: each an engine file, which is checked whole before it is used. Whatever
- * moment its users are killed at, what they leave is whole, or is not taken for an entry. A key is built by one at a
- * time, of all processes that share the folder. What was not used for longest goes first when it gets too large.
+ * A cache of engine files, each under a key that hashes everything that went into it. An entry's checksum is verified
+ * before it is used. A process that is killed at any moment leaves only complete entries, or files that aren't taken
+ * for entries. Among all processes that share the folder, one at a time builds a key. When the cache gets too large,
+ * the least recently used entries are removed.
  */
 export class EngineCache {
   readonly directory: string;
   readonly #maxBytes: number;
-  /** The option or variable that names another folder. */
+  /** The option or variable that chooses another folder, for the warning. */
   readonly #chooser: string;
 
   /**
-   * @param directory defaults to a folder of the user's cache, which the environment names
-   * @param maxBytes of all entries; the one last written stays in any case
+   * @param directory defaults to a folder in the user's cache, which the environment can name
+   * @param maxBytes limit for all entries together; the latest entry always stays
    */
   constructor(directory?: string, maxBytes = 20e9) {
     this.directory = directory ?? path.join(cacheDirectory(), 'engines');
@@ -31,16 +32,16 @@ export class EngineCache {
     this.#chooser = directory === undefined ? 'NODE_TENSORRT_CACHE' : 'options.cache';
   }
 
-  /** The file of what is known of models, of decoders that were rewritten, and of TensorRT libraries: a {@link FileMemo}'s. */
+  /** The file of a {@link FileMemo} with the facts about models, rewritten decoders or TensorRT libraries. */
   memo(of: 'models' | 'decoders' | 'libraries'): string {
     return path.join(this.directory, `${of}.json`);
   }
 
   /**
-   * The entry of a key, else what `build` makes, which becomes the entry. A folder or disk that does not allow this
-   * is warned of, and the engine built without.
-   * @param onWait called once if the engine is being built elsewhere, which is waited for
-   * @throws (rejects) what `build` throws; the signal's reason
+   * Returns the entry of a key, or builds it with `build` and stores it. If the folder or disk doesn't allow that,
+   * warns and builds without the cache.
+   * @param onWait called once if another process is building the engine, which is waited for
+   * @throws (rejects) whatever `build` throws; the signal's reason
    */
   async loadOrBuild(
     key: string,
@@ -88,7 +89,7 @@ export class EngineCache {
     return path.join(this.directory, `${key}.lock`);
   }
 
-  /** undefined where there is none, or a damaged one, which is built anew and replaced. */
+  /** undefined if there is no entry or it is damaged. A damaged one is built anew and replaced. */
   async #load(key: string): Promise<Engine | undefined> {
     const file = this.#entryFile(key);
     try {
@@ -105,12 +106,15 @@ export class EngineCache {
     }
   }
 
-  /** Removes what killed builders left behind, then the oldest entries beyond the limit. Called under `key`'s lock. */
+  /**
+   * Removes files that killed builders left behind, then the oldest entries beyond the limit. Called under `key`'s
+   * lock.
+   */
   async #tidy(key: string): Promise<void> {
     for (const name of await readdir(this.directory)) {
       const [, written, locked] = remainsName.exec(name) ?? [];
       const owner = written ?? locked;
-      // Its own lock is held: what there is of its key's is not this writer's, which has finished.
+      // This process holds the lock, so other files of this key were left by a writer that has ended.
       if (owner === undefined || name === `${key}.lock`) continue;
       const lock = owner === key ? undefined : tryFileLock(this.#lockFile(owner));
       if (owner !== key && !lock) continue;
@@ -135,9 +139,12 @@ export class EngineCache {
   #warn(error: unknown): void {
     const { message, code } = error as NodeJS.ErrnoException;
     const problem = message.replace(/\.?$/, '.');
-    process.emitWarning(`The engine cache is of no use: ${problem} ${this.#chooser} names another folder.`, {
-      type: 'NodeTensorRTWarning',
-      ...(code ? { code } : {}),
-    });
+    process.emitWarning(
+      `The engine cache can't be used: ${problem} Set ${this.#chooser} to another folder.`,
+      {
+        type: 'NodeTensorRTWarning',
+        ...(code ? { code } : {}),
+      },
+    );
   }
 }

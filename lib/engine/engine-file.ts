@@ -9,7 +9,8 @@ import { native } from '../system/native.js';
 import type { EngineContents } from './manifest.js';
 import { parseContents } from './parse-manifest.js';
 
-// An engine file: the header, then the manifest and the layers (JSON), then the plan, to the end of the file.
+// The format of an engine file: the header, then the manifest and the layers (JSON), then the plan, up to the file's
+// end.
 //
 //   0  magic: 0x89 'N' 'T' 'R' 'T' CR LF 0x1a
 //   8  format version, uint32 (all numbers are little-endian)
@@ -23,13 +24,13 @@ const formatVersion = 1;
 const hashOffset = 40;
 const headerBytes = 72;
 
-/** The {@link Engine.id} that an engine file's first bytes claim; undefined for anything else. */
+/** The {@link Engine.id} in an engine file's first bytes, not yet verified; undefined for anything else. */
 export function engineIdOf(start: Uint8Array): string | undefined {
   if (start.length < headerBytes || !magic.equals(start.subarray(0, magic.length))) return undefined;
   return Buffer.from(start.subarray(hashOffset, headerBytes)).toString('hex');
 }
 
-/** True if a file begins as engine files do; false if it can't be read. It blocks to read 8 bytes. */
+/** True if a file begins as engine files do; false if it can't be read. Blocks while it reads 8 bytes. */
 export function isEngineFile(file: string): boolean {
   let descriptor: number | undefined;
   try {
@@ -44,14 +45,17 @@ export function isEngineFile(file: string): boolean {
   }
 }
 
-/** An engine file, or what one will hold: what comes before the plan (nothing, if it is a bare one), and the plan. */
+/**
+ * An engine file, or the contents of one that isn't written yet: everything before the plan (empty for a bare plan),
+ * and the plan.
+ */
 export class EngineFile {
-  /** All before the plan. */
+  /** Everything before the plan. */
   readonly head: Uint8Array;
   readonly plan: NativeBytes;
-  /** The checksum of a new engine is computed for who saves it or asks for its id, and for no one else. */
+  /** False while the checksum of a new engine isn't computed. Only saving it or asking for its id computes it. */
   #isSealed = true;
-  /** The number of threads that are using the plan. */
+  /** The number of threads that are using the plan for this object. */
   #users = 0;
   #isReleased = false;
 
@@ -60,7 +64,7 @@ export class EngineFile {
     this.plan = plan;
   }
 
-  /** @throws (rejects) TensorRTError ERR_MODEL_NOT_FOUND, ERR_IO; what {@link planOffset} throws */
+  /** @throws (rejects) TensorRTError ERR_MODEL_NOT_FOUND, ERR_IO; the errors of {@link planOffset} */
   static open(file: string): Promise<EngineFile> {
     return withOpenFile(file, 'engine', async (descriptor, size) => {
       const start = await readStart(descriptor, Math.min(size, seenBytes));
@@ -73,7 +77,7 @@ export class EngineFile {
   /** Copies the bytes. */
   static of(bytes: Uint8Array, label: string): EngineFile {
     const offset = planOffset(bytes, bytes.length, label);
-    // A Buffer's slice() would be no copy.
+    // A Buffer's slice() doesn't copy.
     const head = new Uint8Array(bytes.subarray(0, offset));
     return new EngineFile(head, new (native().NativeBytes)(bytes.subarray(offset)));
   }
@@ -95,20 +99,20 @@ export class EngineFile {
     return this.head.length + this.plan.byteLength;
   }
 
-  /** Has it nothing but the plan: no manifest, no checksum? */
+  /** True if it holds nothing but the plan: no manifest, no checksum. */
   get isBarePlan(): boolean {
     return this.head.length === 0;
   }
 
-  /** Its checksum, in hexadecimal. Computes that of a new engine, which blocks. */
+  /** Its checksum, in hexadecimal. For a new engine it is computed first, which blocks. */
   get id(): string {
     if (!this.#isSealed) this.#seal(this.plan.sha256Sync(this.#hashed()));
     return engineIdOf(this.head)!;
   }
 
   /**
-   * Reads and checks the description of the plan. The plan is released if the file is damaged.
-   * @throws (rejects) TensorRTError ERR_ENGINE_CORRUPT, ERR_IO
+   * Verifies the checksum and returns the manifest and layers. Releases the plan if the file is damaged.
+   * @throws (rejects) ERR_ENGINE_CORRUPT, ERR_IO
    */
   async check(label: string): Promise<EngineContents> {
     try {
@@ -159,7 +163,7 @@ export class EngineFile {
     if (this.#users === 0) this.plan.release();
   }
 
-  /** A plan that is being written is released after that. */
+  /** If the plan is disposed while it is being written, it is released afterwards. */
   async #use(use: (plan: NativeBytes) => Promise<void>): Promise<void> {
     this.#users++;
     try {
@@ -170,7 +174,7 @@ export class EngineFile {
     }
   }
 
-  /** Returns the bytes before the plan that the checksum covers. */
+  /** The part before the plan that the checksum covers. */
   #hashed(): Uint8Array {
     return Buffer.concat([this.head.subarray(0, hashOffset), this.head.subarray(headerBytes)]);
   }
@@ -181,7 +185,7 @@ function corrupt(label: string, problem: string, cause?: unknown): TensorRTError
 }
 
 /**
- * Returns the plan's offset in a file of `size` bytes that begins with `start`; 0 for a bare plan.
+ * The plan's offset in a file of `size` bytes that begins with `start`: 0 for a bare plan.
  * @throws TensorRTError ERR_ENGINE_CORRUPT, ERR_ENGINE_INCOMPATIBLE
  */
 function planOffset(start: Uint8Array, size: number, label: string): number {
@@ -208,9 +212,9 @@ function planOffset(start: Uint8Array, size: number, label: string): number {
   const expected = offset + planLength!;
   if (expected !== BigInt(size)) {
     const relation = expected > size ? 'is cut short' : 'has bytes after its end';
-    throw corrupt(label, `${relation}: it should have ${expected} bytes and has ${size}`);
+    throw corrupt(label, `${relation}: it should have ${expected} bytes but has ${size}`);
   }
-  // This many bytes become a string before the checksum is verified.
+  // The manifest and layers become strings, before the checksum has been verified.
   if (offset > bufferConstants.MAX_STRING_LENGTH) {
     throw corrupt(label, `has a manifest that can't be read: it has ${offset} bytes`);
   }

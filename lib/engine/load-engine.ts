@@ -8,8 +8,8 @@ export interface EngineRequest extends Omit<PlanRequest, 'plan' | 'compiled'> {
 }
 
 /**
- * Loads an engine's plan onto a GPU, with the library that compiled it. The engine may be disposed meanwhile.
- * @throws (rejects) what {@link loadPlan} rejects with; TensorRTError ERR_DISPOSED
+ * Loads an engine's plan onto a GPU, with the library that compiled it. The engine may be disposed while it loads.
+ * @throws (rejects) the errors of {@link loadPlan}; TensorRTError ERR_DISPOSED
  */
 export async function loadEngine(
   session: Pick<NativeSession, 'load'>,

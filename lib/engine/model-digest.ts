@@ -7,7 +7,7 @@ import { readRange, readWhole } from '../system/files/file-range.js';
 import { absolutePath } from '../system/files/working-directory.js';
 import { copyForThread, onModelThread, runOnModelThread } from './model-thread.js';
 
-/** The identity of a model, to its last byte. */
+/** The hashes of a model's files, which identify it exactly. */
 export interface ModelDigest {
   /** Hexadecimal SHA-256 of the ONNX file. */
   readonly sha256: string;
@@ -17,11 +17,11 @@ export interface ModelDigest {
   readonly external: Readonly<Record<string, string | null>>;
 }
 
-/** The facts that are remembered of a file. */
+/** The facts that are remembered about a file. */
 interface FileHash {
-  /** Hexadecimal, of the whole file. */
+  /** Hexadecimal SHA-256 of the whole file. */
   readonly sha256: string;
-  /** The paths of an ONNX file's external data, relative to its folder. */
+  /** For an ONNX file, the paths of its external data, relative to its folder. */
   readonly external?: readonly string[];
 }
 
@@ -40,8 +40,8 @@ interface DigestRequest {
 }
 
 /**
- * Hashes a model and its external data, on a thread of its own, unless the memo knows the files. What is no model, or
- * lacks external data, has a digest too: {@link prepareModel} refuses it.
+ * Hashes a model and its external data, on another thread, unless the memo knows the files. A file that isn't a valid
+ * model, or whose external data is missing, gets a digest too: {@link prepareModel} refuses it.
  * @param memo the file of a {@link FileMemo}
  * @throws (rejects) TensorRTError ERR_MODEL_NOT_FOUND, ERR_IO, ERR_OUT_OF_MEMORY; the signal's reason
  */
@@ -59,7 +59,7 @@ export async function digestModel(
   return runOnModelThread(__filename, { model: bytes, memo }, [bytes.buffer], signal);
 }
 
-/** Returns the known facts about a file, or computes them; undefined if they aren't known yet. */
+/** Looks up or computes a file's hash; undefined if it isn't known yet. */
 type Lookup = (file: string, isModel: boolean, memo: HashMemo) => Promise<FileHash | undefined>;
 
 async function digestFiles(model: string, memo: HashMemo, lookUp: Lookup): Promise<ModelDigest | undefined> {
@@ -84,7 +84,7 @@ async function recall(file: string, _: boolean, memo: HashMemo): Promise<FileHas
 // ---- on the other thread --------------------------------------------------------------------------------------------
 
 async function digest({ model, memo: memoFile }: DigestRequest): Promise<ModelDigest> {
-  // Bytes have no folder to find external data in.
+  // A model given as bytes has no folder, so it has no external data.
   if (typeof model !== 'string') return { sha256: sha256(model), external: {} };
   const memo = await readMemo(memoFile);
   const answer = await digestFiles(model, memo, hashFile);
@@ -93,8 +93,8 @@ async function digest({ model, memo: memoFile }: DigestRequest): Promise<ModelDi
 }
 
 /**
- * A model file with its hash, which is not computed again where the memo knows the file.
- * @param memo of {@link digestModel}
+ * Reads a model file and its hash, which isn't computed again if the memo knows the file.
+ * @param memo as for {@link digestModel}
  * @throws (rejects) TensorRTError ERR_MODEL_NOT_FOUND, ERR_IO
  */
 export async function readModelFile(

@@ -15,36 +15,39 @@ import { adaptToParser, misreadNodes, misreadReason } from './tensorrt-parser.js
 
 /** A node that TensorRT can't import. */
 export interface ImportFailure {
-  /** The node's name; '' where it has none, or where the reason is no node's. */
+  /** The node's name; '' if it has none, or if the reason doesn't concern one node. */
   readonly node: string;
-  /** e.g. 'com.microsoft.GroupQueryAttention'; '' where the reason is no node's. */
+  /** e.g. 'com.microsoft.GroupQueryAttention'; '' if the reason doesn't concern one node. */
   readonly operator: string;
-  /** A sentence. */
+  /** The reason, as a sentence. */
   readonly reason: string;
 }
 
 /** The result of importing an ONNX model with TensorRT's parser. */
 export interface ModelImport {
   readonly library: { readonly flavour: Flavour; readonly version: string };
-  /** The network that it would compile; null where a node can't be imported. */
+  /** The network that TensorRT would compile; null if a node can't be imported. */
   readonly network: {
     readonly inputs: readonly TensorInfo[];
     readonly outputs: readonly TensorInfo[];
     readonly layers: readonly LayerInfo[];
   } | null;
-  /** Every node that can't be imported, but for those in `unchecked`. */
+  /** Every node that can't be imported, except those in `unchecked`. */
   readonly failures: readonly ImportFailure[];
-  /** Nodes that need what a failing one computes, of a shape that the model doesn't record: their names or outputs. */
+  /**
+   * Nodes that could not be checked, since they need the output of a failing node and the model doesn't record its
+   * shape. Given by name, or by output if unnamed.
+   */
   readonly unchecked: readonly string[];
 }
 
 /**
- * Parses an ONNX file with TensorRT's own parser, whose list of supported operators promises more than it does. As the
- * parser stops at the first node whose attributes or inputs it can't take, it is run again without the nodes that have
- * failed, until it finds no other.
+ * Parses an ONNX file with TensorRT's own parser, since the parser's list of supported operators promises too much. The
+ * parser stops at the first node whose attributes or inputs it can't use, so it is run again without the failed nodes
+ * until no others fail.
  * @throws (rejects) TensorRTError ERR_MODEL_NOT_FOUND, ERR_MODEL_INVALID, ERR_LIBRARY_NOT_FOUND,
- *   ERR_LIBRARY_UNSUPPORTED, ERR_NO_GPU (TensorRT parses only where there is a GPU; TensorRT-RTX does without),
- *   ERR_OUT_OF_MEMORY; the signal's reason
+ *   ERR_LIBRARY_UNSUPPORTED, ERR_NO_GPU (TensorRT needs a GPU to parse; TensorRT-RTX doesn't), ERR_OUT_OF_MEMORY; the
+ *   signal's reason
  */
 export async function importModel(
   file: string,
@@ -96,7 +99,7 @@ export async function importModel(
   return { library: { flavour, version }, network, failures: [], unchecked: [] };
 }
 
-/** Parses a model that is in no file. */
+/** Parses a model that isn't in a file yet. */
 async function parseWritten(
   model: ModelProto,
   parse: (file: string) => Promise<NativeParseResult>,
@@ -111,7 +114,7 @@ async function parseWritten(
   }
 }
 
-/** Finds the failures beside the nodes that the parser named first. */
+/** Finds the nodes that fail besides those that the parser named first. */
 async function findFailures(
   model: ModelProto,
   errors: readonly ParserError[],
@@ -129,7 +132,7 @@ async function findFailures(
       if (!node) others.push(failure);
       else if (!failed.has(node)) failed.set(node, failure);
     }
-    // The errors name no node that could be left out, so nothing more can be found.
+    // The errors don't name a node that could be left out, so nothing more can be found.
     if (failed.size === before) break;
     graph = withoutNodes(model.graph, failed);
     if (graph.node.length === 0) break;
@@ -146,7 +149,7 @@ async function findFailures(
 
 type ParserError = NativeParseResult['errors'][number];
 
-/** The node of the graph that an error is of, or that holds the one that it is of. */
+/** The graph's node that an error concerns, or that contains the node it concerns. */
 function failingNode(graph: GraphProto, { node: index, name, op }: ParserError): NodeProto | undefined {
   const matches = (node: NodeProto) => (node.name ?? '') === name && node.opType === op;
   const at = graph.node[index];
@@ -157,8 +160,8 @@ function failingNode(graph: GraphProto, { node: index, name, op }: ParserError):
 }
 
 /**
- * The graph without some nodes. What they compute becomes an input where the model records its type and shape; nodes
- * that need the rest go too.
+ * The graph without some nodes. Their outputs become inputs if the model records type and shape; otherwise the nodes
+ * that need them are removed too.
  */
 function withoutNodes(graph: GraphProto, removed: ReadonlyMap<NodeProto, unknown>): GraphProto {
   const recorded = new Map(graph.valueInfo.map((value) => [value.name, value]));

@@ -7,14 +7,14 @@ type Answer<Value> = { value: Value } | { error: { code?: string; name: string; 
 
 type Work = (request: object) => Promise<unknown>;
 
-/** Functions that modules of this package have registered when they were loaded, by the module's file. */
+/** The work that this package's loaded modules have announced, by module file. */
 const announced = new Map<string, Work>();
 
 /**
- * Has another thread do the work that a module of this package announces with {@link onModelThread}: parsing, hashing
- * and casting gigabytes must not hold up the event loop. Where there can be no other thread, this one does it.
- * @throws (rejects) the TensorRTError, RangeError or TypeError with a code that the work threw, ERR_IO for any
- *   other error, ERR_OUT_OF_MEMORY; the signal's reason
+ * Runs the work that a module of this package announced with {@link onModelThread} on another thread, since parsing,
+ * hashing and casting gigabytes must not hold up the event loop. If no worker can be started, this thread does it.
+ * @throws (rejects) the TensorRTError, RangeError or TypeError with a code that the work threw, ERR_IO for any other
+ *   error, ERR_OUT_OF_MEMORY; the signal's reason
  */
 export async function runOnModelThread<Value>(
   module: string,
@@ -38,7 +38,7 @@ export async function runOnModelThread<Value>(
   throw new TensorRTError('ERR_IO', `Could not prepare the model: ${message}`);
 }
 
-/** Returns a worker's answer; undefined if the worker ended first. */
+/** A worker's answer; undefined if it ended first. */
 async function answerOfWorker(
   module: string,
   request: object,
@@ -73,18 +73,15 @@ function answerOf(work: Work, request: object): Promise<Answer<unknown>> {
 }
 
 /**
- * A copy of a model's bytes to transfer: the caller's stay the caller's.
- * @throws RangeError ERR_INVALID_ARG_VALUE where they were transferred meanwhile
+ * A copy of a model's bytes to transfer, so that the caller keeps its own.
+ * @throws RangeError ERR_INVALID_ARG_VALUE if they were transferred meanwhile
  */
 export function copyForThread(model: Uint8Array): Uint8Array<ArrayBuffer> {
   checkAttached(model.buffer, 'model');
   return new Uint8Array(model);
 }
 
-/**
- * Registers the work of `module`, which calls this, for the other thread. If this is such a thread, the work begins
- * now.
- */
+/** Announces the work that the calling `module` does on the other thread. On such a thread, does it now. */
 export function onModelThread<Request extends object, Value>(
   module: NodeJS.Module,
   work: (request: Request) => Promise<Value>,

@@ -7,24 +7,24 @@ import type { EngineContents, EngineManifest, LayerInfo, TensorInfo } from './ma
 
 /**
  * Reads the JSON texts of a manifest and of layers.
- * @throws Error, whose message says what is wrong
+ * @throws Error whose message describes the problem
  */
 export function parseContents(manifestText: string, layersText: string): EngineContents {
-  // The checksum guards against accidents, not against a maker of bad files: shapes are checked too.
+  // The checksum guards against accidents, not against malicious files, so shapes are checked too.
   const manifest = JSON.parse(manifestText);
   const layers = JSON.parse(layersText);
   if (!nestsWithin(maxNesting, manifest, layers)) throw new Error(`it nests more than ${maxNesting} deep`);
   if (!isManifest(manifest) || !isArrayOf(layers, isLayer))
-    throw new Error('a field is missing or of another type');
+    throw new Error('a field is missing or has the wrong type');
   return { manifest, layers };
 }
 
-// ---- what JSON from a file has to be ----
+// ---- checks of JSON from a file ----
 
-/** The deepest nesting of a manifest: functions that walk it, such as structuredClone, recurse. */
+/** Functions that walk a manifest, such as structuredClone, recurse. */
 export const maxNesting = 64;
 
-/** True if JSON values nest at most this deep. */
+/** True if JSON values nest at most so many levels deep. */
 export function nestsWithin(levels: number, ...values: readonly unknown[]): boolean {
   let level = values;
   for (let i = 0; i <= levels; i++) {

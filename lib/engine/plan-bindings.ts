@@ -9,9 +9,9 @@ import type { NativeLoadedModel, NativeTensorInfo } from '../system/native/loade
 import { native } from '../system/native.js';
 import type { Bindings, EngineTensor } from './manifest.js';
 
-/** Asks TensorRT for a bare plan's inputs and outputs; undefined if no GPU and library here can run it. */
+/** TensorRT's description of a bare plan's bindings; undefined if no GPU and library here can run it. */
 export async function readBindings(plan: NativeBytes): Promise<Bindings | undefined> {
-  // One of the GPUs may be of the kind that the plan is for.
+  // Try each GPU: one of them may be of the kind that the plan is for.
   const { gpus } = await native().probeCuda();
   for (const ordinal of gpus.keys()) {
     const bindings = await readBindingsOn(ordinal, plan);

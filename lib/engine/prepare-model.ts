@@ -28,30 +28,30 @@ import {
   requireOutputs,
 } from './tensorrt-parser.js';
 
-/** The changes that a model needs before TensorRT's parser reads it. */
+/** How to prepare a model for TensorRT's parser. */
 export interface PrepareRequest {
-  /** A file, whose external data lies beside it, or the bytes of one without external data. */
+  /** A file with its external data beside it, or the bytes of a model without external data. */
   readonly model: string | Uint8Array;
-  /** Cast it by `castToFloat16` or `castToBfloat16`, or not at all. */
+  /** Cast it with `castToFloat16` or `castToBfloat16`; undefined: don't cast. */
   readonly precision: 'fp16' | 'bf16' | undefined;
-  /** Inputs to measure ranges with, for 'fp16'; undefined: random ones. */
+  /** Inputs for measuring ranges, for 'fp16'; undefined: random ones. */
   readonly calibration: readonly Feeds[] | undefined;
   readonly keepFp32: readonly string[];
-  /** The program that will read the model. ONNX Runtime doesn't follow symbolic links to external data. */
+  /** The library that will read it. ONNX Runtime doesn't follow symbolic links to external data. */
   readonly runtime: 'tensorrt' | 'onnxruntime';
   /** The memo of `digestModel`, which may know the file's hash. */
   readonly memo?: string | undefined;
-  /** An existing folder for what has to be written. */
+  /** An existing folder for the files to write. */
   readonly directory: string;
-  /** Weights above this many bytes in all are written beside the model: an ONNX file ends at 2 GiB. */
+  /** Weights above this many bytes in total are written beside the model, since an ONNX file is limited to 2 GiB. */
   readonly maxInlineBytes: number;
-  /** The way to lower a decoder whose attention was lifted. */
+  /** How to lower the model, if it is a decoder with lifted attention. */
   readonly decoder?: DecoderLowering;
 }
 
 export type DecoderLowering = {
   readonly graph: DecoderGraph;
-  /** The plan is to say what its layers work on. */
+  /** The plan is to record each layer's inputs and outputs. */
   readonly detailed?: boolean | undefined;
 } & Pick<LowerDecoderOptions, 'attention' | 'capacity' | 'length' | 'cache'>;
 
@@ -59,27 +59,27 @@ export type DecoderLowering = {
 export interface PreparedModel {
   /** The ONNX file to parse. */
   readonly file: string;
-  /** The path relative to which TensorRT finds its external data. */
+  /** TensorRT finds external data relative to this path. */
   readonly modelPath: string;
-  /** The folder in which ONNX Runtime does; undefined: the file's. */
+  /** ONNX Runtime finds external data in this folder; undefined: the file's own. */
   readonly weights?: string | undefined;
   readonly inputs: readonly DeclaredInput[];
-  /** The SHA-256 of the given file, in hexadecimal. */
+  /** SHA-256 of the given file, in hexadecimal. */
   readonly sha256: string;
-  /** The SHA-256 of every initializer's name, type, dimensions and elements, in the order of names. */
+  /** Hexadecimal SHA-256 of every initializer's name, type, dimensions and elements, in order of names. */
   readonly weightsSha256: string;
   readonly producer: string;
   readonly cast?: CastFloat16Report | CastBfloat16Report;
-  /** The constants that a rewritten model has instead of weights of the one given. */
+  /** Constants of a rewritten model that replace weights of the given one. */
   readonly madeWeights?: readonly MadeWeight[];
-  /** The way in which a decoder's lowered graph is driven. */
+  /** For a decoder: how to run the lowered graph. */
   readonly decoder?: DecoderGraph;
 }
 
 /**
- * Prepares a model on a thread of its own: parsing, hashing and casting gigabytes must not hold up the event loop.
- * @throws (rejects) TensorRTError ERR_MODEL_NOT_FOUND, ERR_MODEL_INVALID, ERR_MODEL_UNSUPPORTED, ERR_IO; the
- *   signal's reason; TypeError or RangeError where the calibration data doesn't fit the model
+ * Prepares a model on another thread, since parsing, hashing and casting gigabytes must not hold up the event loop.
+ * @throws (rejects) TensorRTError ERR_MODEL_NOT_FOUND, ERR_MODEL_INVALID, ERR_MODEL_UNSUPPORTED, ERR_IO; the signal's
+ *   reason; TypeError or RangeError if the calibration data doesn't fit the model
  */
 export async function prepareModel(
   request: PrepareRequest,
@@ -104,7 +104,8 @@ async function prepare(request: PrepareRequest): Promise<PreparedModel> {
   const where = directory === undefined ? {} : { directory };
   try {
     const model = parseModel(bytes);
-    // A lifted decoder is ours: of what lifting made weights from, the file says so.
+    // A file with a lifted decoder was written by this package, so its record of where weights come from can be
+    // trusted.
     if (!request.decoder) forgetOrigins(model.graph);
     refuseWhatTensorRTCannotName(model.graph);
     requireOutputs(model.graph);
@@ -153,7 +154,7 @@ async function prepare(request: PrepareRequest): Promise<PreparedModel> {
   }
 }
 
-/** The largest trip count of a loop if none is given: as large as a sequence's length. */
+/** The default range of a loop's trip count: the same as a sequence's length. */
 const turns = [0, 128, 512] as const;
 
 function withTurns(inputs: readonly DeclaredInput[], graph: GraphProto): DeclaredInput[] {
@@ -161,7 +162,7 @@ function withTurns(inputs: readonly DeclaredInput[], graph: GraphProto): Declare
   return inputs.map((input) => (counts.has(input.name) ? { ...input, turns } : input));
 }
 
-/** Returns the ranges that the CPU measured, or the reason why the CPU can't run the model. */
+/** Measures the ranges of the model's values on the CPU; returns the reason if the CPU can't run the model. */
 async function ranges(
   model: ModelProto,
   { calibration }: PrepareRequest,
@@ -175,14 +176,14 @@ async function ranges(
   try {
     return await measureRanges(model, { ...where, ...(calibration ? { calibration } : {}) });
   } catch (error) {
-    // Not of the model's making: what the user gave doesn't fit it, or the disk is full.
+    // Not the model's fault: the user's data doesn't fit it, or the disk is full.
     if (!(error instanceof TensorRTError) || error.code === 'ERR_IO') throw error;
     const reason = `the model could not be run on the CPU (${error.code}): ${error.message}`;
     return { report: { source: 'none', reason }, values: new Map() };
   }
 }
 
-/** Writes the mixed-precision model, its weights beside it if they are too many for one file. */
+/** Writes the mixed-precision model, with its weights beside it if they are too large for one file. */
 async function writeMixed(
   model: ModelProto,
   request: PrepareRequest,
@@ -203,7 +204,10 @@ async function writeMixed(
   return { file, modelPath: fits && typeof source === 'string' ? absolutePath(source) : file };
 }
 
-/** The model with its weights in a file in `target`, which has to hold all external data: that, and links to what was there. */
+/**
+ * Moves the model's weights to a file in `target`. That folder must then hold all external data: this file, and links
+ * to the existing files.
+ */
 async function moveWeights(
   model: ModelProto,
   target: string,
@@ -242,7 +246,7 @@ async function write(file: string, pieces: readonly Uint8Array[]): Promise<void>
   } catch (cause) {
     throw new TensorRTError(
       'ERR_IO',
-      `Could not write ${file}, which the build needs: ${(cause as Error).message}. TMPDIR names another folder.`,
+      `Could not write ${file}, which the build needs: ${(cause as Error).message}. Set TMPDIR to another folder.`,
       { cause },
     );
   }

@@ -1,5 +1,5 @@
-// TensorRT's ONNX parser reads some operators otherwise than the standard defines them. They are adapted here if
-// possible, else refused by name.
+// Constructs that TensorRT's ONNX parser handles differently from the standard. Where possible they are adapted;
+// otherwise they are refused by name.
 
 import { TensorRTError } from '../base/errors.js';
 import { straightenLocations } from '../onnx/format/initializer.js';
@@ -8,9 +8,9 @@ import { subgraphs } from '../onnx/graph/traverse.js';
 import { completeLoops } from '../onnx/passes/complete-loops.js';
 
 /**
- * Writes in a way that TensorRT's parser takes, in place, what it takes otherwise than the standard has it.
+ * Rewrites, in place, constructs that TensorRT's parser handles differently from the standard.
  * @param directory the folder of its external data
- * @returns whether there was any, and whether a loop has no trip count
+ * @returns whether anything was rewritten, and whether a loop has no trip count
  * @throws TensorRTError ERR_MODEL_UNSUPPORTED, ERR_MODEL_INVALID
  */
 export function adaptToParser(
@@ -23,7 +23,7 @@ export function adaptToParser(
 }
 
 /**
- * TensorRT's own errors about these name neither the cause nor, at times, the input.
+ * Refuses constructs for which TensorRT's own errors don't name the cause and sometimes not even the input.
  * @throws TensorRTError ERR_MODEL_UNSUPPORTED
  */
 export function refuseWhatTensorRTCannotName(graph: GraphProto): void {
@@ -31,7 +31,7 @@ export function refuseWhatTensorRTCannotName(graph: GraphProto): void {
     if (type && !type.tensorType) {
       throw new TensorRTError(
         'ERR_MODEL_UNSUPPORTED',
-        `The input "${name}" is no tensor: TensorRT takes nothing else.`,
+        `The input "${name}" is not a tensor, and TensorRT only takes tensors.`,
       );
     }
     if (type?.tensorType && !type.tensorType.shape) {
@@ -43,14 +43,15 @@ export function refuseWhatTensorRTCannotName(graph: GraphProto): void {
     if (graph.output.some((output) => output.name === name)) {
       throw new TensorRTError(
         'ERR_MODEL_UNSUPPORTED',
-        `"${name}" is an input and an output at once, which TensorRT can't tell apart: put an Identity in between.`,
+        `"${name}" is an input and an output at once, which TensorRT can't tell apart: put an Identity node between them.`,
       );
     }
   }
 }
 
 /**
- * A node has an output by the standard. TensorRT's parser takes that for granted, and ends the process.
+ * Refuses nodes without outputs. The standard requires an output; TensorRT's parser relies on it and crashes the
+ * process.
  * @throws TensorRTError ERR_MODEL_INVALID
  */
 export function requireOutputs(graph: GraphProto): void {
@@ -66,8 +67,8 @@ export function requireOutputs(graph: GraphProto): void {
 }
 
 /**
- * Nodes that TensorRT's parser takes and misreads: of ONNX's Attention it passes over the seventh input, how many keys each
- * row has, and attends to all that there are (its importer in onnx-tensorrt; so does TensorRT-RTX 1.7).
+ * Nodes that TensorRT's parser accepts but misreads. It ignores the seventh input of ONNX's Attention, the number of
+ * keys per row, and attends to all keys (see its importer in onnx-tensorrt; TensorRT-RTX 1.7 does the same).
  */
 export function misreadNodes(graph: GraphProto): NodeProto[] {
   return graph.node.flatMap((node) => [
@@ -77,10 +78,10 @@ export function misreadNodes(graph: GraphProto): NodeProto[] {
 }
 
 export const misreadReason =
-  "TensorRT's parser passes over nonpad_kv_seqlen, and would attend to the whole cache. LanguageModel.load compiles " +
+  "TensorRT's parser ignores nonpad_kv_seqlen and would attend to the whole cache. LanguageModel.load compiles " +
   'decoders with such a cache.';
 
-/** @throws TensorRTError ERR_MODEL_UNSUPPORTED */
+/** @throws TensorRTError ERR_MODEL_UNSUPPORTED for nodes that the parser misreads */
 export function refuseMisread(graph: GraphProto): void {
   const [node] = misreadNodes(graph);
   if (!node) return;

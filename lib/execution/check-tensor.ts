@@ -30,12 +30,12 @@ export function elementCount(dims: unknown, path: string): number {
 }
 
 /**
- * Checks that `data` is right for `type` and holds as many elements as `dims` say.
+ * Checks that `data` fits `type` and has as many elements as `dims` hold.
  * @throws TypeError ERR_INVALID_ARG_TYPE, RangeError ERR_INVALID_ARG_VALUE or ERR_SHAPE_MISMATCH
  */
 export function checkTensor(tensor: TensorLike, path: string): asserts tensor is CheckedTensor {
   if (typeof tensor !== 'object' || tensor === null) throw invalidArgType(path, 'a tensor', tensor);
-  // Native made it, whole.
+  // Native made it, so it is complete.
   if (deviceTensorOf(tensor)) return;
   const { type, dims } = tensor;
   const data = readData(tensor, `${path}.data`);
@@ -46,13 +46,13 @@ export function checkTensor(tensor: TensorLike, path: string): asserts tensor is
     if (!Array.isArray(data)) throw invalidArgType(`${path}.data`, 'an array of strings', data);
     const bad = data.findIndex((element) => typeof element !== 'string');
     if (bad >= 0) throw invalidArgType(`${path}.data[${bad}]`, 'a string', data[bad]);
-    // ONNX Runtime takes strings that end at their first zero.
+    // ONNX Runtime ends a string at its first zero.
     const cut = data.findIndex((element) => element.includes('\0'));
     if (cut >= 0) throw invalidArgValue(`${path}.data[${cut}]`, 'has a zero character in it.');
     length = data.length;
   } else {
     const { name } = arrayTypes[type];
-    // The class of another realm is recognised by its name.
+    // Arrays of another realm are recognised by name.
     if (!(data instanceof arrayTypes[type]) && arrayName(data) !== name) {
       const isClamped = type === 'uint8' && arrayName(data) === 'Uint8ClampedArray';
       if (!isClamped && !isBits(type, data)) {
@@ -67,7 +67,10 @@ export function checkTensor(tensor: TensorLike, path: string): asserts tensor is
   }
 }
 
-/** The elements of another library's tensor too, whose `data` may throw: onnxruntime-common's does on a GPU, or disposed. */
+/**
+ * Reads the elements, even if another library's `data` throws, as onnxruntime-common's does for a tensor that is on a
+ * GPU or disposed.
+ */
 function readData(tensor: TensorLike, path: string): TensorLike['data'] {
   try {
     return tensor.data;

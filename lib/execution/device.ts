@@ -1,27 +1,29 @@
 import { describe, invalidArgValue, TensorRTError } from '../base/errors.js';
 import { findGpu, type Gpu } from '../system/gpu.js';
 
-/** The device that `options.device` asks for. */
+/** A parsed `options.device`. */
 export interface DeviceChoice {
   /** CUDA's number of the GPU; undefined for the CPU. */
   readonly ordinal: number | undefined;
-  /** May it be the CPU, where there is no GPU that works? */
+  /** True if the CPU may be used when no GPU works. */
   readonly auto: boolean;
 }
 
-/** The thing that a GPU will run, the GPU, and why that one was chosen; or why it will be the CPU. */
+/**
+ * The result of `make` with its GPU and the reason for choosing it; or, if the model is to run on the CPU, the reason
+ * for that.
+ */
 export type Placement<Made> =
   | { readonly made: Made; readonly gpu: Gpu; readonly why: string }
   | {
       readonly made?: undefined;
       readonly why: string;
-      /** The reason why the GPU can't be used; undefined if none was asked for. */
+      /** The error of the GPU that was tried; undefined if none was tried. */
       readonly error?: TensorRTError;
     };
 
 /**
- * Errors after which a model runs on the CPU if that is allowed: there is no GPU, no library, or none that can compile
- * it.
+ * The errors that send a model to the CPU when the device is 'auto': no GPU, no library, or one that can't compile it.
  */
 const cpuInstead: ReadonlySet<string> = new Set([
   'ERR_NO_GPU',
@@ -44,9 +46,9 @@ export function deviceOption(device: unknown, path: string): DeviceChoice {
 }
 
 /**
- * Has `make` make what the chosen GPU is to run. Where the CPU will do, a GPU that is missing, or can't run the model, is
- * a reason to take it rather than an error.
- * @throws (rejects) TensorRTError ERR_NO_GPU, what `make` throws; the signal's reason
+ * Calls `make` with the chosen GPU. With 'auto', a GPU that is missing or can't run the model isn't an error, but a
+ * reason to use the CPU.
+ * @throws (rejects) TensorRTError ERR_NO_GPU, whatever `make` throws; the signal's reason
  */
 export async function placeOnGpu<Made>(
   { ordinal, auto }: DeviceChoice,

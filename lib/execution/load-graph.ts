@@ -6,8 +6,8 @@ import { loadOnCpu } from './load-on-cpu.js';
 import type { LoadedSession } from './loaded-session.js';
 
 /**
- * Loads a model that is in memory on the CPU, its external data from the folder where it is.
- * @throws (rejects) what `writeBeside` and `loadOnCpu` reject with
+ * Loads a model in memory onto the CPU, with external data from its folder.
+ * @throws (rejects) the errors of `writeBeside` and `loadOnCpu`
  */
 export async function loadGraph(
   model: ModelProto,

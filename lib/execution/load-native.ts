@@ -2,7 +2,7 @@ import { TensorRTError } from '../base/errors.js';
 import { onAbort } from '../base/options.js';
 import type { NativeLoadedModel, NativeLoadRequest } from '../system/native/loaded-model.js';
 
-/** An object of the addon that a model is loaded into: a session or a language model. */
+/** A native object into which a model is loaded: a session or a language model. */
 export interface Loadable {
   load(request: NativeLoadRequest): Promise<NativeLoadedModel | undefined>;
   stopLoading(): void;
@@ -10,8 +10,9 @@ export interface Loadable {
 }
 
 /**
- * Loads a model, unless the signal ends that. What is loaded too late, or that `use` can't use, is closed again.
- * @throws (rejects) what `load` and `use` throw; TensorRTError ERR_DISPOSED where the process ends; the signal's reason
+ * Loads a model, unless the signal aborts it. If loading finishes too late, or `use` throws, the model is closed again.
+ * @throws (rejects) whatever `load` and `use` throw; TensorRTError ERR_DISPOSED if the process ends; the signal's
+ *   reason
  */
 export async function loadNative<Native extends Loadable, Used>(
   native: Native,

@@ -4,18 +4,18 @@ import { findOnnxRuntime } from '../system/onnxruntime-library.js';
 import { loadNative } from './load-native.js';
 import { LoadedSession } from './loaded-session.js';
 
-/** A model of ONNX Runtime's to load on the CPU. */
+/** A model for ONNX Runtime to load on the CPU. */
 export interface CpuModel {
   /** The ONNX file, or the bytes of one. */
   readonly model: string | Uint8Array;
-  /** The folder relative to which it names its external data; undefined for its own. */
+  /** The folder relative to which external data is found; undefined: the model's own. */
   readonly weights?: string | undefined;
   /** Threads one run may use; 0 for one per physical core. */
   readonly threads?: number;
 }
 
 /**
- * Makes the addon's request to load a model on the CPU.
+ * The request that native needs to load a model on the CPU.
  * @throws TensorRTError ERR_LIBRARY_NOT_FOUND
  */
 export function cpuLoadRequest({ model, weights, threads = 0 }: CpuModel): NativeLoadRequest {
@@ -23,7 +23,7 @@ export function cpuLoadRequest({ model, weights, threads = 0 }: CpuModel): Nativ
 }
 
 /**
- * Loads a model on the CPU, as this package's own work needs it: one run after the other.
+ * Loads a model on the CPU for this package's own use, where runs follow one another.
  * @throws (rejects) TensorRTError ERR_MODEL_NOT_FOUND, ERR_MODEL_INVALID, ERR_MODEL_UNSUPPORTED, ERR_LIBRARY_NOT_FOUND,
  *   ERR_OUT_OF_MEMORY
  */

@@ -13,16 +13,16 @@ import { findRuntime } from '../system/tensorrt-library.js';
 
 const hashedBytes = 2 ** 20;
 
-/** The library that compiled a plan, and the GPUs that it was compiled for, such as 'sm_89'. */
+/** The library that compiled a plan, and the GPUs it was compiled for, e.g. 'sm_89'. */
 export interface Compiled {
   readonly library: { readonly flavour: Flavour; readonly version: string };
   readonly targets: readonly string[];
 }
 
 export interface PlanRequest {
-  /** A handle of the caller's, which releases it. */
+  /** A handle that belongs to the caller, who releases it. */
   readonly plan: NativeBytes;
-  /** undefined for a bare plan, which doesn't say. */
+  /** undefined for a bare plan, which doesn't record it. */
   readonly compiled: Compiled | undefined;
   readonly gpu: Gpu;
   readonly libraryPath: string | undefined;
@@ -33,8 +33,9 @@ export interface PlanRequest {
 
 /**
  * Loads a plan onto a GPU, with the library that compiled it.
- * @throws (rejects) TensorRTError ERR_ENGINE_INCOMPATIBLE, which says what the plan was compiled for and what is here;
- *   ERR_ENGINE_CORRUPT, ERR_IO where its file was changed, ERR_LIBRARY_NOT_FOUND, ERR_NO_GPU, ERR_OUT_OF_MEMORY, ERR_MODEL_UNSUPPORTED
+ * @throws (rejects) TensorRTError ERR_ENGINE_INCOMPATIBLE, which names what the plan was compiled for and what is here;
+ *   ERR_ENGINE_CORRUPT, ERR_IO if its file was changed, ERR_LIBRARY_NOT_FOUND, ERR_NO_GPU, ERR_OUT_OF_MEMORY,
+ *   ERR_MODEL_UNSUPPORTED
  */
 export async function loadPlan(
   session: Pick<NativeSession, 'load'>,
@@ -53,14 +54,14 @@ export async function loadPlan(
     });
   } catch (error) {
     if (!(error instanceof TensorRTError) || error.code !== 'ERR_ENGINE_INCOMPATIBLE') throw error;
-    const here = `Here are ${productOf(library.flavour)} ${library.version} and ${gpu.label}.`;
+    const here = `This machine has ${productOf(library.flavour)} ${library.version} and ${gpu.label}.`;
     throw new TensorRTError('ERR_ENGINE_INCOMPATIBLE', `${error.message} ${compiledFor(compiled)}${here}`, {
       cause: error,
     });
   }
 }
 
-/** The flavours that a bare plan can be of: its first bytes leave two. */
+/** The flavours that a bare plan may belong to. Its first bytes don't tell TensorRT 10 and 11 apart. */
 function flavoursOf(plan: NativeBytes): readonly Flavour[] {
   const start = Buffer.alloc(Math.min(4, plan.byteLength));
   plan.read(0, start);
@@ -75,8 +76,8 @@ function compiledFor(compiled: Compiled | undefined): string {
 }
 
 /**
- * Returns the file in which TensorRT-RTX keeps the kernels that it compiles when it first runs a plan; '' if there is
- * no place for it.
+ * The file in which TensorRT-RTX caches the kernels that it compiles when it first runs a plan; '' if it can't have
+ * one.
  */
 async function runtimeCacheFile(
   { flavour, version }: NativeTensorRT,
@@ -92,7 +93,8 @@ async function runtimeCacheFile(
   }
   const { byteLength } = plan;
   const hash = createHash('sha256').update(`${version}\n${gpu.identity}\n${byteLength}\n`);
-  // All of a plan of gigabytes would hold up the event loop, and TensorRT checks what it finds in the file.
+  // Hashes only the ends, since hashing gigabytes would hold up the event loop. TensorRT validates what it finds in the
+  // file.
   const part = new Uint8Array(Math.min(hashedBytes, byteLength));
   for (const from of [0, byteLength - part.length]) {
     plan.read(from, part);

@@ -14,17 +14,18 @@ export interface RandomInputsOptions extends ExternalDataOptions {
   samples: number;
 }
 
-/** Sizes of dynamic dimensions by what their names say, else 1 of an unnamed first one; images are this wide. */
+/** Sizes for dynamic dimensions, chosen by their names. An unnamed first dimension is 1. */
 const sizes = { batch: 2, sequence: [8, 33], image: 224, other: 4 } as const;
 
-/** Elements of an input, at most: a model's claim is not worth gigabytes of random numbers. */
+/** The most elements of an input. A model's declared shape must not cause gigabytes of random numbers. */
 const maxElements = 2 ** 28;
 
 /**
- * Inputs that a model can be run with: token numbers within the table that they look up, masks of ones, positions that
- * ascend, an empty past, and normal numbers for the rest. Dimensions of the same name have the same size.
+ * Generates inputs that a model can run with: token numbers within the table that they are looked up in, masks of ones,
+ * ascending positions, an empty past, and normally distributed numbers for the rest. Dimensions of the same name have
+ * the same size.
  *
- * @throws TensorRTError ERR_MODEL_UNSUPPORTED for an input that has no shape, is no tensor of numbers or is huge
+ * @throws TensorRTError ERR_MODEL_UNSUPPORTED for an input that has no shape, isn't a tensor of numbers or is too large
  */
 export function* randomInputs(
   { graph }: ModelProto,
@@ -53,10 +54,10 @@ function randomInput(
   const type: DataType | undefined = elemType === undefined ? undefined : dataTypeFromOnnx(elemType);
   const shape = input.type?.tensorType?.shape?.dim;
   if (type === undefined || type === 'string' || shape === undefined) {
-    const lack = shape === undefined ? 'has no shape' : 'is no tensor of numbers';
+    const lack = shape === undefined ? 'has no shape' : 'is not a tensor of numbers';
     throw new TensorRTError(
       'ERR_MODEL_UNSUPPORTED',
-      `There are no random values for the input "${name}", which ${lack}: give options.calibration.`,
+      `Can't make random values for the input "${name}", which ${lack}: give options.calibration.`,
     );
   }
   const dims = shape.map(
@@ -69,7 +70,7 @@ function randomInput(
   if (!(size >= 0 && size <= maxElements)) {
     throw new TensorRTError(
       'ERR_MODEL_UNSUPPORTED',
-      `There are no random values for the input "${name}" of dimensions [${dims}]: give options.calibration.`,
+      `Can't make random values for the input "${name}" of dimensions [${dims}]: give options.calibration.`,
     );
   }
   const filled = <Elements extends { length: number; [i: number]: number }>(
@@ -117,7 +118,7 @@ function isMask(name: string): boolean {
   return /mask/i.test(name);
 }
 
-/** `past_sequence_length + sequence_length`, of a mask, is the sum of both. */
+/** A mask's `past_sequence_length + sequence_length` is the sum of both. */
 function sizeOf(symbol: string, input: string, axis: number, rank: number, sequence: number): number {
   const terms = symbol.split('+').map((term) => term.trim());
   if (terms.length > 1) {
@@ -135,7 +136,7 @@ function sizeOf(symbol: string, input: string, axis: number, rank: number, seque
   return rank <= 3 ? sequence : sizes.other;
 }
 
-/** The rows of the table that an input's values are looked up in; undefined where it looks nothing up. */
+/** The number of rows of the table that an input's values index; undefined if they don't index one. */
 function tableRows(graph: GraphProto, input: string): number | undefined {
   const tables = new Map(graph.initializer.map((tensor) => [tensor.name, tensor.dims]));
   const same = new Set([input]);

@@ -10,7 +10,7 @@ type NumericArrayConstructor = {
   new (buffer: ArrayBufferLike, byteOffset?: number, length?: number): NumericArray;
 };
 
-// Node 24 has Float16Array; before it, float16 is its bit patterns in a Uint16Array.
+// Node 24 has Float16Array. Older versions keep float16 bit patterns in a Uint16Array.
 const float16Array = (globalThis as { Float16Array?: NumericArrayConstructor }).Float16Array;
 
 export const arrayTypes = {
@@ -49,7 +49,10 @@ const arrayTag = Object.getOwnPropertyDescriptor(
   Symbol.toStringTag,
 )!.get!;
 
-/** 'Float32Array' …, of another realm's and of subclasses (Buffer) too; undefined for what is not a typed array. */
+/**
+ * The name of a typed array's type, 'Float32Array' …, also for arrays of another realm and for subclasses (Buffer);
+ * undefined for anything else.
+ */
 export function arrayName(data: unknown): string | undefined {
   return arrayTag.call(data) as string | undefined;
 }
@@ -59,14 +62,14 @@ export function typedArray<T extends Exclude<DataType, 'string'>>(type: T, buffe
   return new arrayTypes[type](buffer) as unknown as DataOf<T>;
 }
 
-/** The values that an integer type has. */
+/** The smallest and largest value of an integer type. */
 function integerRange(type: DataType): readonly [min: bigint, max: bigint] {
   const bits = BigInt(8 * dataTypes[type].byteSize);
   return type.startsWith('u') ? [0n, 2n ** bits - 1n] : [-(2n ** (bits - 1n)), 2n ** (bits - 1n) - 1n];
 }
 
 /**
- * A typed array for elements of `type`, as they were given one by one: nothing wraps around, and nothing is cut off.
+ * Makes a typed array from elements given one by one. Values that would wrap around or be cut off are refused.
  * @throws TypeError ERR_INVALID_ARG_TYPE, RangeError ERR_INVALID_ARG_VALUE
  */
 function fromElements(type: Exclude<DataType, 'string'>, elements: readonly unknown[]): NumericArray {
@@ -105,7 +108,7 @@ function fromElements(type: Exclude<DataType, 'string'>, elements: readonly unkn
   return array;
 }
 
-/** A whole number; of a tensor's JSON also in decimal digits. */
+/** Reads a whole number. A tensor's JSON may also give it in decimal digits. */
 function bigInteger(type: DataType, element: unknown, i: number, min: bigint, max: bigint): bigint {
   let value: bigint;
   if (typeof element === 'bigint') value = element;
@@ -119,7 +122,10 @@ function bigInteger(type: DataType, element: unknown, i: number, min: bigint, ma
 
 const notFinite = ['NaN', 'Infinity', '-Infinity'];
 
-/** The number that a tensor's JSON names, since JSON has no literal for it: 'NaN', 'Infinity' or '-Infinity'. */
+/**
+ * Reads a number that a tensor's JSON gives by name, since JSON has no literal for it: 'NaN', 'Infinity' or
+ * '-Infinity'.
+ */
 function namedNumber(element: unknown, i: number): number {
   if (notFinite.includes(element as string)) return Number(element);
   throw invalidArgType(`data[${i}]`, 'a number', element);
@@ -131,18 +137,18 @@ function outOfRange(type: DataType, element: unknown, i: number): RangeError {
   return invalidArgValue(`data[${i}]`, problem);
 }
 
-/** True if `data` holds bit patterns, for values that JavaScript has no typed array of. */
+/** True if `data` holds bit patterns, because JavaScript has no array for the values. */
 export function isBits(type: DataType, data: unknown): data is Uint16Array {
   return /float16/.test(type) && arrayName(data) === 'Uint16Array';
 }
 
-/** The values of bit patterns; anything else as it is. */
+/** The values of bit patterns; other data is returned as it is. */
 export function valuesOf(type: DataType, data: ArrayBufferView | readonly string[]): ArrayLike<unknown> {
   if (!isBits(type, data)) return data as NumericArray | readonly string[];
   return type === 'float16' ? fromFloat16Bits(data) : fromBfloat16Bits(data);
 }
 
-/** A number as JSON has it, or its name or digits where JSON has none that is exact. */
+/** A number for JSON, or its name or digits if JSON can't represent it exactly. */
 export function toJsonElement(element: unknown): number | string {
   if (typeof element === 'bigint') {
     return Number.isSafeInteger(Number(element)) ? Number(element) : String(element);
@@ -150,7 +156,7 @@ export function toJsonElement(element: unknown): number | string {
   return Number.isFinite(element) ? (element as number) : String(element);
 }
 
-/** The `data` of a tensor that is made of `given`. What is wrong with it, checkTensor() says. */
+/** Converts `given` into the `data` of a tensor. checkTensor() reports anything wrong with it. */
 export function toData(type: DataType, given: unknown): unknown {
   if (type === 'string') return given;
   if (Array.isArray(given)) return fromElements(type, given);
@@ -168,13 +174,11 @@ export function inferType(data: unknown): DataType {
   }
   const type = inferredTypes[arrayName(data) ?? ''];
   if (type) return type;
-  const expected = 'a typed array, or an array of strings, booleans or bigints, where no type is given';
+  const expected = 'a typed array, or an array of strings, booleans or bigints, if no type is given';
   throw invalidArgType('data', expected, data);
 }
 
-/**
- * Returns the values of bit patterns for `inspect`, as many as are shown, in an array that knows how many there are.
- */
+/** The values of bit patterns for `inspect`: as many as are shown, in an array that prints the full length. */
 export function firstValues(
   type: DataType,
   data: ArrayBufferView | readonly string[],

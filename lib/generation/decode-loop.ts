@@ -12,29 +12,29 @@ import type {
 import { native } from '../system/native.js';
 import { type Generation, type GenerationChunk, streamedAnswer, wholeAnswer } from './generation.js';
 
-/** A request to the addon. */
+/** A request as native receives it. */
 export interface GenerationRequest {
-  /** The sequence that is continued, which stays alive with it; undefined for a prompt of its own. */
+  /** The sequence that it continues, which is kept alive with it; undefined: a new prompt. */
   readonly sequence: GenerationTarget | undefined;
   readonly tokens: Int32Array;
   readonly options: Omit<NativeGenerateOptions, 'stream'>;
   readonly signal: AbortSignal | undefined;
 }
 
-/** The state that a sequence and its requests share. */
+/** The state that a sequence shares with its requests. */
 export interface GenerationTarget {
-  /** Native's number of it. */
+  /** Native's number of the sequence. */
   readonly id: number;
-  /** A request goes on with it, and has not finished. */
+  /** True while a request on this sequence has not finished. */
   isBusy: boolean;
 }
 
-/** @throws TensorRTError ERR_INVALID_ARG_VALUE where an answer to the sequence has not been heard to its end */
+/** @throws TensorRTError ERR_INVALID_ARG_VALUE if an answer to the sequence has not been read to its end */
 export function requireIdle({ isBusy }: GenerationTarget): void {
   if (!isBusy) return;
   throw new TensorRTError(
     'ERR_INVALID_ARG_VALUE',
-    'The sequence is generating already: wait for that to finish, or leave its stream.',
+    'The sequence is already generating: wait until that finishes, or leave its stream.',
   );
 }
 
@@ -45,14 +45,17 @@ export class DecodeLoop {
   #nextId = 1;
 
   constructor(config: NativeLanguageModelConfig) {
-    // Native holds on to the function. It must not hold on to this, or no model would ever be collected.
+    // Native keeps a reference to this function. It must not refer to `this`, or the model would never be
+    // garbage-collected.
     const listeners = this.#listeners;
     this.native = new (native().NativeLanguageModel)(config, (events) => {
       for (const event of events) listeners.get(event.id)?.(event);
     });
   }
 
-  /** @throws (rejects) the signal's reason; what native's generate() throws, and what the request failed with */
+  /**
+   * @throws (rejects) the signal's reason; the errors of native's generate(); the error that the request failed with
+   */
   async generate(request: GenerationRequest): Promise<Generation> {
     const running = this.#request();
     running.start(request, false);
@@ -64,13 +67,13 @@ export class DecodeLoop {
   }
 
   /**
-   * Begins with the first `next()`, which `prepare` fails where the request is none. `return()` cancels at once, whatever
-   * is awaited.
+   * Starts with the first `next()`, which rejects if `prepare` throws. `return()` cancels immediately, even while a
+   * `next()` is pending.
    */
   stream(prepare: () => GenerationRequest): AsyncGenerator<GenerationChunk, Generation> {
     const running = this.#request();
     const chunks = running.chunks(prepare);
-    // A generator's own waits for the next() that is under way.
+    // A generator's own return() would wait for the pending next().
     const finish = chunks.return.bind(chunks);
     chunks.return = (value) => {
       running.abandon();
@@ -85,20 +88,20 @@ export class DecodeLoop {
 }
 
 class RunningRequest {
-  /** Once it has ended. */
+  /** Set once the request has ended. */
   end: NativeGenerationEnd | undefined;
-  /** The end of an answer that came in one piece. */
+  /** The tokens and text of an answer that isn't streamed. */
   #answer: NativeAnswer | undefined;
-  /** The tokens of a stream that have come. */
+  /** The tokens of a stream that have arrived. */
   readonly #chunks: NativeChunk[] = [];
   readonly #native: NativeLanguageModel;
   readonly #listeners: Map<number, (event: NativeGenerationEvent) => void>;
   readonly #id: number;
-  /** Sequences that were dropped are collected, but not while they generate. */
+  /** The sequence. This reference keeps an abandoned one from being collected while the request runs. */
   #sequence: GenerationTarget | undefined;
-  /** The sequence's length when the request came. */
+  /** The sequence's length when the request was made. */
   #before = 0;
-  /** Tokens, of the request and its answer, that the caller knows to have come into the sequence. */
+  /** The number of tokens, of the request and its answer, that the caller knows to be in the sequence. */
   #told = 0;
   #signal: AbortSignal | undefined;
   #ignoreSignal = () => {};
@@ -138,7 +141,10 @@ class RunningRequest {
     this.#ignoreSignal = onAbort(signal, this.#cancel);
   }
 
-  /** Cancels what has not ended, and waits for the end: then the row is free, or the sequence's again. */
+  /**
+   * Cancels the request if it hasn't ended, and waits for the end: then its row is free, or the sequence can be used
+   * again.
+   */
   async finish(): Promise<void> {
     if (!this.end) this.#cancel();
     while (!this.end) await this.#change();
@@ -155,7 +161,7 @@ class RunningRequest {
     });
   }
 
-  /** Nobody waits for its answer any more. */
+  /** Called when nobody waits for the answer any more. */
   abandon(): void {
     this.#isAbandoned = true;
     if (this.#listeners.has(this.#id)) this.#cancel();
@@ -169,7 +175,7 @@ class RunningRequest {
         const token = this.#chunks[this.#told];
         if (token) {
           this.#told++;
-          // The text that was held back until the end goes with the last token.
+          // The text that was held back until the end is added to the last token.
           const held = this.end && this.#told === this.#chunks.length ? this.end.text : '';
           yield held ? { ...token, text: token.text + held } : token;
         } else if (this.end) {
@@ -178,32 +184,35 @@ class RunningRequest {
           await this.#change();
         }
       }
-      // Heard by a next() that return() has overtaken.
+      // Only a next() that return() has overtaken gets here.
       return undefined as never;
     } finally {
       await this.finish();
     }
   }
 
-  /** Takes from a sequence what nobody has heard of. */
+  /** Removes the tokens that the caller doesn't know about from a sequence. */
   #forget({ id }: GenerationTarget): void {
     const known = this.#before + this.#told;
     try {
       if (this.#native.sequenceLength(id) > known) this.#native.truncate(id, known);
     } catch (error) {
-      // It was disposed of, and the answer cancelled by that.
+      // The sequence was disposed, which cancelled the answer.
       if ((error as { code?: string }).code !== 'ERR_DISPOSED') throw error;
     }
   }
 
-  /** All of the answer, to a request of so many tokens. @throws (rejects) the signal's reason, the error that it failed with, ERR_DISPOSED */
+  /**
+   * The whole answer to a request of `input` tokens.
+   * @throws (rejects) the signal's reason, the error that it failed with, ERR_DISPOSED
+   */
   async generation(input = 0): Promise<Generation> {
     while (!this.end) await this.#change();
     this.#signal?.throwIfAborted();
     const { end } = this;
     if (end.error) throw end.error;
     if (end.finished === 'cancelled') {
-      throw new TensorRTError('ERR_DISPOSED', 'The sequence was disposed of while it generated.');
+      throw new TensorRTError('ERR_DISPOSED', 'The sequence was disposed while it was generating.');
     }
     if (this.#answer) {
       this.#told = input + this.#answer.tokens.length;

@@ -6,42 +6,42 @@ import { asObject, readJson } from '../system/files/text-file.js';
 import { absolutePath } from '../system/files/working-directory.js';
 import { UnusableValue } from './unusable-value.js';
 
-/** The defaults for choosing tokens. */
+/** How to choose tokens if the caller doesn't say. */
 export interface SamplingDefaults {
-  /** 0: greedy. */
+  /** 0: greedy decoding. */
   readonly temperature: number | UnusableValue;
-  /** 0: all. */
+  /** 0: all tokens. */
   readonly topK: number | UnusableValue;
-  /** 0: the likeliest alone. */
+  /** 0: only the likeliest token. */
   readonly topP: number | UnusableValue;
   readonly minP: number | UnusableValue;
   readonly repetitionPenalty: number | UnusableValue;
 }
 
-/** A decoder's files, and what its configuration says of it; undefined where it says nothing. */
+/** A decoder's files and its configuration; fields that the configuration doesn't set are undefined. */
 export interface DecoderConfig {
   /** The ONNX file. */
   readonly model: string;
-  /** The folder of the tokenizer's files. */
+  /** The folder to look in for the tokenizer's files. */
   readonly directory: string;
   /** Tokens that end an answer. */
   readonly eosTokens: readonly number[] | UnusableValue;
   readonly vocabulary: number | undefined | UnusableValue;
-  /** Tokens that the model has positions for. */
+  /** The number of tokens that the model has positions for. */
   readonly maxLength: number | undefined | UnusableValue;
   readonly sampling: SamplingDefaults;
 }
 
 const greedy = { temperature: 0, topK: 0, topP: 1, minP: 0, repetitionPenalty: 1 };
 
-/** GenerationConfig's own, in transformers, where a file asks for sampling and does not say. */
+/** The default of GenerationConfig in transformers, for a file that asks for sampling without setting top_k. */
 const transformersTopK = 50;
 
 /**
- * Reads what lies beside a decoder: optimum's config.json and generation_config.json, or onnxruntime-genai's
+ * Reads the configuration beside a decoder: optimum's config.json and generation_config.json, or onnxruntime-genai's
  * genai_config.json.
- * @param source a folder as one of them exports it, or as a model hub has it (the graph in `onnx/`); or an ONNX file, with
- *   its configuration beside it, above its folder `onnx`, or nowhere
+ * @param source a folder as either of them exports it, or as a model hub stores it (the graph in `onnx/`); or an ONNX
+ *   file, with its configuration beside it, or in the folder above `onnx`, or missing
  * @throws (rejects) TensorRTError ERR_MODEL_NOT_FOUND, ERR_MODEL_INVALID, ERR_MODEL_UNSUPPORTED, ERR_IO
  */
 export async function readDecoderConfig(source: string): Promise<DecoderConfig> {
@@ -61,7 +61,7 @@ export async function readDecoderConfig(source: string): Promise<DecoderConfig> 
 
 type Read = Omit<DecoderConfig, 'model' | 'directory'> & { readonly filename?: string | undefined };
 
-/** The `search` section has the names of transformers' generation_config.json. */
+/** The `search` section uses the names of transformers' generation_config.json. */
 function readGenai(genai: Json, file: string): Read {
   const model = new Section(asObject(genai.model) ?? {}, `${file}: model`);
   for (const part of ['encoder', 'vision', 'speech', 'embedding']) {
@@ -81,9 +81,9 @@ function readGenai(genai: Json, file: string): Read {
 
 function readTransformers(config: Json, generation: Json, directory: string): Read {
   const file = path.join(directory, 'config.json');
-  if (config.is_encoder_decoder === true) throw unsupported(file, 'is of an encoder with a decoder');
+  if (config.is_encoder_decoder === true) throw unsupported(file, 'describes an encoder with a decoder');
   const whole = new Section(config, file);
-  // A multimodal model has its language model's settings in a part of its own.
+  // For a multimodal model, use the configuration of its language model.
   const text = new Section(asObject(config.text_config) ?? config, file);
   const search = new Section(generation, path.join(directory, 'generation_config.json'));
   const counts = ['max_position_embeddings', 'n_positions', 'n_ctx', 'max_seq_len', 'seq_length'];
@@ -97,8 +97,8 @@ function readTransformers(config: Json, generation: Json, directory: string): Re
 }
 
 /**
- * Reads values as transformers' GenerationMixin does: a top_p of 1 or more keeps all tokens, and one of 0 keeps the
- * likeliest. A top_k of -1 keeps all, as in vLLM, and a temperature of 0 is greedy.
+ * Reads sampling values as transformers' GenerationMixin does: a top_p of 1 or more keeps all tokens, and 0 keeps only
+ * the likeliest. A top_k of -1 keeps all, as in vLLM, and a temperature of 0 is greedy.
  */
 function readSampling(search: Section, sampledTopK: number): SamplingDefaults {
   const samples = search.boolean('do_sample') ?? false;
@@ -121,7 +121,7 @@ function readSampling(search: Section, sampledTopK: number): SamplingDefaults {
 
 const int32 = 2 ** 31 - 1;
 
-/** Values of a configuration by their names there; null counts as absent. */
+/** A configuration's values by name; null counts as absent. */
 class Section {
   constructor(
     readonly values: Json,
@@ -141,20 +141,20 @@ class Section {
     return value === undefined || typeof value === 'boolean' ? value : this.#unusable(name);
   }
 
-  /** At least 1; what is beyond a 32-bit integer's range stands for no limit. */
+  /** At least 1. A value beyond a 32-bit integer's range means no limit. */
   count(name: string): number | undefined | UnusableValue {
     const value = this.number(name, (count) => Number.isInteger(count) && count > 0);
     return typeof value === 'number' ? Math.min(value, int32) : value;
   }
 
-  /** @throws TensorRTError ERR_MODEL_INVALID */
+  /** @throws TensorRTError ERR_MODEL_INVALID if the value isn't a string */
   string(name: string): string | undefined {
     const value = this.values[name] ?? undefined;
     if (value === undefined || typeof value === 'string') return value;
     throw new TensorRTError('ERR_MODEL_INVALID', this.#unusable(name).problem);
   }
 
-  /** One token or a list; an empty list names none. */
+  /** One token or a list; an empty list counts as absent. */
   tokens(name: string): readonly number[] | undefined | UnusableValue {
     const value = this.values[name] ?? undefined;
     if (value === undefined) return undefined;
@@ -178,7 +178,7 @@ function unsupported(file: string, problem: string): TensorRTError {
   );
 }
 
-/** The folder of an ONNX file, or the one above where a hub has its `onnx` folder. */
+/** The folder of an ONNX file, or its parent if the file lies in a hub's `onnx` folder. */
 async function configDirectory(model: string): Promise<string> {
   const own = path.dirname(absolutePath(model));
   if (path.basename(own) !== 'onnx') return own;
@@ -186,7 +186,7 @@ async function configDirectory(model: string): Promise<string> {
   return names.some((name) => /^(genai_)?config\.json$/.test(name)) ? own : path.dirname(own);
 }
 
-/** The graph of a folder: the one that its configuration names, `model.onnx`, or the only one. */
+/** The graph in a folder: the one that the configuration names, `model.onnx`, or the only ONNX file. */
 async function findModel(directory: string, named: string | undefined): Promise<string> {
   if (named !== undefined) return path.join(directory, named);
   const graphs: string[] = [];

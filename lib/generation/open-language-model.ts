@@ -22,9 +22,9 @@ import { UnusableValue } from './unusable-value.js';
 
 /** The parts of a LanguageModel. */
 export interface OpenedLanguageModel {
-  /** The model, loaded, on its thread. */
+  /** The loaded model, on its thread. */
   readonly loop: DecodeLoop;
-  /** The facts about the model with which requests are read. */
+  /** The context in which requests are read. */
   readonly context: SequenceContext;
   readonly kvCache: KvCache;
   readonly device: string;
@@ -33,14 +33,17 @@ export interface OpenedLanguageModel {
   readonly precision: EngineManifest['precision'];
 }
 
-/** The pieces of a model without a tokenizer, whose tokens have no text. */
+/** Without a tokenizer, tokens have no text. */
 const noPieces: TokenPieces = {
   bytes: new Uint8Array(),
   offsets: Uint32Array.of(0),
   stripLeadingSpace: false,
 };
 
-/** Loads what `LanguageModel.load` is asked for. @throws (rejects) as that does */
+/**
+ * Implements `LanguageModel.load`.
+ * @throws (rejects) the errors of that function
+ */
 export async function openLanguageModel(
   source: string,
   options: LanguageModelOptions,

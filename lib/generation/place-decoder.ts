@@ -17,33 +17,32 @@ import type { KvCacheSettings } from './kv-cache.js';
 import type { LanguageModelSettings } from './language-model-options.js';
 import { UnusableValue, usable } from './unusable-value.js';
 
-/** A decoder that is ready to be loaded where it is to run. */
+/** A decoder that is ready to be loaded onto its device. */
 export interface PlacedDecoder {
   readonly graph: DecoderGraph;
-  /** Tokens a row. */
+  /** Tokens per row. */
   readonly capacity: number;
-  /** How many tokens there are. */
+  /** The number of tokens. */
   readonly vocabulary: number;
-  /** The device that it runs on: 'cpu', 'cuda:0' and so on. */
+  /** The device: 'cpu', 'cuda:0', … */
   readonly device: string;
-  /** The reason for that device. */
+  /** The reason for choosing that device. */
   readonly why: string;
   /** The reason for the way in which the cache is updated. */
   readonly whyMode: string;
   readonly precision: EngineManifest['precision'];
-  /** A hash of the model, the graph and the types, on which a saved cache's numbers depend. */
+  /** Identifies everything that the numbers in a saved cache depend on: model, graph and types. */
   readonly fingerprint: string;
   readonly load: (model: Loadable) => Promise<NativeLoadedModel | undefined>;
-  /** Frees what was only for loading. */
+  /** Frees the resources that were only needed for loading. */
   release(): void;
 }
 
 const defaultMaxLength = 4096;
 
 /**
- * Rewrites a decoder's graph such that its cache is updated in place, where that can be, and compiles it where it is to
- * run on a GPU.
- * @param directory a folder for what is written in between; it is needed until the decoder is loaded
+ * Rewrites a decoder's graph to update its cache in place, if possible, and compiles it if it is to run on a GPU.
+ * @param directory a folder for intermediate files, needed until the decoder is loaded
  * @throws (rejects) as `LanguageModel.load`
  */
 export async function placeDecoder(
@@ -63,7 +62,7 @@ export async function placeDecoder(
   if (vocabulary === undefined) {
     throw new TensorRTError(
       'ERR_MODEL_UNSUPPORTED',
-      `Neither ${config.model} nor a config.json beside it says how many tokens there are: vocab_size.`,
+      `Neither ${config.model} nor a config.json beside it gives the number of tokens, vocab_size.`,
     );
   }
   const capacity = Math.min(maxLength, prepared.facts.capacity ?? maxLength);
@@ -102,7 +101,7 @@ export async function placeDecoder(
     vocabulary,
     device: gpu.device,
     why,
-    whyMode: `${prepared.why} For TensorRT that became its KV-cache layers.`,
+    whyMode: `${prepared.why} For TensorRT, its KV-cache layers do this.`,
     precision: engine.manifest.precision,
     fingerprint: hashOf([digest, graph, typesOf(engine)]),
     load: (model) => loadEngine(model, { engine, gpu, libraryPath, cudaGraph, deviceOutputs: false }),
@@ -110,7 +109,7 @@ export async function placeDecoder(
   };
 }
 
-/** Tokens a row, as far as the model has positions. */
+/** Tokens per row, limited by the model's positions. */
 function rowLength({ maxLength }: KvCacheSettings, { maxLength: positions }: DecoderConfig): number {
   if (maxLength === undefined) {
     return Math.min(usable(positions, 'options.kvCache.maxLength') ?? defaultMaxLength, defaultMaxLength);
@@ -119,7 +118,7 @@ function rowLength({ maxLength }: KvCacheSettings, { maxLength: positions }: Dec
     return maxLength;
   throw invalidArgValue(
     'options.kvCache.maxLength',
-    `must be at most ${positions}, the positions that the model has, not ${maxLength}.`,
+    `must be at most ${positions}, the number of the model's positions, not ${maxLength}.`,
   );
 }
 
@@ -127,7 +126,7 @@ function requireCpuPrecision(precision: LanguageModelSettings['precision'], why:
   if (precision !== 'fp16' && precision !== 'bf16') return;
   throw invalidArgValue(
     'options.precision',
-    `can't be '${precision}' on the CPU, where a decoder runs in the types that it has. It is the CPU: ${why}`,
+    `can't be '${precision}' on the CPU, where a decoder runs in its own types. It runs on the CPU: ${why}`,
   );
 }
 
@@ -139,7 +138,7 @@ function requireCacheType({ dtype }: KvCacheSettings, { facts: { cacheType } }: 
   );
 }
 
-/** The types on which a saved cache's numbers depend, beside the model. */
+/** The types that the numbers in a saved cache depend on, besides the model. */
 function typesOf({ manifest, inputs }: Engine): readonly unknown[] {
   return [manifest.precision, ...inputs.map(({ name, type }) => [name, type])];
 }

@@ -1,6 +1,6 @@
 import { TensorRTError } from '../base/errors.js';
 
-/** A value of a configuration that can't be used. It is an error only where it would be. */
+/** A configuration's value that can't be used. It becomes an error only when it is needed. */
 export class UnusableValue {
   constructor(
     /** A sentence that names the file, the field and its value. */
@@ -9,9 +9,9 @@ export class UnusableValue {
 }
 
 /**
- * A configuration's value where it is about to be used.
- * @param instead the options that take its place, for the error's text
- * @throws TensorRTError ERR_MODEL_INVALID where it can't be used
+ * Returns a configuration's value that is about to be used.
+ * @param instead the options that can take its place, for the error's text
+ * @throws TensorRTError ERR_MODEL_INVALID if it can't be used
  */
 export function usable<Value>(value: Value | UnusableValue, instead?: string): Value {
   if (!(value instanceof UnusableValue)) return value;

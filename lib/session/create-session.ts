@@ -23,14 +23,14 @@ import {
   sessionOptions,
 } from './session-options.js';
 
-/** The device of a session, the reason for it, and the types that it computes in. */
+/** The place where a session runs, the reason for it, and the types it computes in. */
 export interface Placed {
   readonly device: string;
   readonly why: string;
   readonly precision: EngineManifest['precision'] | undefined;
 }
 
-/** Makes a session of a model that was loaded. */
+/** Makes a session from a loaded model. */
 export type MakeSession<Session> = (
   session: NativeSession,
   loaded: NativeLoadedModel,
@@ -38,7 +38,7 @@ export type MakeSession<Session> = (
   placed: Placed,
 ) => Session;
 
-/** `InferenceSession.create`, whose class `make` knows. */
+/** Implements `InferenceSession.create`. `make` constructs the class. */
 export async function createSession<Session>(
   given: string | Bytes | Engine,
   options: SessionOptions = {},
@@ -75,7 +75,7 @@ export async function createSession<Session>(
     const asked = "An engine runs on an NVIDIA GPU, and options.device is 'cpu'.";
     throw place.error ?? new TensorRTError('ERR_NO_GPU', asked);
   }
-  // They may have been transferred while a GPU was looked for.
+  // The bytes may have been transferred while a GPU was looked for.
   if (typeof model !== 'string') checkAttached(model.buffer, 'model');
   return createOnCpu(model, settings, place.why, make);
 }
@@ -94,7 +94,7 @@ async function createOnCpu<Session>(
     );
   try {
     const graph = typeof model === 'string' ? await smallGraph(model) : undefined;
-    // A graph has external data only if it contains this word.
+    // Only a graph that contains this word has external data.
     if (graph?.includes('location')) {
       const { refuseFailedDownloads } = await import('../engine/check-model.js');
       refuseFailedDownloads(graph, path.dirname(model as string));
@@ -122,14 +122,14 @@ async function loadSession<Session>(
   return loadNative(session, signal, load, (loaded) => make(session, loaded, settings, placed));
 }
 
-/** FP32 is what the CPU runs a model in that has it: nothing is cast. */
+/** FP32 needs no cast: the CPU already runs such a model in FP32. */
 function precisionOnCpu({ precision }: SessionSettings): 'as-exported' | 'fp16' | 'bf16' {
   return precision === 'fp16' || precision === 'bf16' ? precision : 'as-exported';
 }
 
 /**
- * The bytes of an ONNX file that is small enough to have so few weights in other files as a failed download leaves instead
- * of them. undefined for a larger one, and for one that can't be read.
+ * The bytes of an ONNX file, if it is so small that a failed download could stand in for its external data. Undefined
+ * for a larger file and for one that can't be read.
  */
 async function smallGraph(file: string): Promise<Buffer | undefined> {
   try {
@@ -139,7 +139,7 @@ async function smallGraph(file: string): Promise<Buffer | undefined> {
   }
 }
 
-/** Casts a model as it would be for a GPU, and loads what it became. */
+/** Casts a model as for a GPU, and loads the result on the CPU. */
 async function castForCpu<Session>(
   model: string | Uint8Array,
   precision: 'fp16' | 'bf16',

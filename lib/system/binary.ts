@@ -4,27 +4,27 @@ import { invalidArgValue, TensorRTError } from '../base/errors.js';
 import { kernelModuleVersion } from './nvidia-driver.js';
 import { newestCuda, versionAtLeast } from './nvidia-support.js';
 
-/** The CUDA major versions that a binary is published for. */
+/** The CUDA major versions that binaries are published for. */
 const variants = ['13', '12'] as const;
 
-/** The package's folder: this file is in its `dist`. */
+/** The package's folder. This file lies in `dist/system`. */
 const root = path.join(__dirname, '../..');
 
-/** The facts about this machine that decide whether the addon loads. */
+/** The facts about this machine that decide whether a compiled addon loads. */
 interface Platform {
   /** e.g. 'linux-x64'. */
   readonly system: string;
-  /** The C library's version; undefined where it is another than glibc. */
+  /** The version of glibc; undefined with another C library. */
   readonly glibc: string | undefined;
   readonly node: string;
 }
 
 /**
- * Loads the compiled addon: what `NODE_TENSORRT_BINARY` (a file) or `NODE_TENSORRT_CUDA` (12 or 13) names, else this
- * checkout's build, else the published binary for the newest CUDA that the driver here allows, else the other one.
- * @throws TensorRTError ERR_LIBRARY_NOT_FOUND, or ERR_LIBRARY_UNSUPPORTED where the platform is the reason, with what
- * to do about it; every failed attempt is its `cause`, in an AggregateError if there are several
- * @throws RangeError ERR_INVALID_ARG_VALUE for a `NODE_TENSORRT_CUDA` that is neither
+ * Loads the compiled addon: the one that `NODE_TENSORRT_BINARY` (a file) or `NODE_TENSORRT_CUDA` (12 or 13) names; else
+ * this checkout's build; else the published binary for the newest CUDA that the driver supports; else the other one.
+ * @throws TensorRTError ERR_LIBRARY_NOT_FOUND, or ERR_LIBRARY_UNSUPPORTED if the platform is the reason. The message
+ *   says what to do; `cause` is the failed attempt, or an AggregateError of them if there are several.
+ * @throws RangeError ERR_INVALID_ARG_VALUE if `NODE_TENSORRT_CUDA` is neither 12 nor 13
  */
 export function loadBinary(): { exports: unknown; path: string } {
   const failures: { from: string; error: Error }[] = [];
@@ -40,7 +40,7 @@ export function loadBinary(): { exports: unknown; path: string } {
 }
 
 interface Candidate {
-  /** The candidate's name in errors: a path, or the variable that named it. */
+  /** A path, or the variable that named the candidate; for the error. */
   readonly from: string;
   find(): string;
 }
@@ -58,14 +58,15 @@ function candidates(): Candidate[] {
     return [prebuilt(variant)];
   }
   const local = path.join(root, 'build', 'addon', 'Release', 'node_tensorrt.node');
-  // Asking libcuda, which may support a newer CUDA than the module (`cuda-compat`), takes an addon: this chooses one.
+  // Only libcuda knows the driver's CUDA version exactly (`cuda-compat` may support a newer one than the kernel
+  // module), but asking it takes an addon, and this code chooses the addon.
   const driver = kernelModuleVersion();
   const preferred = driver === undefined ? 13 : newestCuda(driver);
   const ordered = preferred === 12 ? [...variants].reverse() : variants;
   return [...(existsSync(local) ? [{ from: local, find: () => local }] : []), ...ordered.map(prebuilt)];
 }
 
-/** The binary that prebuildify made for a CUDA major version: its tags are understood by node-gyp-build. */
+/** The binary that prebuildify made for a CUDA major version. node-gyp-build understands its tags. */
 function prebuilt(variant: string): Candidate {
   const directory = path.join(root, 'prebuilds', `cuda${variant}`);
   const find = () => (require('node-gyp-build') as { path(directory: string): string }).path(directory);
@@ -88,7 +89,7 @@ function currentPlatform(): Platform {
 
 function reportHeader(): { glibcVersionRuntime?: string } {
   const report = process.report as typeof process.report & { excludeNetwork?: boolean };
-  // Without this the report asks for the name of every network address.
+  // Without this, the report looks up the name of every network address.
   const { excludeNetwork } = report;
   report.excludeNetwork = true;
   const { header } = report.getReport() as { header: { glibcVersionRuntime?: string } };
@@ -96,7 +97,7 @@ function reportHeader(): { glibcVersionRuntime?: string } {
   return header;
 }
 
-/** Makes an error as sharp does: one sentence, solutions that fit the cause, and every attempt. */
+/** Formats the error as sharp does: one sentence, possible solutions chosen by the cause, and every attempt. */
 function loadError(failures: readonly { from: string; error: Error }[]): TensorRTError {
   const unsupported = platformProblems();
   const solutions = unsupported.length > 0 ? unsupported : otherSolutions(failures);
@@ -115,7 +116,7 @@ function loadError(failures: readonly { from: string; error: Error }[]): TensorR
   );
 }
 
-/** Lists what must change on this machine before the addon can be loaded or built. */
+/** The reasons why the addon can't be loaded or built on this machine, each with a solution. */
 export function platformProblems(): string[] {
   const { system, glibc, node } = currentPlatform();
   const { engines, config } = require('../../package.json') as {

@@ -5,7 +5,7 @@ import { fileVersion, namesIn, textOf } from './system-files.js';
 /** A CUDA toolkit: a folder with its compiler and headers. */
 export interface CudaToolkit {
   readonly path: string;
-  /** e.g. '13.0.0' or, of a part of one, '13.0'. */
+  /** e.g. '13.0.0', or '13.0' for a part of a toolkit. */
   readonly version: string;
 }
 
@@ -16,15 +16,15 @@ export interface CudaCompiler {
   readonly version: string;
 }
 
-/** A CUDA runtime library, libcudart.so: what programs, though not this one, link against. */
+/** A CUDA runtime library, libcudart.so. Other programs link against it; this package doesn't. */
 export interface CudaRuntime {
   readonly path: string;
-  /** The version, as exact as the library's name or package tells: '13.0.48', or '13'. */
+  /** As exact as the library's name or package gives it: '13.0.48', or '13'. */
   readonly version: string;
 }
 
 export interface CudaInstallation {
-  /** The nvcc that a shell would start, else the first toolkit's; null without any. */
+  /** The nvcc that a shell would start, or else the first toolkit's; null if there is none. */
   readonly nvcc: CudaCompiler | null;
   readonly toolkits: readonly CudaToolkit[];
   readonly runtimes: readonly CudaRuntime[];
@@ -32,16 +32,16 @@ export interface CudaInstallation {
 
 /** The places to search. */
 export interface CudaSearch {
-  /** The root of the system's files: '/'. */
+  /** The root of the system's files. Defaults to '/'. */
   readonly root?: string;
   readonly env?: NodeJS.ProcessEnv;
-  /** Python's folders of packages. */
+  /** Python's site-packages folders. */
   readonly sitePackages?: readonly string[];
 }
 
 /**
- * The CUDA toolkits, compiler and runtimes on this machine, read from their files: `CUDA_HOME`, `CUDA_PATH`, the nvcc on
- * `PATH`, /usr/local/cuda*, distributions' folders, Python's packages, `LD_LIBRARY_PATH`.
+ * Finds the CUDA toolkits, compiler and runtimes on this machine from their files: `CUDA_HOME`, `CUDA_PATH`, the nvcc
+ * on `PATH`, /usr/local/cuda*, distributions' folders, Python's packages, `LD_LIBRARY_PATH`.
  */
 export function findCuda({ root = '/', env = process.env, sitePackages = [] }: CudaSearch): CudaInstallation {
   const at = (file: string) => path.join(root, file);
@@ -54,7 +54,7 @@ export function findCuda({ root = '/', env = process.env, sitePackages = [] }: C
   );
   const places = distinct([
     ...[env.CUDA_HOME, env.CUDA_PATH].filter((folder) => folder).map(String),
-    // A link to a toolkit's nvcc leads to the toolkit.
+    // If it is a link to a toolkit's nvcc, add that toolkit.
     ...(onPath ? [path.dirname(path.dirname(realpathSync(path.join(onPath, 'nvcc'))))] : []),
     ...local.map((name) => at(path.join('usr/local', name))),
     at('opt/cuda'),
@@ -82,9 +82,9 @@ export function findCuda({ root = '/', env = process.env, sitePackages = [] }: C
 }
 
 function compilerIn(place: string): CudaCompiler | undefined {
-  // Debian's and Ubuntu's /usr/bin/nvcc is a script that starts the other.
+  // Debian's and Ubuntu's /usr/bin/nvcc is a script that starts the second of these files.
   for (const file of ['bin/nvcc', 'lib/nvidia-cuda-toolkit/bin/nvcc'].map((name) => path.join(place, name))) {
-    // The compiler holds the line that it prints.
+    // nvcc's binary contains the line that it prints.
     const said = /release (\d+\.\d+), V(\d+(?:\.\d+)+)/.exec(
       lineOf(file, 'Cuda compilation tools, release '),
     );
@@ -99,10 +99,10 @@ function toolkitVersion(place: string): string | undefined {
     try {
       return (JSON.parse(json) as { cuda?: { version?: string } }).cuda?.version;
     } catch {
-      // Damaged: the header may still tell.
+      // The file is damaged; the header may still have the version.
     }
   }
-  // Before CUDA 11.1; Debian keeps one in /usr/lib/cuda.
+  // CUDA before 11.1 has version.txt; Debian keeps one in /usr/lib/cuda.
   for (const file of ['version.txt', 'lib/cuda/version.txt']) {
     const version = /^CUDA Version (\S+)/.exec(textOf(path.join(place, file)))?.[1];
     if (version) return version;
@@ -124,7 +124,7 @@ function runtimesIn(folder: string): CudaRuntime[] {
     }));
 }
 
-/** pip's libraries are named after the major version alone; the package beside them is not. */
+/** pip's libraries are named after the major version only; the package beside them has the full one. */
 function packageVersion(file: string): string | undefined {
   const major = file.split('.so.')[1];
   const site = file.split('/nvidia/')[0]!;
@@ -133,7 +133,7 @@ function packageVersion(file: string): string | undefined {
     .find((version) => version?.split('.')[0] === major);
 }
 
-/** Returns the rest of the line of a file that begins with `beginning`; '' if there is no such line or file. */
+/** The rest of the first line of a file that begins with `beginning`. '' if there is no such line or file. */
 function lineOf(file: string, beginning: string): string {
   let contents: Buffer;
   try {
@@ -149,7 +149,7 @@ function folders(list: string | undefined): string[] {
   return (list ?? '').split(':').filter((folder) => folder !== '');
 }
 
-/** Drops folders that aren't there, and second ways to the same folder. */
+/** Drops folders that don't exist and paths that lead to a folder already listed. */
 function distinct(candidates: readonly string[]): string[] {
   const seen = new Set<string>();
   return candidates.filter((candidate) => {

@@ -6,19 +6,16 @@ import { native } from './native.js';
 export interface Gpu {
   /** `cuda:0`. */
   readonly device: string;
-  /** CUDA's number of it. */
+  /** CUDA's device number. */
   readonly ordinal: number;
   /** `NVIDIA GeForce RTX 4090 (sm_89)`. */
   readonly label: string;
-  /**
-   * A string that distinguishes it from every other GPU: 'GPU-' and hexadecimal digits, or its label if the driver is
-   * too old to tell.
-   */
+  /** Identifies the GPU uniquely: `GPU-…`, or its label if the driver is too old to give one. */
   readonly identity: string;
 }
 
 /**
- * The GPU with CUDA's number `ordinal`.
+ * Finds the GPU with CUDA's device number `ordinal`.
  * @throws (rejects) TensorRTError ERR_NO_GPU
  */
 export async function findGpu(ordinal: number): Promise<Gpu> {
@@ -34,7 +31,7 @@ export async function findGpu(ordinal: number): Promise<Gpu> {
   return { device: `cuda:${ordinal}`, ordinal, label, identity: found.uuid || label };
 }
 
-/** 89 for sm_89. */
+/** The compute capability as one number: 89 for sm_89. */
 export function numberOf({ computeCapability: [major, minor] }: NativeGpu): number {
   return major * 10 + minor;
 }

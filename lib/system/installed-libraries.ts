@@ -4,21 +4,21 @@ import { readdir } from './files/promises.js';
 import { kernelModuleVersion } from './nvidia-driver.js';
 import { type CudaMajor, newestCuda } from './nvidia-support.js';
 
-/** Libraries that `libs install` installed lie under `<cache>/lib/<name>`. */
+/** The folder of everything that `libs install` installs, each installation in `<cache>/lib/<name>`. */
 export function installedDirectory(): string {
   return path.join(cacheDirectory(), 'lib');
 }
 
-/** Entries of the cache, without an installation's lock, and those that one is still writing. */
+/** The names of finished installations. Locks and unfinished installations are left out. */
 export async function installedNames(): Promise<string[]> {
   const names = await readdir(installedDirectory()).catch(() => [] as string[]);
   return names.filter((name) => !name.includes('.partial-') && !name.endsWith('.lock'));
 }
 
-/** The folder that holds the libraries in NVIDIA's packages of TensorRT-RTX for Python. */
+/** The folder with the libraries in NVIDIA's Python packages of TensorRT-RTX. */
 export const rtxFolder = 'tensorrt_rtx_libs';
 
-/** The CUDA major version to install for: what `NODE_TENSORRT_CUDA` names, else what the driver here runs. */
+/** The CUDA major version to install for: `NODE_TENSORRT_CUDA`, or else the newest that the driver supports. */
 export function cudaHere(): CudaMajor {
   const named = process.env.NODE_TENSORRT_CUDA;
   if (named) return named === '12' ? 12 : 13;

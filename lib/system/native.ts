@@ -6,13 +6,13 @@ let loaded: { binding: NativeBinding; path: string } | undefined;
 
 /**
  * The compiled addon, loaded on first use.
- * @throws what {@link loadBinary} throws
+ * @throws the errors of {@link loadBinary}
  */
 export function native(): NativeBinding {
   return load().binding;
 }
 
-/** The file of the compiled addon. Loads it. */
+/** The path of the compiled addon. Loads it. */
 export function nativePath(): string {
   return load().path;
 }
@@ -22,7 +22,7 @@ function load(): { binding: NativeBinding; path: string } {
   const { exports, path } = loadBinary();
   const binding = exports as NativeBinding;
   binding.initialize(TensorRTError);
-  // This is for a process that exits with work in flight. If the event loop just ends, no work is.
+  // For a process that exits with work in flight. When the event loop simply runs empty, no work is left.
   process.once('exit', () => binding.stopAll());
   loaded = { binding, path };
   return loaded;

@@ -3,7 +3,7 @@ import path from 'node:path';
 import { TensorRTError } from '../base/errors.js';
 import { requireFromWorkingDirectory } from './files/working-directory.js';
 
-/** True if {@link findOnnxRuntime} finds it. */
+/** True if {@link findOnnxRuntime} finds the library. */
 export function hasOnnxRuntime(): boolean {
   try {
     findOnnxRuntime();

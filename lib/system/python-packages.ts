@@ -1,8 +1,7 @@
 import { promisify } from 'node:util';
 
 /**
- * Lists the folders into which pip installs packages for the `python3` on the PATH; none if there is no python3, or if
- * it doesn't answer.
+ * The folders where pip installs packages for the `python3` on the PATH; empty if there is none or it doesn't answer.
  */
 export async function sitePackages(): Promise<string[]> {
   const code =

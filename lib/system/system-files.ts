@@ -1,6 +1,6 @@
 import { readdirSync, readFileSync, realpathSync, statSync } from 'node:fs';
 
-// Any of the system's files may be missing or closed to us. A file that can't be read is empty here.
+// Any of the system's files may be missing or unreadable. These functions then return an empty value.
 
 export function textOf(file: string): string {
   try {
@@ -27,8 +27,8 @@ export function isFile(file: string): boolean {
 }
 
 /**
- * Returns ' (…)' with the reason if a folder is there, or may be, and is closed to us: for the list of folders that
- * were searched.
+ * The reason why a folder can't be read, as ' (…)', for the list of folders that were searched; '' if it is readable or
+ * doesn't exist.
  */
 export function closedTo(folder: string): string {
   try {
@@ -40,7 +40,7 @@ export function closedTo(folder: string): string {
   return '';
 }
 
-/** The version that a shared library's file is named after: '580.65.06' of a link to libcuda.so.580.65.06. */
+/** The version in a shared library's file name: '580.65.06' for a link to libcuda.so.580.65.06. */
 export function fileVersion(library: string): string | undefined {
   try {
     return /\.so\.(\d+(?:\.\d+)+)$/.exec(realpathSync(library))?.[1];

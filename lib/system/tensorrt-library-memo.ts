@@ -3,14 +3,14 @@ import { FileMemo, stamp } from './files/file-memo.js';
 import type { NativeTensorRT } from './native/tensorrt.js';
 import { native, nativePath } from './native.js';
 
-/** The addon's description of a library, and the identity of the addon that gave it. */
+/** Native's description of a library, and the addon that gave it. */
 interface Known extends Omit<NativeTensorRT, 'path'> {
   readonly addon: string;
 }
 
 /**
- * Describes TensorRT libraries without opening those that were opened before and haven't changed: opening takes as long
- * as reading an engine. A build opens the library anyway.
+ * Remembers the properties of TensorRT libraries, so that an unchanged library needn't be opened again, which takes as
+ * long as reading an engine. A build opens the library anyway.
  */
 export class LibraryMemo {
   readonly #memo: FileMemo<Known>;
@@ -27,10 +27,10 @@ export class LibraryMemo {
     return new LibraryMemo(await FileMemo.read(file, isKnown), addon);
   }
 
-  /** @throws (rejects) what native's `openTensorRT` rejects with */
+  /** @throws (rejects) with the errors of native's `openTensorRT` */
   readonly open = async (file: string): Promise<NativeTensorRT> => {
     const began = Date.now();
-    // If the file is missing, the addon tells what is wrong.
+    // If the file is missing, native reports what is wrong.
     const stats = statisticsOf(file);
     const known = stats && this.#memo.get(stats);
     if (known) {

@@ -19,15 +19,15 @@ const flavours = Object.keys(coreLibraries) as Flavour[];
 /** A TensorRT library on this machine. */
 export interface TensorRTLibrary {
   readonly flavour: Flavour;
-  /** `major.minor.patch`, where the library could be opened. */
+  /** `major.minor.patch`, if the library could be opened. */
   readonly version?: string;
-  /** The library's abilities, if it could be opened. */
+  /** The library's features, if it could be opened. */
   readonly capabilities?: TensorRTCapabilities;
-  /** The core library's file. */
+  /** The path of the core library. */
   readonly path: string;
-  /** The option, variable or place that named it. */
+  /** The source of the path: an option, a variable or a place. */
   readonly source: string;
-  /** The name by which `libs remove` removes it, if `libs install` installed it. */
+  /** For an installation of `libs install`, the name that `libs remove` takes. */
   readonly name?: string;
   /** The reason why it can't be used. */
   readonly error?: string;
@@ -39,7 +39,7 @@ interface Place {
   readonly name?: string;
 }
 
-/** Folders to look in, in this order. A named one is the only one. */
+/** The folders to search, in order. If one is named, it is the only one. */
 async function* places(named: string | undefined): AsyncGenerator<Place> {
   if (named) {
     const source =
@@ -75,7 +75,7 @@ function filesIn({ directory }: Place): string[] {
   return flavours.map((flavour) => path.join(directory, coreLibraries[flavour])).filter(existsSync);
 }
 
-/** Lists the places where pip installs NVIDIA's packages. */
+/** The folders where pip installs NVIDIA's packages. */
 async function pythonPlaces(): Promise<Place[]> {
   return (await sitePackages()).flatMap((folder) =>
     [rtxFolder, 'tensorrt_libs'].map((name) => ({
@@ -85,7 +85,7 @@ async function pythonPlaces(): Promise<Place[]> {
   );
 }
 
-/** Every TensorRT library found, opened to learn its version and what it can do. */
+/** Finds every TensorRT library, and opens each to learn its version and features. */
 export async function listTensorRT(): Promise<TensorRTLibrary[]> {
   const found: TensorRTLibrary[] = [];
   for await (const place of places(process.env.NODE_TENSORRT_TENSORRT_PATH)) {
@@ -111,22 +111,22 @@ function flavourOfName(file: string): Flavour | undefined {
   return flavours.find((flavour) => path.basename(file).startsWith(coreLibraries[flavour]));
 }
 
-/** The work that a library is needed for. */
+/** The purpose that a library must serve. */
 export interface LibraryRequest {
   /** A core library or its folder. */
   readonly libraryPath?: string | undefined;
   readonly runtime: 'auto' | 'tensorrt' | 'tensorrt-rtx';
-  /** The GPUs to compile for: 89 for sm_89; none to parse only. */
+  /** The compute capabilities to compile for, 89 for sm_89; none to parse only. */
   readonly targets: readonly number[];
-  /** This machine's; undefined where it has none. */
+  /** The compute capability of this machine's GPU; undefined without one. */
   readonly gpu: number | undefined;
-  /** Native's `openTensorRT`, the default, or what remembers its answers. */
+  /** Native's `openTensorRT`, the default, or a function that remembers its answers. */
   readonly open?: (file: string) => Promise<NativeTensorRT>;
 }
 
 /**
- * The flavours to compile with, the preferred one first. TensorRT compiles for this machine's GPU alone; TensorRT-RTX
- * for any on its list, so that it comes first, but for sm_80, which its documents don't name.
+ * The flavours to compile with, the preferred one first. TensorRT compiles only for this machine's GPU. TensorRT-RTX
+ * compiles for any GPU on its list, so it comes first, except for sm_80, which its documentation doesn't name.
  */
 function preferredFlavours({ runtime, targets, gpu }: LibraryRequest): Flavour[] {
   const tensorrt: Flavour[] = ['trt11', 'trt10'];
@@ -147,10 +147,10 @@ const remedies = {
 } as const;
 
 /**
- * The library to run a plan with: of one of the flavours that can, the first that is found where {@link findTensorRT}
- * looks, which is also what would compile it again.
- * @throws (rejects) TensorRTError ERR_LIBRARY_NOT_FOUND, ERR_LIBRARY_UNSUPPORTED; ERR_ENGINE_INCOMPATIBLE where there
- *   is only another flavour
+ * Finds the library to run a plan with: the first one of a suitable flavour, in the order of {@link findTensorRT}, so
+ * that the same library would compile the plan again.
+ * @throws (rejects) TensorRTError ERR_LIBRARY_NOT_FOUND, ERR_LIBRARY_UNSUPPORTED; ERR_ENGINE_INCOMPATIBLE if only
+ *   another flavour is found
  */
 export async function findRuntime(wanted: readonly Flavour[], libraryPath?: string): Promise<NativeTensorRT> {
   const tried: string[] = [];
@@ -173,7 +173,7 @@ export async function findRuntime(wanted: readonly Flavour[], libraryPath?: stri
   if (others.length > 0) {
     throw new TensorRTError(
       'ERR_ENGINE_INCOMPATIBLE',
-      `The engine was compiled by ${name}, which alone can run it; here is ${others.join(', ')}. ${remedies[product]}`,
+      `The engine was compiled by ${name}, and only runs with that; found only ${others.join(', ')}. ${remedies[product]}`,
     );
   }
   if (failure) throw failure;
@@ -184,26 +184,26 @@ export async function findRuntime(wanted: readonly Flavour[], libraryPath?: stri
 }
 
 /**
- * The library to compile with: `libraryPath` (a file or a folder), else `NODE_TENSORRT_TENSORRT_PATH`, else the
- * preferred flavour that is found in what `libs install` installed, Python's site-packages, `LD_LIBRARY_PATH`, system
- * folders.
+ * Finds the library to compile with: `libraryPath` (a file or a folder), else `NODE_TENSORRT_TENSORRT_PATH`, else the
+ * preferred flavour, searched for in installations of `libs install`, Python's site-packages, `LD_LIBRARY_PATH` and
+ * system folders.
  * @throws (rejects) TensorRTError ERR_LIBRARY_NOT_FOUND, ERR_LIBRARY_UNSUPPORTED
  */
 export async function findTensorRT(request: LibraryRequest): Promise<NativeTensorRT> {
   const named = request.libraryPath || process.env.NODE_TENSORRT_TENSORRT_PATH;
   const preferred = preferredFlavours(request);
-  // If the library was named, the addon tells best why it can't do what is asked of it.
+  // If the user named a library, native can best explain why it can't do what is asked.
   const accepted = named && request.runtime === 'auto' ? new Set([...preferred, ...flavours]) : preferred;
   const [first, ...others] = accepted;
   let failure: unknown;
   const open = async (file: string, flavour: Flavour | undefined): Promise<NativeTensorRT | undefined> => {
-    // A file with a name of its own is what it says when it is open.
+    // A file with a nonstandard name shows its flavour only once it is open.
     if ((flavourOfName(file) ?? flavour) !== flavour) return undefined;
     try {
       const library = await (request.open ?? native().openTensorRT)(file);
       return library.flavour === flavour ? library : undefined;
     } catch (error) {
-      // The next may do; of several failures the first is the one to mend.
+      // Try the next one. If several fail, report the first failure, since that is the one to fix.
       failure ??= error;
       return undefined;
     }

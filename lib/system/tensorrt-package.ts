@@ -2,19 +2,17 @@ import path from 'node:path';
 import type { CudaMajor } from './nvidia-support.js';
 import { fileVersion, namesIn, textOf } from './system-files.js';
 
-/**
- * Facts about a TensorRT library that its surroundings tell: its package's CUDA version, and the ONNX parser beside it.
- */
+/** The surroundings of a TensorRT library: its package's CUDA version, and the ONNX parser beside it. */
 export interface TensorRTPackage {
-  /** The CUDA major version that it is built for, where its package tells. */
+  /** The CUDA major version that it is built for, if its package says so. */
   readonly cuda?: CudaMajor;
-  /** The parser's version, where its file's name tells; a library and a parser must be of one release. */
+  /** The parser's version, if its file name has it. A library and its parser must be of the same release. */
   readonly parser?: string;
 }
 
 const parserOf = { libnvinfer: 'libnvonnxparser', libtensorrt_rtx: 'libtensorrt_onnxparser_rtx' } as const;
 
-/** `root` is where the system's files are. */
+/** `root` is the root of the system's files. */
 export function tensorrtPackage(library: string, root = '/'): TensorRTPackage {
   const [, stem, suffix] = /^(libnvinfer|libtensorrt_rtx)\.so\.(\d+)/.exec(path.basename(library)) ?? [];
   if (!stem) return {};
@@ -24,7 +22,7 @@ export function tensorrtPackage(library: string, root = '/'): TensorRTPackage {
   return { ...(cuda ? { cuda } : {}), ...(parser ? { parser } : {}) };
 }
 
-/** pip's folder beside the libraries': tensorrt_rtx_cu13_libs-1.7.1.116.dist-info. */
+/** Reads pip's folder beside the libraries: tensorrt_rtx_cu13_libs-1.7.1.116.dist-info. */
 function pythonPackage(directory: string): CudaMajor | undefined {
   return namesIn(path.dirname(directory))
     .map((name) => /^tensorrt(?:_rtx)?_cu(12|13)_libs-.+\.dist-info$/.exec(name)?.[1])
@@ -32,7 +30,7 @@ function pythonPackage(directory: string): CudaMajor | undefined {
     .find((major) => major !== undefined);
 }
 
-/** dpkg's version of libnvinfer10: 10.15.1.29-1+cuda13.1. */
+/** Reads dpkg's version of libnvinfer10: 10.15.1.29-1+cuda13.1. */
 function systemPackage(directory: string, name: string, root: string): CudaMajor | undefined {
   if (directory !== path.join(root, 'usr/lib/x86_64-linux-gnu')) return undefined;
   const status = textOf(path.join(root, 'var/lib/dpkg/status'));

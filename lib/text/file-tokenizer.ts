@@ -6,11 +6,13 @@ import type { Tokenizer } from './tokenizer.js';
 
 const encodeOptions = { specialTokens: boolean(true) } satisfies OptionTable<{ specialTokens?: boolean }>;
 
-/** The tokenizer of a tokenizer.json: @huggingface/tokenizers makes tokens of text, its pieces text of tokens. */
+/**
+ * The tokenizer of a tokenizer.json. @huggingface/tokenizers turns text into tokens; its pieces turn tokens into text.
+ */
 export class FileTokenizer implements Tokenizer {
   readonly #pieces: TokenPieces;
   readonly #encoder: HuggingFaceEncoder;
-  /** Decodes as Rust's from_utf8_lossy does: one U+FFFD for each maximal part of a character. */
+  /** Like Rust's from_utf8_lossy: one U+FFFD for each maximal invalid part of a character. */
   readonly #utf8 = new TextDecoder('utf-8', { ignoreBOM: true });
 
   constructor(encoder: HuggingFaceEncoder, pieces: TokenPieces) {
@@ -19,7 +21,7 @@ export class FileTokenizer implements Tokenizer {
     refuseCloning(this);
   }
 
-  // Not a property of its own: JSON and console.log would have the whole vocabulary.
+  // A getter, so that JSON and console.log don't show the whole vocabulary.
   get pieces(): TokenPieces {
     return this.#pieces;
   }
@@ -28,7 +30,7 @@ export class FileTokenizer implements Tokenizer {
     if (typeof text !== 'string') throw invalidArgType('text', 'a string', text);
     const { specialTokens } = readOptions(options, 'options', encodeOptions);
     const { ids } = this.#encoder.encode(text, { add_special_tokens: specialTokens });
-    // A token that a vocabulary without an unknown token lacks has no id.
+    // Without an unknown token, a text that isn't in the vocabulary has no id.
     return (ids as (number | undefined)[]).filter((id) => id !== undefined);
   }
 

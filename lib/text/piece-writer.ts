@@ -1,15 +1,15 @@
-/** Every token's UTF-8, for native to make text of. */
+/** The UTF-8 of every token, from which native makes text. */
 export interface TokenPieces {
-  /** Token i's is `bytes.subarray(offsets[i], offsets[i + 1])`. */
+  /** Token i is `bytes.subarray(offsets[i], offsets[i + 1])`. */
   readonly bytes: Uint8Array;
   readonly offsets: Uint32Array;
-  /** Does a text lose the space that it begins with? */
+  /** True if a text loses its first space. */
   readonly stripLeadingSpace: boolean;
 }
 
 /**
- * Maps a UTF-16 unit to the byte that GPT-2's byte-level tokens write with it, or to -1. Printable characters of
- * Latin-1 stand for themselves, the others follow from U+0100 (`bytes_to_unicode` of GPT-2's encoder.py).
+ * The byte that each UTF-16 unit stands for in GPT-2's byte-level tokens, or -1. Printable Latin-1 characters stand for
+ * themselves; the other bytes follow from U+0100 (`bytes_to_unicode` in GPT-2's encoder.py).
  */
 const byteOfUnit = (() => {
   const table = new Int16Array(0x144).fill(-1);
@@ -45,7 +45,10 @@ export class PieceWriter {
     this.#length += bytes.length;
   }
 
-  /** False, and nothing is written, where a character stands for no byte: such a token is text. */
+  /**
+   * Writes a byte-level token. If a character doesn't stand for a byte, returns false and writes nothing: the token is
+   * plain text.
+   */
   byteLevel(text: string): boolean {
     this.#reserve(text.length);
     for (let i = 0; i < text.length; i++) {
@@ -57,7 +60,7 @@ export class PieceWriter {
     return true;
   }
 
-  /** The token's is complete. */
+  /** Ends the current token. */
   next(): void {
     this.#offsets[++this.#token] = this.#length;
   }

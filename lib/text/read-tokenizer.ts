@@ -9,7 +9,7 @@ import { type Decoding, readDecoder } from './token-decoder.js';
 import type { Tokenizer } from './tokenizer.js';
 import { readTokenizerConfig, tokenRoles, tokenText } from './tokenizer-config.js';
 
-/** The part of tokenizer.json that is read here. @huggingface/tokenizers reads the rest. */
+/** The fields of tokenizer.json that are read here; @huggingface/tokenizers reads the rest. */
 interface TokenizerFile {
   readonly model: {
     readonly type?: string;
@@ -27,9 +27,9 @@ interface AddedToken {
 }
 
 /**
- * Reads tokenizer.json and tokenizer_config.json, as Hugging Face's libraries write them; undefined where there is no
- * tokenizer.json. Text is what `decode(…, clean_up_tokenization_spaces=False)` of transformers gives: what the model
- * wrote, with no space dropped before a comma.
+ * Reads tokenizer.json and tokenizer_config.json, as Hugging Face's libraries write them; undefined without a
+ * tokenizer.json. Text is decoded as transformers does with `decode(…, clean_up_tokenization_spaces=False)`: exactly
+ * what the model wrote, with no space dropped before a comma.
  * @throws (rejects) TensorRTError ERR_MODEL_INVALID, ERR_MODEL_UNSUPPORTED, ERR_IO
  */
 export async function readTokenizer(directory: string): Promise<Tokenizer | undefined> {
@@ -37,7 +37,7 @@ export async function readTokenizer(directory: string): Promise<Tokenizer | unde
   const [values, config] = await Promise.all([readJson(file), readTokenizerConfig(directory)]);
   if (!values) return undefined;
   const { tokenizer, pieces, postProcessor } = parseTokenizer(values, config, file);
-  // It is loaded late, so that importing this package doesn't load it.
+  // Loaded only now, so that importing this package stays cheap.
   const { Tokenizer: Encoder } = await import('@huggingface/tokenizers');
   let encoder: HuggingFaceEncoder;
   try {
@@ -60,7 +60,7 @@ function parseTokenizer(values: Json, config: Json, file: string) {
     const tokenizer = { ...values, added_tokens: allAddedTokens(values, config) } as unknown as TokenizerFile;
     const vocabulary = tokenizer.model?.vocab;
     if (typeof vocabulary !== 'object' || vocabulary === null) throw new Error('it has no vocabulary');
-    // For other kinds @huggingface/tokenizers guesses.
+    // For a file without a type, @huggingface/tokenizers guesses it.
     const { type = 'BPE' } = tokenizer.model;
     if (!modelTypes.includes(type)) {
       const message = `${file}: the model ${type} is not supported. Give a tokenizer as options.tokenizer.`;
@@ -69,16 +69,16 @@ function parseTokenizer(values: Json, config: Json, file: string) {
     const pieces = piecesOfFile(tokenizer, file);
     return { tokenizer, pieces, postProcessor: sentenceEnds(tokenizer, config) ?? tokenizer.post_processor };
   } catch (cause) {
-    // A file that is valid JSON may have anything anywhere.
+    // A file may be valid JSON and still have unexpected values anywhere.
     if (cause instanceof TensorRTError) throw cause;
-    const message = `${file} is no tokenizer: ${(cause as Error).message}.`;
+    const message = `${file} is not a valid tokenizer: ${(cause as Error).message}.`;
     throw new TensorRTError('ERR_MODEL_INVALID', message, { cause });
   }
 }
 
 /**
- * tokenizer.json's, and what transformers adds when it loads: those that only tokenizer_config.json has, and tokens with
- * a role.
+ * The added tokens of tokenizer.json, and those that transformers adds when it loads the files: tokens that are only in
+ * tokenizer_config.json, and tokens with a role.
  */
 function allAddedTokens(tokenizer: Json, config: Json): AddedToken[] {
   const added = [...((tokenizer.added_tokens ?? []) as AddedToken[])];
@@ -99,8 +99,8 @@ function allAddedTokens(tokenizer: Json, config: Json): AddedToken[] {
 }
 
 /**
- * The post-processor that transformers puts in place of the file's: LlamaTokenizerFast and its kin go by
- * `add_bos_token` and `add_eos_token` of tokenizer_config.json.
+ * The post-processor with which transformers replaces the file's own: LlamaTokenizerFast and related classes use
+ * `add_bos_token` and `add_eos_token` of tokenizer_config.json instead.
  */
 function sentenceEnds(tokenizer: TokenizerFile, config: Json): Json | undefined {
   if (!/^(Llama|CodeLlama|Gemma|Cohere)Tokenizer(Fast)?$/.test(String(config.tokenizer_class)))
@@ -124,7 +124,7 @@ function sentenceEnds(tokenizer: TokenizerFile, config: Json): Json | undefined 
   return { type: 'TemplateProcessing', single, pair: single, special_tokens };
 }
 
-/** More than any vocabulary has; a damaged id must not cost gigabytes. */
+/** More than any vocabulary has, so that a damaged id doesn't cost gigabytes. */
 const mostTokens = 2 ** 24;
 
 function piecesOfFile(tokenizer: TokenizerFile, file: string): TokenPieces {
@@ -144,7 +144,7 @@ function piecesOfFile(tokenizer: TokenizerFile, file: string): TokenPieces {
       add(id, text);
     });
   } else {
-    // Object.entries() takes three times as long.
+    // Object.entries() would take three times as long.
     for (const text of Object.keys(vocab)) add((vocab as Record<string, number>)[text]!, text);
   }
   for (const { id, content } of tokenizer.added_tokens) add(id, content);

@@ -1,20 +1,20 @@
 import { TensorRTError } from '../base/errors.js';
 import type { Json } from '../base/json.js';
 
-/** Returns what a decoder of tokenizer.json makes of a token, wherever in a text it is. */
+/** How a decoder of tokenizer.json turns a token into text, independently of its neighbours. */
 export interface Decoding {
   readonly steps: ((token: string) => string)[];
   /**
-   * The form in which the result stands for bytes. 'byte-level' has a character for each (GPT-2's); 'byte-fallback'
-   * writes `<0x0A>` for one.
+   * How the resulting text encodes bytes. 'byte-level': each character is a byte (GPT-2). 'byte-fallback': `<0x0A>` is
+   * a byte.
    */
   bytes: 'utf-8' | 'byte-level' | 'byte-fallback';
-  /** The next step needs the whole text. */
+  /** Decoders from here on would see the whole text. */
   isFused: boolean;
   stripLeadingSpace: boolean;
 }
 
-/** Adds a decoder to `decoding`. What each does is said by tokenizers/src/decoders of Hugging Face's Rust library. */
+/** Adds a decoder to `decoding`. Follows tokenizers/src/decoders of Hugging Face's Rust library. */
 export function readDecoder(decoder: Json | null, decoding: Decoding, file: string): void {
   const unsupported = (problem: string) =>
     new TensorRTError('ERR_MODEL_UNSUPPORTED', `${file}: ${problem}. Give a tokenizer as options.tokenizer.`);
@@ -42,7 +42,7 @@ export function readDecoder(decoder: Json | null, decoding: Decoding, file: stri
     case 'Replace': {
       const pattern = (decoder!.pattern as Json | undefined)?.String;
       if (typeof pattern !== 'string')
-        throw unsupported('its decoder Replace has a pattern that is no string');
+        throw unsupported('its decoder Replace has a pattern that is not a string');
       const content = String(decoder!.content ?? '');
       decoding.steps.push((token) => token.replaceAll(pattern, content));
       return;
@@ -50,7 +50,7 @@ export function readDecoder(decoder: Json | null, decoding: Decoding, file: stri
     case 'Metaspace': {
       const replacement = String(decoder!.replacement ?? '▁');
       decoding.steps.push((token) => token.replaceAll(replacement, space));
-      // Older files say it with add_prefix_space.
+      // Older files use add_prefix_space.
       decoding.stripLeadingSpace = decoder!.prepend_scheme
         ? decoder!.prepend_scheme !== 'never'
         : decoder!.add_prefix_space !== false;
@@ -88,7 +88,7 @@ export function readDecoder(decoder: Json | null, decoding: Decoding, file: stri
   }
 }
 
-/** WordPiece's `cleanup`, of one token. */
+/** WordPiece's `cleanup`, for one token. */
 function withoutSpaceBeforePunctuation(token: string): string {
   return token
     .replaceAll(' .', '.')

@@ -4,8 +4,9 @@ import { PieceWriter, type TokenPieces } from './piece-writer.js';
 import type { Tokenizer } from './tokenizer.js';
 
 /**
- * Every token's UTF-8. Of a tokenizer that has no `tokenBytes()` it is what `decode()` shows of the token after another.
- * @param vocabulary how many tokens to ask a tokenizer for that a caller gave
+ * The UTF-8 of every token. For a tokenizer without `tokenBytes()`, it is the text that `decode()` adds for the token
+ * after another one.
+ * @param vocabulary the number of tokens to ask for, if the caller gave the tokenizer
  * @throws TypeError ERR_INVALID_ARG_TYPE, RangeError ERR_INVALID_ARG_VALUE
  */
 export function tokenPieces(tokenizer: Tokenizer, vocabulary: number): TokenPieces {
@@ -24,7 +25,7 @@ export function tokenPieces(tokenizer: Tokenizer, vocabulary: number): TokenPiec
 }
 
 /**
- * Returns the text that a token adds to another's. Some tokenizers trim a text, so that a token alone would lack its
+ * The text that a token adds to another one's. Some tokenizers trim a text, so a token decoded alone would lose its
  * space.
  */
 function bytesByDecoding(tokenizer: Tokenizer): (token: number) => Uint8Array {
@@ -40,7 +41,7 @@ function bytesByDecoding(tokenizer: Tokenizer): (token: number) => Uint8Array {
   const anchor = encoded.slice(-1);
   const alone = decode(anchor);
   if (alone === '')
-    throw invalidArgValue('options.tokenizer', "encodes 'a' to tokens that it decodes to nothing.");
+    throw invalidArgValue('options.tokenizer', "encodes 'a' as tokens that it decodes to an empty text.");
   const utf8 = new TextEncoder();
   return (token) => {
     const both = decode([...anchor, token]);

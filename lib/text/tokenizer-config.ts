@@ -3,7 +3,9 @@ import type { Json } from '../base/json.js';
 import { readJson } from '../system/files/text-file.js';
 import { type Tokenizer, tokenOf } from './tokenizer.js';
 
-/** The tokens with a role, as tokenizer_config.json and special_tokens_map.json call them; templates may name them. */
+/**
+ * The tokens with a role, by their names in tokenizer_config.json and special_tokens_map.json. Templates may use them.
+ */
 export const tokenRoles = [
   'bos_token',
   'eos_token',
@@ -14,7 +16,7 @@ export const tokenRoles = [
   'mask_token',
 ];
 
-/** tokenizer_config.json, and what only special_tokens_map.json says. */
+/** Reads tokenizer_config.json, plus fields that are only in special_tokens_map.json. */
 export async function readTokenizerConfig(directory: string): Promise<Json> {
   const [map = {}, config = {}] = await Promise.all(
     ['special_tokens_map.json', 'tokenizer_config.json'].map((name) => readJson(path.join(directory, name))),
@@ -23,7 +25,7 @@ export async function readTokenizerConfig(directory: string): Promise<Json> {
   return { ...map, ...Object.fromEntries(said) };
 }
 
-/** A token as tokenizer_config.json names it: its text, or an object with it. */
+/** The text of a token in tokenizer_config.json, which is a string or an object that contains it. */
 export function tokenText(token: unknown): string | undefined {
   if (typeof token === 'string') return token;
   const content = (token as Json | null | undefined)?.content;
@@ -31,8 +33,8 @@ export function tokenText(token: unknown): string | undefined {
 }
 
 /**
- * The token that ends an answer, as the tokenizer's files beside a model name it; none where they don't, or where it is no
- * token.
+ * The token that ends an answer, according to the tokenizer's files beside a model; undefined if they don't name one,
+ * or if it isn't in the vocabulary.
  * @throws (rejects) TensorRTError ERR_MODEL_INVALID, ERR_IO
  */
 export async function readEosToken(directory: string, tokenizer: Tokenizer | undefined): Promise<number[]> {

@@ -1,5 +1,5 @@
-// What scripts/gpu-first-run calls, and describes: runs the steps, each in a process of its own, prints what they say as they
-// say it, and writes what they found after each. Loads no addon itself: nothing that a step meets can end it.
+// Implements scripts/gpu-first-run: runs each step in its own process, prints its output as it comes, and writes the
+// findings after each step. It never loads the addon itself, so that no step can end it.
 import { fork } from 'node:child_process';
 import { existsSync, mkdtempSync, rmSync, writeFileSync } from 'node:fs';
 import os from 'node:os';
@@ -32,7 +32,7 @@ const chosen = steps.filter(({ name }, i) => !only || only.includes(name) || onl
 const unknown = only?.filter((each) => !steps.some(({ name }, i) => each === name || each === String(i + 1)));
 if (unknown?.length > 0) {
   const names = steps.map(({ name }, i) => `${i + 1} ${name}`).join(', ');
-  console.error(`gpu-first-run: there is no step ${unknown.join(', ')}. There are ${names}.`);
+  console.error(`gpu-first-run: there is no step ${unknown.join(', ')}. The steps are ${names}.`);
   process.exit(2);
 }
 
@@ -43,7 +43,7 @@ function print(text) {
   for (const line of text.split('\n')) console.log(`[${seconds().toFixed(1).padStart(6)} s] ${line}`);
 }
 
-/** Models and engines of all steps; an engine that one built, the next ones find in the cache. */
+/** Models and engines of all steps. Later steps find the engines that earlier ones built in the cache. */
 const folder = mkdtempSync(path.join(os.tmpdir(), 'gpu-first-run-'));
 process.once('exit', () => rmSync(folder, { recursive: true, force: true }));
 for (const signal of ['SIGINT', 'SIGTERM']) process.once(signal, () => process.exit(1));
@@ -57,12 +57,13 @@ const env = {
 };
 delete env.NODE_TENSORRT_ENGINE_CACHE;
 
-/** The last lines of a step's output that are shown when its process doesn't end as it should. */
+/** The number of lines of a step's output that are repeated if its process fails. */
 const keptLines = 8;
 
 /**
- * Runs a step. @returns { state, error?, seconds, found }: `state` is 'passed', 'failed' or 'not run', `found` what it sent, in
- * order: lines of Markdown, and tables.
+ * Runs a step.
+ * @returns { state, error?, seconds, found }: `state` is 'passed', 'failed' or 'not run'; `found` is what the step
+ *   sent, in order: lines of Markdown, and tables.
  */
 async function run(step, limit) {
   const start = seconds();
@@ -101,7 +102,7 @@ async function run(step, limit) {
   const [code, signal] = await new Promise((resolve) => {
     child.once('error', (error) => resolve([error.message]));
     child.once('close', (...ended) => resolve(ended));
-    // A process that the driver holds may not end: it is left behind.
+    // A process that is stuck in the driver may not end, and is left behind.
     setTimeout(() => resolve([undefined, 'SIGKILL']), 1000 * (limit + 5)).unref();
   });
   clearTimeout(timer);
@@ -116,13 +117,11 @@ async function run(step, limit) {
   return { state, error, seconds: seconds() - start, found };
 }
 
-// ---- what was found, as Markdown ----
+// ---- the findings as Markdown ----
 
 /** Set by the first step: { line, gpu }. */
 let machine;
-const results = new Map(
-  chosen.map(({ name }) => [name, { state: 'not run', error: 'its turn has not come' }]),
-);
+const results = new Map(chosen.map(({ name }) => [name, { state: 'not run', error: 'not reached' }]));
 
 const cell = (value) => String(value).replaceAll('|', '\\|').replaceAll('\n', ' ');
 
@@ -153,7 +152,7 @@ function markdown() {
   return lines.join('\n');
 }
 
-/** Into the file that was named; else into the page, which only a GPU may write. */
+/** Writes into the given file, or else into the results page, which only a real GPU may write. */
 async function write() {
   if (options.results) {
     if (!existsSync(options.results)) {
@@ -171,7 +170,7 @@ for (const [i, step] of chosen.entries()) {
   const number = steps.indexOf(step) + 1;
   const kept = chosen.slice(i + 1).reduce((sum, { least }) => sum + least, 0);
   const left = total - seconds();
-  // What is kept for those that come later; but of little time, the first ones have the most.
+  // Reserve time for the later steps, but if little is left, give most of it to the first ones.
   const limit = Math.min(step.most, Math.max(left - kept, left / 2));
   console.log('');
   print(`${number}/${steps.length} ${title} (${name}, at most ${Math.max(0, Math.round(limit))} s)`);

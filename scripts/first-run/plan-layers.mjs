@@ -1,6 +1,6 @@
-// What TensorRT's inspector says of a plan (IEngineInspector::getEngineInformation).
+// Reads the report of TensorRT's inspector about a plan (IEngineInspector::getEngineInformation).
 
-/** Its layers, with the tensors that each reads and writes, where the plan was built to say them. */
+/** The plan's layers, with the tensors that each reads and writes, if the plan was built to record them. */
 export function layersOf(information) {
   return JSON.parse(information).Layers.map((layer) => {
     if (typeof layer === 'string') return { name: layer, type: '', tensors: [] };
@@ -10,8 +10,8 @@ export function layersOf(information) {
 }
 
 /**
- * Layers that only move a cache: from one place to another, or into another layout. Reads that do more are not meant, such as
- * attention's, nor is the write of new tokens.
+ * Finds layers that only move a cache to another place or into another layout. Layers that do more, such as attention,
+ * and the writes of new tokens don't count.
  *
  * @returns sentences without their full stop
  */

@@ -1,4 +1,4 @@
-// One step, in the process that main.mjs gave it: what it finds goes to main.mjs as it is found, so that nothing is lost when
+// Runs one step in the process that main.mjs started for it. Findings go to main.mjs at once, so that none are lost if
 // the process ends early.
 import { steps } from './steps.mjs';
 
@@ -8,25 +8,28 @@ const step = steps.find(({ name }) => name === process.argv[2]);
 let tables = 0;
 const kept = [];
 
-/** What a step has to work with. */
+/** The functions and values that a step works with. */
 const context = {
-  /** Models and engines that steps leave for those after them. */
+  /** A folder for models and engines that later steps use. */
   folder,
   quick,
   secondsLeft: () => seconds - (performance.now() - began) / 1000,
-  /** Disposes of what it is given when the step is over. */
+  /** Disposes a resource when the step ends. */
   async keep(promise) {
     kept.push(await promise);
     return kept.at(-1);
   },
-  /** Prints only. */
+  /** Only prints. */
   say: (text) => console.log(text),
-  /** A line of Markdown for the findings. */
+  /** Adds a line of Markdown to the findings. */
   note(line) {
     console.log(line);
     process.send({ line });
   },
-  /** Begins a table of the findings. @returns what adds a row to it */
+  /**
+   * Begins a table in the findings.
+   * @returns a function that adds a row to it
+   */
   table(...columns) {
     const id = tables++;
     process.send({ table: { id, columns } });
@@ -35,13 +38,13 @@ const context = {
       process.send({ id, row });
     };
   },
-  /** Notes a failure, unless `condition` holds; the step goes on. */
+  /** Reports a failure unless `condition` holds; the step continues. */
   check(condition, message) {
     if (condition) return;
     console.log(`FAILED: ${message}`);
     process.send({ failure: message });
   },
-  /** What machine it is: { line, gpu }. */
+  /** Reports the machine: { line, gpu }. */
   machine: (machine) => process.send({ machine }),
 };
 

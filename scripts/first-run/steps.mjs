@@ -1,5 +1,6 @@
-// The steps of scripts/gpu-first-run, in their order. Each has a name, a title, what it proves, what a failure means, the most
-// seconds that it may take, the least that the steps before it leave it, and `run`, which gets what step.mjs hands it.
+// The steps of scripts/gpu-first-run, in order. Each has a name, a title, what it proves, what a failure means, the
+// most seconds that it may take, the least that earlier steps must leave it, and `run`, which gets the context of
+// step.mjs.
 import { readFile } from 'node:fs/promises';
 import path from 'node:path';
 import { buildEngine, Engine, InferenceSession, inspectSystem, LanguageModel, Tensor } from 'node-tensorrt';
@@ -28,7 +29,7 @@ const fixtures = path.resolve(import.meta.dirname, '../../test/fixtures');
 const onGpu = { device: 'cuda', cache: true };
 const precisionNames = { fp32: 'FP32', fp16: 'FP16' };
 
-/** Milliseconds of `work`, and what it gave. */
+/** Runs `work`. Returns its milliseconds and its result. */
 async function timed(work) {
   const began = performance.now();
   const value = await work();
@@ -96,7 +97,7 @@ async function runSmallest({ keep, folder, table }) {
 
 // ---- decoders: their plan, two steps, a poisoned row, PyTorch's answers ---------------------------------------------
 
-/** A decoder of two layers, with 8 query heads over 2 heads of keys and values. */
+/** A decoder of two layers, with 8 query heads over 2 key-value heads. */
 const small = { layers: 2, hidden: 512, heads: 8, kvHeads: 2, intermediate: 1024, vocabulary: 1000 };
 
 async function readPlans({ folder, note, table, check }) {
@@ -133,7 +134,7 @@ async function readPlans({ folder, note, table, check }) {
       );
     }
     const layers = layersOf(information);
-    check(layers.length > 0, `${name}: TensorRT says no layer of its plan.`);
+    check(layers.length > 0, `${name}: TensorRT lists no layers of its plan.`);
     const copies = cacheCopies(layers, graph.caches);
     check(copies.length === 0, `${name}: a step copies whole caches: ${copies.join('; ')}.`);
     row(
@@ -145,7 +146,7 @@ async function readPlans({ folder, note, table, check }) {
       layers.length,
       copies.length,
     );
-    // Kernels that differ only in their numbers are of one kind.
+    // Kernels whose names differ only in their numbers are of the same kind.
     const kinds = new Set(layers.map((layer) => layer.name.replace(/(_myl\d+_\d+|_0x[0-9a-f]+)$/, '')));
     note(`The layers of ${name}: ${[...kinds].join(', ')}.`);
   }
@@ -154,7 +155,7 @@ async function readPlans({ folder, note, table, check }) {
 const fixtureOptions = { chunkSize: 48, kvCache: { maxBatchSize: 4, maxLength: 250 } };
 const decoderFolder = (fixture) => path.join(fixtures, 'decoders', fixture);
 
-/** The largest difference between two lists of a whole vocabulary's log-probabilities. NaN where one is missing. */
+/** The largest difference between two lists of log-probabilities over the whole vocabulary. NaN if one is missing. */
 function largestDifference(actual, expected) {
   const found = new Map(actual.map(({ token, logprob }) => [token, logprob]));
   return expected.reduce((most, { token, logprob }) => {
@@ -180,7 +181,7 @@ async function runTwoSteps({ table, check }) {
       );
       check(model.kvCache.mode === 'in-place', `${fixture}: ${model.kvCache.why}`);
       const found = [];
-      // The second token is told: what the first logits say may be as good as equal.
+      // The second token is forced, since the first logits may be nearly equal.
       for (const prompt of prompts) {
         const asked = { temperature: 0, maxTokens: 2, ignoreEos: true, logprobs: vocabulary };
         found.push((await model.generate(prompt, { ...asked, logitBias: { 12: 100 } })).logprobs);
@@ -230,7 +231,7 @@ async function poisonRow({ keep, folder, note, check }) {
     check(differs < 0, `${when}, token ${differs} of the answer is not the CPU's.`);
   };
   requireCpu('Before', longer, await generate(longer));
-  // Both rows, all of them: what NaN there is lies beyond the lengths of the requests that come after.
+  // Poison both rows completely: the NaNs lie beyond the lengths of the requests that follow.
   const poisoned = [...tokens(100, 5), poison, ...tokens(100, 7)];
   const beside = await Promise.allSettled([generate(poisoned), generate(longer)]);
   const isTyped = ({ status, reason }) => status === 'rejected' && /^ERR_/.test(reason.code);
@@ -251,7 +252,10 @@ async function poisonRow({ keep, folder, note, check }) {
   }
 }
 
-/** The first token that differs from an expected answer's, -1 if none does; where its two likeliest are closer than `gap`, either is right. */
+/**
+ * The index of the first token that differs from an expected answer, -1 if none does. If the two likeliest tokens are
+ * closer than `gap`, either is right.
+ */
 function differingToken(tokens, expected, gap) {
   const at = expected.tokens.findIndex((token, i) => token !== tokens[i]);
   if (at < 0) return -1;
@@ -289,7 +293,7 @@ async function answerFixtures({ table, check, secondsLeft }) {
       }),
     );
     await model.dispose();
-    // A logit off by the tolerance each way.
+    // Two logits may each be off by the tolerance.
     const limit = 2 * logitTolerance[precision];
     let right = 0;
     let worst = 0;
@@ -298,7 +302,7 @@ async function answerFixtures({ table, check, secondsLeft }) {
       const differs = greedy.findIndex((token, step) => token !== tokens[step]);
       if (differs < 0 || gaps[differs] < limit) right++;
       const top = logprobs[0].top.filter(({ token }) => !suppressed.includes(token));
-      // Log-probabilities are logits less a number that is the same for all.
+      // Log-probabilities are logits minus a constant.
       const offset = firstLogits[top[0].token] - top[0].logprob;
       for (const { token, logprob } of top) {
         const difference = Math.abs(firstLogits[token] - logprob - offset);
@@ -323,7 +327,7 @@ async function answerFixtures({ table, check, secondsLeft }) {
 
 // ---- a model of a billion parameters ---------------------------------------------------------------------------------
 
-/** Llama 3.2 1B's, with a smaller vocabulary; for `--quick`, one that a CPU runs. */
+/** The size of Llama 3.2 1B with a smaller vocabulary; with `--quick`, a size that a CPU can run. */
 const sizes = {
   large: {
     shape: {
@@ -357,7 +361,7 @@ const rowsOfLarge = 16;
 async function loadLarge({ folder, quick }, capacity, options = {}) {
   const { shape } = sizes[quick ? 'quick' : 'large'];
   const model = await largeLlamaDecoder(folder, 'float16', shape);
-  // TensorRT-RTX measures nothing, and has no such cache.
+  // TensorRT-RTX doesn't measure kernels, and has no timing cache.
   const flavour = (await inspectSystem()).tensorrt.find(({ error }) => error === undefined)?.flavour;
   return LanguageModel.load(model, {
     ...onGpu,
@@ -367,7 +371,10 @@ async function loadLarge({ folder, quick }, capacity, options = {}) {
   });
 }
 
-/** `rows` sequences of `context` tokens each. @returns [sequences, milliseconds that reading the tokens of one took] */
+/**
+ * Makes `rows` sequences of `context` tokens each.
+ * @returns [sequences, milliseconds that it took to read the tokens of one]
+ */
 async function sequencesOf(model, rows, context, vocabulary) {
   const first = model.createSequence();
   const prompt = Array.from({ length: context }, (_, i) => (7919 * i) % vocabulary);
@@ -409,7 +416,7 @@ async function measureCapacities(context) {
     const [whole] = await timed(async () => {
       const [took, model] = await timed(() => loadLarge(context, capacity));
       check(model.kvCache.mode === 'in-place', model.kvCache.why);
-      await model.generate([1, 2, 3], { maxTokens: 4, ignoreEos: true }); // what is loaded with the first step
+      await model.generate([1, 2, 3], { maxTokens: 4, ignoreEos: true }); // loads what the first step loads
       for (const tokens of [64, capacity - 2 * steps]) {
         const cells = [];
         let prompt;
@@ -459,7 +466,7 @@ async function compareGraphs(context) {
     if (mode === 'off') check(captured === 0, `${captured} graphs were captured with cudaGraph: false.`);
     await model.dispose();
   }
-  // All have read the same prompt. Rows that run together round otherwise than one alone.
+  // All have read the same prompt. Rows that run together round differently from a row that runs alone.
   const [alone] = answers.off;
   const differ = (mode) =>
     answers[mode].filter(({ tokens }) => differingToken(tokens, alone, logitTolerance.fp16) >= 0).length;
@@ -473,7 +480,8 @@ async function compareGraphs(context) {
   );
 }
 
-// ---- new shapes, traffic, sessions beside each other -------------------------------------------------------------------
+// ---- new shapes, traffic, sessions beside each other
+// -------------------------------------------------------------------
 
 const encoder = {
   model_type: 'bert',
@@ -565,7 +573,7 @@ async function answerRandomRequests(context) {
   const before = model.stats();
   const [took, generations] = await timed(() => Promise.all(requests.map((each) => model.generate(...each))));
   const wrong = generations.filter(({ tokens }, i) => tokens.length !== requests[i][1].maxTokens).length;
-  check(wrong === 0, `${wrong} answers are shorter than was asked for.`);
+  check(wrong === 0, `${wrong} answers are shorter than requested.`);
   const { tokens, steps, graphs } = model.stats();
   const decoded = tokens.decoded - before.tokens.decoded;
   const answered = requests.reduce((sum, [, { maxTokens }]) => sum + maxTokens, 0);
@@ -605,7 +613,7 @@ async function captureBeside(context) {
     }
   };
   const capture = async () => {
-    // Eight shapes keep their graphs: in each round, each of 24 is captured anew.
+    // Only eight shapes keep their graphs, so in each round each of the 24 shapes is captured anew.
     for (let round = 0; round < (quick ? 2 : 20); round++) {
       for (const [i, feeds] of all.entries()) {
         for (let run = 0; run < 3; run++) {
@@ -636,9 +644,9 @@ export const steps = [
     name: 'builder',
     title: 'The builder, by its path alone',
     proves:
-      "TensorRT is opened by its path, its builder finds its kernels' libraries without LD_LIBRARY_PATH, and the driver takes those kernels.",
+      "TensorRT is opened by its path, its builder finds its kernels' libraries without LD_LIBRARY_PATH, and the driver accepts those kernels.",
     failure:
-      "Nothing can be compiled here. Where a library isn't found: the ones beside libnvinfer are not opened by path. Where PTX or a kernel image is refused: the driver is older than TensorRT's CUDA; take a newer driver, or a TensorRT for an older CUDA. The steps after this one look for libraries in TensorRT's folder.",
+      "Nothing can be compiled here. If a library isn't found: the ones beside libnvinfer are not opened by path. If PTX or a kernel image is refused: the driver is older than TensorRT's CUDA; take a newer driver, or a TensorRT for an older CUDA. The steps after this one look for libraries in TensorRT's folder.",
     most: 90,
     least: 0,
     run: findBuilder,
@@ -649,7 +657,7 @@ export const steps = [
     proves:
       "A plan that was compiled here is saved, loaded and run, and a matrix product has the CPU's values in FP32 and FP16.",
     failure:
-      'Binding, memory copies or streams are wrong, or this TensorRT misses kernels: nothing below can be trusted. The error says whether compiling, loading or running failed.',
+      'The binding, memory copies or streams are wrong, or this TensorRT lacks kernels: nothing below can be trusted. The error says whether compiling, loading or running failed.',
     most: 60,
     least: 20,
     run: runSmallest,
@@ -658,9 +666,9 @@ export const steps = [
     name: 'attention',
     title: 'Caches in the plan',
     proves:
-      "In what TensorRT compiled of a decoder, each cache's output is its input's memory, and no layer only copies a cache.",
+      "In a decoder's plan, each cache's output is written to its input's memory, and no layer only copies a cache.",
     failure:
-      'Without an alias, this TensorRT gives what it writes memory of its own, and decoders cannot run in place. Where a cache is copied, results are right, and each step takes longer the larger the capacity.',
+      "Without an alias, this TensorRT writes to other memory, and decoders can't run in place. If a cache is copied, results are right, but each step takes longer with a larger capacity.",
     most: 75,
     least: 20,
     run: readPlans,
@@ -669,7 +677,7 @@ export const steps = [
     name: 'two-steps',
     title: 'Two steps beside the CPU',
     proves:
-      "The logits after a prompt, and after one token more, are the CPU's: masks, positions, cache writes and FP16 are right.",
+      "The logits after a prompt, and after one more token, equal the CPU's: masks, positions, cache writes and FP16 are right.",
     failure:
       'Wrong after the prompt: attention or its mask. Wrong after the next token only: the cache is written or read in the wrong place. Wrong in FP16 only: a range or a kernel that sums in FP16.',
     most: 75,
@@ -680,9 +688,9 @@ export const steps = [
     name: 'poison',
     title: 'A row that held NaN',
     proves:
-      'A request whose logits are not numbers fails with a code; those beside it, and those that get its row later, are answered as ever.',
+      'A request whose logits are not numbers fails with a code; requests beside it, and later ones in its row, are answered as usual.',
     failure:
-      "A fused kernel multiplies what lies beyond a row's length by zero, and NaN stays NaN: rows must be cleared when a request fails. One bad request would spoil a row until the process ends.",
+      "A fused kernel multiplies values beyond a row's length by zero, and NaN stays NaN: rows must be cleared when a request fails. One bad request would spoil a row until the process ends.",
     most: 60,
     least: 15,
     run: poisonRow,
@@ -692,7 +700,7 @@ export const steps = [
     title: "PyTorch's answers",
     proves:
       "Nine decoders, as exporters write them, give PyTorch's tokens and logits: grouped queries, windows, int4, norms of queries.",
-    failure: 'The row says which decoder, and by how much; those that pass show what it is not.',
+    failure: 'The row names the decoder and its error; the decoders that pass narrow down the cause.',
     most: 150,
     least: 40,
     run: answerFixtures,
@@ -701,9 +709,9 @@ export const steps = [
     name: 'capacity',
     title: 'A billion parameters: milliseconds a step by capacity',
     proves:
-      'A plan of 2 GB builds, loads and runs; a step takes what reading weights and tokens takes, whatever the capacity.',
+      'A plan of 2 GB builds, loads and runs; a step takes as long as reading its weights and tokens, whatever the capacity.',
     failure:
-      'With 64 tokens, steps that slow by capacity read, or copy, the whole row: look at the kernels in step 3. GB/s far below what the memory can do: kernels are not fused, or launches dominate (step 8).',
+      "If steps with 64 tokens get slower with capacity, they read or copy the whole row: look at the kernels in step 3. If GB/s are far below the memory's bandwidth: kernels are not fused, or launches dominate (step 8).",
     most: 240,
     least: 60,
     run: measureCapacities,
@@ -711,7 +719,7 @@ export const steps = [
   {
     name: 'graphs',
     title: 'CUDA graphs on and off',
-    proves: 'Steps are captured and replayed, give the same tokens, and by how much replaying is faster.',
+    proves: 'Steps are captured and replayed and give the same tokens. Shows how much faster replaying is.',
     failure:
       'Refused: something in a step of this TensorRT cannot be captured (memory from the driver, synchronisation). Other tokens: a graph replays an address or a length that has changed.',
     most: 60,
@@ -722,9 +730,9 @@ export const steps = [
     name: 'new-shape',
     title: 'What a new shape costs',
     proves:
-      'How long the first run of a shape takes, the second, which is captured, and later ones; values are right in each.',
+      "The values of every run are right. Shows how long a shape's first run takes, its second, which is captured, and later ones.",
     failure:
-      'Values that are wrong in the second run or later are of a graph captured too early, or for another shape.',
+      'If values are wrong from the second run on, a graph was captured too early or for another shape.',
     most: 60,
     least: 20,
     run: measureNewShapes,
@@ -735,7 +743,7 @@ export const steps = [
     proves:
       'Rows run together whatever their lengths, all answers are whole, and steady traffic stops meeting new shapes.',
     failure:
-      'Many captures: what is captured is keyed by lengths or addresses that change; each costs what step 9 says.',
+      'Many captures: graphs are keyed by lengths or addresses that change. Step 9 shows the cost of each.',
     most: 60,
     least: 20,
     run: answerRandomRequests,
@@ -745,7 +753,7 @@ export const steps = [
     title: 'Sessions that allocate while another captures',
     proves: 'Sessions that come, allocate and go do not disturb a capture on another thread.',
     failure:
-      'A capture that is refused, or a driver error about capturing: memory is allocated or freed while a capture of another thread forbids it.',
+      "If a capture is refused, or the driver reports an error about capturing: memory is allocated or freed while another thread's capture forbids it.",
     most: 60,
     least: 15,
     run: captureBeside,

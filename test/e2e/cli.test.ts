@@ -46,51 +46,51 @@ describe('exit codes', () => {
     ['an unknown command', ['compile'], 2, /unknown command/],
     ['an unknown flag', ['build', 'x.onnx', '--fast'], 2, /unknown option/],
     ['no model', ['build'], 2, /missing required argument/],
-    ['shapes that are none', ['build', 'x.onnx', '--shapes', 'x:1xtwo'], 2, /--shapes must be NAME:/],
-    [
-      'a lineage that is none',
-      ['build', 'x.onnx', '--lineage', 'run 7'],
-      2,
-      /--lineage must be a JSON object/,
-    ],
+    ['invalid shapes', ['build', 'x.onnx', '--shapes', 'x:1xtwo'], 2, /--shapes must be NAME:/],
+    ['an invalid lineage', ['build', 'x.onnx', '--lineage', 'run 7'], 2, /--lineage must be a JSON object/],
     ['shapes given twice', ['build', 'x.onnx', '--shapes', 'x:1', '--shapes', 'x:2'], 2, /gives 'x' twice/],
     [
-      'a number that is none',
+      'an invalid number',
       ['build', 'x.onnx', '--workspace', 'much'],
       2,
       /--workspace must be a whole number/,
     ],
     [
-      'no precision',
+      'an unknown precision',
       ['build', 'x.onnx', '--precision', 'fp99'],
       2,
       /fp99.*fp16, bf16, fp32, tf32, as-exported/,
     ],
     ['no level', ['build', 'x.onnx', '--optimization-level', '9'], 2, /0, 1, 2, 3, 4, 5/],
-    ['no GPU name', ['build', 'x.onnx', '--target', 'rtx4090'], 2, /'rtx4090' is no GPU/],
+    ['an unknown GPU name', ['build', 'x.onnx', '--target', 'rtx4090'], 2, /'rtx4090' is not a GPU target/],
     ['no device', ['run', 'x.onnx', '--device', 'gpu'], 2, /--device must be auto/],
     ['an input twice', ['run', 'x.onnx', '--input', 'x=random:1', '--input', 'x=random:2'], 2, /twice/],
     ['no batch', ['bench', 'x.onnx', '--batch', '1,0'], 2, /--batch must be a whole number of at least 1/],
     ['no seconds', ['bench', 'x.onnx', '--duration', 'long'], 2, /--duration must be a number of seconds/],
-    ['a peer that is none', ['bench', 'x.onnx', '--compare', 'torch'], 2, /Allowed choices are onnxruntime/],
-    ['two runs in one log', ['bench', 'x.onnx', '--batch', '1,8', '--mlperf', 'l'], 2, /--batch one size/],
+    ['an unknown peer', ['bench', 'x.onnx', '--compare', 'torch'], 2, /Allowed choices are onnxruntime/],
+    [
+      'two runs in one log',
+      ['bench', 'x.onnx', '--batch', '1,8', '--mlperf', 'l'],
+      2,
+      /--batch a single size/,
+    ],
     [
       'a stream of batches',
       ['bench', 'x.onnx', '--batch', '8', '--mlperf', 'l'],
       2,
-      /SingleStream is one sample at a time/,
+      /SingleStream runs one sample at a time/,
     ],
     ['a scenario without a log', ['bench', 'x.onnx', '--scenario', 'Offline'], 2, /--mlperf FILE/],
     ['no prompt', ['generate', 'x'], 2, /missing required argument 'prompt'/],
     [
-      'tokens that are no number',
+      "tokens that aren't a number",
       ['generate', 'x', 'y', '--max-tokens', 'few'],
       2,
       /--max-tokens must be a number/,
     ],
-    ['a seed that is none', ['chat', 'x', '--seed', ''], 2, /--seed must be a number/],
+    ['an invalid seed', ['chat', 'x', '--seed', ''], 2, /--seed must be a number/],
     [
-      'tokens that are none',
+      'invalid tokens',
       ['generate', demoModel, '1+1', '--max-tokens', '0'],
       1,
       /^error: ERR_INVALID_ARG_VALUE: --max-tokens must be an integer/,
@@ -111,7 +111,7 @@ describe('exit codes', () => {
       /^error: ERR_MODEL_NOT_FOUND: .*x\.onnx.*\n$/,
     ],
     ['timings without a file', ['build', 'x.onnx', '--timing-cache'], 2, /--timing-cache/],
-    ['no GPU', ['build', fixture('linear.onnx')], 1, /^error: ERR_NO_GPU: .*name it in --target.*\n$/],
+    ['no GPU', ['build', fixture('linear.onnx')], 1, /^error: ERR_NO_GPU: .*name them in --target.*\n$/],
     ['a missing engine', ['inspect', 'x.engine'], 1, /^error: ERR_MODEL_NOT_FOUND: .*\n$/],
   ])('%s', async (_, args, code, stderr) => {
     const result = await run(args);
@@ -153,7 +153,7 @@ test('an interrupted build leaves nothing behind', async () => {
   }
 });
 
-test('a reader that has had enough is no failure', async () => {
+test("a reader that closes the pipe early isn't a failure", async () => {
   const script = 'set -o pipefail; "$0" "$1" --help | true; echo $?';
   const { stdout } = await new Promise<{ stdout: string }>((resolve) => {
     execFile('bash', ['-c', script, process.execPath, cli], (_, out) => resolve({ stdout: out }));
@@ -161,7 +161,7 @@ test('a reader that has had enough is no failure', async () => {
   expect(stdout.trim()).toBe('0');
 });
 
-test('doctor says what is here', async () => {
+test('doctor shows what this machine has', async () => {
   const report = await json(['doctor']);
   expect(report).toMatchObject({
     node: process.version,
@@ -174,7 +174,7 @@ test('doctor says what is here', async () => {
   expect(stdout).toMatch(/✓ Run ONNX models on the CPU: ONNX Runtime 1\./);
 });
 
-test('doctor, where parts are missing, says what to do', async () => {
+test('doctor says what to do when parts are missing', async () => {
   const empty = {
     NODE_TENSORRT_TENSORRT_PATH: directory,
     NODE_TENSORRT_ONNXRUNTIME: path.join(directory, 'no.so'),
@@ -197,7 +197,7 @@ describe('libs', () => {
   test('installing again installs nothing, and shows the licence', async () => {
     const { code, stdout } = await run(['libs', 'install', 'rtx']);
     expect(code).toBe(0);
-    expect(stdout).toMatch(/is installed[\s\S]*NVIDIA's licence[\s\S]*LICENSE/);
+    expect(stdout).toMatch(/is already installed[\s\S]*NVIDIA's licence[\s\S]*LICENSE/);
   });
 
   test('a cache that cannot be written', async () => {
@@ -208,7 +208,7 @@ describe('libs', () => {
     expect(stderr).toMatch(/^error: ERR_IO: .*NODE_TENSORRT_CACHE.*\n$/);
   });
 
-  // There, mkdir() says that the folder above is missing, which is there.
+  // In /proc, mkdir() claims that an existing parent folder is missing.
   test.each<Record<string, string>>([
     { HOME: '/proc/nobody', XDG_CACHE_HOME: '' },
     { XDG_CACHE_HOME: '/proc/cache' },
@@ -231,16 +231,16 @@ describe('libs', () => {
     ['that is a link to itself', () => ({ HOME: path.join(directory, 'loop') })],
     ['with too long a name', () => ({ HOME: `/${'a'.repeat(300)}` })],
     ['that is relative', () => ({ HOME: 'home' })],
-    ['that is none', () => ({ HOME: '' })],
+    ['that is empty', () => ({ HOME: '' })],
     ['and a cache of another user', (closed) => ({ HOME: closed, NODE_TENSORRT_CACHE: closed })],
     ['and folders of libraries of another user', (closed) => ({ HOME: closed, LD_LIBRARY_PATH: closed })],
     ['and packages of another user', (closed) => ({ HOME: closed, PYTHONUSERBASE: closed })],
     ['and programs of another user', (closed) => ({ HOME: closed, PATH: `${closed}:${process.env.PATH}` })],
-  ])('a home %s: nothing is found there, and nothing fails', async (name, environment) => {
+  ])('a home folder %s: nothing is found there, and nothing fails', async (name, environment) => {
     const closed = path.join(directory, `closed ${name.slice(0, 20)}`);
     await mkdir(closed, { mode: 0 });
     await symlink('loop', path.join(directory, 'loop')).catch(() => {});
-    // Root may read all.
+    // Root may read everything.
     const user = process.getuid?.() === 0 ? { uid: 65534, gid: 65534 } : {};
     const env = { ...process.env, ...environment(closed) };
     const asUser = (...args: string[]) =>
@@ -248,13 +248,13 @@ describe('libs', () => {
     expect(asUser('doctor')).toMatchObject({ status: 0, stderr: '' });
     expect(asUser('libs')).toMatchObject({ status: 0, stderr: '' });
     const built = asUser('build', fixture('linear.onnx'), '--target', 'sm_89', '-o', '/dev/null');
-    // Where it is found elsewhere, it is used.
+    // If a library is found elsewhere, it is used.
     if (built.status !== 0) expect(built.stderr).toMatch(/^error: ERR_LIBRARY_NOT_FOUND: /);
     const ran = asUser('run', fixture('linear.onnx'), '--input', 'x=random:2x4', '--device', 'cpu');
     expect(ran).toMatchObject({ status: 0, stderr: '' });
   });
 
-  test('a named folder of another user is said to be closed', async () => {
+  test("the error says that another user's folder can't be read", async () => {
     const closed = path.join(directory, 'closed-libraries');
     await mkdir(closed, { mode: 0 });
     const user = process.getuid?.() === 0 ? { uid: 65534, gid: 65534 } : {};
@@ -288,7 +288,7 @@ describe('libs', () => {
     expect(await readdir(path.join(cache, 'lib'))).toEqual([]);
   });
 
-  test('of two installations, the one for the CUDA here comes first', async () => {
+  test("of two installations, the one for this machine's CUDA comes first", async () => {
     const cache = path.join(directory, 'two');
     for (const cuda of ['12', '13']) {
       const folder = path.join(cache, `lib/rtx-1.7.1.116-cu${cuda}/tensorrt_rtx_libs`);
@@ -296,19 +296,19 @@ describe('libs', () => {
       await writeFile(path.join(folder, 'libtensorrt_rtx.so.1'), 'not a library');
     }
     for (const cuda of ['12', '13']) {
-      // The binary is this checkout's: only what the variable says of the libraries is meant.
+      // The binary is this checkout's; the variable only concerns the libraries here.
       const env = { NODE_TENSORRT_CACHE: cache, NODE_TENSORRT_CUDA: cuda, NODE_TENSORRT_BINARY: addon };
       const [first] = await json(['libs', 'list'], env);
       expect(first).toMatchObject({ name: `rtx-1.7.1.116-cu${cuda}`, error: expect.any(String) });
     }
   });
 
-  test('removes by name, and says what there is for another', async () => {
+  test('removes by name, and lists what is installed for an unknown one', async () => {
     const cache = path.join(directory, 'other-cache');
     await mkdir(path.join(cache, 'lib/rtx-0.0.0-test'), { recursive: true });
     const env = { NODE_TENSORRT_CACHE: cache };
     const unknown = await run(['libs', 'remove', 'trt'], env);
-    expect(unknown).toMatchObject({ code: 1, stderr: expect.stringContaining('there is rtx-0.0.0-test') });
+    expect(unknown).toMatchObject({ code: 1, stderr: expect.stringContaining('installed: rtx-0.0.0-test') });
     expect(await json(['libs', 'remove', 'rtx'], env)).toEqual({ removed: ['rtx-0.0.0-test'] });
     expect(await readdir(path.join(cache, 'lib'))).toEqual([]);
   });
@@ -384,7 +384,7 @@ describe('build and inspect', () => {
     expect(stdout).toMatch(/parent .*middle\.engine.*verified\nparent .*oldest\.engine.*verified\n/);
     expect(stdout).toMatch(/xw +MATRIX_MULTIPLY +float16 +\?×3/);
 
-    // A damaged ancestor is none, and the chain ends there.
+    // A damaged ancestor doesn't count, and the chain ends there.
     const bytes = await readFile(path.join(folder, 'middle.engine'));
     bytes[bytes.length - 9]! ^= 1;
     await writeFile(path.join(folder, 'middle.engine'), bytes);
@@ -398,7 +398,7 @@ describe('build and inspect', () => {
     });
   });
 
-  test('an engine of another model, the weights of which are the same', async () => {
+  test('an engine of another model with the same weights', async () => {
     const { code, stdout } = await run(['inspect', 'a.engine', '--model', fixture('external.onnx')]);
     expect({ code, stdout }).toEqual({
       code: 1,
@@ -406,7 +406,7 @@ describe('build and inspect', () => {
     });
   });
 
-  test('a model, by the onnx package', async () => {
+  test('a model, checked against the onnx package', async () => {
     const report = await json(['inspect', fixture('linear.onnx')]);
     const expected = JSON.parse(
       python(
@@ -433,7 +433,7 @@ print(json.dumps({'parameters': sum(math.prod(t.dims) for t in m.graph.initializ
     });
   });
 
-  test('a model with what TensorRT lacks, by a real parse', async () => {
+  test("a model that TensorRT doesn't support, by a real parse", async () => {
     const g = new GraphBuilder('bad');
     const a = g.input('a', 'float32', [2, 3]);
     g.op('DeformConv', [a, a, a], {}, { outputs: ['y'], name: 'the.node' });
@@ -471,7 +471,7 @@ np.save(sys.argv[1] + '/x.npy', np.arange(8, dtype='<f4').reshape(2, 4))`,
     expect(report.outputs[0].mean).toBeCloseTo(Number(sum), 4);
   });
 
-  test('says what it lacks', async () => {
+  test('names missing flags and inputs', async () => {
     const dynamic = await run(['run', fixture('linear.onnx')]);
     expect(dynamic).toMatchObject({ code: 1, stderr: expect.stringMatching(/--input x=random:batchx4/) });
     await copyFile(path.join(directory, 'a.engine'), path.join(directory, 'b.engine'));
@@ -543,7 +543,7 @@ describe('bench', () => {
     expect(values.result_samples_per_second).toBeGreaterThan(0);
   });
 
-  test('says what it lacks', async () => {
+  test('names missing flags and inputs', async () => {
     const args = ['--duration', '0.05'];
     const unknown = await run(['bench', fixture('linear.onnx'), ...args, '--shapes', 'z:1x4']);
     expect(unknown).toMatchObject({
@@ -553,7 +553,7 @@ describe('bench', () => {
     const contradiction = ['--batch', '8', '--input', 'x=random:2x4'];
     expect(await run(['bench', fixture('linear.onnx'), ...args, ...contradiction])).toMatchObject({
       code: 1,
-      stderr: expect.stringMatching(/--input gives 'x' dims \[2,4\], where --batch asks for \[8,4\]/),
+      stderr: expect.stringMatching(/--input gives 'x' dims \[2,4\], but --batch needs \[8,4\]/),
     });
   });
 });
@@ -576,7 +576,7 @@ describe('errors', () => {
     ['build', ['build', linear, '--target', 'sm_89', '--shapes', 'z:1x4'], /: --shapes z is not an input/],
     ['build', ['build', linear, '--target', 'sm_89', '--shapes', 'x:1x5'], /: --shapes x\.min has 5 in dim/],
     ['build', ['build', linear, '--target', 'sm_89', '--workspace', '9e99'], /: --workspace must be/],
-    ['build', ['build', linear], /ERR_NO_GPU: .*name it in --target/],
+    ['build', ['build', linear], /ERR_NO_GPU: .*name them in --target/],
     ['run', ['run', linear, '--device', 'cuda'], /ERR_NO_GPU/],
     ['run', ['run', linear, '--input', 'x=random:2x5'], /: --input x has dims \[2,5\]/],
     ['bench', ['bench', linear, '--shapes', 'x:1x5'], /: --shapes x\.min has 5 in dim/],
@@ -602,7 +602,7 @@ describe('errors', () => {
     expect(stderr).not.toMatch(/options\.|feeds\[/);
   });
 
-  test('a conversation’s own name flags too', async () => {
+  test('errors of a conversation name flags too', async () => {
     const child = spawn(process.execPath, [cli, 'chat', demoModel, '--max-length', '9', '--device', 'cpu']);
     let stderr = '';
     child.stderr.on('data', (chunk) => {
@@ -615,7 +615,7 @@ describe('errors', () => {
   });
 
   test.each(['in=put:0', 'a', 'a=b', 'a,b c', "it's", '-x', 'é:1x2', '=x'])(
-    'suggest a command that works, whatever the input is called: %s',
+    'suggest a command that works, for any input name: %s',
     async (name) => {
       const g = new GraphBuilder('names');
       g.op(
@@ -648,7 +648,7 @@ describe('errors', () => {
 describe('generate and chat', () => {
   const decoder = path.join(import.meta.dirname, '../fixtures/decoders/llama/static-cache');
 
-  /** `chat`, with this on standard input; `onText` is called as output comes. */
+  /** Runs `chat`; `converse` writes to its standard input, and `onText` is called as output comes. */
   function chat(
     args: string[],
     converse: (input: NodeJS.WritableStream, child: ReturnType<typeof spawn>) => void,
@@ -689,7 +689,7 @@ describe('generate and chat', () => {
     });
   });
 
-  test('frame a question by the template', async () => {
+  test('apply the template to a question', async () => {
     const args = ['--max-tokens', '5', '--device', 'cpu'];
     const framed = await json(['generate', decoder, 'Hello', '--chat', ...args]);
     const text = '<|im_start|>user\nHello<|im_end|>\n<|im_start|>assistant\n';
@@ -715,7 +715,7 @@ describe('generate and chat', () => {
     }
   });
 
-  test('say what a prompt is too long for', async () => {
+  test('explain that a prompt is too long', async () => {
     const args = ['generate', decoder, 'x'.repeat(600), '--device', 'cpu'];
     expect(await run(args)).toMatchObject({
       code: 1,
@@ -723,7 +723,7 @@ describe('generate and chat', () => {
     });
   });
 
-  test('converse by lines from a pipe, each answer with what came before', async () => {
+  test('converse by lines from a pipe; each answer knows what came before', async () => {
     const { code, stdout, stderr } = await chat(['--max-tokens', '6', '--json', '--system', 'Hm.'], (input) =>
       input.end('One?\n\nTwo?\nThree?'),
     );
@@ -775,7 +775,7 @@ sys.exit(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]))`;
     expect(status).toBe(0);
   });
 
-  test('a conversation that has outgrown the row goes on without the question, or anew', async () => {
+  test('a conversation that outgrows its row goes on without the question, or starts over', async () => {
     const converse = (input: NodeJS.WritableStream) =>
       input.end(`One?\n${'x'.repeat(600)}\nTwo?\n/clear\nOne?`);
     const { code, stdout, stderr } = await chat(['--max-tokens', '6', '--json'], converse);

@@ -13,8 +13,8 @@ import { readModel } from '../../lib/onnx/format/model-file.js';
 import { decoderAnswers, decoderModel, sessionBeside } from '../decoder-fixture.js';
 import { expectAnswers } from '../in-place-decoder.js';
 
-// What TensorRT gets of a decoder: compiled by TensorRT-RTX for GPUs that are not here, and, in the form that ONNX
-// Runtime can compute too, beside PyTorch.
+// Decoders as TensorRT gets them: compiled by TensorRT-RTX for GPUs that aren't here, and compared with PyTorch in the
+// form that ONNX Runtime can also run.
 
 const isFull = process.env.NODE_TENSORRT_TEST_FULL === '1';
 const all = readdirSync(path.join(import.meta.dirname, '../fixtures/decoders'), {
@@ -35,11 +35,11 @@ const capacity = 256;
 
 interface PlanFunction {
   readonly name: string;
-  /** Names of the network's tensors, and of others that the compiler made up. */
+  /** Names of the network's tensors and of those that the compiler added. */
   readonly tensors: readonly string[];
 }
 
-/** What a plan of TensorRT-RTX 1.7 runs, in order: it is written in it as text, once for each GPU. */
+/** The functions that a plan of TensorRT-RTX 1.7 runs, in order. The plan contains them as text, once for each GPU. */
 function functionsOf(plan: Uint8Array): PlanFunction[] {
   const text = Buffer.from(plan).toString('latin1');
   const functions = text.matchAll(/function=\{ name=(\S+) fqn=\S+ args=\{([^}]*)\}/g);
@@ -54,7 +54,7 @@ interface Caches {
   readonly caches: readonly { readonly input: string; readonly output: string }[];
 }
 
-/** No function only copies a cache, and attention reads every cache where it lies. */
+/** Expects that no function only copies a cache, and that attention reads every cache in place. */
 function expectCachesInPlace(plan: Uint8Array, { caches }: Caches): void {
   const functions = functionsOf(plan);
   const names = new Set(caches.flatMap(({ input, output }) => [input, output]));
@@ -124,7 +124,7 @@ describe.each(fixtures)('%s', { timeout: 120_000 }, (fixture) => {
   });
 });
 
-/** A decoder's profiles: up to 16 rows of a token, and one row of up to 64. */
+/** A decoder's profiles: up to 16 rows of one token, and one row of up to 64. */
 function profilesOf({ graph: { input } }: ModelProto) {
   const tokens = input.find(({ name }) => name === 'input_ids')!.name;
   return [
@@ -133,7 +133,7 @@ function profilesOf({ graph: { input } }: ModelProto) {
   ];
 }
 
-// The form for TensorRT 10, whose parser treats the key of Attention as TensorRT-RTX's does.
+// The form for TensorRT 10, whose parser handles the key of Attention as TensorRT-RTX's does.
 test.each(['llama/optimum', 'qwen2-window/optimum'])(
   'attention with a mask copies no cache: %s',
   { timeout: 120_000 },
@@ -154,7 +154,7 @@ test.each(['llama/optimum', 'qwen2-window/optimum'])(
   },
 );
 
-/** A layer's attention in the size of an 8B model's, over a cache of `capacity` positions. */
+/** One layer's attention in the size of an 8B model, over a cache of `capacity` positions. */
 function attentionLayer(capacity: number): Uint8Array {
   const [heads, kvHeads, headDim] = [32, 8, 128];
   const g = new GraphBuilder('attention', { opset: 24, irVersion: 11 });
@@ -180,20 +180,17 @@ test.each([
   [4096, true],
   [16_384, true],
   [32_768, false],
-])(
-  'attention to %i positions is fused: %s; where it is not, the manifest says so',
-  async (capacity, isFused) => {
-    const shapes = { query: { min: [1, 32, 1, 128], opt: [16, 32, 1, 128], max: [16, 32, 1, 128] } };
-    const target = 'sm_89';
-    const options = { precision: 'as-exported', shapes, target, cache: false } as const;
-    const engine = await buildEngine(attentionLayer(capacity), options);
-    const cached = new Set(['present.key', 'present.value']);
-    const repeats = functionsOf(engine.plan()).filter(
-      ({ name, tensors }) => /^__myl_ReshReplReshMove/.test(name) && tensors.some((name) => cached.has(name)),
-    );
-    expect(repeats).toHaveLength(isFused ? 0 : 2);
-    expect(engine.manifest.warnings).toEqual(
-      isFused ? [] : [expect.stringMatching(/no fused kernel .*"attention".*compiled from its parts/)],
-    );
-  },
-);
+])("attention to %i positions is fused: %s; if it isn't, the manifest says so", async (capacity, isFused) => {
+  const shapes = { query: { min: [1, 32, 1, 128], opt: [16, 32, 1, 128], max: [16, 32, 1, 128] } };
+  const target = 'sm_89';
+  const options = { precision: 'as-exported', shapes, target, cache: false } as const;
+  const engine = await buildEngine(attentionLayer(capacity), options);
+  const cached = new Set(['present.key', 'present.value']);
+  const repeats = functionsOf(engine.plan()).filter(
+    ({ name, tensors }) => /^__myl_ReshReplReshMove/.test(name) && tensors.some((name) => cached.has(name)),
+  );
+  expect(repeats).toHaveLength(isFused ? 0 : 2);
+  expect(engine.manifest.warnings).toEqual(
+    isFused ? [] : [expect.stringMatching(/no fused kernel .*"attention".*compiled from its parts/)],
+  );
+});

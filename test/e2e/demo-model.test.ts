@@ -8,7 +8,7 @@ import { afterAll, beforeAll, describe, expect, test } from 'vitest';
 import { countRight, demoAnswers, demoModel } from '../demo-model.js';
 import { simulateFloat16 } from '../oracle/simulate-float16.js';
 
-// The trained model: its answers are right, so that what an optimization costs is seen in them.
+// The trained model gives right answers, so that the cost of an optimization shows in them.
 
 const root = path.join(import.meta.dirname, '../..');
 const file = path.join(demoModel, 'model.onnx');
@@ -145,7 +145,7 @@ describe('the end of an answer', () => {
     expect(finishReason).toBe('stop');
   });
 
-  test('that is not named anywhere is the limit', async () => {
+  test('that is not named anywhere leaves only the limit', async () => {
     const nothing = { 'special_tokens_map.json': null, 'tokenizer_config.json': {} };
     await using model = await LanguageModel.load(await folderWith('none', nothing), { device: 'cpu' });
     const { tokens, finishReason } = await model.generate(prompt, { maxTokens: 30 });
@@ -156,7 +156,7 @@ describe('the end of an answer', () => {
   test("may be a stop text that is a special token, which answers don't show", async () => {
     await using file = await LanguageModel.load(demoModel, { device: 'cpu' });
     const own = file.tokenizer!;
-    // One of the caller's.
+    // A tokenizer that the caller gives.
     const tokenizer = {
       encode: own.encode.bind(own),
       decode: own.decode.bind(own),
@@ -175,8 +175,8 @@ describe('the end of an answer', () => {
   });
 });
 
-// The margin that is stated for FP16: 1 answer in 100.
-test('in FP16 it answers hardly less right', async () => {
+// The documented margin for FP16: 1 answer in 100.
+test('in FP16 its answers are almost as often right', async () => {
   const model = await readModel(file);
   const { model: mixed } = castToFloat16(model, { ranges: await measureRanges(model) });
   const half = path.join(directory, 'model.fp16.onnx');
@@ -190,7 +190,7 @@ test('in FP16 it answers hardly less right', async () => {
 });
 
 test.each(['arithmetic', 'medical-dialogue', 'code-completion'])(
-  'examples/%s runs and finds its answers right',
+  'examples/%s runs, and its answers are right',
   (example) => {
     const { status, stderr } = spawnSync(process.execPath, [`examples/${example}/main.mjs`], {
       cwd: root,

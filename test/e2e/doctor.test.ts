@@ -1,4 +1,4 @@
-// The doctor on machines that the stand-in CUDA driver plays (test/native/stand_in).
+// The doctor on machines that the stand-in CUDA driver simulates (test/native/stand_in).
 import { execFile } from 'node:child_process';
 import { existsSync } from 'node:fs';
 import path from 'node:path';
@@ -9,7 +9,7 @@ import { describe, expect, test } from 'vitest';
 const root = path.join(import.meta.dirname, '../..');
 const standIn = path.join(root, 'build/addon-tests/stand_in/cuda');
 const name = 'doctor, on a stand-in driver';
-// Without GoogleTest it is not built, which `npm test` says.
+// It isn't built without GoogleTest; `npm test` reports that.
 const onStandIn = existsSync(path.join(standIn, 'libcuda.so.1')) ? describe : describe.skip;
 
 async function doctor(env: Record<string, string>, ...options: string[]): Promise<string> {
@@ -24,7 +24,7 @@ const report = async (env: Record<string, string>): Promise<SystemReport> =>
   JSON.parse(await doctor(env, '--json'));
 
 onStandIn(name, () => {
-  test('says what nvidia-smi would', async () => {
+  test('reports what nvidia-smi would', async () => {
     const env = {
       STAND_IN_CUDA_DEVICES: 'NVIDIA H100 80GB HBM3:90:81047,Tesla V100-SXM2-16GB:70:16384',
       STAND_IN_NVIDIA_DRIVER: '580.65.06',
@@ -55,7 +55,7 @@ onStandIn(name, () => {
     expect(text).toMatch(
       /^GPU 0 {5}NVIDIA H100 80GB HBM3, compute capability 9\.0, 81559 MiB, .*, runs trt10, trt11$/m,
     );
-    expect(text).toMatch(/^GPU 1 {5}Tesla V100-SXM2-16GB, .*, runs no TensorRT of today$/m);
+    expect(text).toMatch(/^GPU 1 {5}Tesla V100-SXM2-16GB, .*, not supported by current TensorRT$/m);
   });
 
   test('a GPU that runs what is installed', async () => {
@@ -92,7 +92,7 @@ onStandIn(name, () => {
   });
 });
 
-test('where the addon does not load, that is the first finding', async () => {
+test("if the addon doesn't load, that is the first finding", async () => {
   const found = await report({ LD_LIBRARY_PATH: '', NODE_TENSORRT_BINARY: '/nowhere.node' });
   expect(found).toMatchObject({
     addon: null,

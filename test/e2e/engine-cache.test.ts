@@ -41,11 +41,11 @@ const build = (options: BuildOptions = {}, model: string | Uint8Array = linear) 
   buildEngine(model, { target, shapes, cache, ...options });
 
 const entries = async () => (await readdir(cache)).filter((name) => name.endsWith('.engine'));
-/** What no build should leave behind. */
+/** Files that no build should leave behind. */
 const remains = async () =>
   (await readdir(cache)).filter((name) => !/\.engine$|^(models|libraries)\.json$/.test(name));
 
-/** A build in a process of its own; it prints what `then` makes of the engine. */
+/** A build in its own process; it prints the value of the expression `then`. */
 function child(then = 'e.fromCache', options = '{}', environment: Record<string, string> = {}) {
   const script = `
     const { buildEngine } = require('node-tensorrt');
@@ -75,7 +75,7 @@ async function output(
   return { stdout: stdout.trim(), stderr, end };
 }
 
-describe('what is kept', () => {
+describe('a cached engine', () => {
   test('comes back as it was built, here and in another process', async () => {
     const built = await build();
     const cached = await build();
@@ -88,7 +88,7 @@ describe('what is kept', () => {
     expect(await remains()).toEqual([]);
   });
 
-  test('is found by its bytes, whatever the file is called, which the manifest then says', async () => {
+  test('is found by its bytes under any file name, and the manifest has that name', async () => {
     await build({ lineage: { run: 7 } });
     const copy = path.join(directory, 'copy.onnx');
     await copyFile(linear, copy);
@@ -100,7 +100,7 @@ describe('what is kept', () => {
     expect(bytes.fromCache).toBe(true);
     expect(bytes.manifest.model.name).toBeUndefined();
     expect(bytes.manifest.lineage).toBeUndefined();
-    // What comes back is an engine file like any other.
+    // The entry is an engine file like any other.
     const file = path.join(directory, 'renamed.engine');
     await renamed.save(file);
     expect((await Engine.load(file)).manifest).toEqual(renamed.manifest);
@@ -121,7 +121,7 @@ describe('what is kept', () => {
     expect((await build()).fromCache).toBe(true);
   });
 
-  test('is not taken for other weights, in the file or beside it, be its size and time the same', async () => {
+  test('is not taken for other weights of the same size and time, in the file or beside it', async () => {
     const folder = path.join(directory, 'weights');
     await mkdir(folder);
     const names = (await readdir(path.dirname(linear))).filter((name) => name.startsWith('external'));
@@ -129,7 +129,7 @@ describe('what is kept', () => {
     const model = path.join(folder, 'external.onnx');
     const options = { shapes: undefined };
     expect((await build(options, model)).fromCache).toBe(false);
-    // Old enough for its hash to be remembered.
+    // Wait until the file is old enough for its hash to be remembered.
     await new Promise((resolve) => setTimeout(resolve, 100));
     expect((await build(options, model)).fromCache).toBe(true);
     const data = path.join(folder, names.find((name) => !name.endsWith('.onnx'))!);
@@ -151,7 +151,7 @@ describe('what is kept', () => {
     expect((await build()).fromCache).toBe(true);
   });
 
-  test('is not that of a model that changed while it was compiled', async () => {
+  test('is not made for a model that changed while it was compiled', async () => {
     const model = path.join(directory, 'changing.onnx');
     await copyFile(linear, model);
     const producer = Buffer.from([0x12, 1, 0x78]); // producer_name: 'x'
@@ -167,7 +167,7 @@ describe('what is kept', () => {
     expect((await build({}, model)).manifest.model.producer).toBe('x');
   });
 
-  test('is nothing where there is to be no cache', async () => {
+  test("isn't written when the cache is off", async () => {
     await build({ cache: false });
     await expect(readdir(cache)).rejects.toThrow('ENOENT');
   });
@@ -187,7 +187,7 @@ describe('a damaged entry', () => {
     const rebuilt = await build();
     expect(rebuilt.fromCache).toBe(false);
     expect((await Engine.load(file)).id).toBe(rebuilt.id);
-    expect(rebuilt.id).not.toBe(id); // another time of building
+    expect(rebuilt.id).not.toBe(id); // its build time differs
     expect((await build()).fromCache).toBe(true);
   });
 });
@@ -206,8 +206,8 @@ describe('several builders', () => {
     expect(engines.map(({ fromCache }) => fromCache).sort()).toEqual([false, true, true]);
   });
 
-  test('who waits says so, and stops waiting when its signal says so', async () => {
-    // It holds the key until it is killed.
+  test('a waiting build reports it, and stops waiting when its signal is aborted', async () => {
+    // Holds the key until it is killed.
     const forever = 'Atomics.wait(new Int32Array(new SharedArrayBuffer(4)), 0, 0)';
     const other = child('', `{ onProgress: () => { console.log('building'); ${forever}; } }`);
     await once(other.process.stdout, 'data');
@@ -223,7 +223,7 @@ describe('several builders', () => {
     });
     await expect(waiting).rejects.toBe(reason);
     expect(phases).toEqual(['Waiting for another build']);
-    // Whose turn is next need not know that the holder was killed.
+    // The next builder needn't know that the holder was killed.
     const next = build();
     other.process.kill('SIGKILL');
     expect((await next).fromCache).toBe(false);
@@ -273,7 +273,7 @@ test('builders killed at any moment leave a cache that works', async () => {
   }
 }, 120_000);
 
-test('what killed builders left is swept by the next that builds', async () => {
+test('the next build removes what killed builders left behind', async () => {
   await build();
   const [entry] = await entries();
   const [own, foreign] = [entry!.slice(0, 64), 'b'.repeat(64)];
@@ -287,11 +287,11 @@ test('what killed builders left is swept by the next that builds', async () => {
 });
 
 describe('room', () => {
-  test('entries not used for longest go first', async () => {
+  test('the least recently used entries go first', async () => {
     const fill = async (name: string, bytes: number, daysAgo: number) => {
       const file = path.join(cache, `${name.repeat(64)}.engine`);
       await writeFile(file, '');
-      await truncate(file, bytes); // takes no room on the disk
+      await truncate(file, bytes); // takes no space on the disk
       const time = new Date(Date.now() - daysAgo * 864e5);
       await utimes(file, time, time);
     };
@@ -301,7 +301,7 @@ describe('room', () => {
     await fill('a', 8e9, 3);
     await fill('b', 8e9, 2);
     await fill('c', 8e9, 1);
-    await build(); // used now
+    await build(); // updates its time of use
     await build({ precision: 'fp32' });
     const left = await entries();
     expect(left).toContain(used);
@@ -314,16 +314,18 @@ describe('room', () => {
     ).toEqual(['b', 'c']);
   });
 
-  test('a folder that cannot be, or a full disk, costs a warning', async () => {
+  test('an impossible folder, or a full disk, only causes a warning', async () => {
     await writeFile(cache, 'a file');
     const none = await child('e.fromCache').ended;
     expect(none).toMatchObject({
       stdout: 'false',
       end: 0,
-      stderr: expect.stringMatching(/engine cache is of no use: .*\. options\.cache names another folder\./),
+      stderr: expect.stringMatching(
+        /engine cache can't be used: .*\. Set options\.cache to another folder\./,
+      ),
     });
     await rm(cache);
-    // Files may have 4 kB here, as on a full disk; FP16 would need a temporary one for the model.
+    // Files are limited to 4 kB here, as on a full disk; FP16 would need a temporary file for the model.
     const script = `
       process.on('SIGXFSZ', () => {});
       const { buildEngine } = require('node-tensorrt');

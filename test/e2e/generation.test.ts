@@ -46,7 +46,7 @@ afterAll(async () => {
 
 const { suppressed, cases } = decoderAnswers('llama/optimum');
 
-/** llama/optimum, but attention is to the sine of its scores: no rule knows that. */
+/** llama/optimum with the sine of its attention scores, which no rule recognises. */
 async function writeUnknownAttention(): Promise<string> {
   const model = await readModel(decoderModel('llama/optimum'));
   const { graph } = model;
@@ -102,7 +102,7 @@ describe.each(decoderFixtures)('%s', (fixture) => {
     }
   });
 
-  test('and with others beside it, of which more wait than there are rows', async () => {
+  test('and with other requests, more of which wait than there are rows', async () => {
     model.kvCache.clear();
     const twice = [...answers.cases, ...answers.cases.toReversed()];
     const generations = await Promise.all(
@@ -115,7 +115,7 @@ describe.each(decoderFixtures)('%s', (fixture) => {
 });
 
 describe('loading', () => {
-  test('says where the model runs, and how its cache is kept', () => {
+  test('reports where the model runs, and how its cache is kept', () => {
     expect(llama.device).toBe('cpu');
     expect(llama.why).toBe('options.device asked for it');
     expect(llama.runtime).toMatchObject({ name: 'onnxruntime' });
@@ -145,7 +145,7 @@ describe('loading', () => {
     await expect(model.generate([5], { stop: ['x'] })).rejects.toThrow(/options\.stop needs text/);
   });
 
-  test('attention that no rule knows runs as it was exported', async () => {
+  test('unrecognised attention runs as it was exported', async () => {
     const file = await writeUnknownAttention();
     await using model = await LanguageModel.load(file, { device: 'cpu', kvCache: { maxLength: 128 } });
     expect(model.kvCache.mode).toBe('copying');
@@ -184,7 +184,7 @@ describe('loading', () => {
       /^options\.kvCache\.maxLength must be at most 512/,
     ],
     [
-      'a type that the cache has not',
+      'a type that the cache does not have',
       { kvCache: { dtype: 'fp16' } },
       'ERR_INVALID_ARG_VALUE',
       /^options\.kvCache\.dtype can't be 'fp16': .*float32/,
@@ -206,15 +206,15 @@ describe('loading', () => {
       /^options\.batching .*options\.kvCache\.maxBatchSize/,
     ],
     ['an option for compiling', { onProgress: 5 }, 'ERR_INVALID_ARG_TYPE', /^options\.onProgress must be/],
-    ['memory that is none', { workspace: -1 }, 'ERR_INVALID_ARG_VALUE', /^options\.workspace must be/],
-    ['a tokenizer that is none', { tokenizer: {} }, 'ERR_INVALID_ARG_TYPE', /^options\.tokenizer\.encode/],
-    ['a template that is none', { chatTemplate: 1 }, 'ERR_INVALID_ARG_TYPE', /^options\.chatTemplate/],
+    ['invalid memory', { workspace: -1 }, 'ERR_INVALID_ARG_VALUE', /^options\.workspace must be/],
+    ['an invalid tokenizer', { tokenizer: {} }, 'ERR_INVALID_ARG_TYPE', /^options\.tokenizer\.encode/],
+    ['an invalid template', { chatTemplate: 1 }, 'ERR_INVALID_ARG_TYPE', /^options\.chatTemplate/],
   ])('refuses %s', async (_, options, code, message) => {
     const loading = load('llama/optimum', options as LanguageModelOptions);
     await expect(loading).rejects.toThrow(withCode(code, message));
   });
 
-  test('refuses what is no decoder, and says why', async () => {
+  test("refuses a model that isn't a decoder, with the reason", async () => {
     const session = path.join(import.meta.dirname, '../fixtures/session/linear.onnx');
     await expect(LanguageModel.load(session, { device: 'cpu' })).rejects.toThrow(
       withCode('ERR_MODEL_UNSUPPORTED', /linear\.onnx/),
@@ -252,7 +252,7 @@ describe('prompts', () => {
     ['a token beyond the vocabulary', [5, 320], 'ERR_INVALID_ARG_VALUE', /^prompt\[1\] .* 0 to 319, not 320/],
     ['half a token', [5.5], 'ERR_INVALID_ARG_VALUE', /^prompt\[0\] must be a token/],
     ['a token that is text', [5, 'x'], 'ERR_INVALID_ARG_TYPE', /^prompt\[1\] must be a number/],
-    ['a role that is none', [{ role: 'bot', content: 'x' }], 'ERR_INVALID_ARG_VALUE', /^prompt\[0\]\.role/],
+    ['an unknown role', [{ role: 'bot', content: 'x' }], 'ERR_INVALID_ARG_VALUE', /^prompt\[0\]\.role/],
     ['no content', [{ role: 'user' }], 'ERR_INVALID_ARG_TYPE', /^prompt\[0\]\.content must be a string/],
     [
       'tool calls',
@@ -311,7 +311,7 @@ describe('streams', () => {
     const characters = [...text];
     for (let at = 3; at < characters.length - 3; at += 5) {
       const stop = characters.slice(at, at + 3).join('');
-      if (stop.includes('\ufffd')) continue; // it stands for bytes that are no text
+      if (stop.includes('\ufffd')) continue; // it stands for bytes that aren't text
       const { chunks, generation } = await drain(llama.stream(prompt, { ...options, stop: ['never', stop] }));
       expect(generation.text).toBe(text.slice(0, text.indexOf(stop)));
       expect(generation.finishReason).toBe('stop');
@@ -319,7 +319,7 @@ describe('streams', () => {
     }
   });
 
-  test('a slow reader delays nobody', async () => {
+  test("a slow reader doesn't delay other requests", async () => {
     const slow = llama.stream([5, 6, 7], { maxTokens: 60, ignoreEos: true });
     await slow.next();
     const others = cases.slice(0, 4).map((each) => llama.generate(each.prompt, asked(each, suppressed)));
@@ -330,7 +330,7 @@ describe('streams', () => {
     expect(chunks.length).toBe(59);
   });
 
-  test('leaving one cancels it, and gives its row back', async () => {
+  test('leaving one cancels it, and frees its row', async () => {
     const { cancelled } = llama.stats().requests;
     let seen = 0;
     for await (const { token } of llama.stream([5, 6, 7], { maxTokens: 400, ignoreEos: true })) {
@@ -350,7 +350,7 @@ describe('streams', () => {
     using _third = llama.createSequence();
     await expect(chunks.next()).rejects.toThrow(withCode('ERR_CACHE_FULL', /4 rows/));
     last.dispose();
-    // A second of work for the one row, so that this thread need not be quick.
+    // A second of work for the one row, so that this thread needn't be quick.
     const busy = Array.from({ length: 8 }, () => llama.generate([5], { maxTokens: 500, ignoreEos: true }));
     const waits = llama.stream([6], { maxTokens: 5 });
     const next = waits.next();
@@ -380,14 +380,14 @@ describe('aborting', () => {
     expectGreedy((await llama.generate(each.prompt, asked(each, suppressed))).tokens, each);
   });
 
-  test('one signal may end any number of requests, and is let go of afterwards', async () => {
+  test('one signal may end any number of requests, and has no listeners afterwards', async () => {
     const controller = new AbortController();
     const { signal } = controller;
     const options = { maxTokens: 450, ignoreEos: true, signal };
     const settled = Promise.allSettled(
       Array.from({ length: 20 }, (_, i) => llama.generate([i + 5], options)),
     );
-    // Node warns of a leak at the eleventh.
+    // Node warns at the eleventh listener.
     expect(getEventListeners(signal, 'abort').length).toBe(1);
     controller.abort('enough');
     for (const result of await settled) expect(result).toEqual({ status: 'rejected', reason: 'enough' });
@@ -398,7 +398,7 @@ describe('aborting', () => {
 });
 
 describe('sampling', () => {
-  test('the same seed gives the same answer, whatever else runs', async () => {
+  test('the same seed gives the same answer, even beside other requests', async () => {
     const options = { maxTokens: 40, temperature: 1, topK: 50, topP: 0.95, seed: 11, ignoreEos: true };
     const { prompt } = cases[2]!;
     const alone = await llama.generate(prompt, options);
@@ -410,7 +410,7 @@ describe('sampling', () => {
     expect(crowd[0]!.tokens).not.toEqual(alone.tokens);
   });
 
-  test('end of sequence ends an answer, and is not in it; forbidden tokens do not come', async () => {
+  test('end of sequence ends an answer without being part of it; forbidden tokens do not occur', async () => {
     const each = cases[1]!;
     const end = each.greedy[9]!;
     const first = each.greedy.indexOf(end);
@@ -428,7 +428,7 @@ describe('sampling', () => {
 });
 
 describe('the cache', () => {
-  test('a conversation sends what is new', async () => {
+  test('a conversation only sends its new part', async () => {
     llama.kvCache.clear();
     const messages: ChatMessage[] = [{ role: 'system', content: 'You are brief.' }];
     let cached = -1;
@@ -446,7 +446,7 @@ describe('the cache', () => {
     expect((await llama.generate(messages, { maxTokens: 1 })).usage.cachedTokens).toBe(0);
   });
 
-  test('is shared by the same salt only, and changes no answer', async () => {
+  test('is shared only under the same salt, and changes no answer', async () => {
     llama.kvCache.clear();
     const each = cases[3]!;
     const ask = (cacheSalt?: string) =>
@@ -472,7 +472,7 @@ describe('sequences', () => {
   const each = cases[2]!;
   const { prompt, greedy } = each;
 
-  test('continue what they hold, in pieces as at once', async () => {
+  test('continue their tokens, in pieces or at once', async () => {
     using sequence = llama.createSequence();
     await sequence.append(prompt.slice(0, 10));
     await sequence.append(prompt.slice(10));
@@ -505,18 +505,18 @@ describe('sequences', () => {
     expectGreedy((await fork.generate(asked(each, suppressed))).tokens, each);
   });
 
-  test('models, caches and sequences are not cloned into something that is none', () => {
+  test('cloning models, caches and sequences is refused', () => {
     using sequence = llama.createSequence();
     for (const handle of [llama, llama.kvCache, llama.tokenizer, sequence]) {
       expect(() => structuredClone(handle)).toThrow(expect.objectContaining({ name: 'DataCloneError' }));
       expect(inspect(handle)).not.toContain('constructor');
     }
-    // Without the vocabulary.
+    // The vocabulary isn't included.
     expect(JSON.stringify(llama).length).toBeLessThan(2000);
     expect(llama.precision).toBe('as-exported');
   });
 
-  test('saved and restored, they go on; damaged or foreign states are refused', async () => {
+  test('continue after being saved and restored; damaged or foreign states are refused', async () => {
     using sequence = llama.createSequence();
     await sequence.append(prompt);
     await sequence.generate({ ...asked(each, suppressed), maxTokens: 7, minTokens: 7 });
@@ -556,7 +556,7 @@ describe('sequences', () => {
     expect(llama.kvCache.used).toBe(1);
   });
 
-  test('left early, they end where they were left', async () => {
+  test('end where they were left early', async () => {
     using sequence = llama.createSequence();
     await sequence.append(prompt);
     let seen = 0;
@@ -567,7 +567,7 @@ describe('sequences', () => {
     expect(sequence.tokens).toEqual([...prompt, ...greedy.slice(0, 4)]);
   });
 
-  test('are as they were where an answer was aborted', async () => {
+  test('are unchanged when an answer is aborted', async () => {
     using sequence = llama.createSequence();
     await sequence.append(prompt);
     const controller = new AbortController();
@@ -579,14 +579,14 @@ describe('sequences', () => {
     expectGreedy((await sequence.generate(asked(each, suppressed))).tokens, each);
   });
 
-  test('are a stream’s until it ends or is left', async () => {
+  test('belong to a stream until it ends or is left', async () => {
     using sequence = llama.createSequence();
     await sequence.append(prompt);
     const stream = sequence.stream({ ...asked(each, suppressed), maxTokens: 9, minTokens: 9 });
     await stream.next();
-    // Nobody has heard of the other eight.
+    // The other eight tokens were never read.
     while (llama.stats().requests.active > 0) await new Promise(setImmediate);
-    await expect(sequence.append([5])).rejects.toThrow(/is generating already/);
+    await expect(sequence.append([5])).rejects.toThrow(/is already generating/);
     expect(() => sequence.truncate(0)).toThrow(withCode('ERR_INVALID_ARG_VALUE', /or leave its stream/));
     await stream.return(undefined as never);
     expect(sequence.tokens).toEqual([...prompt, greedy[0]]);
@@ -596,17 +596,17 @@ describe('sequences', () => {
     ).toEqual(greedy.slice(2));
   });
 
-  test('hold a row each until they are disposed of', async () => {
+  test('each hold a row until they are disposed', async () => {
     const all = Array.from({ length: 4 }, () => llama.createSequence());
     expect(() => llama.createSequence()).toThrow(withCode('ERR_CACHE_FULL', /All 4 rows/));
     await expect(all[0]!.fork()).rejects.toThrow(withCode('ERR_CACHE_FULL', /All 4 rows/));
     await all[0]!.append([5, 6]);
     const generating = all[0]!.generate({ maxTokens: 400, ignoreEos: true });
-    expect(() => all[0]!.truncate(1)).toThrow(withCode('ERR_INVALID_ARG_VALUE', /is generating/));
+    expect(() => all[0]!.truncate(1)).toThrow(withCode('ERR_INVALID_ARG_VALUE', /is already generating/));
     await expect(all[0]!.append([5])).rejects.toThrow(
       withCode(
         'ERR_INVALID_ARG_VALUE',
-        /is generating already: wait for that to finish, or leave its stream/,
+        /is already generating: wait until that finishes, or leave its stream/,
       ),
     );
     for (const sequence of all) sequence.dispose();
@@ -616,7 +616,7 @@ describe('sequences', () => {
     expect(llama.kvCache.used).toBe(0);
   });
 
-  test('refuse what does not fit them', async () => {
+  test("refuse tokens that don't fit", async () => {
     using sequence = llama.createSequence();
     await expect(sequence.generate()).rejects.toThrow(withCode('ERR_INVALID_ARG_VALUE', /is empty: append/));
     await sequence.append(prompt);
@@ -640,7 +640,7 @@ test.each<[string, () => string | Promise<string>]>([
   ['in place', () => folder('llama/optimum')],
   ['copied', writeUnknownAttention],
 ])(
-  'whatever comes between, sequences hold and answers are what they would be alone: caches %s',
+  'sequences and answers are the same beside others as alone: caches %s',
   async (_, from) => {
     const file = await from();
     // Numerical Recipes' linear congruential generator.
@@ -673,7 +673,7 @@ test.each<[string, () => string | Promise<string>]>([
       const gaps = right.logprobs!.map(({ top }) => top[0]!.logprob - top[1]!.logprob);
       expectGreedy(tokens, { greedy: right.tokens, gaps });
     };
-    /** What came of it, or nothing where it was aborted, at some moment. */
+    /** The result, or undefined if it was aborted; aborts at some moment. */
     const maybeAborted = async (start: (signal?: AbortSignal) => Promise<number[]>) => {
       if (below(2) === 0) return start();
       const controller = new AbortController();
@@ -765,7 +765,7 @@ test('queues up to maxQueue requests, and refuses more', async () => {
   await Promise.all(accepted);
 });
 
-test('dispose() lets what was accepted finish, and refuses the rest', async () => {
+test('dispose() lets accepted requests finish, and refuses the rest', async () => {
   const model = await load('llama/optimum', { kvCache: { maxBatchSize: 2 } });
   const sequence = model.createSequence();
   const running = cases.map((each) => model.generate(each.prompt, asked(each, suppressed)));
@@ -783,7 +783,7 @@ test('dispose() lets what was accepted finish, and refuses the rest', async () =
   expect([model.kvCache.bytesReserved, model.kvCache.bytesUsed]).toEqual([0, 0]);
 });
 
-test('works in worker threads, which may be terminated amid it', async () => {
+test('works in worker threads, which may be terminated while it runs', async () => {
   const script = `
     const { parentPort, workerData } = require('node:worker_threads');
     const { LanguageModel } = require('node-tensorrt');

@@ -1,5 +1,5 @@
-// Compiling for the GPUs that the stand-in libraries play (test/native/stand_in), whose plans say what they were
-// compiled with.
+// Compiling for GPUs simulated by stand-in libraries (test/native/stand_in), whose plans record what they were compiled
+// with.
 import { mkdtemp, readdir, readFile, rm, symlink, writeFile } from 'node:fs/promises';
 import os from 'node:os';
 import path from 'node:path';
@@ -22,7 +22,7 @@ const versions: [Flavour, string][] = [
 onStandIn.each(versions)('StandIn %s %s: buildEngine', (flavour, version) => {
   const played: Record<string, string> = version ? { STAND_IN_TENSORRT_VERSION: version } : {};
 
-  test('compiles for the GPU here, with the options given, and reports its steps', async () => {
+  test("compiles for this machine's GPU with the given options, and reports its steps", async () => {
     const found = await run(
       flavour,
       async ({ trt, fixture }) => {
@@ -59,12 +59,12 @@ onStandIn.each(versions)('StandIn %s %s: buildEngine', (flavour, version) => {
       })),
       { settings: `level 3, workspace ${2n ** 64n - 1n}, refit w;`, targets: ['sm_89'], library },
     ]);
-    // Of a phase's steps a busy listener hears the latest; of each phase the end.
+    // A busy listener hears the latest of a phase's steps, and the end of each phase.
     expect(found.progress.slice(0, 2)).toEqual(['Preparing model 0/1', 'Preparing model 1/1']);
     for (const phase of ['Parsing 1/1', 'Building engine 2/2']) expect(found.progress).toContain(phase);
   });
 
-  test('keeps what it measured, adds to what the file has, and replaces a damaged one', async () => {
+  test('keeps its measurements, adds to those in the file, and replaces a damaged file', async () => {
     const file = path.join(folder, `${flavour}${version}.timings`);
     const build = async ({ trt, onnx }: Tools) => {
       const g = new onnx.GraphBuilder('two layers');
@@ -139,7 +139,7 @@ onStandIn.each(versions)('StandIn %s %s: buildEngine', (flavour, version) => {
     expect(await run(flavour, build, { ...played, ...env, OPTIONS: given })).toMatch(expected);
   });
 
-  test('finds the library that TensorRT opens while it builds in its own folder, and says what it is if it is not there', async () => {
+  test('finds the library that TensorRT opens during a build in its own folder, and names it if it is missing', async () => {
     const build = ({ trt, fixture, failure }: Tools) =>
       failure(trt.buildEngine(fixture('linear.onnx'), { precision: 'fp32', cache: false }));
     expect(await run(flavour, build, played)).toBe('no error');
@@ -169,11 +169,11 @@ onStandIn.each(versions)('StandIn %s %s: buildEngine', (flavour, version) => {
 });
 
 onStandIn('StandIn: TensorRT', () => {
-  test('is opened whole before a process exits', async () => {
+  test('finishes opening before a process exits', async () => {
     const scenario = async ({ trt, fixture }: Tools) => {
       trt.buildEngine(fixture('linear.onnx'), { precision: 'fp32', cache: false });
       const { readFileSync } = process.getBuiltinModule('node:fs');
-      // The loader maps a library before it runs what the library has to set up.
+      // The loader maps a library before it runs the library's initialisers.
       while (!readFileSync('/proc/self/maps', 'utf8').includes('libnvinfer')) {
         await new Promise((resolve) => setTimeout(resolve, 1));
       }
@@ -185,7 +185,7 @@ onStandIn('StandIn: TensorRT', () => {
 });
 
 onStandIn.each(['trt10', 'trt11', 'rtx'] as const)('StandIn %s: of two GPUs', (flavour) => {
-  test('each is compiled for by itself, and has its own engine in the cache', async () => {
+  test('each is compiled for separately, and has its own engine in the cache', async () => {
     const found = await run(
       flavour,
       async ({ trt, fixture, sines }) => {
@@ -214,7 +214,7 @@ onStandIn.each(['trt10', 'trt11', 'rtx'] as const)('StandIn %s: of two GPUs', (f
     expect(kept).toHaveLength(2);
   });
 
-  test('a bare plan says what it is on the one that can run it', async () => {
+  test('a bare plan is described on the one that can run it', async () => {
     const scenario = async ({ trt, fixture }: Tools) => {
       const device = { target: 'sm_120', precision: 'fp32', cache: false } as const;
       const plan = (await trt.buildEngine(fixture('linear.onnx'), device)).plan();
@@ -223,7 +223,7 @@ onStandIn.each(['trt10', 'trt11', 'rtx'] as const)('StandIn %s: of two GPUs', (f
     expect(await run(flavour, scenario, { STAND_IN_CUDA_DEVICES: 'A:89:8192,B:120:8192' })).toEqual(['x']);
   });
 
-  test('of one kind but for the name, each has its own engine', async () => {
+  test('with the same compute capability and different names, each has its own engine', async () => {
     const keys = [];
     for (const device of ['A:89:8192', 'B:89:8192', 'A:89:8192']) {
       const engines = path.join(folder, `${flavour}-kinds`);
@@ -261,7 +261,7 @@ onStandIn('StandIn rtx: of two GPUs, one of a kind that TensorRT-RTX has no kern
 });
 
 onStandIn.each(flavours)('StandIn %s: plugins', (flavour) => {
-  // In a process of its own each: plugins stay registered.
+  // Each runs in its own process, since plugins stay registered.
   const roiAlign = async ({ trt, onnx, failure }: Tools) => {
     const g = new onnx.GraphBuilder('crops', { opset: 16 });
     const boxes = g.initializer('boxes', 'float32', [1, 4], Float32Array.of(0, 0, 3, 3));
@@ -297,7 +297,7 @@ onStandIn.each(flavours)('StandIn %s: plugins', (flavour) => {
     return failure(building.then((engine) => engine.save(file)));
   };
 
-  test.skipIf(flavour === 'rtx')('are loaded where a model, or an engine, has one', async () => {
+  test.skipIf(flavour === 'rtx')('are loaded if a model or an engine has one', async () => {
     const env = { ENGINE: path.join(folder, `${flavour}-crops.engine`), STEP: 'build' };
     expect(await run(flavour, roiAlign, env)).toBe('no error');
     env.STEP = 'load';
@@ -308,7 +308,7 @@ onStandIn.each(flavours)('StandIn %s: plugins', (flavour) => {
     );
   });
 
-  test('that are missing are named, with the node', async () => {
+  test('are named with the node if they are missing', async () => {
     const env = { ENGINE: path.join(folder, `${flavour}-missing.engine`), STEP: 'build' };
     const without = flavour === 'rtx' ? path.join(standIn, flavour) : await librariesWithoutPlugins(flavour);
     const reason =
@@ -319,7 +319,7 @@ onStandIn.each(flavours)('StandIn %s: plugins', (flavour) => {
   });
 });
 
-/** A folder with a flavour's libraries, but for its plugins. */
+/** A folder with a flavour's libraries, except for its plugins. */
 async function librariesWithoutPlugins(flavour: Flavour): Promise<string> {
   const without = await mkdtemp(path.join(folder, 'without-'));
   for (const name of await readdir(path.join(standIn, flavour))) {

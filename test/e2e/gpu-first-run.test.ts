@@ -1,4 +1,4 @@
-// scripts/gpu-first-run, whole, on a GPU and a TensorRT that stand-ins play (test/native/stand_in), and on ones that fail.
+// All of scripts/gpu-first-run, on a simulated GPU and TensorRT (test/native/stand_in), and on ones that fail.
 import { execFile, execFileSync } from 'node:child_process';
 import {
   cpSync,
@@ -46,13 +46,13 @@ function firstRun(
   });
 }
 
-/** The state of each step, as the page says it. */
+/** The state of each step, as the page gives it. */
 function states(written: string): Record<string, string> {
   const headings = written.matchAll(/^### (\d+)\. .*: (passed|failed|not run)(?: \(\d+\.\d s\))?$/gm);
   return Object.fromEntries([...headings].map(([, number, state]) => [number, state]));
 }
 
-test('a layer that only copies a cache is found in what the inspector says of a plan', () => {
+test("finds a layer that only copies a cache in the inspector's report", () => {
   const tensors = (...names: string[]) => names.map((Name) => ({ Name, Dimensions: [1, 2, 512, 64] }));
   const layer = (Name: string, Inputs: object[], Outputs: object[], LayerType = 'kgen') => ({
     Name,
@@ -86,7 +86,7 @@ test('a layer that only copies a cache is found in what the inspector says of a 
 onStandIn('gpu-first-run on stand-ins', () => {
   const trt10 = path.join(standIns, 'trt10');
 
-  test('runs whole, and says what each step proves and found', { timeout: 540_000 }, async () => {
+  test('runs all steps, and reports what each proves and found', { timeout: 540_000 }, async () => {
     const results = path.join(folder, 'whole.md');
     const { code, output, page: written } = await firstRun(trt10, results, []);
     const all = Object.fromEntries(Array.from({ length: 11 }, (_, i) => [String(i + 1), 'passed']));
@@ -96,7 +96,7 @@ onStandIn('gpu-first-run on stand-ins', () => {
     );
     expect(written).toContain('11 of 11 steps passed, 0 failed, 0 did not run');
     expect(written.match(/^Proves: ./gm)).toHaveLength(11);
-    // What each found, in its table: differences, answers, times.
+    // The findings in each step's table: differences, answers, times.
     const rows = [
       /^\| FP32 \| [\d.]+ \| [\d.]+ \| [\d.]+ \| \d\.\de[+-]\d+ \|$/m,
       /^\| one causal layer \| [\d.]+ \| [\d.]+ \| 2 \| 2 \| \d+ \| 0 \|$/m,
@@ -113,7 +113,7 @@ onStandIn('gpu-first-run on stand-ins', () => {
     expect(written).toMatch(/The poisoned request: ERR_EXECUTION_FAILED, /);
   });
 
-  test('goes on after steps that fail, that crash and that hang, and says what that means', {
+  test('continues after steps that fail, crash or hang, and explains the failure', {
     timeout: 120_000,
   }, async () => {
     const trouble = path.join(folder, 'trouble.mjs');
@@ -135,7 +135,7 @@ onStandIn('gpu-first-run on stand-ins', () => {
     });
     expect(failing.page).toContain('1 of 4 steps passed, 3 failed, 0 did not run');
     expect(failing.page).toMatch(
-      /2\. The smallest engine: failed.*\n\nProves: .*\n\n\*\*Failed:\*\* ERR_ENGINE_CORRUPT: .*\n\nWhat that means: Binding/,
+      /2\. The smallest engine: failed.*\n\nProves: .*\n\n\*\*Failed:\*\* ERR_ENGINE_CORRUPT: .*\n\nWhat that means: The binding/,
     );
     expect(failing.page).toMatch(/4\. .*\n\nProves: .*\n\n\*\*Failed:\*\* Its process ended by SIGABRT/);
     expect(failing.page).toMatch(/5\. .*\n\nProves: .*\n\n\*\*Failed:\*\* It was stopped after \d+ s\./);
@@ -144,7 +144,7 @@ onStandIn('gpu-first-run on stand-ins', () => {
   test.each([
     ['trt11', 90],
     ['rtx', 89],
-  ])('reads what a plan of another flavour consists of: %s', async (flavour, computeCapability) => {
+  ])("reads the layers of another flavour's plan: %s", async (flavour, computeCapability) => {
     const results = path.join(folder, `${flavour}.md`);
     const env = { STAND_IN_CUDA_DEVICES: `Stand-in GPU:${computeCapability}:24576` };
     const args = ['--only', 'attention'];
@@ -154,7 +154,7 @@ onStandIn('gpu-first-run on stand-ins', () => {
     expect(written).toMatch(/^The layers of one causal layer: .*layers\.0\.attention\/key\/cache, /m);
   });
 
-  test('says which steps there was no time for', async () => {
+  test('names the steps that there was no time for', async () => {
     const results = path.join(folder, 'late.md');
     const { code, page: written } = await firstRun(trt10, results, ['--only', '1,2,11', '--minutes', '0.01']);
     expect({ code, states: states(written) }).toEqual({
@@ -182,7 +182,7 @@ onStandIn('gpu-first-run on stand-ins', () => {
     expect(readFileSync(page, 'utf8')).toBe(before);
   });
 
-  test('refuses steps and options that there are not', async () => {
+  test('refuses unknown steps and options', async () => {
     for (const [args, message] of [
       [['--only', 'builder,cooking'], /there is no step cooking/],
       [['--minutes', 'ten'], /--minutes must be a number/],

@@ -1,5 +1,5 @@
-// Language models on GPUs that fail, or meet one shape after the other, which the stand-in libraries play
-// (test/native/stand_in). What they answer on any GPU is in test/gpu/generation.test.ts.
+// Language models on GPUs that fail or meet one shape after another, simulated by stand-in libraries
+// (test/native/stand_in). Tests of their answers on any GPU are in test/gpu/generation.test.ts.
 import { cp, mkdtemp, rm } from 'node:fs/promises';
 import os from 'node:os';
 import path from 'node:path';
@@ -53,7 +53,7 @@ onStandIn.each(flavours)('StandIn %s: a GPU that fails a language model', (flavo
     return found;
   };
 
-  test('without memory for the cache, or a run, says so', async () => {
+  test('reports that there is no memory for the cache, or for a run', async () => {
     for (const n of [2, 8]) {
       const [first] = await run(flavour, scenario, { STAND_IN_FAULTS: `allocation:${n}` });
       expect(first).toMatch(/^ERR_OUT_OF_MEMORY: /);
@@ -72,8 +72,8 @@ onStandIn.each(flavours)('StandIn %s: a GPU that fails a language model', (flavo
 });
 
 /**
- * STEPS steps of requests and sequences, what comes next left to chance. All follow texts that the CPU has written alone, so
- * that each knows its next tokens. Gives how many tokens were wrong, and the model's own figures.
+ * Makes STEPS random requests and operations on sequences. All follow texts that the CPU has written alone, so that the
+ * next tokens are known. Returns how many tokens were wrong, and the model's statistics.
  */
 async function randomTraffic({ trt }: Tools) {
   const steps = Number(process.env.STEPS);
@@ -86,14 +86,14 @@ async function randomTraffic({ trt }: Tools) {
   const folder = 'test/fixtures/decoders/llama/optimum';
   const greedy = { temperature: 0, ignoreEos: true };
 
-  // Up to where two tokens are equally good, or nearly so.
+  // Each text ends where two tokens are equally good, or nearly so.
   const texts: { tokens: number[]; prompt: number }[] = [];
   const cpu = await trt.LanguageModel.load(folder, {
     device: 'cpu',
     kvCache: { maxBatchSize: 1, maxLength },
   });
   for (let i = 0; i < 24; i++) {
-    // Every third begins as the one before.
+    // Every third begins like the one before.
     const begun = i % 3 === 0 ? [] : texts.at(-1)!.tokens.slice(0, 20 + below(20));
     const fresh = Array.from({ length: 1 + below(i % 2 === 0 ? 200 : 60) }, () => 3 + below(250));
     const prompt = [...begun, ...fresh];
@@ -134,7 +134,7 @@ async function randomTraffic({ trt }: Tools) {
     const prompt = text.tokens.slice(0, length);
     await answer(text, length, { generate: (options) => model.generate(prompt, options) });
   };
-  // At most 3 of them at a time, with a fork each: they hold rows.
+  // At most 3 at a time, each with a fork, since they hold rows.
   const conversation = async (own: import('node-tensorrt').Sequence, text: (typeof texts)[number]) => {
     const { tokens, prompt } = text;
     for (let turns = below(6); turns >= 0 && !isFinished(); turns--) {
@@ -189,10 +189,10 @@ async function randomTraffic({ trt }: Tools) {
 onStandIn.each(flavours)('StandIn %s: random traffic', (flavour) => {
   const steps = flavour === 'trt10' ? 10_000 : 2_000;
 
-  test('meets few shapes, again and again, and gives the tokens of running alone', {
+  test('meets few shapes repeatedly, and gives the same tokens as running alone', {
     timeout: 180_000,
   }, async () => {
-    // TensorRT-RTX captures for itself; here it fails when that is too often.
+    // TensorRT-RTX captures by itself; the stand-in fails if that happens too often.
     const env = { STEPS: `${steps}`, STAND_IN_FAULTS: 'recapture:50' };
     const { answers, ...found } = await run(flavour, randomTraffic, env, 170_000);
     expect(answers).toEqual({ compared: expect.any(Number), wrong: 0, failed: 0 });
@@ -217,8 +217,8 @@ onStandIn.each(flavours)('StandIn %s: a token whose embedding is not a number', 
     );
   });
 
-  // Attention reads whole rows, and gives what is behind a row's tokens a weight of 0: of NaN, 0 times it is NaN.
-  test('fails the requests that read it, and no other, in any row', async () => {
+  // Attention reads whole rows, and gives what is behind a row's tokens a weight of 0; but 0 times NaN is NaN.
+  test('fails the requests that read it, and no others, in any row', async () => {
     const found = await run(
       flavour,
       async ({ trt, failure }) => {
@@ -241,7 +241,7 @@ onStandIn.each(flavours)('StandIn %s: a token whose embedding is not a number', 
         const long = Array.from({ length: 40 }, (_, i) => 10 + i);
         const bad = 319;
         const found: Record<string, [string, boolean]> = {};
-        /** What fails, twice at once, in both rows; are the next ones answered as before, with and without prefixes? */
+        /** Makes both rows fail, twice. Are the next requests answered as before, with and without prefixes? */
         const check = async (name: string, fail: () => Promise<unknown>) => {
           const [one, other] = await Promise.all([failure(fail()), failure(fail())]);
           const rest = [await answers()];
@@ -272,7 +272,7 @@ onStandIn.each(flavours)('StandIn %s: a token whose embedding is not a number', 
           await failing;
         });
 
-        // What comes before stays of use; a fork does not feel what its sibling read.
+        // The tokens before it can still be used, and a fork isn't affected by what its sibling read.
         const prompt = long.slice(0, 12);
         const expected = await model.generate(prompt, greedy);
         const failed = await failure(model.generate([...prompt, bad], greedy));
@@ -331,7 +331,7 @@ onStandIn.each(flavours)('StandIn %s: tokens whose logits are equal', (flavour) 
   };
   const none = (weights: Float32Array) => weights.fill(0);
 
-  // On a GPU nothing says which of them comes first.
+  // On a real GPU, either may come first.
   test.each([
     ['in pairs', twins],
     ['all of them', none],

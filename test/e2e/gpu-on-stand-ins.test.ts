@@ -1,4 +1,4 @@
-// The suites of test/gpu, and `bench`, on a GPU and TensorRT libraries that stand-ins play (test/native/stand_in).
+// The suites of test/gpu, and `bench`, on a GPU and TensorRT libraries simulated by stand-ins (test/native/stand_in).
 import { execFile } from 'node:child_process';
 import { existsSync } from 'node:fs';
 import { mkdtemp, readFile, rm } from 'node:fs/promises';
@@ -41,7 +41,7 @@ describe.skipIf(!existsSync(path.join(standIns, 'trt10')))('on stand-ins', () =>
   test.each(flavours)('the GPU suites: %s', { timeout: 600_000 }, async (...gpu) => {
     const vitest = path.join(root, 'node_modules/vitest/vitest.mjs');
     const args = [vitest, 'run', '--project', 'gpu', '--reporter', 'json'];
-    // A ResNet-50 takes this CPU half a minute; sessions and engines have tests of their own with each flavour.
+    // ResNet-50 takes this CPU half a minute; sessions and engines are also tested elsewhere with each flavour.
     const [flavour] = gpu;
     const short = flavour === 'trt10' ? ['-t', '^(?!.*ResNet)'] : ['generation'];
     const { code, output } = await run(...gpu, full ? args : [...args, ...short]);
@@ -62,10 +62,10 @@ describe.skipIf(!existsSync(path.join(standIns, 'trt10')))('on stand-ins', () =>
       const [{ device, runtime, deviceBytes, result }] = rows;
       expect({ device, runtime: runtime.name }).toEqual({ device: 'cuda:0', runtime: 'tensorrt' });
       expect(Object.keys(result.parts)).toEqual(['queueMs', 'enqueueMs', 'h2dMs', 'computeMs', 'd2hMs']);
-      // Four floats in, twice three out.
+      // Four floats go in, and three come out twice.
       expect(deviceBytes).toBeGreaterThanOrEqual(batch * 10 * 4);
     }
-    // An engine is measured at what it is tuned for, unless told otherwise.
+    // An engine is measured at the shapes it is tuned for, unless others are given.
     const engine = path.join(directory, 'linear.engine');
     const shapes = ['--shapes', 'x:1x4,5x4,16x4'];
     expect(await run('trt10', 90, [cli, 'build', model, '-o', engine, ...shapes])).toMatchObject({ code: 0 });

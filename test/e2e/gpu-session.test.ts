@@ -1,5 +1,5 @@
-// Sessions on the GPUs that the stand-in libraries play (test/native/stand_in): their plans are executed by ONNX
-// Runtime, so that every number has the CPU runtime as its oracle.
+// Sessions on GPUs simulated by stand-in libraries (test/native/stand_in). ONNX Runtime executes their plans, so that
+// every number has the CPU runtime as its oracle.
 import { mkdtemp, readdir, rm } from 'node:fs/promises';
 import os from 'node:os';
 import path from 'node:path';
@@ -14,7 +14,7 @@ beforeAll(async () => {
 afterAll(() => rm(folder, { recursive: true }));
 
 onStandIn.each(flavours)('StandIn %s: a session on a GPU', (flavour) => {
-  test('has the numbers of the CPU for every shape, once more when a graph is replayed', async () => {
+  test("has the CPU's numbers for every shape, also when a graph is replayed", async () => {
     const { differing, ...found } = await run(
       flavour,
       async ({ trt, fixture, sines, failure }) => {
@@ -58,7 +58,7 @@ onStandIn.each(flavours)('StandIn %s: a session on a GPU', (flavour) => {
           runtime,
           inputMetadata,
         };
-        // runSync() is on this thread.
+        // runSync() runs on this thread.
       },
       { STAND_IN_JAVASCRIPT: 'none' },
     );
@@ -76,7 +76,8 @@ onStandIn.each(flavours)('StandIn %s: a session on a GPU', (flavour) => {
     });
     expect(found.memory!.total).toBe(24576 * 2 ** 20);
     expect(found.memory!.activations).toBeGreaterThan(0);
-    // Runs of 1 and of 3 rows came again, on a thread of the session's and on this one: TensorRT-RTX has its own graphs.
+    // Runs of 1 and of 3 rows were repeated, on a thread of the session and on this one. TensorRT-RTX has its own
+    // graphs.
     expect(found.graphs).toEqual(
       flavour === 'rtx'
         ? { captured: 0, replayed: 0, refused: 0 }
@@ -138,7 +139,7 @@ onStandIn.each(flavours)('StandIn %s: a session on a GPU', (flavour) => {
     );
   });
 
-  test('leaves tensors on the GPU, feeds them to another session, on another GPU too', async () => {
+  test('leaves tensors on the GPU, and feeds them to another session, even on another GPU', async () => {
     const found = await run(flavour, async ({ trt, onnx, fixture, sines, failure }) => {
       const g = new onnx.GraphBuilder('twice');
       g.op('Mul', [g.input('y', 'float32', ['batch', 3]), g.scalar(2)], {}, { outputs: ['z'] });
@@ -214,8 +215,8 @@ onStandIn.each(flavours)('StandIn %s: a session on a GPU', (flavour) => {
     expect(found.disposed).toBe('ERR_DISPOSED: The tensor was disposed.');
   });
 
-  // Where JavaScript's thread calls the driver, the stand-in aborts.
-  test("frees what is disposed of or collected, and counts its memory, without JavaScript's thread", async () => {
+  // If JavaScript's thread calls the driver, the stand-in aborts.
+  test("frees disposed and collected tensors, and counts their memory, without JavaScript's thread", async () => {
     const found = await run(
       flavour,
       async ({ trt, onnx, sines }) => {
@@ -241,7 +242,7 @@ onStandIn.each(flavours)('StandIn %s: a session on a GPU', (flavour) => {
           collected.push(new WeakRef((await second.run({ x: sines(256, 64) })).y!.data));
         };
         for (let i = 0; i < 4; i++) await runAndForget();
-        // Their pools would keep the memory.
+        // The sessions' pools would keep the memory.
         await first.dispose();
         await second.dispose();
         const held = free();
@@ -289,7 +290,7 @@ onStandIn.each(flavours)('StandIn %s: a session on a GPU', (flavour) => {
     expect(found).toEqual(['1,3: 1,3,4', '1,1: 5', '1,0: ', '1,6: 0,1,2,3,4,5']);
   });
 
-  test('of a GPU that is lost rejects every run with a code, is disposed of, and the process ends', async () => {
+  test('on a lost GPU rejects every run with a code and can be disposed, and the process ends', async () => {
     const found = await run(
       flavour,
       async ({ trt, fixture, sines, failure }) => {
@@ -317,7 +318,7 @@ onStandIn.each(flavours)('StandIn %s: a session on a GPU', (flavour) => {
     ['deserialize:1', /^ERR_ENGINE_CORRUPT: /],
     ['truncated', /^ERR_ENGINE_CORRUPT: /],
     ['lost:40', /^ERR_/],
-  ])('is not created, and says why: %s', async (fault, expected) => {
+  ])("isn't created, with the reason: %s", async (fault, expected) => {
     const create = async ({ trt, fixture, failure }: Tools) =>
       failure(
         trt.InferenceSession.create(fixture('linear.onnx'), {
@@ -329,11 +330,11 @@ onStandIn.each(flavours)('StandIn %s: a session on a GPU', (flavour) => {
     expect(await run(flavour, create, { STAND_IN_FAULTS: fault })).toMatch(expected);
   });
 
-  test('of which one run fails goes on', async () => {
+  test('continues after a run that fails', async () => {
     const found = await run(
       flavour,
       async ({ trt, fixture, sines, failure }) => {
-        // With graphs, a failure while one is captured only means that there is none.
+        // With graphs, a failure during a capture would only mean that there is no graph.
         const options = { precision: 'fp32', cache: false, cudaGraph: false } as const;
         const gpu = await trt.InferenceSession.create(fixture('linear.onnx'), options);
         const failures: string[] = [];
@@ -352,7 +353,7 @@ onStandIn.each(flavours)('StandIn %s: a session on a GPU', (flavour) => {
     expect(found.runs).toMatchObject({ completed: 2, failed: 1 });
   });
 
-  test('without memory says so, and works again when there is some', async () => {
+  test('reports that memory is lacking, and works again when there is some', async () => {
     for (const kind of ['allocation', 'pinned']) {
       let worked = 0;
       for (let n = 1; worked < 2 && n < 20; n++) {
@@ -414,7 +415,7 @@ onStandIn('StandIn: a session on a GPU', () => {
     expect(found.counts).toMatchObject({ completed: 1, cancelled: 2 });
   });
 
-  test('a shape that can not be captured runs without a graph', async () => {
+  test("a shape that can't be captured runs without a graph", async () => {
     const found = await run(
       'trt11',
       async ({ trt, fixture, sines }) => {
@@ -437,7 +438,7 @@ onStandIn('StandIn: a session on a GPU', () => {
     ]);
   });
 
-  test('an engine of another GPU, version or flavour is refused with what it is for and what is here', async () => {
+  test('refuses an engine for another GPU, version or flavour, naming what it is for and what is here', async () => {
     const file = path.join(folder, 'linear.engine');
     for (const flavour of flavours) {
       process.env.NODE_TENSORRT_TEST_ENGINE = file;
@@ -451,7 +452,7 @@ onStandIn('StandIn: a session on a GPU', () => {
       expect(await run(flavour, load)).toBe('no error');
       expect(await run(flavour, load, { STAND_IN_CUDA_DEVICES: 'Other:86:8192' })).toMatch(
         new RegExp(
-          `^ERR_ENGINE_INCOMPATIBLE: .*compiled by ${product} .* for sm_89. Here are ${product} .* Other \\(sm_86\\)`,
+          `^ERR_ENGINE_INCOMPATIBLE: .*compiled by ${product} .* for sm_89. This machine has ${product} .* Other \\(sm_86\\)`,
         ),
       );
       const older = { trt10: '10.13.0', trt11: '11.0.0', rtx: '1.5.0' }[flavour];
@@ -460,14 +461,14 @@ onStandIn('StandIn: a session on a GPU', () => {
       );
       const other = flavour === 'rtx' ? 'trt10' : 'rtx';
       expect(await run(other, load)).toMatch(
-        /^ERR_ENGINE_INCOMPATIBLE: .*which alone can run it; here is TensorRT/,
+        /^ERR_ENGINE_INCOMPATIBLE: .*and only runs with that; found only TensorRT/,
       );
       expect(await run(flavour, load, { STAND_IN_CUDA_DEVICES: 'none' })).toMatch(/^ERR_NO_GPU: /);
     }
     delete process.env.NODE_TENSORRT_TEST_ENGINE;
   });
 
-  test('a bare plan that is trusted says what it holds, and runs', async () => {
+  test('a trusted bare plan describes itself, and runs', async () => {
     const found = await run('trt10', async ({ trt, fixture, sines, failure }) => {
       const shapes = { x: { min: [1, 4], opt: [2, 4], max: [8, 4] } };
       const built = await trt.buildEngine(fixture('linear.onnx'), {
@@ -508,7 +509,7 @@ onStandIn('StandIn: a session on a GPU', () => {
     expect(files).toEqual([expect.stringMatching(/^[0-9a-f]{64}\.cache$/)]);
   });
 
-  test("'auto' without a GPU, or a library for it, is the CPU, and says why", async () => {
+  test("'auto' without a GPU, or without a library for it, chooses the CPU, with the reason", async () => {
     const scenario = async ({ trt, fixture, failure }: Tools) => {
       const { device, why } = await trt.InferenceSession.create(fixture('linear.onnx'));
       const named = await failure(trt.InferenceSession.create(fixture('linear.onnx'), { device: 'cuda:7' }));

@@ -1,5 +1,5 @@
-// Plans that the stand-in TensorRT pads with zeros (test/native/stand_in): of more bytes than a Uint8Array holds, and
-// large enough to be seen wherever they are in memory.
+// Plans that the stand-in TensorRT pads with zeros (test/native/stand_in): larger than a Uint8Array can be, and large
+// enough to notice wherever they are in memory.
 import { createHash } from 'node:crypto';
 import { mkdtemp, open, readFile, rm } from 'node:fs/promises';
 import os from 'node:os';
@@ -21,7 +21,7 @@ const builds = (megabytes: number) => ({ STAND_IN_PLAN_MIB: String(megabytes) })
 onStandIn('a plan of more than 4 GiB', () => {
   const planBytes = 4100 * mebibyte;
 
-  test('is built, runs, and is written; plan() names the way to have it', async () => {
+  test('is built, runs, and is written; plan() names the alternative', async () => {
     const scenario = async ({ trt, fixture, sines, failure }: Tools) => {
       const model = fixture('linear.onnx');
       const engine = await trt.buildEngine(model, { precision: 'fp32', cache: false });
@@ -44,7 +44,7 @@ onStandIn('a plan of more than 4 GiB', () => {
     }
   });
 
-  // Some 4 GiB are hashed twice, and are in memory once.
+  // Hashes about 4 GiB twice, and has them in memory once.
   test.runIf(isFull)('is loaded from a file', { timeout: 300_000 }, async () => {
     const file = path.join(folder, 'large.engine');
     await run(
@@ -69,7 +69,7 @@ onStandIn('a plan of more than 4 GiB', () => {
   });
 });
 
-/** Makes an engine file's plan longer, with zeros that take no room on the disk. */
+/** Makes an engine file's plan longer, with zeros that take no space on the disk. */
 async function lengthen(file: string, planBytes: number): Promise<void> {
   const content = await readFile(file);
   const [manifest, layers] = [16, 24].map((at) => Number(content.readBigUInt64LE(at)));
@@ -126,13 +126,13 @@ onStandIn('a plan of 400 MiB', () => {
     }
     // The zeros of the plan itself are not resident, so a copy of it would show.
     expect(grown('loaded').peak).toBeLessThan(half);
-    // It was read while it was loaded onto the GPU, and freed.
+    // It was read while it was loaded onto the GPU, then freed.
     expect(grown('running').peak).toBeGreaterThan(400 - 1);
     expect(grown('running').peak).toBeLessThan(400 + half);
     expect(grown('running').rss).toBeLessThan(half);
   });
 
-  test('is freed when nobody holds its engine', async () => {
+  test('is freed when nothing holds its engine', async () => {
     const scenario = async ({ trt, fixture }: Tools) => {
       const options = { precision: 'fp32', cache: false } as const;
       const bytes = (await trt.buildEngine(fixture('linear.onnx'), options)).plan();
@@ -141,11 +141,11 @@ onStandIn('a plan of 400 MiB', () => {
       for (let i = 0; i < 40; i++) await trt.Engine.load(bytes, { trusted: true });
       return (resident() - before) / (bytes.length / 2 ** 20);
     };
-    // It loaded 40.
+    // It loaded 40 plans.
     expect(await run('trt10', scenario, builds(20))).toBeLessThan(20);
   });
 
-  test('is refused by a session where its file was written to meanwhile', async () => {
+  test('is refused by a session if its file was changed meanwhile', async () => {
     const scenario = async ({ trt, failure }: Tools) => {
       const { truncateSync } = process.getBuiltinModule('node:fs');
       const engine = await trt.Engine.load(process.env.TEST_FILE!);

@@ -6,7 +6,7 @@ import path from 'node:path';
 import { Worker } from 'node:worker_threads';
 import { describe, expect, test } from 'vitest';
 
-// What only a process of its own can show: how it ends at each step of a session's life.
+// Behaviour that takes a separate process to test: how it ends at each step of a session's life.
 const root = path.join(import.meta.dirname, '../..');
 const prelude = `
   const { buildEngine, Engine, InferenceSession, LanguageModel, Tensor } = require('node-tensorrt');
@@ -17,7 +17,7 @@ const prelude = `
   const build = (at, then) => buildEngine(model, {
     target: 'sm_89', shapes, onProgress: ({ phase }) => { if (phase === at) then(); },
   });
-  // An engine file of zeros, which take seconds to hash and no room on the disk.
+  // An engine file of zeros, which takes seconds to hash and no space on the disk.
   const hashing = () => {
     const { mkdtempSync, rmSync, truncateSync, writeFileSync } = require('node:fs');
     const folder = mkdtempSync(require('node:path').join(require('node:os').tmpdir(), 'life-'));
@@ -206,7 +206,7 @@ test('a process may exit at any moment of loads, runs and builds, and leaves not
         model.dispose();
       }
     })();`;
-  // Four at a time on fewer cores: their threads get in each other's way.
+  // Four at a time on fewer cores, so that their threads get in each other's way.
   const exits = (delay: number) =>
     new Promise((resolve) => {
       const env = { ...process.env, TMPDIR: temporary };
@@ -229,7 +229,7 @@ test('a process may exit at any moment of loads, runs and builds, and leaves not
   rmSync(temporary, { recursive: true });
 }, 120_000);
 
-test('what a killed process leaves in the temporary folder is swept by the next build, what a living one has is not', async () => {
+test("the next build removes a killed process's temporary folders, but not a living one's", async () => {
   const temporary = mkdtempSync(path.join(os.tmpdir(), 'life-'));
   const start = (body: string) =>
     spawn(process.execPath, ['-e', `${prelude} ${body}`], {
@@ -255,7 +255,7 @@ test('what a killed process leaves in the temporary folder is swept by the next 
   rmSync(temporary, { recursive: true });
 }, 120_000);
 
-test("processes that look for abandoned folders are in no one's way who makes one, and leave nothing behind", async () => {
+test("processes that look for abandoned folders don't disturb those that make one, and leave nothing behind", async () => {
   const prefix = path.join(mkdtempSync(path.join(os.tmpdir(), 'life-')), 'made-');
   const body = `
     const { temporaryDirectory } = require('./dist/system/files/temporary-directory.js');
@@ -272,7 +272,7 @@ test("processes that look for abandoned folders are in no one's way who makes on
   };
   expect(await Promise.all([1, 2, 3, 4].map(() => make(400)))).toEqual([0, 0, 0, 0]);
   for (let round = 0; round < 12; round++) {
-    // While it looks, too.
+    // It also ends while it looks for abandoned folders.
     const exits = [20, 25, 30, 35].map((exitAfter) => make(Infinity, exitAfter + (round % 5)));
     expect(await Promise.all(exits)).toEqual([0, 0, 0, 0]);
     expect(readdirSync(path.dirname(prefix))).toEqual([]);
@@ -342,7 +342,7 @@ test('importing loads no file that only creating, loading or building needs', ()
   expect(child).toMatchObject({ stdout: 'true', stderr: '' });
 });
 
-describe('without a working directory, which was removed', () => {
+describe('after the working directory was removed', () => {
   const gone = (remember: boolean) => `
     const fs = require('node:fs');
     const folder = fs.mkdtempSync(require('node:path').join(require('node:os').tmpdir(), 'gone-'));
@@ -350,7 +350,7 @@ describe('without a working directory, which was removed', () => {
     ${remember ? 'process.cwd();' : ''}
     fs.rmdirSync(folder);`;
 
-  test.each([true, false])('what has absolute paths works; was it known before: %s', (remember) => {
+  test.each([true, false])('absolute paths work; working directory known before: %s', (remember) => {
     const { stdout, stderr, status } = run(`${gone(remember)}
       const s = await InferenceSession.create(model, { device: 'cpu' });
       console.log((await s.run({ x: square(8), v0: square(8) })).v64.dims.join());

@@ -6,18 +6,18 @@ import { expect, test } from 'vitest';
 
 const root = path.join(import.meta.dirname, '../..');
 
-/** Windows of equal work, after work that warms up. */
+/** Windows of equal work, after a warm-up. */
 const windows = 10;
 
-/** Alone they take a few seconds; how many where others keep the cores busy is not what they are about. */
+/** Alone they take a few seconds. They don't test how long they take when others keep the cores busy. */
 const limits = { timeout: 300_000 };
 
-/** What the script prints, of a process that does nothing else. */
+/** Returns what the script prints when it runs alone in a process. */
 function runAlone(script: string): string {
   const child = spawnSync(process.execPath, ['--expose-gc', '-e', script], {
     cwd: root,
     encoding: 'utf8',
-    // Which thread allocates from which arena is chance, and so is how full they are.
+    // Chance decides which thread allocates from which arena, and so how full the arenas get.
     env: { ...process.env, MALLOC_ARENA_MAX: '1' },
   });
   expect(child.stderr).toBe('');
@@ -25,8 +25,8 @@ function runAlone(script: string): string {
 }
 
 /**
- * MiB by which the resident set grows in a window, the median of all: what leaks does so in every one, while an allocator
- * that takes another block, or gives one back, does it in a few. `body` declares `work(times)`.
+ * The median growth of the resident set per window, in MiB. A leak grows in every window, but an allocator that takes
+ * or returns a block does so in few. `body` declares `work(times)`.
  */
 function growth(body: string, warmUp: number, times: number): { median: number; resident: number[] } {
   const resident = JSON.parse(
@@ -61,14 +61,14 @@ test('10,000 runs leave no memory behind', limits, () => {
       for (let i = 0; i < times; i++) {
         const x = i % 10 === 0 ? large : i % 3 === 0 ? native : small;
         await (i % 100 === 0 ? session.run({ x: 1 }).catch(() => {}) : session.run({ x }));
-        // How much garbage piles up in between, and so how far the heap grows, would depend on the machine's load.
+        // Otherwise the amount of garbage, and so the heap's growth, would depend on the machine's load.
         if (i % 20 === 0) gc();
       }
     };`,
     6000,
     1000,
   );
-  // Half a KiB a run.
+  // Half a KiB per run.
   expect(median, resident.join(' ')).toBeLessThan(0.5);
 });
 
@@ -87,11 +87,11 @@ test('500 sessions, created and disposed, leave no memory behind', limits, () =>
     200,
     50,
   );
-  // 10 KiB a session.
+  // 10 KiB per session.
   expect(median, resident.join(' ')).toBeLessThan(0.5);
 });
 
-/** The demo model, with as many positions; its graph computes the rotary embedding of any. */
+/** The demo model with more positions; its graph computes the rotary embedding of any position. */
 function longModel(positions: number): string {
   const folder = mkdtempSync(path.join(os.tmpdir(), 'long-row-'));
   cpSync(path.join(root, 'examples/demo-model'), folder, { recursive: true });
@@ -101,7 +101,7 @@ function longModel(positions: number): string {
   return folder;
 }
 
-test('a row of 32,768 tokens takes the memory that kvCache says, and gives it back', limits, () => {
+test('a row of 32,768 tokens takes the memory that kvCache reports, and frees it', limits, () => {
   const tokens = 32_768;
   const folder = longModel(tokens);
   try {
@@ -117,10 +117,10 @@ test('a row of 32,768 tokens takes the memory that kvCache says, and gives it ba
           kvCache: { maxBatchSize: 2, maxLength: ${tokens} },
         });
         const { kvCache } = model;
-        // Without JavaScript's heap: V8 gives back what loading the model made of it when it likes.
+        // Without JavaScript's heap: V8 decides when to return the memory that loading the model took.
         const resident = async () => {
           gc();
-          // What was collected goes back to the system from another thread.
+          // Another thread returns collected memory to the system.
           await setTimeout(100);
           return process.memoryUsage.rss() - getHeapStatistics().total_physical_size;
         };
@@ -130,7 +130,7 @@ test('a row of 32,768 tokens takes the memory that kvCache says, and gives it ba
           while (kvCache.bytesUsed > left) await setTimeout(10);
         };
         const ids = Array.from({ length: ${tokens} }, (_, i) => 5 + ((i * 7919) % 500));
-        // What a chunk of a prompt is computed in stays, and is no part of the cache.
+        // The memory in which a prompt's chunk is computed stays allocated, and isn't part of the cache.
         const short = model.createSequence();
         await short.append(ids.slice(0, 1024));
         await release(short, 0);
@@ -154,7 +154,7 @@ test('a row of 32,768 tokens takes the memory that kvCache says, and gives it ba
         console.log(JSON.stringify(grown));
       })();`),
     ) as { used: number; resident: number }[];
-    // Of three layers, keys and values, two heads of 32 floats.
+    // Three layers, keys and values, two heads of 32 floats.
     const row = tokens * 3 * 2 * 2 * 32 * 4;
     const rows = [1, 2, 1, 2, 1, 2, 1, 2, 1, 0];
     expect(measured.map(({ used }) => used / row)).toEqual(rows);

@@ -18,7 +18,7 @@ import { bertBase } from '../../scripts/bert-base.mjs';
 import { simulateEachFloat16, simulateFloat16 } from '../oracle/simulate-float16.js';
 import { writePrecisionModel } from '../oracle/write_precision_models.mjs';
 
-// Whole models in mixed precision: beside what ModelOpt makes of them, and beside PyTorch's tokens.
+// Whole models in mixed precision, compared with ModelOpt's casts and with PyTorch's tokens.
 
 const isFull = process.env.NODE_TENSORRT_TEST_FULL === '1';
 const fixture = (name: string) => path.join(import.meta.dirname, '../fixtures', name);
@@ -30,7 +30,7 @@ beforeAll(async () => {
 });
 afterAll(() => rm(directory, { recursive: true }));
 
-/** A model, and what it becomes by the ranges of random inputs. */
+/** A model, and its cast by the ranges of random inputs. */
 async function castByRanges(name: string) {
   const file = path.join(directory, `${name}.onnx`);
   await writePrecisionModel(name, file);
@@ -41,10 +41,10 @@ async function castByRanges(name: string) {
 
 const casts = ({ graph }: ModelProto) => graph.node.filter(({ opType }) => opType === 'Cast').length;
 
-// ModelOpt's defaults keep no operator in FP32 by its kind, which this package does; beside them is what it gives when
-// it is told to keep the same ones.
+// By default, ModelOpt keeps no operator type in FP32, which this package does. The counts are compared with ModelOpt's
+// when it keeps the same types.
 const counted = ['llama', 'qwen3', 'minilm', 'resnet50', ...(isFull ? ['bert-base'] : [])];
-test.each(counted)("%s has hardly more casts than ModelOpt's", { timeout: 60_000 }, async (name) => {
+test.each(counted)("%s has few more casts than ModelOpt's", { timeout: 60_000 }, async (name) => {
   const counts = json('precision/modelopt-counts.json').models[name];
   const { given, mixed } = await castByRanges(name);
   expect(given.graph.node.length).toBe(counts.given.nodes);
@@ -52,7 +52,7 @@ test.each(counted)("%s has hardly more casts than ModelOpt's", { timeout: 60_000
   expect((casts(mixed) - counts.sensitive.casts) / counts.given.nodes).toBeLessThanOrEqual(0.02);
 });
 
-// Seeded weights. A BERT-base of two layers and few words has every node that one of twelve has.
+// The weights are seeded. A BERT-base of two layers and few words has every kind of node that one of twelve has.
 test.each([
   ['resnet50', () => buildResnet()],
   ['bert-base', () => buildBert(isFull ? bertBase : { ...bertBase, num_hidden_layers: 2, vocab_size: 1000 })],
@@ -65,7 +65,7 @@ test.each([
   await using exact = await InferenceSession.create(`${file}.fp32.onnx`);
   const [simulated] = simulateEachFloat16([`${file}.fp16.onnx`]);
   await using half = await InferenceSession.create(simulated!);
-  // Other inputs than those that ranges were measured with.
+  // Other inputs than those that the ranges were measured with.
   for (const feeds of randomInputs(model, { seed: 1, samples: 2 })) {
     const [a, b] = [await exact.run(feeds), await half.run(feeds)].map(
       (outputs) => Object.values(outputs)[0]!,
@@ -153,14 +153,14 @@ describe.each(['llama', 'qwen3'])('%s', (name) => {
     ] as const) {
       const engine = await buildEngine(file, { target: 'sm_89', precision, cache: false });
       const products = engine.manifest.cast!.nodes.filter(({ operator }) => operator === 'MatMul');
-      // All but that of the positions and that of the logits.
+      // All but the products for the positions and the logits.
       expect(products.filter((node) => node.precision === precision).length).toBe(products.length - 2);
       expect(engine.inputs.every((input) => input.type !== type)).toBe(true);
     }
   });
 });
 
-// Operators of ONNX Runtime's own stay in FP32, between products in FP16; the simulation does not know them.
+// ONNX Runtime's own operators stay in FP32, between products in FP16; the simulation doesn't know them.
 describe.each([
   ['llama', 'genai', { MatMul: 'fp16' }],
   ['llama-int4', 'genai', { 'com.microsoft.MatMulNBits': 'fp32' }],
@@ -200,11 +200,11 @@ describe.each([
 
 interface Expected {
   readonly cases: readonly { readonly prompt: number[]; readonly greedy: number[] }[];
-  /** Tokens never chosen. */
+  /** Tokens that are never chosen. */
   readonly suppressed: readonly number[];
 }
 
-/** The share of tokens that are PyTorch's, each answer going on by its own. */
+/** The share of tokens equal to PyTorch's, when each answer continues with its own tokens. */
 async function equalTokens(
   session: InferenceSession,
   name: string,
@@ -222,7 +222,7 @@ async function equalTokens(
   return equal / steps;
 }
 
-/** The most probable token of each step, over the cache that the step before gave. */
+/** The most probable token of each step, over the cache that the previous step returned. */
 async function generate(
   session: InferenceSession,
   prompt: readonly number[],
@@ -259,7 +259,7 @@ async function generate(
   return tokens;
 }
 
-/** A cache of no tokens, of the dimensions that the model says if no others are given. */
+/** A cache without tokens, with the model's dimensions unless others are given. */
 function pastOf({ inputMetadata }: InferenceSession, given?: readonly number[]): Record<string, Tensor> {
   return Object.fromEntries(
     inputMetadata

@@ -3,8 +3,9 @@ import path from 'node:path';
 import type { LanguageModel } from 'node-tensorrt';
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
 
-// TypeScript checks and describes; native does what there is to do for each element and each token. V8 counts how often
-// every block of this package's JavaScript runs: what serves a request must run as often for a large one as for a small one.
+// TypeScript checks and describes; native code does the work per element and per token. V8 counts how often every block
+// of this package's JavaScript runs: the blocks that serve a request must run as often for a large request as for a
+// small one.
 
 const dist = `file://${path.join(import.meta.dirname, '../../dist')}/`;
 const inspector = new Session();
@@ -14,15 +15,15 @@ beforeAll(async () => {
   inspector.connect();
   await inspector.post('Profiler.enable');
   await inspector.post('Profiler.startPreciseCoverage', { callCount: true, detailed: true });
-  // Now: of what was compiled before, only calls are counted.
+  // Imported only now: for code compiled earlier, V8 only counts calls.
   trt = await import('node-tensorrt');
   onnx = await import('node-tensorrt/onnx');
 });
 afterAll(() => inspector.disconnect());
 
-/** How often blocks of dist/ ran while `work` did, by function and place. */
+/** How often blocks of dist/ ran during `work`, by function and position. */
 async function countBlocks(work: () => Promise<unknown>): Promise<Map<string, number>> {
-  await inspector.post('Profiler.takePreciseCoverage'); // from 0
+  await inspector.post('Profiler.takePreciseCoverage'); // resets the counts
   await work();
   const { result } = await inspector.post('Profiler.takePreciseCoverage');
   const counts = new Map<string, number>();
@@ -41,7 +42,7 @@ async function countBlocks(work: () => Promise<unknown>): Promise<Map<string, nu
 
 /** Functions with a block that ran more often for the larger request than for the smaller one. */
 async function growing(small: () => Promise<unknown>, large: () => Promise<unknown>): Promise<string[]> {
-  // What runs once only, such as a first import, is behind it.
+  // Code that runs only once, such as a first import, runs here.
   await small();
   await large();
   const before = await countBlocks(small);
@@ -50,7 +51,7 @@ async function growing(small: () => Promise<unknown>, large: () => Promise<unkno
   return [...new Set(names.map(([block]) => block.replace(/ \(.*/, '')))];
 }
 
-test('work that is done for each element is found', async () => {
+test('detects work that is done for each element', async () => {
   const make = (length: number) => async () => new trt.Tensor('float32', new Array<number>(length).fill(1));
   expect(await growing(make(2), make(500))).toEqual(['fromElements']);
 });
@@ -90,7 +91,7 @@ describe('an answer', () => {
   afterAll(() => model.dispose());
   const answer = (options: object) => () => model.generate([1, 2, 3], { ignoreEos: true, ...options });
 
-  test('of many tokens costs as much as one of few', async () => {
+  test('of many tokens costs as much as an answer of few', async () => {
     expect(await growing(answer({ maxTokens: 2 }), answer({ maxTokens: 50 }))).toEqual([]);
     const sampled = { temperature: 1, seed: 1, logprobs: 2 };
     const few = answer({ ...sampled, maxTokens: 2 });

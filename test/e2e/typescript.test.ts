@@ -1,4 +1,4 @@
-// Programs for onnxruntime-node (test/fixtures/typescript): for ours, nothing changes but the name of the package.
+// Programs for onnxruntime-node (test/fixtures/typescript), in which only the name of the package is changed to ours.
 import { execFile } from 'node:child_process';
 import { mkdir, mkdtemp, readdir, readFile, rm, symlink, writeFile } from 'node:fs/promises';
 import os from 'node:os';
@@ -13,7 +13,7 @@ const names = (await readdir(programs)).filter((name) => /\.c?ts$/.test(name));
 const packages = ['onnxruntime-node', 'node-tensorrt'] as const;
 
 let project: string;
-/** The sources of a package's programs, with the extensions that say which kind of module they are. */
+/** The sources of a package's programs, with the extensions of both kinds of module. */
 const sources = new Map<string, string[]>();
 
 beforeAll(async () => {
@@ -100,12 +100,12 @@ describe.each(packages)('programs for onnxruntime-node, with %s', (name) => {
   });
 });
 
-test('our declarations need no other library than that of Node', () => {
+test("our declarations only need Node's library", () => {
   const files = sources.get('node-tensorrt')!.filter((file) => /\.[mc]ts$/.test(file));
   expect(errors(files, { module: ModuleKind.NodeNext, lib: ['lib.es2022.d.ts'] })).toEqual([]);
 });
 
-test('what does not fit is a type error', async () => {
+test('wrong arguments are type errors', async () => {
   const file = path.join(project, 'wrong.mts');
   const lines = [
     `import { InferenceSession, Tensor, TensorRTError, type ErrorCode } from 'node-tensorrt';`,

@@ -6,7 +6,7 @@ import { expect, test } from 'vitest';
 
 const root = path.join(import.meta.dirname, '../..');
 
-/** Loads CommonJS as Jest does: the package's modules are scripts that may not call import(). */
+/** Loads CommonJS as Jest does: the package's modules are scripts that can't call import(). */
 function loadAsScripts(file: string, loaded = new Map<string, { exports: unknown }>()): unknown {
   const known = loaded.get(file);
   if (known) return known.exports;
@@ -24,7 +24,7 @@ function loadAsScripts(file: string, loaded = new Map<string, { exports: unknown
   return module.exports;
 }
 
-test('the package works where import() is refused', async () => {
+test('the package works when import() is refused', async () => {
   const { buildEngine, InferenceSession, LanguageModel } = loadAsScripts(
     path.join(root, 'dist/index.js'),
   ) as typeof import('node-tensorrt');

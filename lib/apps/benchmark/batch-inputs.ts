@@ -10,7 +10,7 @@ import { batchedShapes, isDynamic } from './batched-shapes.js';
 import type { BatchInputs } from './measure-batch.js';
 import { modelInputs } from './model-inputs.js';
 
-/** The inputs that queries should be made of. */
+/** How to make the queries' inputs. */
 export interface WantedInputs {
   /** Inputs without a source are random. */
   readonly inputs: InputSources;
@@ -18,7 +18,9 @@ export interface WantedInputs {
   readonly shapes: ReadonlyMap<string, Dims>;
 }
 
-/** Inputs of the shapes that were given, and that batch size and the names of dimensions ask for. */
+/**
+ * Makes the inputs, with the given shapes, or with shapes that follow from the batch size and the dimensions' names.
+ */
 export async function batchInputs(
   model: string | Engine,
   wanted: number | undefined,
@@ -47,7 +49,7 @@ export async function batchInputs(
     if (tensor.dims.join() !== wantedDims.join()) {
       throw invalidArgValue(
         '--input',
-        `gives '${name}' dims [${tensor.dims}], where --batch asks for [${wantedDims}].`,
+        `gives '${name}' dims [${tensor.dims}], but --batch needs [${wantedDims}].`,
       );
     }
     feeds[name] = tensor;
@@ -65,7 +67,7 @@ async function inputsOf(model: string | Engine): Promise<readonly DeclaredInput[
   return model.inputs.map(({ name, type, dims }) => ({ name, type: type ?? undefined, shape: dims }));
 }
 
-/** The shapes that an engine is tuned for; of a model there are none yet. */
+/** The shapes that an engine is tuned for; empty for a model that isn't compiled yet. */
 function tunedShapes(model: string | Engine): ReadonlyMap<string, Dims> {
   if (typeof model === 'string') return new Map();
   return new Map(
@@ -73,9 +75,7 @@ function tunedShapes(model: string | Engine): ReadonlyMap<string, Dims> {
   );
 }
 
-/**
- * Runs `work`, and rewords its errors about the shapes of given inputs: they came from the inputs, not from `--shapes`.
- */
+/** Rewrites errors of `work` about shapes to blame the given inputs, since `--shapes` didn't give those shapes. */
 function blamingInputs<T>(given: ReadonlyMap<string, Tensor>, names: readonly string[], work: () => T): T {
   try {
     return work();
@@ -93,5 +93,8 @@ function blamingInputs<T>(given: ReadonlyMap<string, Tensor>, names: readonly st
 
 function tensorInput({ name, type, shape }: DeclaredInput): InputMetadata {
   if (type) return { name, isTensor: true, type, shape };
-  throw new TensorRTError('ERR_MODEL_UNSUPPORTED', `The input "${name}" is no tensor of a type known here.`);
+  throw new TensorRTError(
+    'ERR_MODEL_UNSUPPORTED',
+    `The input "${name}" is not a tensor of a supported type.`,
+  );
 }

@@ -2,12 +2,13 @@ import { invalidArgValue } from '../../base/errors.js';
 import { checkProfiles, completeProfiles, type DeclaredInput, rangeOf } from '../../base/shapes.js';
 import type { Dims } from '../../base/tensor-like.js';
 
-/** A name, or -1. */
+/** A dynamic size is a name or -1. */
 export const isDynamic = (size: number | string) => typeof size === 'string' || size < 0;
 
 /**
- * Every input's shape at a batch size. The batch dimension is the one that leads, by its name or first: wherever that
- * name stands, the size does. A model without a dynamic one has the batch that all its inputs lead with.
+ * Every input's shape at a batch size. The batch dimension is the leading one, identified by its name if it has one:
+ * every dimension of that name gets the batch size. If no leading dimension is dynamic, the batch is the size that all
+ * inputs lead with.
  */
 export function batchedShapes(
   inputs: readonly DeclaredInput[],

@@ -2,45 +2,45 @@ import type { RunTiming } from '../../execution/loaded-session.js';
 import { type LatencyStatistics, latencyStatistics, quantiles } from './latency-statistics.js';
 
 /**
- * The parts of one query's time, in milliseconds. Parts that the device doesn't have or the runtime doesn't tell are
- * absent.
+ * The parts of one query's time, in milliseconds. A part is absent if the device doesn't have it or the runtime doesn't
+ * report it.
  */
 export type PartTimes = Partial<Omit<RunTiming, 'totalMs'>>;
 
 export const parts = ['queueMs', 'enqueueMs', 'h2dMs', 'computeMs', 'd2hMs'] as const;
 export type Part = (typeof parts)[number];
 
-/** Something to measure. */
+/** A runtime with a model to measure. */
 export interface BenchmarkTarget {
   /** Executes one query. */
   run(): Promise<PartTimes>;
 }
 
 export interface BenchmarkOptions {
-  /** The least time for which each target is measured. */
+  /** The least time to measure each target, in milliseconds. */
   readonly durationMs: number;
   /** Queries in flight at a time. */
   readonly concurrency: number;
-  /** Turns that the targets take, so that a noisy machine is as noisy for all of them. */
+  /** Turns that each target takes. The targets alternate, so that noise on the machine affects all of them equally. */
   readonly rounds: number;
 }
 
 export interface BenchmarkResult {
   readonly queries: number;
-  /** The time from the beginning of the first query to the end of the last one, without the other targets' turns. */
+  /** Time from the start of the first query to the end of the last one, without the other targets' turns. */
   readonly wallMs: number;
   readonly queriesPerSecond: number;
-  /** The time from the beginning of a query to its result, as the caller sees it; in milliseconds. */
+  /** Time from a query's start to its result, as the caller sees it; milliseconds. */
   readonly latency: LatencyStatistics;
   readonly parts: Readonly<Partial<Record<Part, LatencyStatistics>>>;
   /** The latencies that 0 %, 1 % and so on to 100 % of the queries don't exceed; milliseconds. */
   readonly latencyQuantiles: readonly number[];
 }
 
-/** trtexec's `--iterations`: queries at least, however long they take. */
+/** The least number of queries, however long they take; trtexec's `--iterations`. */
 const minQueries = 10;
 
-/** Runs a target, unmeasured. */
+/** Runs a target without measuring it. */
 export async function warmUp(
   target: BenchmarkTarget,
   durationMs: number,
@@ -49,7 +49,7 @@ export async function warmUp(
   await takeTurn(target, { durationMs, concurrency, queries: concurrency });
 }
 
-/** Measures targets in turns; the order of a round is the reverse of the one before. */
+/** Measures targets in turns. Each round reverses the order of the one before. */
 export async function benchmark(
   targets: readonly BenchmarkTarget[],
   { durationMs, concurrency, rounds }: BenchmarkOptions,
@@ -63,7 +63,7 @@ export async function benchmark(
   const turn = { durationMs: durationMs / rounds, concurrency, queries: Math.ceil(minQueries / rounds) };
   for (let round = 0; round < rounds; round++) {
     for (const sample of round % 2 === 0 ? samples : samples.toReversed()) {
-      // This target shouldn't pay for what the other target left in the processor's caches.
+      // One unmeasured query, so that this target doesn't pay for what the other left in the caches.
       if (targets.length > 1) await sample.target.run();
       sample.wallMs += await takeTurn(sample.target, turn, (latency, times) => {
         sample.latencies.push(latency);
@@ -87,7 +87,7 @@ function noParts(): Record<Part, number[]> {
   return { queueMs: [], enqueueMs: [], h2dMs: [], computeMs: [], d2hMs: [] };
 }
 
-/** Keeps `concurrency` queries in flight for a time, and until there were so many; returns how long that took. */
+/** Keeps `concurrency` queries in flight for a time, and until enough have run; returns how long that took. */
 async function takeTurn(
   target: BenchmarkTarget,
   { durationMs, concurrency, queries }: { durationMs: number; concurrency: number; queries: number },
@@ -107,10 +107,13 @@ async function takeTurn(
   return performance.now() - began;
 }
 
-/** Above this, trtexec calls GPU compute time unstable (sampleReporting.cpp); a CPU's varies more. */
+/**
+ * Above this coefficient of variation, trtexec calls GPU compute time unstable (sampleReporting.cpp); a CPU's varies
+ * more.
+ */
 const unstable = { gpu: 0.01, cpu: 0.05 };
 
-/** trtexec's warnings: what to doubt about a result. */
+/** Reasons to doubt a result: trtexec's warnings. */
 export function benchmarkWarnings(
   { queries, latency, parts: times }: BenchmarkResult,
   isGpu: boolean,
@@ -127,7 +130,7 @@ export function benchmarkWarnings(
   if (coefficientOfVariation > (isGpu ? unstable.gpu : unstable.cpu)) {
     warnings.push(
       `The ${what} is unstable, with a coefficient of variation of ${(100 * coefficientOfVariation).toFixed(1)} %: ` +
-        `${isGpu ? "lock the GPU's clock (nvidia-smi --lock-gpu-clocks)" : 'leave the machine to the benchmark'}, ` +
+        `${isGpu ? "lock the GPU's clock (nvidia-smi --lock-gpu-clocks)" : 'run nothing else on the machine'}, ` +
         'or measure longer.',
     );
   }

@@ -1,4 +1,4 @@
-/** A distribution of durations, in the unit of its values; trtexec's figures. */
+/** A distribution of durations, in the unit of its values, with the same figures as trtexec. */
 export interface LatencyStatistics {
   readonly min: number;
   readonly max: number;
@@ -14,9 +14,10 @@ export interface LatencyStatistics {
 /**
  * The statistics of at least one value.
  *
- * Percentiles are nearest ranks: the smallest value that at least p percent of all don't exceed. NumPy calls that
- * `inverted_cdf`; trtexec computes the same (NVIDIA/TensorRT, samples/common/sampleReporting.cpp, findPercentile), as
- * it does the median (of an even count, the mean of the middle two) and the coefficient of variation.
+ * Percentiles are nearest ranks: the smallest value that at least p percent of the values don't exceed. NumPy calls
+ * that `inverted_cdf`. trtexec computes them the same way (NVIDIA/TensorRT, samples/common/sampleReporting.cpp,
+ * findPercentile), and also the median (the mean of the middle two if the count is even) and the coefficient of
+ * variation.
  */
 export function latencyStatistics(values: readonly number[]): LatencyStatistics {
   const sorted = Float64Array.from(values).sort();

@@ -15,19 +15,19 @@ import {
 import type { OnnxRuntimePeer } from './onnxruntime-peer.js';
 import { resetPeakMemory, residentMemory } from './resident-memory.js';
 
-/** Turns that two runtimes take within a measurement. */
+/** The number of turns that each of two runtimes takes in a measurement. */
 const comparisonRounds = 10;
 
-/** The contents of a query. */
+/** The inputs of the queries. */
 export interface BatchInputs {
-  /** Samples in a query. */
+  /** Samples per query. */
   readonly batch: number;
   /** Shapes of the inputs that have dynamic dimensions. */
   readonly dynamic: Readonly<Record<string, Dims>>;
   readonly feeds: Readonly<Record<string, Tensor>>;
 }
 
-/** The settings to load and to measure with. */
+/** How to load and measure the model. */
 export interface BatchSettings extends Pick<SessionOptions, 'device' | 'threads' | 'precision'> {
   readonly concurrency: number;
   readonly durationMs: number;
@@ -44,12 +44,12 @@ export interface Row {
   readonly loadMs: number;
   readonly samplesPerSecond: number;
   /**
-   * Physical memory that came with the session and its first queries, at most; bytes. With the first session come the
-   * runtime's libraries, with a build all that it takes. Absent where the system doesn't say, and for a peer, which
-   * shares the libraries.
+   * The growth of physical memory from loading the session to the end of its first queries, at its peak, in bytes. The
+   * first session also loads the runtime's libraries, and a build counts in full. Absent if the system doesn't report
+   * it, and for a peer, which shares the libraries.
    */
   readonly hostBytes?: number;
-  /** The session's memory on the GPU: weights, activations, inputs and outputs; bytes. */
+  /** The session's memory on the GPU: weights, activations, inputs and outputs, in bytes. */
   readonly deviceBytes?: number;
   readonly result: BenchmarkResult;
   readonly warnings: readonly string[];
@@ -62,7 +62,7 @@ export interface BatchReport {
   readonly inputs: readonly { readonly name: string; readonly type: string; readonly dims: Dims }[];
   readonly why: string;
   readonly rows: readonly Row[];
-  /** Median latency, ours over the peer's: below 1, ours is faster. */
+  /** The ratio of median latencies, ours to the peer's: below 1, ours is faster. */
   readonly ratioOfMedians?: number;
 }
 
@@ -71,8 +71,8 @@ interface Contestant
     Pick<Row, 'name' | 'version' | 'runtime' | 'loadMs' | 'hostBytes' | 'deviceBytes'> {}
 
 /**
- * Loads a session, and one of the peer's where there is one, and measures them in turns.
- * @throws (rejects) what `InferenceSession.create` and runs reject with
+ * Loads a session, and one of the peer if there is one, and measures them in turns.
+ * @throws (rejects) the errors of `InferenceSession.create` and of runs
  */
 export async function measureBatch(
   model: string | Engine,
@@ -87,7 +87,7 @@ export async function measureBatch(
     concurrency,
     ...(threads === undefined ? {} : { threads }),
     ...(precision === undefined ? {} : { precision }),
-    // For a GPU the model is compiled for these shapes only.
+    // Compile for exactly these shapes.
     ...(model instanceof Engine ? {} : { shapes: inputs.dynamic }),
   });
   const loadMs = loading.milliseconds();
@@ -161,7 +161,7 @@ export async function measureBatch(
   }
 }
 
-/** The time and the memory that come with a session; no memory where the system doesn't say. */
+/** Watches the time and memory that loading a session takes; no memory if the system doesn't report it. */
 function watchLoading() {
   const canReset = resetPeakMemory();
   const before = residentMemory().now;

@@ -1,12 +1,12 @@
 import type { BenchmarkResult } from './benchmark.js';
 
-// Lines of MLPerf's logging format (mlcommons/logging, mllog.py), with the keys that MLPerf Inference's LoadGen writes
-// (mlcommons/inference, loadgen/results.cc and test_settings_internal.cc) and, for what LoadGen says nothing about,
-// those of mlperf-logging's constants.py.
+// Writes MLPerf's logging format (mlcommons/logging, mllog.py), with the keys that MLPerf Inference's LoadGen uses
+// (mlcommons/inference, loadgen/results.cc and test_settings_internal.cc), and with those of mlperf-logging's
+// constants.py where LoadGen has none.
 
 export type Scenario = 'SingleStream' | 'Offline';
 
-/** LoadGen's rules for a valid result: `min_duration` of mlperf.conf, and the least number of queries or samples. */
+/** LoadGen's rules for a valid result: `min_duration` of mlperf.conf, and the minimum number of queries or samples. */
 const minDurationMs = 600_000;
 /** SingleStream: test_settings.h, `min_query_count`. Offline: mlperf.conf, resnet50. */
 const minQueries: Readonly<Record<Scenario, number>> = { SingleStream: 100, Offline: 24_576 };
@@ -15,20 +15,20 @@ export interface MlperfRun {
   readonly scenario: Scenario;
   /** The model's name. */
   readonly benchmark: string;
-  /** The SHA-256 of the model's file, in hexadecimal. */
+  /** SHA-256 of the model's file, in hexadecimal. */
   readonly modelSha256: string;
-  /** The seed of random inputs. */
+  /** Seed of the random inputs. */
   readonly seed: number;
   readonly threads: number | undefined;
   readonly concurrency: number;
-  /** Samples in a query. */
+  /** Samples per query. */
   readonly batch: number;
   readonly device: string;
   readonly runtime: Readonly<{ name: string; version: string }>;
   /** Version of node-tensorrt. */
   readonly version: string;
   readonly result: BenchmarkResult;
-  /** The times of events, in milliseconds since 1970. */
+  /** Times of events, in milliseconds since 1970. */
   readonly times: {
     readonly initStart: number;
     readonly initStop: number;
@@ -37,7 +37,7 @@ export interface MlperfRun {
   };
 }
 
-/** The log of one run, a line an event. It isn't an official MLPerf result, and says so. */
+/** The log of one run, one line per event. It states that it isn't an official MLPerf result. */
 export function mlperfLog(run: MlperfRun): string {
   const { times } = run;
   return [
@@ -70,7 +70,7 @@ function settings({ scenario, batch, seed, threads, runtime, ...run }: MlperfRun
     effective_max_async_queries: run.concurrency,
     effective_min_duration_ms: minDurationMs,
     effective_min_query_count: minQueries[scenario],
-    // One input, made from the seed, is every query's: none is drawn, and none scheduled.
+    // Every query uses the same input, made from the seed. No samples are drawn or scheduled.
     effective_performance_sample_count: batch,
     effective_qsl_rng_seed: seed,
     effective_sample_index_rng_seed: 0,

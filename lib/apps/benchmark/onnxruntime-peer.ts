@@ -4,7 +4,7 @@ import type { Tensor } from '../../execution/tensor.js';
 import { requireFromWorkingDirectory } from '../../system/files/working-directory.js';
 import type { BenchmarkTarget } from './benchmark.js';
 
-/** The part of onnxruntime-node's interface that is used here. */
+/** The parts of onnxruntime-node that are used here. */
 interface OnnxRuntimeNode {
   readonly InferenceSession: {
     create(
@@ -20,13 +20,16 @@ export interface PeerSession extends BenchmarkTarget {
   dispose(): Promise<void>;
 }
 
-/** onnxruntime-node, to be measured beside us. */
+/** onnxruntime-node, to be measured beside this package. */
 export class OnnxRuntimePeer {
   readonly name = 'onnxruntime-node';
   readonly version: string;
   readonly #module: OnnxRuntimeNode;
 
-  /** Found from this package, then from the working directory. @throws TensorRTError ERR_LIBRARY_NOT_FOUND */
+  /**
+   * Finds it from this package, then from the working directory.
+   * @throws TensorRTError ERR_LIBRARY_NOT_FOUND
+   */
   constructor() {
     let cause: unknown;
     for (const load of [require, requireFromWorkingDirectory()]) {
@@ -41,7 +44,7 @@ export class OnnxRuntimePeer {
     }
     throw new TensorRTError(
       'ERR_LIBRARY_NOT_FOUND',
-      `onnxruntime-node, to compare with, can't be loaded (${(cause as Error).message.split('\n')[0]}): ` +
+      `onnxruntime-node, needed for the comparison, can't be loaded (${(cause as Error).message.split('\n')[0]}): ` +
         '`npm install onnxruntime-node`, with ONNXRUNTIME_NODE_INSTALL=skip if its download of CUDA parts fails.',
       { cause },
     );
@@ -64,7 +67,7 @@ export class OnnxRuntimePeer {
     }).catch((cause: Error) => {
       throw new TensorRTError(
         'ERR_LIBRARY_UNSUPPORTED',
-        `onnxruntime-node, to compare with, can't run this model on ${device}: ${cause.message}`,
+        `onnxruntime-node, needed for the comparison, can't run this model on ${device}: ${cause.message}`,
         { cause },
       );
     });

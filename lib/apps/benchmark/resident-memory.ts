@@ -1,7 +1,7 @@
 import { readFileSync, writeFileSync } from 'node:fs';
 
 /**
- * Physical memory of this process, in bytes: now, and at most since {@link resetPeakMemory}. Linux's VmRSS and VmHWM
+ * Physical memory of this process in bytes: now, and its peak since {@link resetPeakMemory}. Linux's VmRSS and VmHWM
  * (proc_pid_status(5)).
  */
 export function residentMemory(): { now: number; peak: number } {
@@ -10,7 +10,9 @@ export function residentMemory(): { now: number; peak: number } {
   return { now: 1024 * kibibytes('VmRSS'), peak: 1024 * kibibytes('VmHWM') };
 }
 
-/** Makes the peak what memory is used now; false where the system doesn't let a process do so (proc_pid_clear_refs(5)). */
+/**
+ * Resets the peak to the memory in use now; false if the system doesn't let a process do so (proc_pid_clear_refs(5)).
+ */
 export function resetPeakMemory(): boolean {
   try {
     writeFileSync('/proc/self/clear_refs', '5');

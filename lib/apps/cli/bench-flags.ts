@@ -30,17 +30,17 @@ export function readFlags(flags: BenchFlags): BenchmarkSettings & { scenario: Sc
   const concurrencies = parseCounts('--concurrency', flags.concurrency);
   checkInputFlags(flags.input);
   if (flags.scenario !== undefined && flags.mlperf === undefined) {
-    throw new UsageError('--scenario is about the log of --mlperf FILE.');
+    throw new UsageError('--scenario needs --mlperf FILE.');
   }
-  if (flags.mlperf !== undefined && (batches.length > 1 || concurrencies.length > 1)) {
-    throw new UsageError('An MLPerf log holds one run: give --batch one size, and --concurrency one number.');
+  if (flags.mlperf !== undefined && batches.length > 1) {
+    throw new UsageError('An MLPerf log holds one run: give --batch a single size.');
   }
   if (
     flags.mlperf !== undefined &&
     scenario === 'SingleStream' &&
     ((batches[0] ?? 1) > 1 || concurrencies[0]! > 1)
   ) {
-    throw new UsageError('SingleStream is one sample at a time: --batch 1 and --concurrency 1.');
+    throw new UsageError('SingleStream runs one sample at a time: it needs --batch 1 and --concurrency 1.');
   }
   return {
     scenario,

@@ -10,7 +10,7 @@ import { print, progressLine, UsageError } from './output.js';
 
 const collect = (value: string, all: string[]) => [...all, value];
 
-/** `bench MODEL`: what trtexec reports, and the same of onnxruntime-node in the same minutes. */
+/** `bench MODEL`: the figures that trtexec reports, optionally with onnxruntime-node's from the same minutes. */
 export function addBenchCommand(program: Command): void {
   program
     .command('bench')
@@ -18,13 +18,13 @@ export function addBenchCommand(program: Command): void {
     .argument('<model>', 'ONNX file, or engine file')
     .option(
       '--batch <sizes>',
-      "batch sizes, such as 1,8,16; default: 1, the model's own, or what an engine is tuned for",
+      "batch sizes, such as 1,8,16; default: 1, the model's own, or the size that an engine is tuned for",
     )
-    .option('--duration <seconds>', 'how long to measure each', '5')
-    .option('--warmup <seconds>', 'how long to run before', '0.2')
+    .option('--duration <seconds>', 'how long to measure each batch size', '5')
+    .option('--warmup <seconds>', 'how long to run before measuring', '0.2')
     .option(
       '--shapes <name:shape>',
-      'shape of an input, NAME:1x128; its batch dimension follows --batch; repeatable. Default: by the names of the dimensions',
+      'shape of an input, NAME:1x128; its batch dimension follows --batch; repeatable. Default: chosen by the names of the dimensions',
       collect,
       [],
     )
@@ -37,8 +37,8 @@ export function addBenchCommand(program: Command): void {
     .option('--device <device>', "'auto', 'cpu', 'cuda' or 'cuda:N'", 'auto')
     .option('--precision <precision>', 'types to compute in: as-exported, fp32, tf32, fp16, bf16')
     .option('--threads <count>', 'CPU threads for one query; default: one per physical core')
-    .option('--concurrency <counts>', 'queries in flight at a time, such as 1,2,4', '1')
-    .addOption(new Option('--compare <peer>', 'measure it too, in turns').choices(['onnxruntime']))
+    .option('--concurrency <count>', 'queries in flight at a time', '1')
+    .addOption(new Option('--compare <peer>', 'also measure this runtime, in turns').choices(['onnxruntime']))
     .option('--json <file>', 'write the results as JSON')
     .option('--plot <file>', 'draw latencies and throughput into an SVG file')
     .option('--mlperf <file>', 'write an MLPerf log')
@@ -55,7 +55,7 @@ async function bench(model: string, flags: BenchFlags, command: Command): Promis
   const settings = readFlags(flags);
   const source = await modelSource(model);
   if (source instanceof Engine && flags.compare)
-    throw new UsageError('--compare needs an ONNX model: onnxruntime-node runs no engines.');
+    throw new UsageError("--compare needs an ONNX model: onnxruntime-node can't run engines.");
   const peer = flags.compare ? new OnnxRuntimePeer() : undefined;
   const progress = progressLine();
   const { report, times } = await benchmarkModel(model, source, settings, {

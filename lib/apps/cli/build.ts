@@ -52,7 +52,7 @@ export function addBuildCommand(program: Command): void {
     )
     .option('--target <targets>', "GPUs, such as sm_89,sm_120; default: this machine's")
     .addOption(
-      new Option('--sparsity <sparsity>', 'auto: use 2:4 sparse weights where there are any').choices([
+      new Option('--sparsity <sparsity>', 'auto: use 2:4 sparsity where weights have it').choices([
         'off',
         'auto',
       ]),
@@ -68,16 +68,20 @@ export function addBuildCommand(program: Command): void {
       [],
     )
     .addOption(
-      new Option('--runtime <runtime>', 'what to compile with').choices(['auto', 'tensorrt', 'tensorrt-rtx']),
+      new Option('--runtime <runtime>', 'library to compile with').choices([
+        'auto',
+        'tensorrt',
+        'tensorrt-rtx',
+      ]),
     )
     .option('--library <path>', 'the TensorRT library, or its folder')
-    .option('--cache <folder>', 'where engines are kept that were built; default: with what else is cached')
-    .option('--no-cache', 'build, whatever was built before')
+    .option('--cache <folder>', 'folder that keeps built engines; default: in the user cache')
+    .option('--no-cache', 'build even if the engine was built before')
     .option('--parent <engine>', 'the engine that this one descends from: its file, or its id')
-    .option('--lineage <json>', 'what else to record of where the engine comes from: a JSON object')
+    .option('--lineage <json>', 'more to record about where the engine comes from: a JSON object')
     .option('--refit', 'make weights replaceable')
-    .option('--timing-cache <file>', 'where TensorRT keeps what it measures, for later builds')
-    .option('--plan <file>', 'write the bare TensorRT plan too')
+    .option('--timing-cache <file>', 'file in which TensorRT keeps its measurements for later builds')
+    .option('--plan <file>', 'also write the bare TensorRT plan')
     .option('--json', 'print one JSON document', false)
     .action(build);
 }
@@ -155,11 +159,11 @@ function parseTargets(text: string): string[] {
   const targets = text.split(',').map((name) => name.trim());
   const odd = targets.find((name) => !/^sm_\d{2,3}$/.test(name));
   if (odd !== undefined)
-    throw new UsageError(`--target must be a list such as sm_89,sm_120; '${odd}' is no GPU.`);
+    throw new UsageError(`--target must be a list such as sm_89,sm_120: '${odd}' is not a GPU target.`);
   return targets;
 }
 
-/** An id, or the id of a file's engine. */
+/** Returns an id as it is, or reads the id of an engine file. */
 async function parentEngine(parent: string): Promise<string> {
   if (/^[0-9a-f]{64}$/.test(parent)) return parent;
   using engine = await Engine.load(parent);

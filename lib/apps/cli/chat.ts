@@ -10,23 +10,26 @@ import {
 } from './generate.js';
 import { errorLine, print, progressLine, withFlags } from './output.js';
 
-/** A question and its answer; of one that was cancelled, what had come of it; of one that did not fit, why. */
+/**
+ * A question and its answer. If it was cancelled, `text` is the part that had arrived; if it didn't fit, `error` is the
+ * reason.
+ */
 type Turn = { question: string; text: string; error?: string } & Partial<
   Pick<Generation, 'finishReason' | 'usage' | 'timing'>
 >;
 
 const clear = '/clear';
 
-/** `chat DIR`: a conversation, a line a question, from a terminal or a pipe. */
+/** `chat DIR`: a conversation with one question per line, from a terminal or a pipe. */
 export function addChatCommand(program: Command): void {
   addGenerationFlags(
     program
       .command('chat')
       .description(
-        `talk with a language model: ${clear} begins anew; Ctrl-C cancels an answer; at the prompt twice, or Ctrl-D, it ends`,
+        `talk with a language model; ${clear} starts over, Ctrl-C cancels an answer, and Ctrl-D or Ctrl-C twice at the prompt quits`,
       )
       .argument('<model>', 'folder that optimum or onnxruntime-genai exported')
-      .option('--system <text>', 'what the model is told first'),
+      .option('--system <text>', 'system message, the instructions for the conversation'),
   ).action(chat);
 }
 
@@ -41,7 +44,7 @@ async function chat(
   const model = await LanguageModel.load(source, options.load).finally(() => progress.clear());
   try {
     const turns = await converse(model, options.generate, flags, command);
-    // Someone at a terminal has seen it.
+    // At a terminal, the user has seen the errors.
     if (!process.stdin.isTTY && turns.some(({ error }) => error !== undefined)) process.exitCode = 1;
     if (!flags.json) return;
     const { device, why, runtime } = model;
@@ -66,8 +69,8 @@ async function converse(
     ...(isTerminal && !json ? { output: process.stdout, terminal: true } : {}),
     prompt: '> ',
   });
-  // Questions that were asked before the end of the input are answered after it. readline's own iterator and prompt
-  // don't work after the end.
+  // Questions asked before the input ended are still answered. readline's own iterator and prompt don't work after the
+  // end.
   const asked: string[] = [];
   let isClosed = false;
   let wake = () => {};
@@ -95,10 +98,10 @@ async function converse(
     if (answering) return answering.abort();
     if (warned) return lines.close();
     warned = true;
-    process.stderr.write('\n(Ctrl-C again, or Ctrl-D, to end)\n');
+    process.stderr.write('\n(press Ctrl-C again, or Ctrl-D, to quit)\n');
     if (isTerminal && !json) lines.prompt();
   };
-  // Until now it ended the program. A terminal in raw mode sends no signal, and readline tells of the key.
+  // Until now Ctrl-C ended the program. A terminal in raw mode sends no signal; readline reports the key instead.
   process.removeAllListeners('SIGINT');
   process.on('SIGINT', interrupt);
   lines.on('SIGINT', interrupt);
@@ -124,7 +127,10 @@ async function converse(
   }
 }
 
-/** Shows an answer as it comes. Cancelled, it is what had come; to a conversation that is too long, none. */
+/**
+ * Shows an answer as it comes. Returns the part that had arrived if it is cancelled, and no answer if the conversation
+ * is too long.
+ */
 async function answer(
   model: LanguageModel,
   messages: readonly ChatMessage[],
@@ -147,7 +153,7 @@ async function answer(
     const { code, message } = error as { code?: string; message: string };
     if (code !== 'ERR_SHAPE_MISMATCH') throw error;
     process.stderr.write(
-      `${errorLine({ code, message }, command)}(That question is left out. ${clear} begins a new conversation; --max-length makes room for a longer one.)\n`,
+      `${errorLine({ code, message }, command)}(That question is left out. ${clear} starts a new conversation; --max-length makes room for a longer one.)\n`,
     );
     return { text, error: withFlags(message, command) };
   } finally {

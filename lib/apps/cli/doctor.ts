@@ -2,7 +2,7 @@ import type { Command } from 'commander';
 import { inspectSystem, type SystemReport } from '../../index.js';
 import { print, withFlags } from './output.js';
 
-/** `doctor`: what this machine has, what is missing, what to do. */
+/** `doctor`: shows what this machine has, what is missing, and what to do. */
 export function addDoctorCommand(program: Command): void {
   program
     .command('doctor')
@@ -39,7 +39,7 @@ function rows(report: SystemReport): [string, string][] {
         `${Math.round(gpu.memory / 2 ** 20)} MiB`,
         gpu.pciBusId,
         gpu.uuid,
-        gpu.flavours.length > 0 ? `runs ${gpu.flavours.join(', ')}` : 'runs no TensorRT of today',
+        gpu.flavours.length > 0 ? `runs ${gpu.flavours.join(', ')}` : 'not supported by current TensorRT',
       ]
         .filter(Boolean)
         .join(', '),

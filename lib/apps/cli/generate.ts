@@ -30,11 +30,11 @@ export interface GenerationFlags {
 
 export function addGenerationFlags(command: Command): Command {
   return command
-    .option('--max-tokens <count>', 'tokens of an answer at most', '256')
+    .option('--max-tokens <count>', 'most tokens in an answer', '256')
     .option('--temperature <number>', "0 is greedy; default: the model's")
-    .option('--top-k <count>', 'choose among the likeliest so many')
-    .option('--top-p <number>', 'choose among the likeliest that have this probability together')
-    .option('--min-p <number>', 'choose among those at least so likely as this part of the likeliest')
+    .option('--top-k <count>', 'choose among this many of the likeliest tokens')
+    .option('--top-p <number>', 'choose among the likeliest tokens that together have this probability')
+    .option('--min-p <number>', 'choose among tokens at least this fraction as likely as the likeliest')
     .option('--seed <number>', 'the same seed gives the same answer')
     .option(
       '--stop <text>',
@@ -45,14 +45,17 @@ export function addGenerationFlags(command: Command): Command {
     .option('--chat-template <file>', "a Jinja template for conversations; default: the model's")
     .option(
       '--max-length <count>',
-      "tokens of prompt and answer together; default: the model's, 4096 at most",
+      "most tokens in prompt and answer together; default: the model's limit, 4096 at most",
     )
     .option('--threads <count>', 'CPU threads; default: one per physical core')
     .option('--device <device>', "'auto', 'cpu', 'cuda' or 'cuda:N'", 'auto')
     .option('--json', 'print one JSON document', false);
 }
 
-/** @throws UsageError for what isn't a number, whose range is the library's to check, and for a file that can't be read */
+/**
+ * Parses the flags. The library checks the ranges of numbers.
+ * @throws UsageError for a value that isn't a number, and for a file that can't be read
+ */
 export function readGenerationFlags(flags: GenerationFlags): {
   load: LanguageModelOptions;
   generate: GenerateOptions;
@@ -101,7 +104,7 @@ export function generationSummary({ usage, timing }: Generation): string {
   return `${promptTokens} + ${completionTokens} tokens${cached}, first after ${timing.firstTokenMs.toFixed(0)} ms${rate}`;
 }
 
-/** Hands on an answer's text as it comes. */
+/** Passes on an answer's text as it comes. */
 export async function follow(
   chunks: AsyncGenerator<GenerationChunk, Generation>,
   show: (text: string) => void,
@@ -121,8 +124,11 @@ export function addGenerateCommand(program: Command): void {
       .description('continue a text with a language model, and show the answer as it comes')
       .argument('<model>', 'folder that optimum or onnxruntime-genai exported, or ONNX file')
       .argument('<prompt>', "the text; '-' reads standard input, without the newline at its end")
-      .option('--logprobs <count>', 'with --json: log-probabilities of tokens, and of the likeliest so many')
-      .option('--chat', "the prompt is a question, which the model's chat template frames", false),
+      .option(
+        '--logprobs <count>',
+        'with --json: log-probabilities of the tokens, and of this many of the likeliest',
+      )
+      .option('--chat', "treat the prompt as a question, and apply the model's chat template", false),
   ).action(generate);
 }
 
@@ -138,7 +144,7 @@ async function generate(
   const model = await LanguageModel.load(source, options.load).finally(() => progress.clear());
   try {
     const loadMs = performance.now() - started;
-    // The last line's end, which echo and editors write, is not part of the prompt.
+    // echo and editors write a newline at the end, which isn't part of the prompt.
     const prompt = given === '-' ? (await readText(process.stdin)).replace(/\r?\n$/, '') : given;
     const messages = [{ role: 'user' as const, content: prompt }];
     const chunks = model.stream(flags.chat ? messages : prompt, options.generate);

@@ -8,20 +8,26 @@ export function parseDevice(device: string): SessionOptions['device'] {
   throw new UsageError(`--device must be auto, cpu, cuda or cuda:N, not '${device}'.`);
 }
 
-/** CUDA's number in `--device`, where it can be a GPU only. @throws UsageError */
+/**
+ * CUDA's number in a `--device` flag that must name a GPU.
+ * @throws UsageError
+ */
 export function parseGpu(device: string): number {
   const [, number] = /^cuda:(\d+)$/.exec(device) ?? [];
   if (number !== undefined) return Number(number);
   throw new UsageError(`--device must be cuda:N, a GPU, not '${device}'.`);
 }
 
-/** `--input` flags, before the model's names are known. @throws UsageError for one that isn't a NAME=SOURCE, or comes twice */
+/**
+ * Checks `--input` flags before the model's names are known.
+ * @throws UsageError for a flag that isn't NAME=SOURCE, and for one given twice
+ */
 export function checkInputFlags(flags: readonly string[]): void {
   const odd = flags.find((text) => text.indexOf('=', 1) < 0);
   if (odd !== undefined) {
     throw new UsageError(`--input must be NAME=FILE.npy or NAME=random:DIMS, not '${odd}'.`);
   }
-  // If there are two signs, the name may end at either.
+  // With two '=', the name may end at either.
   const names = flags
     .map((text) => text.split('='))
     .flatMap(([name, ...rest]) => (rest.length === 1 ? [name] : []));
@@ -29,9 +35,10 @@ export function checkInputFlags(flags: readonly string[]): void {
 }
 
 /**
- * `--input` flags by name: of the model's names the longest that one begins with, before a '='. A name may have that too.
- * @throws RangeError ERR_INVALID_ARG_VALUE for a flag that names no input of the model; UsageError for an input twice, and
- *   for a source that can't be read
+ * Parses `--input` flags, by input name. A name may contain '=', so the longest of the model's names that the flag
+ * begins with is taken.
+ * @throws RangeError ERR_INVALID_ARG_VALUE for a name that isn't an input of the model; UsageError for an input given
+ *   twice, and for a source that can't be parsed
  */
 export function parseInputFlags(
   flags: readonly string[],
@@ -54,6 +61,7 @@ export function parseInputFlags(
 function parseSource(name: string, source: string): InputSource {
   if (!source.startsWith('random')) return { file: source };
   const [, dims] = /^random:((?:\d+(?:x\d+)*)?)$/.exec(source) ?? [];
-  if (dims === undefined) throw new UsageError(`--input ${name}=${source}: write random:1x3x224x224.`);
+  if (dims === undefined)
+    throw new UsageError(`--input ${name}=${source}: give a shape such as random:1x3x224x224.`);
   return { random: dims === '' ? [] : dims.split('x').map(Number) };
 }

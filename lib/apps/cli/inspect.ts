@@ -12,15 +12,15 @@ interface InspectFlags {
   json: boolean;
 }
 
-/** `inspect FILE`: what an ONNX model or an engine file holds, and whether it is what it says it is. */
+/** `inspect FILE`: shows the contents of an ONNX model or an engine file, and verifies an engine against its model. */
 export function addInspectCommand(program: Command): void {
   program
     .command('inspect')
     .description('show what an ONNX model or an engine file holds, and where an engine comes from')
     .argument('<file>', 'ONNX model or engine file')
-    .option('--model <file>', 'of an engine, the ONNX model to compare with; default: that name beside it')
-    .option('--device <device>', "of an ONNX model, the GPU on which TensorRT parses it, 'cuda:N'")
-    .option('--layers', 'of an engine, list every layer', false)
+    .option('--model <file>', 'for an engine: the ONNX model to compare with; default: the one beside it')
+    .option('--device <device>', "for an ONNX model: the GPU on which TensorRT parses it, 'cuda:N'")
+    .option('--layers', 'for an engine: list every layer', false)
     .option('--json', 'print one JSON document', false)
     .action(inspect);
 }
@@ -28,13 +28,14 @@ export function addInspectCommand(program: Command): void {
 async function inspect(file: string, flags: InspectFlags, command: Command): Promise<void> {
   if (isEngine(file)) {
     if (flags.device !== undefined)
-      throw new UsageError('--device is for ONNX models: no GPU reads an engine.');
+      throw new UsageError('--device is for ONNX models: inspecting an engine needs no GPU.');
     const report = await reportEngine(file, flags.model);
-    // Another model than the one that was named is what the caller wanted to know; one found beside it may be newer.
+    // If the user named a model, a mismatch is an error. A model found beside the engine may simply be newer.
     if (flags.model !== undefined && report.model && !report.model.matches) process.exitCode = 1;
     return flags.json ? print(JSON.stringify(report, null, 2)) : printEngine(report, flags);
   }
-  if (flags.model !== undefined) throw new UsageError('--model is for engines: it is what one came from.');
+  if (flags.model !== undefined)
+    throw new UsageError('--model is for engines: it names the model that one was compiled from.');
   const device = flags.device === undefined ? undefined : parseGpu(flags.device);
   const report = await reportModel(file, device);
   return flags.json ? print(JSON.stringify(report, null, 2)) : printModel(report, command);
@@ -67,8 +68,7 @@ function printEngine(report: EngineReport, flags: InspectFlags): void {
     type ?? '?',
     shapeCell(dims),
     profiles.map(({ min, opt, max }) => [min, opt, max].map(range).join(' to ')).join('; '),
-    // This is TensorRT's default for inputs and outputs, which this package doesn't change. Within the network the
-    // compiler chooses.
+    // Inputs and outputs use TensorRT's default, which this package doesn't change; the compiler chooses the rest.
     'linear',
   ]);
   print(table(['', 'name', 'type', 'dims', 'profiles', 'format'], rows));
@@ -148,12 +148,14 @@ function importLines(imported: ModelReport['import']): string[] {
     `${parser} can't import it:`,
     table(['node', 'operator', 'reason'], rows),
     ...(unchecked.length > 0
-      ? [`not checked, as they need what these compute: ${unchecked.length} nodes, from ${unchecked[0]} on`]
+      ? [
+          `not checked, since they need the outputs of these: ${unchecked.length} nodes, from ${unchecked[0]} on`,
+        ]
       : []),
   ];
 }
 
-/** Counts how often each name occurs, and lists the most frequent first. */
+/** Counts each name; the most frequent comes first. */
 function count(names: readonly string[]): [count: string, name: string][] {
   const counts = new Map<string, number>();
   for (const name of names) counts.set(name, (counts.get(name) ?? 0) + 1);

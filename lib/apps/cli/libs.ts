@@ -8,7 +8,7 @@ interface Flags {
   json: boolean;
 }
 
-/** `libs list | install rtx | remove NAME`: the TensorRT libraries on this machine, and those in the user cache. */
+/** `libs list | install rtx | remove NAME`: manages the TensorRT libraries on this machine and in the user cache. */
 export function addLibsCommand(program: Command): void {
   const libs = program.command('libs').description('list, install and remove TensorRT libraries');
   libs
@@ -26,7 +26,7 @@ export function addLibsCommand(program: Command): void {
     .action(install);
   libs
     .command('remove')
-    .description('remove what install installed')
+    .description('remove libraries that install installed')
     .argument('<name>', "as list shows it, or 'rtx'")
     .option('--json', 'print one JSON document', false)
     .action(remove);
@@ -49,14 +49,14 @@ async function list(flags: Flags): Promise<void> {
 
 async function install(flavour: string, flags: Flags): Promise<void> {
   if (flavour !== 'rtx') {
-    throw new UsageError(`'${flavour}' can't be installed: only 'rtx', TensorRT-RTX, can.`);
+    throw new UsageError(`'${flavour}' can't be installed: only 'rtx' (TensorRT-RTX) can.`);
   }
   const progress = progressLine();
   const result = await installTensorRTRtx({ onProgress: (step) => progress.show(`${step} …`) }).finally(
     progress.clear,
   );
   if (flags.json) return print(JSON.stringify(result, null, 2));
-  print(`${result.name} ${result.installed ? 'installed' : 'is installed'}: ${result.directory}`);
+  print(`${result.name} ${result.installed ? 'installed' : 'is already installed'}: ${result.directory}`);
   print("These libraries are NVIDIA's; using them accepts NVIDIA's licence:");
   const notice = textOf(result.licence).match(/^.{60,}$/m)?.[0];
   if (notice) print(`  “${notice.trim()}”`);

@@ -12,7 +12,7 @@ import { addRunCommand } from './run.js';
 
 const { version } = require('../../../package.json') as { version: string };
 
-// Exit codes: 0 done, 1 failed (one line on stderr, with the error's code), 2 wrong usage.
+// Exit codes: 0 for success, 1 for failure (one line on stderr, with the error's code), 2 for wrong usage.
 
 async function main(): Promise<void> {
   const program = new Command('node-tensorrt')
@@ -37,10 +37,10 @@ async function main(): Promise<void> {
   program.hook('preAction', (_, action) => {
     command = action;
   });
-  // Exiting, rather than being ended, removes what is temporary and stops what runs.
+  // Calling exit() removes temporary files and stops running work; being killed by the signal would not.
   process.once('SIGINT', () => process.exit(130));
   process.once('SIGTERM', () => process.exit(143));
-  // A reader that has had enough (`… | head`) is no failure; a full disk is.
+  // If the reader closes the pipe (`… | head`), that isn't a failure; a full disk is.
   process.stdout.on('error', (error: NodeJS.ErrnoException) => {
     process.exit(error.code === 'EPIPE' ? 0 : report(Object.assign(error, { code: 'ERR_IO' }), command));
   });
@@ -51,9 +51,9 @@ async function main(): Promise<void> {
   }
 }
 
-/** Says on stderr what went wrong with a command; returns the exit code. */
+/** Reports a command's error on stderr; returns the exit code. */
 function report(error: unknown, command: Command): number {
-  // Commander has printed its own message; help and version end here with 0.
+  // Commander has already printed its own message. Help and version also end here, with 0.
   if (error instanceof CommanderError) return error.exitCode === 0 ? 0 : 2;
   if (error instanceof UsageError) {
     process.stderr.write(`error: ${error.message}\n`);

@@ -2,12 +2,12 @@ import type { Command } from 'commander';
 import type { EngineManifest } from '../../index.js';
 import type { CastBfloat16Report, CastFloat16Report } from '../../onnx.js';
 
-/** Writes a line to standard output, which carries nothing but results. */
+/** Writes a line to standard output, which only carries results. */
 export function print(text: string): void {
   process.stdout.write(`${text}\n`);
 }
 
-/** Columns as wide as their widest cell. */
+/** Formats a table with columns as wide as their widest cell. */
 export function table(header: readonly string[], rows: readonly (readonly string[])[]): string {
   const widths = header.map((title, column) =>
     Math.max(title.length, ...rows.map((row) => row[column]?.length ?? 0)),
@@ -22,7 +22,7 @@ export function table(header: readonly string[], rows: readonly (readonly string
     .join('\n');
 }
 
-/** 1234567 → '1.2 MB' (powers of 1000, as file managers and NVIDIA's tools count). */
+/** Formats a size: 1234567 → '1.2 MB' (powers of 1000, as in file managers and NVIDIA's tools). */
 export function bytes(count: number): string {
   const units = ['bytes', 'kB', 'MB', 'GB', 'TB'];
   let unit = 0;
@@ -40,7 +40,8 @@ export function product({
 }
 
 /**
- * Describes a cast: '48 MatMul, 2 Gather in FP16', the samples that decided, and a line for each product that stayed.
+ * Describes a cast: '48 MatMul, 2 Gather in FP16', the basis of the decision, and a line for each product that stayed
+ * in FP32.
  */
 export function castLines(cast: CastFloat16Report | CastBfloat16Report): string[] {
   const [label, types] = 'float16' in cast ? ['FP16', cast.float16] : ['BF16', cast.bfloat16];
@@ -57,7 +58,9 @@ export function castLines(cast: CastFloat16Report | CastBfloat16Report): string[
   return [`in ${label}: ${counts.join(', ') || 'nothing'}`, ...measured, ...listed];
 }
 
-/** One line on standard error that is overwritten by the next and leaves no trace; nothing unless it is a terminal. */
+/**
+ * A line on standard error that the next one overwrites and that leaves no trace; does nothing unless it is a terminal.
+ */
 export function progressLine(): { show(text: string): void; clear(): void } {
   const { stderr } = process;
   if (!stderr.isTTY) return { show() {}, clear() {} };
@@ -67,12 +70,12 @@ export function progressLine(): { show(text: string): void; clear(): void } {
   };
 }
 
-/** Options whose flags are not called as they are. */
+/** Options whose flags have other names. */
 const otherFlags: Readonly<Record<string, string>> = { libraryPath: 'library' };
 
 /**
- * A message of the library as a user of the command line reads it: its options are the command's flags, or those of another
- * command that has them, and feeds are `--input`. What no command has a flag for stays as it is.
+ * Rewrites a library message for a user of the command line: options become the command's flags, or those of another
+ * command that has them, and feeds become `--input`. Options without a flag in any command stay as they are.
  */
 export function withFlags(message: string, command: Command): string {
   const flagOf = (option: string): string | undefined => {
@@ -86,7 +89,7 @@ export function withFlags(message: string, command: Command): string {
   const shapes = flagOf('shapes') ?? 'options.shapes';
   return message
     .replace(/\boptions\.shapes(?: of [A-Z]\w+\.\w+|\.(?=\S))?/g, (name) =>
-      // After a dot there is the name of an input, with whatever characters.
+      // After the dot comes an input's name, which may contain any characters.
       name.endsWith('.') ? `${shapes} ` : shapes,
     )
     .replace(
@@ -110,7 +113,7 @@ function root(command: Command): Command {
   return command.parent ? root(command.parent) : command;
 }
 
-/** The line that an error is on standard error. */
+/** Formats an error as one line for standard error. */
 export function errorLine(
   error: { readonly code?: string; readonly message: string },
   command: Command,
@@ -119,5 +122,5 @@ export function errorLine(
   return `error: ${error.code ? `${error.code}: ` : ''}${line}\n`;
 }
 
-/** An error in how the program was called: exit code 2. */
+/** The program was called incorrectly: exit code 2. */
 export class UsageError extends Error {}

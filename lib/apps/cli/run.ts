@@ -10,7 +10,7 @@ interface RunFlags {
   json: boolean;
 }
 
-/** `run MODEL`: executes a model once and says what came out. */
+/** `run MODEL`: executes a model once and shows its outputs. */
 export function addRunCommand(program: Command): void {
   program
     .command('run')

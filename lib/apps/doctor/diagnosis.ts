@@ -13,22 +13,22 @@ import {
 import type { TensorRTLibrary } from '../../system/tensorrt-library.js';
 import type { TensorRTPackage } from '../../system/tensorrt-package.js';
 
-/** Something that this machine can or cannot do. */
+/** Something that this machine can or can't do. */
 export interface Finding {
   readonly works: boolean;
-  /** The thing that works or not, such as 'Run models on the CPU'. */
+  /** The thing, e.g. 'Run models on the CPU'. */
   readonly what: string;
-  /** The means by which it works, or the reason why it doesn't. */
+  /** What it works with, or the reason why it doesn't work. */
   readonly detail: string;
-  /** The thing to do if it doesn't work, or if it works in a way that may not be intended. */
+  /** What to do, if it doesn't work or works in a way that may not be intended. */
   readonly remedy?: string;
 }
 
-/** The facts about a machine that concern GPUs and TensorRT. */
+/** The facts about a machine's GPUs and TensorRT libraries. */
 export interface Facts {
   readonly files: DriverFiles;
   readonly cuda: NativeCuda;
-  /** The version that libcuda's file is named after. */
+  /** The version in the name of libcuda's file. */
   readonly libcuda?: string;
   /** The preferred one first. */
   readonly tensorrt: readonly (TensorRTLibrary & TensorRTPackage)[];
@@ -36,7 +36,7 @@ export interface Facts {
   readonly visibleDevices?: string;
 }
 
-/** Lists the things that work on the GPUs here and the obstacles, with one remedy for each finding. */
+/** Finds what works on this machine's GPUs and what doesn't, with at most one remedy per finding. */
 export function diagnose(facts: Facts): Finding[] {
   const driver = driverProblem(facts);
   const gpus = driver
@@ -45,13 +45,13 @@ export function diagnose(facts: Facts): Finding[] {
   return [...gpus, ...hiddenGpus(facts), ...driverConflicts(facts), ...brokenPairs(facts), ...rivals(facts)];
 }
 
-/** A possible cause on a machine where CUDA doesn't work. */
+/** A machine where CUDA doesn't work. */
 interface Failure extends DriverFiles {
-  /** A sentence, with CUDA's own name and number for it. */
+  /** The error as a sentence, with CUDA's own name and number. */
   readonly error: string;
-  /** CUresult, in cuda.h; NaN where no call was made. */
+  /** The CUresult (cuda.h); NaN if no call was made. */
   readonly code: number;
-  /** The file of libcuda; '' without one. */
+  /** The path of libcuda; '' if there is none. */
   readonly library: string;
   readonly libcuda: string | undefined;
   readonly visibleDevices: string | undefined;
@@ -59,7 +59,7 @@ interface Failure extends DriverFiles {
 
 interface Rule {
   applies(failure: Failure): boolean;
-  /** The meaning of the error; without it the error stands alone. */
+  /** The meaning of the error; if absent, only the error is shown. */
   readonly meaning?: string | ((failure: Failure) => string);
   readonly remedy: string | ((failure: Failure) => string);
 }
@@ -71,52 +71,52 @@ const restart = 'Restart the machine, which loads the kernel module of the insta
 const folderOf = (file: string) => file.slice(0, file.lastIndexOf('/'));
 const isCompat = (library: string) => library.includes('/compat/');
 
-/** Reasons why there is no libcuda. The first that applies is given. */
+/** Reasons for a missing libcuda; the first that applies is used. */
 const missingDriver: readonly Rule[] = [
   {
     applies: ({ wsl }) => wsl,
-    meaning: 'Under WSL 2 the driver is the one of Windows.',
-    remedy: "Install NVIDIA's driver for Windows, and none inside WSL; then run `wsl --shutdown`.",
+    meaning: 'Under WSL 2, the driver is installed in Windows.',
+    remedy: "Install NVIDIA's driver for Windows, not one inside WSL; then run `wsl --shutdown`.",
   },
   {
     applies: ({ container, kernelModule, devices, onPciBus }) =>
       container && (kernelModule !== undefined || devices || onPciBus),
-    meaning: 'The machine has an NVIDIA GPU, and this container has no access to its driver.',
+    meaning: 'The machine has an NVIDIA GPU, but this container has no access to its driver.',
     remedy: shareGpus,
   },
   {
     applies: ({ kernelModule }) => kernelModule !== undefined,
     meaning: ({ kernelModule }) =>
-      `The driver's kernel module ${kernelModule} is loaded, and its library for CUDA is missing.`,
+      `The driver's kernel module ${kernelModule} is loaded, but its CUDA library is missing.`,
     remedy: ({ kernelModule }) =>
       `Install the CUDA library of driver ${kernelModule} (Debian: libcuda1; Ubuntu: libnvidia-compute-${kernelModule!.split('.')[0]}).`,
   },
   {
     applies: ({ onPciBus }) => onPciBus,
-    meaning: 'An NVIDIA GPU is on the PCI bus, and no driver is installed.',
+    meaning: 'An NVIDIA GPU is on the PCI bus, but no driver is installed.',
     remedy: `Install NVIDIA's driver ${driverOfTensorRT[13]} or newer.`,
   },
   { applies: () => true, remedy: "Compile for a GPU elsewhere with options.target, such as 'sm_89'." },
 ];
 
-/** Reasons why libcuda finds no GPU that works. The first that applies is given. */
+/** Reasons why libcuda finds no working GPU; the first that applies is used. */
 const failingDriver: readonly Rule[] = [
   {
     // CUDA_ERROR_STUB_LIBRARY
     applies: ({ code, library }) => code === 34 || library.includes('/stubs/'),
     meaning: ({ library }) => `${library} is a stub to link against, not the driver.`,
-    remedy: ({ library }) => `Take ${folderOf(library)} out of LD_LIBRARY_PATH.`,
+    remedy: ({ library }) => `Remove ${folderOf(library)} from LD_LIBRARY_PATH.`,
   },
   {
     applies: ({ wsl, library }) => wsl && !library.startsWith('/usr/lib/wsl/'),
-    meaning: ({ library }) => `Under WSL 2 the driver is the one of Windows, and ${library} hides it.`,
+    meaning: ({ library }) => `Under WSL 2, the driver is installed in Windows, and ${library} hides it.`,
     remedy: 'Remove the Linux driver that is installed inside WSL.',
   },
   {
     // CUDA_ERROR_COMPAT_NOT_SUPPORTED_ON_DEVICE
     applies: ({ code }) => code === 804,
     meaning: ({ library }) => `${library} (cuda-compat) does not work with this GPU.`,
-    remedy: 'Take the compat folder out of LD_LIBRARY_PATH, or update the driver.',
+    remedy: 'Remove the compat folder from LD_LIBRARY_PATH, or update the driver.',
   },
   {
     applies: ({ kernelModule, libcuda, library }) =>
@@ -124,7 +124,7 @@ const failingDriver: readonly Rule[] = [
     meaning: ({ kernelModule, libcuda, library }) =>
       `Driver/library version mismatch: the kernel module is ${kernelModule}, the library ${library} is ${libcuda}.`,
     remedy: ({ container }) =>
-      container ? "Create the container anew: it holds the library of the host's former driver." : restart,
+      container ? "Recreate the container: it has the library of the host's previous driver." : restart,
   },
   {
     // CUDA_ERROR_SYSTEM_DRIVER_MISMATCH
@@ -136,8 +136,8 @@ const failingDriver: readonly Rule[] = [
   {
     // CUDA_ERROR_SYSTEM_NOT_READY
     applies: ({ code }) => code === 802,
-    meaning: "The GPUs wait for NVIDIA's fabric manager.",
-    remedy: 'Start it, in the version of the driver: `sudo systemctl start nvidia-fabricmanager`.',
+    meaning: "The GPUs are waiting for NVIDIA's fabric manager.",
+    remedy: 'Start it, in the same version as the driver: `sudo systemctl start nvidia-fabricmanager`.',
   },
   {
     applies: ({ visibleDevices }) =>
@@ -157,18 +157,17 @@ const failingDriver: readonly Rule[] = [
       'Load it with `sudo modprobe nvidia`; after an installation, or where nouveau is loaded, restart the machine.',
   },
   {
-    // CUDA_ERROR_NO_DEVICE, or none counted
+    // CUDA_ERROR_NO_DEVICE, or a count of 0
     applies: ({ code }) => code === 100 || Number.isNaN(code),
-    remedy:
-      'Look for the GPU with `lspci -d 10de:`, and for what became of it with `sudo dmesg | grep NVRM`.',
+    remedy: 'Look for the GPU with `lspci -d 10de:`, and for its errors with `sudo dmesg | grep NVRM`.',
   },
   {
     applies: () => true,
-    remedy: 'Look for the reason with `sudo dmesg | grep NVRM`; restarting the machine clears most.',
+    remedy: 'Look for the reason with `sudo dmesg | grep NVRM`; restarting the machine clears most errors.',
   },
 ];
 
-/** Finds the reason why CUDA doesn't work; undefined if it works. */
+/** The reason why CUDA doesn't work, with its remedy; undefined if it works. */
 function driverProblem(facts: Facts): Pick<Finding, 'detail' | 'remedy'> | undefined {
   const { files, cuda, libcuda, visibleDevices } = facts;
   if (cuda.error === undefined) return undefined;
@@ -183,7 +182,7 @@ function driverProblem(facts: Facts): Pick<Finding, 'detail' | 'remedy'> | undef
   };
 }
 
-/** '8.9' of [8, 9]. */
+/** Formats [8, 9] as '8.9'. */
 export function computeCapability(gpu: NativeGpu): string {
   return gpu.computeCapability.join('.');
 }
@@ -196,7 +195,7 @@ function gpuFinding(gpu: NativeGpu, { cuda, tensorrt }: Facts): Finding {
     return {
       works: false,
       what,
-      detail: `Driver ${cuda.driver} is older than every CUDA that TensorRT is built for here.`,
+      detail: `Driver ${cuda.driver} is too old for every CUDA version that TensorRT is built for here.`,
       remedy: `Update the driver to ${driverOfTensorRT[13]} or newer.`,
     };
   }
@@ -205,10 +204,10 @@ function gpuFinding(gpu: NativeGpu, { cuda, tensorrt }: Facts): Finding {
     return {
       works: false,
       what,
-      detail: `Compute capability ${capability} is ${
+      detail: `Compute capability ${capability} is not supported: ${
         last
-          ? `that of a GPU whose last TensorRT is ${last}; the flavours here are newer`
-          : 'one that no TensorRT flavour here supports (7.5 to 12.1 are)'
+          ? `its last TensorRT is ${last}, and the flavours here are newer`
+          : 'the TensorRT flavours here support 7.5 to 12.1'
       }.`,
       remedy: "Run models on the CPU (device: 'cpu'), or use a GPU of compute capability 7.5 or higher.",
     };
@@ -235,7 +234,7 @@ function gpuFinding(gpu: NativeGpu, { cuda, tensorrt }: Facts): Finding {
     return {
       works: false,
       what,
-      detail: `Compute capability ${capability}: ${title(installed[0]!)} runs on it, and not with this driver.`,
+      detail: `Compute capability ${capability}: ${title(installed[0]!)} runs on it, but not with this driver.`,
       remedy: driverConflict(installed[0]!, cuda)!.remedy,
     };
   }
@@ -246,7 +245,7 @@ function gpuFinding(gpu: NativeGpu, { cuda, tensorrt }: Facts): Finding {
   };
 }
 
-/** GPUs that nvidia-smi shows and CUDA does not. */
+/** GPUs that nvidia-smi shows but CUDA doesn't. */
 function hiddenGpus({ cuda, visibleDevices }: Facts): Finding[] {
   if (visibleDevices === undefined || cuda.error !== undefined) return [];
   return [
@@ -266,12 +265,12 @@ function driverConflicts({ cuda, tensorrt }: Facts): Finding[] {
   });
 }
 
-/** A finding about a library that is built for a newer CUDA than the driver supports. */
+/** The conflict of a library that is built for a newer CUDA than the driver supports. */
 function driverConflict(
   { path, flavour, cuda: major }: TensorRTLibrary & TensorRTPackage,
   { driver, cudaVersion, library }: NativeCuda,
 ): { detail: string; remedy: string } | undefined {
-  // With cuda-compat, the driver supports a newer CUDA than its version tells.
+  // cuda-compat supports a newer CUDA than the driver's version suggests.
   if (!driver || major === undefined || isCompat(library)) return undefined;
   const floor = driverOfTensorRT[major];
   if (versionAtLeast(driver, floor)) return undefined;
@@ -288,7 +287,7 @@ function driverConflict(
   };
 }
 
-/** A library and an ONNX parser of different releases. */
+/** A library whose ONNX parser is from a different release. */
 function brokenPairs({ tensorrt }: Facts): Finding[] {
   return tensorrt.flatMap((library) => {
     const { version, parser, path } = library;
@@ -297,20 +296,20 @@ function brokenPairs({ tensorrt }: Facts): Finding[] {
       {
         works: false,
         what: `${title(library)} and its ONNX parser`,
-        detail: `${path} is ${version}, and the parser beside it ${parser}: they must be of one release.`,
-        remedy: 'Install both from one package of NVIDIA.',
+        detail: `${path} is ${version}, and the parser beside it ${parser}: they must be from the same release.`,
+        remedy: 'Install both from the same NVIDIA package.',
       },
     ];
   });
 }
 
-/** '10.15.1' and '10.15.1.29' are. */
+/** True for '10.15.1' and '10.15.1.29', for example. */
 function sameRelease(a: string, b: string): boolean {
   const parts = (version: string) => version.split('.').slice(0, 3).join('.');
   return parts(a) === parts(b);
 }
 
-/** Several versions of one flavour, of which one is used. */
+/** Several versions of the same flavour, only one of which is used. */
 function rivals({ tensorrt }: Facts): Finding[] {
   const usable = tensorrt.filter(({ error }) => !error);
   return Object.entries(flavourNames).flatMap(([flavour, name]) => {

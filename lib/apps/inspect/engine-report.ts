@@ -15,12 +15,12 @@ import { readWhole } from '../../system/files/file-range.js';
 export interface EngineReport {
   readonly file: string;
   readonly id: string;
-  /** Bytes of the file, of its plan, and of the weights before they were compiled. */
+  /** Sizes in bytes: the file, its plan, and the weights before they were compiled. */
   readonly byteLength: number;
   readonly planBytes: number;
   readonly constantBytes: number;
   readonly manifest: EngineManifest;
-  /** The comparison with the model that it is said to come from; null without one. */
+  /** The comparison with the model that it was compiled from; null if that wasn't found. */
   readonly model: VerifiedModel | null;
   /** The engines that it descends from, the nearest first. */
   readonly ancestors: readonly Ancestor[];
@@ -29,32 +29,33 @@ export interface EngineReport {
   readonly layers: readonly (LayerInfo & LayerSizes)[];
 }
 
-/** A layer's type of elements, and how much it puts out. */
+/** The element type and size of a layer's outputs. */
 interface LayerSizes {
-  /** Types of its outputs, such as 'float16'; '?' for a type that is unknown here. */
+  /** Types of its outputs, such as 'float16'; '?' for a type that isn't known here. */
   readonly precision: string;
-  /** null where a dimension is dynamic, or a type unknown. */
+  /** null if a dimension is dynamic or a type isn't known. */
   readonly outputBytes: number | null;
 }
 
-/** A model's file beside the hashes that an engine's manifest has of its model. */
+/** The result of comparing a model's file with the hashes in an engine's manifest. */
 export interface VerifiedModel {
   readonly file: string;
-  /** True if both hashes are those of the manifest. */
+  /** True if both hashes match the manifest. */
   readonly matches: boolean;
   readonly sha256Matches: boolean;
   readonly weightsMatch: boolean;
 }
 
-/** True if a file should be inspected as an engine, because of its first bytes or its name. */
+/** True if a file should be inspected as an engine, judging by its first bytes or its name. */
 export function isEngine(file: string): boolean {
   return isEngineFile(file) || path.extname(file) === '.engine';
 }
 
 /**
- * Loads an engine file, verifies its checksum, and compares it with its model and its ancestors where they are found.
- * @param model the ONNX file to compare with; by default the one beside the engine that its manifest names
- * @throws (rejects) what `Engine.load` does; TensorRTError ERR_MODEL_NOT_FOUND, ERR_MODEL_INVALID, ERR_IO for the model
+ * Loads an engine file, verifies its checksum, and compares it with its model and its ancestors if they are found.
+ * @param model the ONNX file to compare with; defaults to the file beside the engine with the name in its manifest
+ * @throws (rejects) the errors of `Engine.load`; TensorRTError ERR_MODEL_NOT_FOUND, ERR_MODEL_INVALID, ERR_IO for the
+ *   model
  */
 export async function reportEngine(file: string, model: string | undefined): Promise<EngineReport> {
   const engine = await Engine.load(file);
@@ -72,7 +73,7 @@ export async function reportEngine(file: string, model: string | undefined): Pro
 
 function layerSizes({ outputs }: LayerInfo): LayerSizes {
   const sizes = outputs.map(({ type, dims }) =>
-    // A dynamic size, or one of a type whose elements this package doesn't know.
+    // A dynamic size, or a type whose element size isn't known here.
     type === null || type === 'string' || dims.some((size) => size < 0)
       ? null
       : dims.reduce((product, size) => product * size, dataTypes[type].byteSize),
@@ -84,13 +85,13 @@ function layerSizes({ outputs }: LayerInfo): LayerSizes {
   };
 }
 
-/** Compares the model that is named, else the one beside the engine, with the manifest's hashes. */
+/** Compares the named model, or else the one beside the engine, with the hashes in the manifest. */
 async function verifyModel(
   model: EngineManifest['model'],
   named: string | undefined,
   folder: string,
 ): Promise<VerifiedModel | null> {
-  // A manifest's name is a name, whatever the file it comes from claims.
+  // Uses only the base name, so that a manifest can't point outside the folder.
   const beside = model.name === undefined ? undefined : path.join(folder, path.basename(model.name));
   const file = named ?? beside;
   if (file === undefined || (named === undefined && !existsSync(file))) return null;

@@ -10,15 +10,15 @@ import { graphInputs, type ValueType, valueType } from '../../onnx/graph/declare
 export interface ModelReport {
   readonly file: string;
   readonly irVersion: number | undefined;
-  /** Versions by domain. */
+  /** Operator set versions by domain. */
   readonly opsets: Readonly<Record<string, number>>;
-  /** The program that exported it; '' where the file doesn't say. */
+  /** The program that exported it; '' if the file doesn't record it. */
   readonly producer: string;
   readonly inputs: readonly DeclaredValue[];
   readonly outputs: readonly DeclaredValue[];
-  /** Elements of all weights. */
+  /** The number of elements in all weights. */
   readonly parameters: number;
-  /** Counts of weights, by the type of their elements. */
+  /** Counts by element type. */
   readonly weights: Readonly<Record<string, { readonly tensors: number; readonly parameters: number }>>;
   /** True if weights are in files beside it. */
   readonly externalData: boolean;
@@ -27,21 +27,21 @@ export interface ModelReport {
   readonly import: Import;
 }
 
-/** An input or output, as the graph declares it; null for what it doesn't say. */
+/** An input or output as the graph declares it; null for what it doesn't declare. */
 interface DeclaredValue {
   readonly name: string;
   readonly type: DataType | null;
   readonly shape: readonly (number | string)[] | null;
 }
 
-/** A real parse by TensorRT's parser; where it can't be had, why. */
+/** The result of TensorRT's parser, or the reason why it can't be used. */
 type Import =
   | (Omit<ModelImport, 'network'> & { readonly layers: number | null })
   | { readonly error: { readonly code: ErrorCode; readonly message: string } };
 
 /**
- * Reads an ONNX file, and has TensorRT's parser import it where there is one.
- * @param device CUDA's number of the GPU that TensorRT parses on; by default the first
+ * Reads an ONNX file, and imports it with TensorRT's parser if there is one.
+ * @param device CUDA's number of the GPU that TensorRT parses on; defaults to the first
  * @throws (rejects) TensorRTError ERR_MODEL_NOT_FOUND, ERR_MODEL_INVALID, ERR_IO, ERR_OUT_OF_MEMORY
  */
 export async function reportModel(file: string, device: number | undefined): Promise<ModelReport> {

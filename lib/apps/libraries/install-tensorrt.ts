@@ -9,7 +9,7 @@ import { type TemporaryDirectory, temporaryDirectory } from '../../system/files/
 import { cudaHere, installedDirectory, installedNames, rtxFolder } from '../../system/installed-libraries.js';
 import { coreLibraries } from '../../system/tensorrt-library.js';
 
-/** NVIDIA's packages on PyPI that hold both libraries, and their wheels' checksums. */
+/** NVIDIA's PyPI packages that contain both libraries, and the checksums of their wheels. */
 const rtxPackages = {
   12: {
     requirement: 'tensorrt-rtx-cu12-libs==1.7.1.116',
@@ -33,15 +33,15 @@ export interface InstalledLibrary {
   readonly directory: string;
   /** The text of NVIDIA's licence, which applies to the libraries. */
   readonly licence: string;
-  /** False when it was there already. */
+  /** False if it was already installed. */
   readonly installed: boolean;
 }
 
 /**
- * Installs the TensorRT-RTX libraries into the user cache, for the CUDA that the driver here runs (13 where there is
- * none): NVIDIA's wheel from PyPI, fetched by pip, checked against a SHA-256, unpacked. Safe to interrupt, and to run
- * twice at once: then one of them downloads, and the other waits for it.
- * @throws (rejects) TensorRTError ERR_DOWNLOAD_FAILED with pip's own words, ERR_IO; the signal's reason
+ * Installs the TensorRT-RTX libraries into the user cache, for the CUDA version that the driver supports (13 without a
+ * driver). pip fetches NVIDIA's wheel from PyPI; it is checked against a SHA-256 and unpacked. It is safe to interrupt,
+ * and to run twice at once: one of them downloads, and the other waits.
+ * @throws (rejects) TensorRTError ERR_DOWNLOAD_FAILED with pip's own message, ERR_IO; the signal's reason
  */
 export async function installTensorRTRtx(
   options: { onProgress?(step: string): void; signal?: AbortSignal } = {},
@@ -78,13 +78,13 @@ export async function installTensorRTRtx(
     if (hash.digest('hex') !== sha256) {
       throw new TensorRTError(
         'ERR_DOWNLOAD_FAILED',
-        `${wheel} is not the file known by its SHA-256: pip's index may be a mirror that changed it.`,
+        `${wheel} has an unexpected SHA-256: pip's index may be a mirror that changed it.`,
       );
     }
     onProgress?.('Unpacking');
     const unpacked = path.join(partial, 'unpacked');
     await python(['-m', 'zipfile', '-e', path.join(partial, wheel), unpacked], signal);
-    // Whatever is there is incomplete.
+    // An existing folder is incomplete.
     await rm(target, { recursive: true, force: true });
     await rename(unpacked, target);
     return await done(true);
@@ -94,7 +94,7 @@ export async function installTensorRTRtx(
     throw new TensorRTError(
       'ERR_IO',
       `Could not install TensorRT-RTX into ${installedDirectory()}: ${(cause as Error).message}. ` +
-        'NODE_TENSORRT_CACHE names another folder.',
+        'Set NODE_TENSORRT_CACHE to another folder.',
       { cause },
     );
   } finally {
@@ -111,11 +111,11 @@ async function licenceFile(target: string): Promise<string> {
   return files.find((file) => path.basename(file) === 'LICENSE.txt') ?? '';
 }
 
-/** Runs Python; its failure becomes an error that ends with its own last words. */
+/** Runs Python. If it fails, the error ends with Python's last line of output. */
 async function python(args: readonly string[], signal: AbortSignal | undefined): Promise<void> {
   const { spawn } = await import('node:child_process');
   const child = spawn('python3', args, { stdio: ['ignore', 'ignore', 'pipe'], signal });
-  // Otherwise it would go on writing files that an ending process removes.
+  // Otherwise it would continue to write into the folder that the exiting process removes.
   const stop = () => child.kill();
   process.once('exit', stop);
   let words = '';
@@ -128,7 +128,7 @@ async function python(args: readonly string[], signal: AbortSignal | undefined):
         error.code === 'ENOENT'
           ? new TensorRTError(
               'ERR_DOWNLOAD_FAILED',
-              'python3 with pip is needed, and was not found: install it.',
+              'python3 with pip is needed but was not found: install it.',
             )
           : error,
       );
@@ -136,7 +136,7 @@ async function python(args: readonly string[], signal: AbortSignal | undefined):
     child.on('close', resolve);
   }).finally(() => process.off('exit', stop));
   if (status !== 0) {
-    // pip's own words, else the end of a traceback.
+    // pip's own error, or else the end of a traceback.
     const lines = words.trim().split('\n');
     const said = lines.filter((line) => line.startsWith('ERROR: '));
     const last = (said.length > 0 ? said : lines.slice(-1)).join(' ');
@@ -150,8 +150,9 @@ async function python(args: readonly string[], signal: AbortSignal | undefined):
 }
 
 /**
- * Removes what {@link installTensorRTRtx} installed: by name, or all of a flavour ('rtx'). Returns the names.
- * @throws (rejects) TensorRTError ERR_LIBRARY_NOT_FOUND for a name that is not installed, ERR_IO
+ * Removes libraries that {@link installTensorRTRtx} installed: one by name, or all of a flavour ('rtx'). Returns the
+ * names.
+ * @throws (rejects) TensorRTError ERR_LIBRARY_NOT_FOUND for a name that isn't installed, ERR_IO
  */
 export async function removeTensorRT(name: string): Promise<string[]> {
   const names = await installedNames();
@@ -159,7 +160,7 @@ export async function removeTensorRT(name: string): Promise<string[]> {
   if (matches.length === 0) {
     throw new TensorRTError(
       'ERR_LIBRARY_NOT_FOUND',
-      `No library '${name}' is installed in ${installedDirectory()}${names.length ? `; there is ${names.join(', ')}` : ''}.`,
+      `No library '${name}' is installed in ${installedDirectory()}${names.length ? `; installed: ${names.join(', ')}` : ''}.`,
     );
   }
   try {
@@ -167,9 +168,9 @@ export async function removeTensorRT(name: string): Promise<string[]> {
       const directory = path.join(installedDirectory(), entry);
       const away = await temporaryDirectory(`${directory}.partial-`);
       try {
-        // All of it at once: no other process finds a part.
+        // Moves the whole folder at once, so that no other process finds a partial one.
         await rename(directory, path.join(away.path, entry)).catch((error) => {
-          // Another was faster.
+          // Another process removed it first.
           if (error.code !== 'ENOENT') throw error;
         });
       } finally {

@@ -6,13 +6,16 @@ import { readFile } from '../../system/files/promises.js';
 import { parseNpy } from './npy.js';
 import { randomTensor } from './random-tensor.js';
 
-/** The source of an input's elements: a `.npy` file, or random numbers of a shape. */
+/** The source of an input's elements: a `.npy` file, or random numbers in a given shape. */
 export type InputSource = { readonly file: string } | { readonly random: Dims };
 
-/** Finds the sources of inputs, once the model's inputs are known by name. */
+/** Finds the inputs' sources, once the names of the model's inputs are known. */
 export type InputSources = (inputNames: readonly string[]) => ReadonlyMap<string, InputSource>;
 
-/** @throws RangeError ERR_INVALID_ARG_VALUE for a name, given with a flag, that isn't an input of the model */
+/**
+ * Checks that the names given with a flag are inputs of the model.
+ * @throws RangeError ERR_INVALID_ARG_VALUE
+ */
 export function checkInputNames(flag: string, names: Iterable<string>, inputNames: readonly string[]): void {
   for (const name of names) {
     if (inputNames.includes(name)) continue;
@@ -24,9 +27,9 @@ export function checkInputNames(flag: string, names: Iterable<string>, inputName
 }
 
 /**
- * An input from its source. Without one it is random, where the model's dimensions are static.
- * @throws (rejects) RangeError ERR_INVALID_ARG_VALUE where dimensions are dynamic, for random strings and for too many
- *   elements; TensorRTError ERR_IO
+ * Reads an input from its source. Without one, it is random if the model's dimensions are static.
+ * @throws (rejects) RangeError ERR_INVALID_ARG_VALUE for dynamic dimensions, random strings and too many elements;
+ *   TensorRTError ERR_IO
  */
 export async function readInput(input: InputMetadata, source: InputSource | undefined): Promise<Tensor> {
   if (source === undefined) {
@@ -54,7 +57,7 @@ function missingShape({ name, shape }: InputMetadata): RangeError {
   );
 }
 
-/** A word as a shell takes it. */
+/** Quotes a word for a shell if necessary. */
 function shellWord(text: string): string {
   return /^[\w@%+=:,./-]+$/.test(text) ? text : `'${text.replaceAll("'", "'\\''")}'`;
 }

@@ -5,7 +5,7 @@ import { typedArray } from '../../execution/tensor-elements.js';
 
 // NumPy's file format for arrays: numpy/lib/format.py, versions 1.0 to 3.0. Little-endian and row-major only.
 
-/** NumPy's type strings. bfloat16, which NumPy has not, is what ml_dtypes writes: two opaque bytes. */
+/** NumPy's type strings. NumPy doesn't have bfloat16, so it is written as ml_dtypes does: as two opaque bytes. */
 const typeStrings: Partial<Record<DataType, string>> = {
   float32: '<f4',
   float16: '<f2',
@@ -25,9 +25,9 @@ const magic = Buffer.from('\x93NUMPY', 'latin1');
 const headerAlignment = 64;
 
 /**
- * The tensor in a `.npy` file's bytes.
+ * Parses a `.npy` file.
  * @param file names the file in errors
- * @throws TensorRTError ERR_IO for anything else than a little-endian, row-major array of a type known here
+ * @throws TensorRTError ERR_IO for anything but a little-endian, row-major array of a type known here
  */
 export function parseNpy(bytes: Uint8Array, file: string): Tensor {
   const invalid = (problem: string) => new TensorRTError('ERR_IO', `${file} ${problem}`);
@@ -41,12 +41,12 @@ export function parseNpy(bytes: Uint8Array, file: string): Tensor {
   const order = /'fortran_order':\s*(True|False)/.exec(header)?.[1];
   const shape = /'shape':\s*\(([\d,\s]*)\)/.exec(header)?.[1];
   if (descr === undefined || order === undefined || shape === undefined) {
-    throw invalid('has a header that describes no plain array.');
+    throw invalid("has a header that doesn't describe a plain array.");
   }
   const type = (Object.keys(typeStrings) as DataType[]).find(
     (name) => typeStrings[name]!.slice(1) === descr.slice(1),
   );
-  if (!type || type === 'string') throw invalid(`has element type '${descr}', which no tensor here has.`);
+  if (!type || type === 'string') throw invalid(`has element type '${descr}', which is not supported.`);
   if (descr.startsWith('>')) throw invalid(`is big-endian ('${descr}'): save it as '${typeStrings[type]}'.`);
   const dims = shape
     .split(',')
@@ -59,13 +59,16 @@ export function parseNpy(bytes: Uint8Array, file: string): Tensor {
   const expected = dims.reduce((product, size) => product * size, 1) * dataTypes[type].byteSize;
   if (data.length !== expected) {
     throw invalid(
-      `holds ${data.length} bytes of data where its shape (${dims.join(', ')}) asks for ${expected}.`,
+      `holds ${data.length} bytes of data, but its shape (${dims.join(', ')}) needs ${expected}.`,
     );
   }
   return new Tensor(type, typedArray(type, new Uint8Array(data).buffer), dims);
 }
 
-/** A tensor as a `.npy` file's bytes. @throws TensorRTError ERR_IO for strings */
+/**
+ * Writes a tensor as a `.npy` file.
+ * @throws TensorRTError ERR_IO for strings
+ */
 export function serializeNpy(tensor: Tensor): Uint8Array {
   const descr = typeStrings[tensor.type];
   if (!descr)

@@ -3,10 +3,13 @@ import { invalidArgValue } from '../../base/errors.js';
 import { uniformNumbers } from '../../base/random.js';
 import { Tensor } from '../../execution/tensor.js';
 
-/** The generator's first state; the same inputs every time. */
+/** A fixed seed, so that the inputs are the same every time. */
 export const randomSeed = 1;
 
-/** Floats are uniform in [-1, 1), 16-bit ones in [0.5, 1); integers and booleans are 0 or 1: fit for ids and masks. */
+/**
+ * Makes a random tensor. Floats are uniform in [-1, 1), 16-bit floats in [0.5, 1); integers and booleans are 0 or 1,
+ * which suits ids and masks.
+ */
 export function randomTensor(type: DataType, dims: readonly number[]): Tensor {
   const uniform = uniformNumbers(randomSeed);
   const elements = { length: dims.reduce((product, size) => product * size, 1) };
@@ -15,7 +18,7 @@ export function randomTensor(type: DataType, dims: readonly number[]): Tensor {
   }
   switch (type) {
     case 'string':
-      throw invalidArgValue('--input', 'cannot be random for an input of strings.');
+      throw invalidArgValue('--input', "can't be random for an input of strings.");
     case 'float32':
       return new Tensor(
         type,
@@ -28,7 +31,7 @@ export function randomTensor(type: DataType, dims: readonly number[]): Tensor {
         Float64Array.from(elements, () => 2 * uniform() - 1),
         dims,
       );
-    // Exponent bits of 0.5, any mantissa.
+    // The exponent of 0.5 with any mantissa.
     case 'float16':
       return new Tensor(
         type,

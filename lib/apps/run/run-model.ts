@@ -11,7 +11,7 @@ import { type InputSources, readInput } from './input-source.js';
 import { modelSource } from './model-source.js';
 import { serializeNpy } from './npy.js';
 
-/** Least, mean and greatest element; null where there are no numbers. */
+/** The smallest, mean and largest element; null if there are no numbers. */
 type Statistics = Readonly<Record<'min' | 'mean' | 'max', number | null>>;
 
 export interface RunReport extends Pick<InferenceSession, 'device' | 'why' | 'runtime'> {
@@ -25,15 +25,15 @@ export interface RunReport extends Pick<InferenceSession, 'device' | 'why' | 'ru
     readonly name: string;
     readonly type: DataType;
     readonly dims: Dims;
-    /** The `.npy` file that it was written to. */
+    /** The `.npy` file that the output was written to. */
     readonly file?: string;
   })[];
 }
 
 /**
- * Loads an ONNX or engine file, runs it once, and says what came out.
- * @param options.output a folder, made where it is not there, for a `.npy` file of each output
- * @throws (rejects) what `Engine.load`, `InferenceSession.create` and runs reject with; what {@link readInput} does; ERR_IO
+ * Loads an ONNX or engine file, runs it once, and describes the outputs.
+ * @param options.output a folder for a `.npy` file of each output, created if it doesn't exist
+ * @throws (rejects) the errors of `Engine.load`, `InferenceSession.create` and runs; those of {@link readInput}; ERR_IO
  */
 export async function runModel(
   model: string,
@@ -75,7 +75,7 @@ export async function runModel(
   }
 }
 
-/** A file for each output; names that would be one file are told apart by numbers. */
+/** A file for each output. If two names would yield the same file, a number is added. */
 function outputFiles(directory: string, names: readonly string[]): Map<string, string> {
   const files = new Map<string, string>();
   for (const name of names) {
@@ -98,7 +98,7 @@ async function writeOutput(file: string, tensor: Tensor): Promise<void> {
   }
 }
 
-/** null where there are no numbers: strings, an empty tensor, and 16-bit patterns on a host without Float16Array. */
+/** null if there are no numbers: for strings, an empty tensor, and 16-bit patterns if Node has no Float16Array. */
 function statistics(tensor: Tensor): Statistics {
   const isBits = /float16/.test(tensor.type) && tensor.data instanceof Uint16Array;
   if (tensor.type === 'string' || tensor.size === 0 || isBits) return { min: null, mean: null, max: null };

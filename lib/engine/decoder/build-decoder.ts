@@ -7,31 +7,34 @@ import type { LowerDecoderOptions } from './lower-decoder.js';
 
 /** A decoder to compile for TensorRT. */
 export interface DecoderBuildRequest {
-  /** The ONNX file, whose attention was lifted: what `prepareDecoder` gives. */
+  /** The ONNX file with lifted attention, as `prepareDecoder` returns it. */
   readonly file: string;
   readonly graph: DecoderGraph;
-  /** A sentence: why the cache is not updated in place, where it is not. */
+  /** A sentence: if the cache isn't updated in place, the reason. */
   readonly why: string;
-  /** Tokens a row; what is fixed in the plan may be a few more. */
+  /** Tokens per row. The plan's fixed capacity may be a few more. */
   readonly capacity: number;
   /** The most rows that decode together. */
   readonly rows: number;
-  /** The most tokens of a prompt that a step reads. */
+  /** The most prompt tokens that one step reads. */
   readonly chunkSize: number;
-  /** The type of caches and attention. 'auto' is the precision's type, if keys and values are small enough. */
+  /**
+   * The element type of the caches and of attention. 'auto': the precision's type, if the range of keys and values
+   * allows it.
+   */
   readonly cache: LowerDecoderOptions['cache'];
-  /** The plan says what each of its layers reads and writes, for native's `inspectPlan`. Default false. */
+  /** The plan records each layer's inputs and outputs for native's `inspectPlan`. Default false. */
   readonly detailed?: boolean;
 }
 
 /**
- * Compiles a decoder with TensorRT's KV-cache layers into an engine with two profiles: rows that decode a token each, and
- * a row that reads a chunk of its prompt. All work is done on threads of its own. Its cache's memory must hold numbers
- * from the start, zeros say: what is masked is multiplied with zero.
+ * Compiles a decoder with TensorRT's KV-cache layers into an engine with two profiles: rows that each decode one token,
+ * and one row that reads a chunk of its prompt. All work is done on other threads. The cache's memory must be
+ * initialised with finite numbers, for example zeros: masked values are multiplied by zero, which doesn't remove a NaN.
  *
  * @param ordinal CUDA's number of the GPU; undefined for `options.target`
- * @throws (rejects) what `buildEngine` rejects with; TensorRTError ERR_MODEL_UNSUPPORTED where the cache can't be updated
- *   in place, or names the node that TensorRT can't run and the reason; ERR_LIBRARY_UNSUPPORTED for a TensorRT without
+ * @throws (rejects) the errors of `buildEngine`; TensorRTError ERR_MODEL_UNSUPPORTED if the cache can't be updated in
+ *   place, or with the node that TensorRT can't run and the reason; ERR_LIBRARY_UNSUPPORTED for a TensorRT without
  *   KV-cache layers
  */
 export async function buildDecoder(
@@ -42,12 +45,12 @@ export async function buildDecoder(
   if (graph.mode !== 'in-place') {
     throw new TensorRTError(
       'ERR_MODEL_UNSUPPORTED',
-      `TensorRT runs a decoder only whose cache can be updated in place. ${why}`,
+      `TensorRT only runs decoders whose cache can be updated in place. ${why}`,
     );
   }
   const tokens = Object.keys(graph.inputs).find((name) => graph.inputs[name] === 'input_ids')!;
   const most = Math.min(chunkSize, capacity);
-  // All other inputs have dimensions of the same names.
+  // The dimensions of all other inputs have the same names.
   const shapes = [
     { [tokens]: { min: [1, 1], opt: [rows, 1], max: [rows, 1] } },
     { [tokens]: { min: [1, 1], opt: [1, most], max: [1, most] } },
@@ -62,7 +65,10 @@ export async function buildDecoder(
   return { engine, graph: engine.manifest.decoder! };
 }
 
-/** Rows are bound where they lie: each must begin at a multiple of 256 bytes (IExecutionContext::setTensorAddress). */
+/**
+ * Rows are bound at their place in the cache, and each must begin at a multiple of 256 bytes
+ * (IExecutionContext::setTensorAddress).
+ */
 function alignedCapacity({ caches }: DecoderGraph, capacity: number): number {
   const alignment = 256;
   const smallestElement = 2;

@@ -11,43 +11,38 @@ import type { WrittenModel } from '../../onnx/format/written-model.js';
 export interface CheckRequest {
   /** The decoder as it was exported, run in 'copying' mode. */
   readonly original: { readonly model: WrittenModel; readonly decoder: Decoder };
-  /** The rewritten decoder, which is updated 'in-place'. */
+  /** The rewritten decoder, run in 'in-place' mode. */
   readonly rewritten: { readonly model: WrittenModel; readonly graph: DecoderGraph };
-  /** Tokens that a row of the rewritten one holds at most. */
+  /** The most tokens that a row of the rewritten decoder can hold. */
   readonly maxLength: number;
-  /** Tokens of the longer prompt: more than a sliding window has, so that what slid out of it shows. Default 9. */
+  /**
+   * Tokens of the longer prompt. More than a sliding window's length, so that an error in dropping old tokens shows.
+   * Default 9.
+   */
   readonly promptLength?: number;
 }
 
-/** The result of a comparison. */
+/** The result of comparing the decoders. */
 export interface CheckVerdict {
-  /** True if the logits agree within {@link tolerances}, or as well as the exported decoder agrees with itself. */
+  /** True if the logits agree within {@link tolerances}. */
   readonly agree: boolean;
-  /** The largest difference between two logits, in parts of the largest logit (of 1 at least). */
+  /** The largest difference between two logits, relative to the largest logit (at least 1). */
   readonly difference: number;
-  /** The reason why the rewritten graph couldn't be run. */
+  /** The reason why the rewritten graph could not be run. */
   readonly error?: string;
 }
 
 /**
- * Differences that two orders of summation make, in parts of the largest logit. Rounding of FP16 has 11 bits, and adds up
- * over the layers.
+ * Differences that come from the order of summation, relative to the largest logit. FP16 rounds to 11 bits, and the
+ * errors add up over the layers.
  */
 export const tolerances = { float32: 1e-4, float16: 3e-2, bfloat16: 0.2 } as const;
 
 /**
- * A decoder that rounds activations to 8 bits (MatMulNBits with accuracy_level 4, which onnxruntime-genai's builder writes
- * for the CPU) differs from itself when it reads the same prompt in other chunks, because a last bit may decide how a number
- * is rounded. The rewritten one may differ by this many times as much, but not beyond `noisiest`.
- */
-const ownDifferences = 4;
-const noisiest = 0.2;
-
-/**
- * Runs a decoder as it was exported and as it was rewritten on the CPU: two prompts of different lengths, each read in two
+ * Compares the exported and the rewritten decoder on the CPU. Runs two prompts of different lengths, each read in two
  * chunks, then two steps in which both rows decode together, and compares the logits of the last position after each.
  *
- * @throws (rejects) what `loadOnCpu` and a run reject with
+ * @throws (rejects) the errors of `loadOnCpu` and of runs
  */
 export async function checkDecoder({
   original,
@@ -67,7 +62,9 @@ export async function checkDecoder({
       steps: tokens(2),
     };
   });
-  // One after the other: the weights are in memory once.
+  // Run one after the other, so that only one copy of the weights is in memory.
+  const expected: Float32Array[] = [];
+  await using exported = await loadWritten(original.model);
   const capacity = Math.min(maxLength, longer + 2);
   const parts = rows.map(({ chunks, steps }) => [...chunks, ...steps.map((token) => [token])]);
   const expected = (await runExported(original, parts, capacity)).flat();
@@ -96,30 +93,10 @@ export async function checkDecoder({
   return { agree: difference <= Math.min(ownDifferences * own, noisiest), difference };
 }
 
-/** Returns the exported decoder's logits after each part of each row. */
-async function runExported(
-  { model, decoder }: CheckRequest['original'],
-  rows: readonly (readonly number[][])[],
-  capacity: number,
-): Promise<Float32Array[][]> {
-  await using session = await loadWritten(model);
-  const results: Float32Array[][] = [];
-  for (const parts of rows) {
-    const run =
-      decoder.graph.mode === 'copying'
-        ? new CopyingRun(session, decoder)
-        : new InPlaceRun(session, decoder.graph, decoder.caches, capacity, 1);
-    const logits: Float32Array[] = [];
-    for (const tokens of parts) logits.push(await run.prefill(0, tokens));
-    results.push(logits);
-  }
-  return results;
-}
-
-/** The codes with which ONNX Runtime refuses a graph. */
+/** The errors with which ONNX Runtime refuses a graph. */
 const rewrittenErrors = new Set(['ERR_MODEL_INVALID', 'ERR_MODEL_UNSUPPORTED', 'ERR_EXECUTION_FAILED']);
 
-/** Returns each row's logits after its chunks, then after its steps. */
+/** Returns the logits of each row after its chunks, then of each row after each step. */
 async function runRewritten(
   { model, graph }: CheckRequest['rewritten'],
   decoder: Decoder,
@@ -127,7 +104,7 @@ async function runRewritten(
   capacity: number,
 ): Promise<Float32Array[]> {
   await using session = await loadWritten(model);
-  // Rank 4, whatever it was.
+  // Always of rank 4, whatever the exported cache's rank was.
   const caches = graph.caches.map(
     (cache, i): CacheTensor => ({ ...decoder.caches[i]!, ...cache, rank: 4, capacity: undefined }),
   );
@@ -145,7 +122,7 @@ async function runRewritten(
 
 const loadWritten = ({ file, weights }: WrittenModel) => loadOnCpu({ model: file, weights });
 
-/** NaN wins. */
+/** A NaN wins. */
 const larger = (a: number, b: number) => (b <= a ? a : b);
 
 function relativeDifference(actual: Float32Array, expected: Float32Array): number {
@@ -165,7 +142,7 @@ function feed(type: string, values: readonly number[], dims: readonly number[]):
     : new Tensor('int64', BigInt64Array.from(values, BigInt), dims);
 }
 
-/** The inputs of a step, by their roles. `pasts`: of each row. */
+/** The inputs of a step, by their roles. `pasts` holds each row's past length. */
 function inputsOf(
   session: LoadedSession,
   graph: DecoderGraph,
@@ -197,7 +174,7 @@ function inputsOf(
   );
 }
 
-/** Returns the logits of each row's last position. */
+/** The logits of each row's last position. */
 function lastLogits(logits: Tensor, rows: number): Float32Array[] {
   const vocabulary = logits.dims.at(-1)!;
   const values = numbers(logits);
@@ -245,7 +222,7 @@ class InPlaceRun {
   readonly #caches: readonly CacheTensor[];
   readonly #capacity: number;
   readonly #pasts: number[];
-  /** The inputs of each row by itself, because a prompt's chunk runs one row. */
+  /** Kept per row: a prompt's chunk runs one row. */
   readonly #rows: Record<string, Tensor>[];
 
   constructor(
@@ -278,7 +255,7 @@ class InPlaceRun {
     return logits!;
   }
 
-  /** One token for each row. */
+  /** Runs one token for each row. */
   async decode(tokens: readonly number[]): Promise<Float32Array[]> {
     const together = this.#allocate(this.#rows.length);
     const each = (copy: (whole: Uint8Array, part: Uint8Array) => void) => {

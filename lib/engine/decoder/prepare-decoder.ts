@@ -25,46 +25,46 @@ import { rewriteDecoder } from './rewrite-decoder.js';
 export interface PrepareDecoderRequest {
   /** The file; its external data lies beside it. */
   readonly model: string;
-  /** An existing folder for what has to be written; it must exist as long as the file in it is used. */
+  /** An existing folder for the files to write. It must exist as long as they are used. */
   readonly directory: string;
   /** The most tokens that a row will hold. */
   readonly maxLength: number;
-  /** The file of a {@link FileMemo} that remembers what the check of a rewritten graph found. */
+  /** The file of a {@link FileMemo} that remembers the verdicts on rewritten graphs. */
   readonly memo: string;
 }
 
-/** The facts about a decoder before it is loaded. */
+/** The facts about a decoder that are known before it is loaded. */
 export interface DecoderFacts {
   readonly layers: number;
-  /** The first layer's sizes. */
+  /** Key-value heads of the first layer. */
   readonly kvHeads: number;
   readonly headDim: number;
   readonly vocabulary: number | undefined;
   readonly cacheType: 'float32' | 'float16' | 'bfloat16';
-  /** Bytes of a token's keys and values in all layers. */
+  /** Bytes of the cache per token, over all layers. */
   readonly cacheBytesPerToken: number;
-  /** The most tokens that a row can hold, where the graph has it fixed, by its cache or its rotary tables. */
+  /** The most tokens that a row can hold, if the graph fixes it by its cache or its rotary tables. */
   readonly capacity: number | undefined;
 }
 
-/** A decoder's graph that ONNX Runtime can load, and how it is driven. */
+/** A decoder's graph that ONNX Runtime can load, and how to run it. */
 export interface PreparedDecoder {
-  /** The ONNX file to load: the one given, or one in the request's folder. */
+  /** The ONNX file to load: the given one, or one in the request's folder. */
   readonly file: string;
-  /** The folder in which ONNX Runtime finds its external data; undefined: the file's. */
+  /** The folder in which ONNX Runtime finds its external data; undefined: the file's own. */
   readonly weights?: string | undefined;
   readonly graph: DecoderGraph;
-  /** A sentence: why the cache is updated in place, or why it is not. */
+  /** A sentence: the reason why the cache is or isn't updated in place. */
   readonly why: string;
   readonly facts: DecoderFacts;
 }
 
 /**
- * Finds out how a decoder is driven, and rewrites its graph such that the cache is updated in place, where that is
- * possible; all of it on another thread.
+ * Finds out how to run a decoder, and rewrites its graph to update the cache in place, where that is possible. Runs on
+ * another thread.
  *
- * @throws (rejects) TensorRTError ERR_MODEL_NOT_FOUND, ERR_MODEL_INVALID, ERR_MODEL_UNSUPPORTED where it isn't a decoder
- *   that can be driven, ERR_IO, ERR_OUT_OF_MEMORY; the signal's reason
+ * @throws (rejects) TensorRTError ERR_MODEL_NOT_FOUND, ERR_MODEL_INVALID, ERR_MODEL_UNSUPPORTED if it isn't a decoder
+ *   that can be run, ERR_IO, ERR_OUT_OF_MEMORY; the signal's reason
  */
 export async function prepareDecoder(
   request: PrepareDecoderRequest,
@@ -115,7 +115,7 @@ async function prepare(request: PrepareDecoderRequest): Promise<PreparedDecoder>
       return { ...asExported, why: copies(reason) };
     }
     const why =
-      'The cache is updated in place by GroupQueryAttention, which the attention was rewritten to; on a short prompt ' +
+      'The cache is updated in place by GroupQueryAttention, into which the attention was rewritten; on a short prompt ' +
       `its logits differ from the exported graph's by ${verdict.difference.toExponential(1)} of the largest.`;
     const capacity = facts.capacity ?? rotaryPositions(rewritten.model);
     return { ...written, graph: rewritten.graph, why, facts: { ...facts, capacity } };
@@ -133,7 +133,10 @@ async function writeExported(model: ModelProto, target: string, directory: strin
   return writeBeside(model, folder, { directory });
 }
 
-/** Tokens of the prompt that the check reads; of a sliding window longer than the second, none slides out. */
+/**
+ * Tokens of the prompt that the check reads. It must exceed the sliding window; a window longer than the second limit
+ * isn't exceeded.
+ */
 const shortestCheck = 9;
 const longestCheck = 512;
 
@@ -146,7 +149,10 @@ function copies(reason: string): string {
   return `The graph runs as it was exported, and copies its cache in each step: ${reason}.`;
 }
 
-/** The verdict of an earlier load, where model, weights, package, ONNX Runtime and length are the same. */
+/**
+ * Returns the verdict of an earlier load with the same model, weights, package, ONNX Runtime and length, or computes
+ * it.
+ */
 async function remember(
   { model, memo: file, maxLength }: PrepareDecoderRequest,
   { began, stats, external }: SeenFiles,
@@ -155,7 +161,7 @@ async function remember(
   const isVerdict = (value: unknown): value is Remembered =>
     typeof (value as Partial<Remembered> | null)?.agree === 'boolean';
   if (!stats) return check();
-  // A file that was replaced since it was read is another's: of it, nothing is known.
+  // If the file was replaced after it was read, nothing is known about the new one.
   const isCurrent = async () =>
     isUnchanged(stats, await statistics(model)) &&
     isDeepStrictEqual(await stamps(external.map(([each]) => each)), external);
@@ -165,13 +171,13 @@ async function remember(
   const known = memo.get(stats);
   if (known?.key === key) return known;
   const verdict = await check();
-  // A graph that couldn't be run may be the machine's fault, so that isn't remembered.
+  // A graph that could not be run may be the machine's fault, and work the next time.
   if (verdict.error === undefined && (await isCurrent())) memo.set(stats, began, { ...verdict, key });
   await memo.save();
   return verdict;
 }
 
-/** A model's files, as they were before they were read. */
+/** A model's files, with their statistics before they were read. */
 interface SeenFiles {
   /** Milliseconds since 1970. */
   readonly began: number;
@@ -191,7 +197,7 @@ function stamps(files: readonly string[]): Promise<FileStamp[]> {
 }
 
 interface Remembered extends CheckVerdict {
-  /** All that the verdict depends on beside the model's file. */
+  /** Everything that the verdict depends on besides the model's file. */
   readonly key: string;
 }
 

@@ -6,8 +6,8 @@ import { fsync, mostBytes, realpath, rename, rm, stat, withDescriptor, write } f
 export type Piece = Uint8Array | Pick<NativeBytes, 'writeTo'>;
 
 /**
- * Writes a file that appears whole or not at all: it is written beside its place, then renamed. What is no ordinary
- * file, a pipe or a device, is written to; of a symbolic link, what it leads to.
+ * Writes a file that appears whole or not at all: writes it beside its destination, then renames it. Writes directly to
+ * anything that isn't an ordinary file, such as a pipe or a device. Follows a symbolic link to its target.
  * @param what 'engine', 'model': for the error's text
  * @throws (rejects) TensorRTError ERR_IO with the cause
  */
@@ -16,7 +16,7 @@ export async function writeAtomically(file: string, pieces: readonly Piece[], wh
   try {
     const existing = await stat(file).catch(() => undefined);
     if (existing && !existing.isFile()) return await writePieces(file, 'w', pieces);
-    // Another process may have removed it meanwhile.
+    // Another process may have removed the file meanwhile.
     const target = await realpath(file).catch(() => file);
     temporary = join(dirname(target), `.${basename(target)}.${Math.random().toString(36).slice(2)}.tmp`);
     await writePieces(temporary, 'wx', pieces, { sync: true });
@@ -34,9 +34,9 @@ export async function writeAtomically(file: string, pieces: readonly Piece[], wh
 }
 
 /**
- * Writes a file, as it goes.
- * @param flags 'wx': it must not exist
- * @param options.sync whether it is on the disk at the end
+ * Writes a file directly, without the rename.
+ * @param flags 'wx': the file must not exist
+ * @param options.sync true to flush the file to disk at the end
  * @throws (rejects) the file system's error
  */
 export async function writePieces(

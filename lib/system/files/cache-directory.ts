@@ -3,10 +3,10 @@ import path from 'node:path';
 import { absolutePath } from './working-directory.js';
 
 /**
- * Where what was downloaded is kept: `NODE_TENSORRT_CACHE`, else `$XDG_CACHE_HOME/node-tensorrt`, else
- * `~/.cache/node-tensorrt` (XDG Base Directory Specification, which passes over a relative path). Without a home it is
- * where there is no file, and can be none.
- * @throws TensorRTError ERR_IO for a relative `NODE_TENSORRT_CACHE` where the working directory was removed
+ * The folder for downloads: `NODE_TENSORRT_CACHE`, else `$XDG_CACHE_HOME/node-tensorrt`, else `~/.cache/node-tensorrt`
+ * (XDG Base Directory Specification, which ignores a relative path). Without a home folder it is a path where no file
+ * exists or can exist.
+ * @throws TensorRTError ERR_IO if `NODE_TENSORRT_CACHE` is relative and the working directory was removed
  */
 export function cacheDirectory(): string {
   const { NODE_TENSORRT_CACHE, XDG_CACHE_HOME = '' } = process.env;
@@ -20,7 +20,7 @@ function homeDirectory(): string | undefined {
     const home = os.homedir();
     return path.isAbsolute(home) ? home : undefined;
   } catch {
-    // Neither HOME nor the system's list of users names a home.
+    // Neither HOME nor the system's list of users has a home folder.
     return undefined;
   }
 }

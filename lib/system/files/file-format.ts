@@ -1,21 +1,24 @@
-/** The beginning of an engine file. Like PNG's, no text file has it, and a transfer in text mode breaks it. */
+/**
+ * The first bytes of an engine file. Like PNG's signature, no text file begins with them, and a transfer in text mode
+ * damages them.
+ */
 export const engineMagic = Buffer.from([0x89, 0x4e, 0x54, 0x52, 0x54, 0x0d, 0x0a, 0x1a]);
 
-/** The beginnings of plans of TensorRT and of TensorRT-RTX. */
+/** The first bytes of plans of TensorRT and of TensorRT-RTX. */
 export const planMagics: readonly string[] = ['ptrt', 'vtrt'];
 
 const archive = (kind: string) => `${kind} archive: unpack it, and give the file in it.`;
 
-/** The bytes that tell what a file is. */
+/** The number of bytes that are enough to recognise a format. */
 export const seenBytes = 1024;
 
-/** The first bytes of files of known formats, a character for each byte. */
+/** A format's first bytes, one character per byte. */
 type Sign = RegExp | { readonly [offset: number]: string; readonly has?: string };
 
-/** A format's sign, and what there is to say of a file of it. */
+/** A format's signature, and the words that describe a file of that format. */
 type Format = readonly [sign: Sign, what: string];
 
-/** Contents that a failed download leaves instead of the file. */
+/** Files that a failed download leaves instead of the wanted one. */
 const failedDownloads: readonly Format[] = [
   [/^version https:\/\/git-lfs/, "Git LFS's pointer to the file, not the file: `git lfs pull` fetches it."],
   [
@@ -31,8 +34,8 @@ const failedDownloads: readonly Format[] = [
 const formats: readonly Format[] = [
   ...failedDownloads,
   [/^(?:\xff\xfe|\xfe\xff|\{\0|\0\{)/, 'UTF-16 text: save it as UTF-8.'],
-  [{ 8: '{"' }, 'a safetensors file: it has weights, and no graph to run. Export the model to ONNX.'],
-  [{ 0: 'GGUF' }, "a GGUF file, llama.cpp's. Export the model to ONNX."],
+  [{ 8: '{"' }, 'a safetensors file: it has weights, but no graph to run. Export the model to ONNX.'],
+  [{ 0: 'GGUF' }, 'a GGUF file for llama.cpp. Export the model to ONNX.'],
   [{ 4: 'TFL3' }, 'a TensorFlow Lite model. Convert it to ONNX (tf2onnx).'],
   [{ 4: 'ORTM' }, "a model in ONNX Runtime's own format (.ort): give the ONNX file that it was made of."],
   [{ 0: '\x89HDF\r\n' }, 'an HDF5 file, such as Keras writes. Convert the model to ONNX.'],
@@ -81,24 +84,27 @@ function named(bytes: Uint8Array, among: readonly Format[]): string | undefined 
 }
 
 /**
- * Describes bytes that aren't what they were taken for, as a sentence without subject and verb ("a gzip archive: …");
- * undefined if nothing tells.
+ * Describes bytes that aren't in the expected format, as a phrase for an error ("a gzip archive: …"). Undefined if the
+ * format isn't recognised.
  */
 export function otherFormat(bytes: Uint8Array): string | undefined {
   return named(bytes, formats);
 }
 
-/** {@link otherFormat} of bytes that may be anything, as weights may: what a download left instead of the file. */
+/**
+ * Like {@link otherFormat}, for bytes that may be anything, as weights may: recognises only what a failed download
+ * leaves.
+ */
 export function failedDownload(bytes: Uint8Array): string | undefined {
   return named(bytes, failedDownloads);
 }
 
-/** {@link otherFormat} of what should be no text: that says so too. */
+/** Like {@link otherFormat}, for bytes that should be binary: also recognises text. */
 export function otherThanBinary(bytes: Uint8Array): string | undefined {
   const known = otherFormat(bytes);
   const start = characters(bytes);
   if (known || start.length < 8 || !/^[\t\n\r\x20-\x7e\x80-\xff]*$/.test(start)) return known;
-  return `text, which begins with ${JSON.stringify(
+  return `text that begins with ${JSON.stringify(
     start
       .trim()
       .split(/[\r\n]/)[0]!

@@ -1,18 +1,18 @@
 import { setTimeout as delay } from 'node:timers/promises';
 import { native } from '../native.js';
 
-/** A lock that this process holds. It ends with the process, or the worker, at the latest. */
+/** A lock that this process holds. It ends with the process or worker at the latest. */
 export interface FileLock {
   release(): void;
 }
 
-/** Milliseconds to wait before asking for a lock again. */
+/** Milliseconds between attempts to take a lock. */
 const pollInterval = 20;
 
 /**
- * The lock of the file `path`, which exists while someone holds it; undefined while another does, be it another
- * process or this one.
- * @throws TensorRTError ERR_IO where there can be no such file, or no lock on it
+ * Takes the lock file `path`, which exists while the lock is held. Returns undefined if another process, or this one,
+ * holds it.
+ * @throws TensorRTError ERR_IO if the file can't be created or locked
  */
 export function tryFileLock(path: string): FileLock | undefined {
   const lock = new (native().FileLock)(path);
@@ -20,8 +20,8 @@ export function tryFileLock(path: string): FileLock | undefined {
 }
 
 /**
- * {@link tryFileLock}, once no one else holds it.
- * @param onWait called once, if the lock is not free
+ * Waits until nobody else holds the lock, then takes it. See {@link tryFileLock}.
+ * @param onWait called once if the lock isn't free
  * @throws (rejects) TensorRTError ERR_IO; the signal's reason
  */
 export async function fileLock(path: string, signal?: AbortSignal, onWait?: () => void): Promise<FileLock> {
@@ -30,7 +30,7 @@ export async function fileLock(path: string, signal?: AbortSignal, onWait?: () =
     const lock = tryFileLock(path);
     if (lock) return lock;
     if (!waited) onWait?.();
-    // Asked again, rather than waited for in the kernel: that would take a thread, and could not be aborted.
+    // Polls instead of waiting in the kernel, since that would occupy a thread and couldn't be aborted.
     await delay(pollInterval, undefined, { signal }).catch(() => undefined);
   }
 }

@@ -4,23 +4,23 @@ import { writeAtomically } from './atomic-file.js';
 import { makeDirectories, readFile, stat } from './promises.js';
 
 interface Entry<Value> {
-  /** The file's state when the value was computed from it. */
+  /** The file's {@link stamp} when the value was computed. */
   readonly stamp: string;
   readonly value: Value;
 }
 
-/** Entries of some hundred bytes: the memo stays small enough to read at every build. */
+/** An entry takes a few hundred bytes, so the memo stays small enough to read at every build. */
 const maxEntries = 1000;
 
 /**
- * A memo of facts about files. Facts are stored by device, inode, size, time of modification and time of change, as in
- * git's index: if all five are the same, the fact needn't be computed again. The memo lies in one JSON file; if that
- * can't be read or written, facts are only forgotten.
+ * Remembers facts about files, so that they needn't be computed again for an unchanged file. A file is recognised as
+ * git's index does it: by device, inode, size, time of modification and time of change. The memo is one JSON file. If
+ * it can't be read or written, the facts are only computed again.
  */
 export class FileMemo<Value> {
   readonly #file: string;
   readonly #isValue: (value: unknown) => value is Value;
-  /** The most recent last. */
+  /** The most recent entry is last. */
   readonly #entries: Map<string, Entry<Value>>;
   #changed = false;
 
@@ -43,7 +43,7 @@ export class FileMemo<Value> {
       const parsed: Record<string, Entry<Value>> = JSON.parse(await readFile(file, 'utf8'));
       for (const [key, entry] of Object.entries(parsed)) entries.set(key, entry);
     } catch {
-      // There is no file yet, or a damaged one, which is written anew.
+      // The file doesn't exist or is damaged. It will be written anew.
     }
     return new FileMemo(file, isValue, entries);
   }
@@ -54,8 +54,8 @@ export class FileMemo<Value> {
   }
 
   /**
-   * Keeps a value, unless the file was so new when it was read that a later change could have the same time.
-   * @param stats as they were before the file was read, and after
+   * Keeps a value, unless the file was so new when it was read that a later change could have the same timestamp.
+   * @param stats the file's statistics before and after it was read
    * @param began when reading began, in milliseconds since 1970
    */
   set(stats: BigIntStats, began: number, value: Value): void {
@@ -67,7 +67,7 @@ export class FileMemo<Value> {
     this.#changed = true;
   }
 
-  /** Writes what was added. */
+  /** Writes the added entries to the file. */
   async save(): Promise<void> {
     if (!this.#changed) return;
     const text = JSON.stringify(Object.fromEntries([...this.#entries].slice(-maxEntries)));
@@ -75,22 +75,22 @@ export class FileMemo<Value> {
       await makeDirectories(path.dirname(this.#file), 0o700);
       await writeAtomically(this.#file, [Buffer.from(text)], 'memo');
     } catch {
-      // Then it is found out again.
+      // The facts will be computed again.
     }
   }
 }
 
-/** Returns the state by which {@link FileMemo} knows a file; undefined if there is no file. */
+/** The statistics by which {@link FileMemo} recognises a file; undefined if the file doesn't exist. */
 export function statistics(file: string): Promise<BigIntStats | undefined> {
   return stat(file, { bigint: true }).catch(() => undefined);
 }
 
-/** True if two states are of the same, unchanged file. */
+/** True if both describe the same, unchanged file. */
 export function isUnchanged(before: BigIntStats, after: BigIntStats | undefined): boolean {
   return after !== undefined && identity(before) === identity(after);
 }
 
-/** The identity and the contents' state of a file. */
+/** Identifies a file and its state. */
 export function identity(stats: BigIntStats): string {
   return `${fileKey(stats)}:${stamp(stats)}`;
 }
@@ -99,12 +99,14 @@ function fileKey({ dev, ino }: BigIntStats): string {
   return `${dev}:${ino}`;
 }
 
-/** The parts of a state that change when the file does. */
+/** The part of {@link identity} that changes when the file does. */
 export function stamp({ size, mtimeNs, ctimeNs }: BigIntStats): string {
   return `${size}:${mtimeNs}:${ctimeNs}`;
 }
 
-/** Milliseconds within which two changes may have the same time: ticks of Linux's clock (at most 10), or seconds. */
+/**
+ * Milliseconds within which two changes may have the same timestamp: a tick of Linux's clock (at most 10), or a second.
+ */
 function timestampStep({ mtimeNs, ctimeNs }: BigIntStats): number {
   const wholeSeconds = mtimeNs % 1_000_000_000n === 0n && ctimeNs % 1_000_000_000n === 0n;
   return wholeSeconds ? 2000 : 50;

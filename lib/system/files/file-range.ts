@@ -3,12 +3,12 @@ import { TensorRTError } from '../../base/errors.js';
 import { failedDownload, seenBytes } from './file-format.js';
 import { fstat, mostBytes, read, withDescriptor } from './promises.js';
 
-/** Bytes that are read at a time from a file that may be used meanwhile. */
+/** The size of the pieces in which a file is read while the previous piece is in use. Bytes. */
 const streamedBytes = 2 ** 21;
 
 /**
- * Opens a file for as long as `use` takes, which gets its descriptor and size.
- * @throws (rejects) TensorRTError ERR_MODEL_NOT_FOUND when there is no such file, else ERR_IO with the cause; those that
+ * Opens a file while `use` runs, which gets its descriptor and size.
+ * @throws (rejects) TensorRTError ERR_MODEL_NOT_FOUND if the file doesn't exist, else ERR_IO with the cause; whatever
  *   `use` throws
  */
 export async function withOpenFile<T>(
@@ -27,7 +27,7 @@ export async function withOpenFile<T>(
   }
 }
 
-/** The first `length` bytes of an open file, also above the 2 GiB that one call reads. See {@link readWhole}. */
+/** Reads the first `length` bytes of an open file, even beyond the 2 GiB that one call reads. See {@link readWhole}. */
 export async function readStart(
   descriptor: number,
   length: number,
@@ -50,9 +50,9 @@ export async function readStart(
 }
 
 /**
- * A whole file, also above the 2 GiB that `fs.readFile` takes.
+ * Reads a whole file, even beyond the 2 GiB that `fs.readFile` can read.
  * @param use called with each piece, in order, while the next is being read
- * @throws (rejects) TensorRTError ERR_MODEL_NOT_FOUND when there is no such file, else ERR_IO with the cause
+ * @throws (rejects) TensorRTError ERR_MODEL_NOT_FOUND if the file doesn't exist, else ERR_IO with the cause
  */
 export function readWhole(
   path: string,
@@ -62,7 +62,7 @@ export function readWhole(
   return withOpenFile(path, what, (descriptor, size) => readStart(descriptor, size, use));
 }
 
-/** {@link readWhole}, blocking. */
+/** The blocking form of {@link readWhole}. */
 export function readWholeSync(path: string, what: string): Uint8Array {
   return withFile(path, what, (descriptor, size) => {
     const bytes = new Uint8Array(size);
@@ -72,10 +72,10 @@ export function readWholeSync(path: string, what: string): Uint8Array {
 }
 
 /**
- * Reads `[offset, offset + length)` of a file in pieces, blocking, calling `use` with each; the piece's memory is
- * reused. Without a length, to the end of the file.
+ * Reads `[offset, offset + length)` of a file in pieces, blocking, and calls `use` with each; the piece's memory is
+ * reused. Without a length, reads to the end of the file.
  *
- * @throws TensorRTError ERR_MODEL_INVALID when the file is shorter than that, ERR_MODEL_NOT_FOUND, ERR_IO.
+ * @throws TensorRTError ERR_MODEL_INVALID if the file is too short, ERR_MODEL_NOT_FOUND, ERR_IO.
  */
 export function readRange(
   path: string,
@@ -95,14 +95,14 @@ export function readRange(
   });
 }
 
-/** {@link readRange} into one array. */
+/** Reads a range into one array. See {@link readRange}. */
 export function readRangeWhole(
   path: string,
   what: string,
   range: { readonly offset: number; readonly length: number | undefined },
 ): Uint8Array {
   return withFile(path, what, (descriptor, size) => {
-    // Checked against the file before it is allocated: the length is the model's claim.
+    // The length comes from the model, so it is checked against the file before memory is allocated.
     const bytes = new Uint8Array(rangeLength(path, what, range, size));
     fill(descriptor, bytes, range.offset);
     return bytes;
@@ -110,9 +110,9 @@ export function readRangeWhole(
 }
 
 /**
- * The size of a file of weights, which is opened to see that it can be read.
+ * The size in bytes of a file of weights. Opens the file to check that it can be read.
  *
- * @throws TensorRTError ERR_MODEL_NOT_FOUND, ERR_IO; ERR_MODEL_INVALID for what a download left instead of it.
+ * @throws TensorRTError ERR_MODEL_NOT_FOUND, ERR_IO; ERR_MODEL_INVALID if a failed download left something else.
  */
 export function sizeOfWeights(path: string, what: string): number {
   try {
@@ -128,9 +128,9 @@ export function sizeOfWeights(path: string, what: string): number {
 }
 
 /**
- * How many bytes a range has.
+ * The length of a range in bytes.
  *
- * @throws TensorRTError ERR_MODEL_INVALID when it ends after the file's `size`.
+ * @throws TensorRTError ERR_MODEL_INVALID if it ends after the file's `size`.
  */
 export function rangeLength(
   path: string,

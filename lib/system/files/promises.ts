@@ -2,10 +2,10 @@ import fs from 'node:fs';
 import path from 'node:path';
 import { promisify } from 'node:util';
 
-// These replace the functions of `node:fs/promises` that this package uses, and are made of `node:fs`. Node (seen with
-// 20.20) aborts the process if a worker ends, with the process or terminated, while it enters a function of
-// `node:fs/promises`: "Assertion failed: (req_wrap_async) != nullptr". Files are descriptors here; Node closes those
-// that a worker has open when it ends.
+// The functions of `node:fs/promises` that this package uses, written with `node:fs`. If a worker ends, with the
+// process or terminated, while it enters a function of `node:fs/promises`, Node aborts the process (seen with 20.20):
+// "Assertion failed: (req_wrap_async) != nullptr". Files are plain descriptors here; Node closes the ones that a worker
+// has open when it ends.
 
 const close = promisify(fs.close);
 export const fstat = promisify(fs.fstat);
@@ -22,14 +22,14 @@ export const stat = promisify(fs.stat);
 export const symlink = promisify(fs.symlink);
 export const write = promisify(fs.write);
 
-/** Makes a folder in one that is there. */
+/** Makes a folder in an existing one. */
 export async function makeDirectory(directory: string, mode = 0o777): Promise<void> {
   await mkdir(directory, { mode });
 }
 
 /**
- * Makes a folder, and those that it is to be in, where they are not there yet. Not Node's recursive mkdir, which never
- * ends where there can be no folder though there is one above, as in /proc (seen with 20.20): each is tried once.
+ * Makes a folder and its missing parents, trying each once. Node's recursive mkdir can't be used: it never returns for
+ * a path where no folder can be created although a parent exists, as in /proc (seen with 20.20).
  */
 export async function makeDirectories(directory: string, mode = 0o777): Promise<void> {
   try {
@@ -41,16 +41,16 @@ export async function makeDirectories(directory: string, mode = 0o777): Promise<
     if (code !== 'ENOENT' || parent === directory) throw error;
     await makeDirectories(parent, mode);
     await makeDirectory(directory, mode).catch((again: NodeJS.ErrnoException) => {
-      // Another was faster.
+      // Another process made it first.
       if (again.code !== 'EEXIST') throw again;
     });
   }
 }
 
-/** A call of read or write moves less than 2 GiB on Linux; pieces of this size stay below everyone's limit. */
+/** On Linux, one call of read or write moves less than 2 GiB. Pieces of this size stay below the limit everywhere. */
 export const mostBytes = 2 ** 30;
 
-/** Opens a file for as long as `use` takes. */
+/** Opens a file while `use` runs. */
 export async function withDescriptor<Value>(
   file: string,
   flags: string | number,

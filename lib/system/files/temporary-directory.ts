@@ -11,14 +11,14 @@ export interface TemporaryDirectory {
   remove(): Promise<void>;
 }
 
-/** The part after the prefix in the name of a folder's lock. */
+/** The end of the name of a folder's lock, after the prefix. */
 const lockSuffix = /^[0-9a-f]{16}\.lock$/;
 
 /**
- * A new, empty folder: `prefix` and random characters. It is removed by `remove()`, or when the process exits or the
- * worker that made it ends, however it ends; after a SIGKILL by the next call with this prefix. For that, a lock beside
- * it is held while it exists.
- * @throws (rejects) the file system's error; TensorRTError ERR_IO where no lock can be had
+ * Makes a new, empty folder, named `prefix` and random characters. It is removed by `remove()`, or when the process
+ * exits or the worker that made it ends, however it ends. After a SIGKILL, the next call with the same prefix removes
+ * it. For that, a lock beside the folder is held while it exists.
+ * @throws (rejects) the file system's error; TensorRTError ERR_IO if the lock can't be taken
  */
 export async function temporaryDirectory(
   prefix = path.join(tmpdir(), 'node-tensorrt-'),
@@ -26,7 +26,7 @@ export async function temporaryDirectory(
   await removeAbandoned(prefix);
   const { ownDirectory, disownDirectory } = native();
   let directory: string;
-  // Another process may look at the lock of a name just made, to see whether it was abandoned, before we hold it.
+  // Before we hold the new lock, another process may test it to see whether the folder was abandoned.
   do directory = `${prefix}${randomBytes(8).toString('hex')}`;
   while (!ownDirectory(directory));
   try {
@@ -44,7 +44,7 @@ export async function temporaryDirectory(
   };
 }
 
-/** Removes the folders whose lock nobody holds. Without the lock's file it is not known whose they are: they stay. */
+/** Removes the folders whose lock nobody holds. A folder without a lock file has an unknown owner and stays. */
 async function removeAbandoned(prefix: string): Promise<void> {
   const { ownDirectory, disownDirectory } = native();
   const parent = path.dirname(prefix);
@@ -57,19 +57,23 @@ async function removeAbandoned(prefix: string): Promise<void> {
       await rm(directory, { recursive: true, force: true });
       disownDirectory(directory);
     } catch {
-      // Another user's, or still written to: then it stays ours, and is removed when this process or worker ends.
+      // It belongs to another user or is still being written to. Then it stays ours, and is removed when this process
+      // or worker ends.
     }
   }
 }
 
-/** A temporary folder for what is written on the way. @throws (rejects) TensorRTError ERR_IO */
+/**
+ * Makes a temporary folder for intermediate files.
+ * @throws (rejects) TensorRTError ERR_IO
+ */
 export async function scratchDirectory(): Promise<TemporaryDirectory> {
   try {
     return await temporaryDirectory();
   } catch (cause) {
     throw new TensorRTError(
       'ERR_IO',
-      `Could not make a folder in ${tmpdir()}: ${(cause as Error).message.replace(/\.$/, '')}. TMPDIR names another.`,
+      `Could not make a folder in ${tmpdir()}: ${(cause as Error).message.replace(/\.$/, '')}. Set TMPDIR to another folder.`,
       { cause },
     );
   }

@@ -16,8 +16,8 @@ async function readBytes(file: string): Promise<Buffer | undefined> {
 }
 
 /**
- * The text of a file; undefined where there is no such file.
- * @throws (rejects) TensorRTError ERR_MODEL_INVALID where it isn't a text in UTF-8, ERR_IO
+ * The text of a file; undefined if the file doesn't exist.
+ * @throws (rejects) TensorRTError ERR_MODEL_INVALID if it isn't UTF-8 text, ERR_IO
  */
 export async function readText(file: string): Promise<string | undefined> {
   const bytes = await readBytes(file);
@@ -26,23 +26,26 @@ export async function readText(file: string): Promise<string | undefined> {
   return bytes?.toString('utf8');
 }
 
-/** The object that a JSON file holds; undefined where there is no such file. @throws (rejects) TensorRTError ERR_MODEL_INVALID where it holds no object, ERR_IO */
+/**
+ * The object in a JSON file; undefined if the file doesn't exist.
+ * @throws (rejects) TensorRTError ERR_MODEL_INVALID if it doesn't hold an object, ERR_IO
+ */
 export async function readJson(file: string): Promise<Json | undefined> {
   const bytes = await readBytes(file);
   if (bytes === undefined) return undefined;
   try {
-    // A byte-order mark, as editors on Windows write it, is no part of the text.
+    // Drop the byte-order mark that editors on Windows write.
     const values = asObject(parseJson(bytes.toString('utf8').replace(/^\uFEFF/, '')));
     if (values) return values;
   } catch (cause) {
     const reason = bytes.length === 0 ? 'it is empty' : (cause as Error).message;
-    const problem = otherFormat(bytes) ?? `no JSON: ${reason}.`;
+    const problem = otherFormat(bytes) ?? `not valid JSON: ${reason}.`;
     throw new TensorRTError('ERR_MODEL_INVALID', `${file} is ${problem}`, { cause });
   }
-  throw new TensorRTError('ERR_MODEL_INVALID', `${file} is no JSON object.`);
+  throw new TensorRTError('ERR_MODEL_INVALID', `${file} is not a JSON object.`);
 }
 
-/** JSON as Python writes it, with Infinity, -Infinity and NaN, which is the string 'NaN' here. */
+/** Parses JSON as Python writes it, with Infinity, -Infinity and NaN; NaN becomes the string 'NaN'. */
 function parseJson(text: string): unknown {
   try {
     return JSON.parse(text);
@@ -54,7 +57,7 @@ function parseJson(text: string): unknown {
   }
 }
 
-/** Returns a field's value if it is an object. */
+/** The value if it is an object, else undefined. */
 export function asObject(value: unknown): Json | undefined {
   return isObject(value) ? value : undefined;
 }

@@ -4,9 +4,8 @@ import path from 'node:path';
 import { type ErrorCode, TensorRTError } from '../../base/errors.js';
 
 /**
- * A path from the root. Needed of a path alone: the working directory may have been removed, and only what is relative to
- * it needs it.
- * @throws TensorRTError with `code`, of a relative path where the working directory was removed
+ * Makes a path absolute. Only a relative path needs the working directory, which may have been removed.
+ * @throws TensorRTError with `code` if the path is relative and the working directory was removed
  */
 export function absolutePath(file: string, code: ErrorCode = 'ERR_MODEL_NOT_FOUND'): string {
   try {
@@ -17,7 +16,7 @@ export function absolutePath(file: string, code: ErrorCode = 'ERR_MODEL_NOT_FOUN
   }
 }
 
-/** The `require` of a program in the working directory; undefined where that was removed. */
+/** The `require` of a program in the working directory; undefined if the directory was removed. */
 export function requireFromWorkingDirectory(): NodeJS.Require | undefined {
   try {
     return createRequire(path.join(process.cwd(), 'package.json'));
@@ -26,7 +25,10 @@ export function requireFromWorkingDirectory(): NodeJS.Require | undefined {
   }
 }
 
-/** True if the working directory was removed: Node then starts no worker. (It may remember the path.) */
+/**
+ * True if the working directory was removed. Node then can't start workers. (`process.cwd()` may still return a cached
+ * path.)
+ */
 export function isWorkingDirectoryRemoved(): boolean {
   try {
     realpathSync.native('.');

@@ -12,34 +12,34 @@ import type { NativeSession } from './session.js';
 import type { DeviceTensor, HostBuffer } from './tensor.js';
 import type { NativeTensorRT } from './tensorrt.js';
 
-/** The exports of the addon. */
+/** The addon's exports. */
 export interface NativeBinding {
   readonly variant: NativeVariant;
   initialize(errorClass: typeof TensorRTError): void;
   /** Abandons all work and waits for the threads of this environment. */
   stopAll(): void;
   /**
-   * Opens the library and checks its version, on a thread of its own. Rejects with ERR_LIBRARY_NOT_FOUND,
+   * Opens the library and checks its version, on its own thread. Rejects with ERR_LIBRARY_NOT_FOUND,
    * ERR_LIBRARY_UNSUPPORTED.
    */
   openTensorRT(library: string): Promise<NativeTensorRT>;
-  /** Parses and compiles on a thread of its own. */
+  /** Parses and compiles on its own thread. */
   buildPlan(
     request: NativeBuildRequest,
     onProgress: ((phase: string, step: number, steps: number) => void) | undefined,
   ): NativeBuild;
-  /** Loads a plan on a thread of its own, to see what the compiler made of the network. */
+  /** Loads a plan on its own thread, to see what the compiler made of the network. */
   inspectPlan(request: { library: string; plan: Uint8Array; device: number }): Promise<NativePlan>;
-  /** Parses on a thread of its own, and compiles nothing. */
+  /** Parses on its own thread, without compiling. */
   parseModel(
     request: Pick<NativeBuildRequest, 'library' | 'model' | 'modelPath' | 'device'>,
   ): Promise<NativeParseResult>;
-  /** On a thread of its own: CUDA may take a while to begin. */
+  /** Runs on its own thread: CUDA may take a while to initialise. */
   probeCuda(): Promise<NativeCuda>;
   /**
-   * Takes the lock `path.lock` of a folder that doesn't exist yet, or was abandoned, and holds it until
-   * `disownDirectory(path)`. If the process exits or this worker ends before, the folder is removed. Returns false if
-   * another process holds the lock.
+   * Claims a folder that doesn't exist yet or was abandoned: holds the lock `path.lock` until `disownDirectory(path)`.
+   * If the process exits or this worker ends first, the folder is removed. Returns false if another holder has the
+   * lock.
    * @throws TensorRTError ERR_IO
    */
   ownDirectory(path: string): boolean;
@@ -49,9 +49,12 @@ export interface NativeBinding {
   releaseTensor(tensor: DeviceTensor): void;
   HostBuffer: new (byteLength: number) => HostBuffer;
   NativeBytes: {
-    /** A copy. Throws ERR_OUT_OF_MEMORY. */
+    /** Copies `bytes`. Throws ERR_OUT_OF_MEMORY. */
     new (bytes: Uint8Array): NativeBytes;
-    /** A part of a file, which errors name; its descriptor stays the caller's. Throws ERR_IO where it has no such part. */
+    /**
+     * A part of a file. `file` is its name in errors; the caller keeps the descriptor. Throws ERR_IO if the file has no
+     * such part.
+     */
     new (file: string, descriptor: number, from: number, byteLength: number): NativeBytes;
   };
   NativeSession: new (config: { concurrency: number; maxQueue: number }) => NativeSession;
@@ -61,10 +64,10 @@ export interface NativeBinding {
   ) => NativeLanguageModel;
 }
 
-/** The variant that a binary was compiled for. */
+/** The configuration that a binary was compiled for. */
 export interface NativeVariant {
   /** CUDA's major version. */
   readonly cuda: 12 | 13;
-  /** The TensorRT flavours that it holds a binding for, e.g. 'rtx'. */
+  /** The TensorRT flavours that the binary supports, e.g. 'rtx'. */
   readonly flavours: readonly string[];
 }

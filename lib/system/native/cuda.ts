@@ -4,13 +4,13 @@ export interface NativeGpu {
   computeCapability: [number, number];
   /** Bytes, as nvidia-smi counts them. */
   memory: number;
-  /** 'GPU-…', 'MIG-…'; '' where the driver is too old to say. */
+  /** 'GPU-…', 'MIG-…'; '' if the driver is too old to give one. */
   uuid: string;
   /** e.g. '0000:1b:00.0'. */
   pciBusId: string;
 }
 
-/** The driver's version from libcuda.so.1 or NVML; '' if neither tells. */
+/** The facts that libcuda.so.1 and NVML report; '' for those that neither reports. */
 export type NativeCuda = {
   /** The file of libcuda that was opened. */
   library: string;
@@ -20,5 +20,5 @@ export type NativeCuda = {
   cudaVersion: string;
 } & (
   | { gpus: [NativeGpu, ...NativeGpu[]]; error?: undefined }
-  | { /** Why there is no usable GPU. */ error: string; gpus: [] }
+  | { /** The reason why there is no usable GPU. */ error: string; gpus: [] }
 );

@@ -1,7 +1,7 @@
-/** flock(2) on a file that exists while it is held. */
+/** flock(2) on a file that exists while the lock is held. */
 export interface NativeFileLock {
-  /** False while another holds it, in this process too. Throws ERR_IO. */
+  /** Returns false if the lock is held elsewhere, in this process or another. Throws ERR_IO. */
   tryAcquire(): boolean;
-  /** Removes the file. Nothing where it is not held. */
+  /** Removes the file and releases the lock. Does nothing if the lock isn't held. */
   release(): void;
 }

@@ -3,14 +3,14 @@ import type { TensorRTError } from '../../base/errors.js';
 import type { NativeBytes } from './bytes.js';
 import type { NativeDeviceStats, NativeLoadedModel, NativeLoadRequest } from './loaded-model.js';
 
-/** The options of one request. Every field is set. Meanings and ranges are those of `GenerateOptions`. */
+/** The options of one request; every field is set. Meanings and ranges are those of `GenerateOptions`. */
 export interface NativeGenerateOptions {
   /** 0 only reads the prompt into the cache. */
   maxTokens: number;
   minTokens: number;
-  /** 0: greedy. */
+  /** 0: greedy decoding. */
   temperature: number;
-  /** 0: all. */
+  /** 0: all tokens. */
   topK: number;
   topP: number;
   minP: number;
@@ -18,51 +18,53 @@ export interface NativeGenerateOptions {
   presencePenalty: number;
   frequencyPenalty: number;
   seed: bigint;
-  /** UTF-8. */
+  /** Stop strings in UTF-8. */
   stop: Uint8Array[];
-  /** End of sequence and what the caller added: they end the answer, and are not in it. Empty with `ignoreEos`. */
+  /**
+   * Tokens that end the answer without being part of it: end of sequence and the caller's own. Empty with `ignoreEos`.
+   */
   stopTokens: Int32Array;
   biasTokens: Int32Array;
   biases: Float32Array;
-  /** The number of likeliest tokens to report with each token; -1 reports no log-probabilities. */
+  /** How many of the best tokens to report with each token; -1: no log-probabilities. */
   logprobs: number;
-  /** Prefixes are shared only among equals. */
+  /** Only requests with the same salt share prefixes. */
   cacheSalt: string;
   /** Higher goes first. */
   priority: number;
-  /** Report each token once its text is decided, rather than all at the end. */
+  /** Report each token as soon as its text is decided, instead of all at the end. */
   stream: boolean;
 }
 
-/** A token of an answer that is given as it comes. */
+/** A token of a streamed answer. */
 export interface NativeChunk {
   token: number;
-  /** The text that may be shown now: whole characters, and nothing that a stop string may begin with. */
+  /** The text that can be shown now: whole characters, and nothing that may be the beginning of a stop string. */
   text: string;
   logprob?: number;
   top?: { token: number; logprob: number }[];
 }
 
-/** An answer in one piece. */
+/** An answer that isn't streamed. */
 export interface NativeAnswer {
   tokens: Int32Array;
-  /** A token each, where asked for. */
+  /** One entry per token, if requested. */
   logprobs?: { token: number; logprob: number; top: { token: number; logprob: number }[] }[];
 }
 
 /** The end of a request. */
 export interface NativeGenerationEnd {
   finished: 'stop' | 'length' | 'cancelled' | 'failed';
-  /** The whole text of an answer that came in one piece; for a stream, the text that was held back until now. */
+  /** The whole text of an answer that isn't streamed; else the text that was held back until now. */
   text: string;
-  /** The error of a request that failed. */
+  /** The error, if the request failed. */
   error?: TensorRTError;
   usage: { promptTokens: number; cachedTokens: number; completionTokens: number };
   timing: { queueMs: number; firstTokenMs: number; totalMs: number };
 }
 
 /**
- * Reports on a request: with `stream` its tokens as they come, and the last ones with the end; otherwise everything
+ * Progress of a request. With `stream`, tokens arrive as they come, the last ones with the end; otherwise all arrive
  * with the end.
  */
 export type NativeGenerationEvent = { id: number } & (
@@ -74,28 +76,31 @@ export interface NativeLanguageModelConfig {
   graph: DecoderGraph;
   /** Rows of the cache. */
   rows: number;
-  /** Tokens a row. */
+  /** Tokens per row. */
   maxLength: number;
-  /** Tokens of prompts a step; a quarter while others answer. */
+  /** Prompt tokens per step; a quarter of that while other requests generate. */
   chunkSize: number;
   /** Requests that may wait for a row. */
   maxQueue: number;
   prefixReuse: boolean;
-  /** UTF-8 of token i: `bytes.subarray(offsets[i], offsets[i + 1])`; nothing for a special token. */
+  /** Token i in UTF-8 is `bytes.subarray(offsets[i], offsets[i + 1])`; empty for a special token. */
   pieces: { bytes: Uint8Array; offsets: Uint32Array };
-  /** Does an answer's text lose the space that it begins with (SentencePiece's)? */
+  /** True if an answer's text loses its first space (SentencePiece adds one). */
   stripLeadingSpace: boolean;
-  /** Identifies model, precision and layout: a saved sequence must have the same. */
+  /**
+   * Identifies the model, its precision and its layout. A saved sequence can only be restored with the same
+   * fingerprint.
+   */
   fingerprint: string;
 }
 
 export interface NativeLanguageModelStats {
-  /** Rows of the cache. Those that requests and sequences use are counted, not those that keep a prefix. */
+  /** Rows of the cache. `used` counts rows of requests and sequences, not rows that only keep a prefix. */
   rows: number;
   rowsUsed: number;
   bytesReserved: number;
   bytesUsed: number;
-  /** Requests that found a part of their prompt in the cache, and those tokens. */
+  /** Requests that found a part of their prompt in the cache, and the number of those tokens. */
   hits: number;
   cachedTokens: number;
   waiting: number;
@@ -103,33 +108,33 @@ export interface NativeLanguageModelStats {
   completed: number;
   failed: number;
   cancelled: number;
-  /** Steps with one new token a row, and the rows that they had in all. */
+  /** Steps with one new token per row, and the sum of their rows. */
   decodeSteps: number;
   decodedRows: number;
-  /** Steps with a prompt's tokens, and these. */
+  /** Steps that read prompt tokens, and the number of those tokens. */
   prefillSteps: number;
   prefilledTokens: number;
 }
 
 export interface NativeLanguageModel {
-  /** Resolves with undefined when `stopLoading()` ended it. */
+  /** Resolves with undefined if `stopLoading()` ended it. */
   load(request: NativeLoadRequest): Promise<NativeLoadedModel | undefined>;
   stopLoading(): void;
   /**
-   * Begins a request with an id of the caller's; `onEvents`, given to the constructor, hears of it. `sequence` 0: a prompt
-   * of its own; else `tokens`, which may be none, go to that sequence. Throws ERR_QUEUE_FULL, ERR_CACHE_FULL,
-   * ERR_DISPOSED, ERR_INVALID_ARG_VALUE.
+   * Starts a request under an id that the caller chooses; events go to the constructor's `onEvents`. With `sequence` 0
+   * the tokens are a prompt of their own; otherwise they are appended to that sequence, and may be empty. Throws
+   * ERR_QUEUE_FULL, ERR_CACHE_FULL, ERR_DISPOSED, ERR_INVALID_ARG_VALUE.
    */
   generate(id: number, sequence: number, tokens: Int32Array, options: NativeGenerateOptions): void;
-  /** No effect once it has finished. Otherwise it finishes as 'cancelled' soon. */
+  /** Ends a request soon, as 'cancelled'. No effect once it has finished. */
   cancel(id: number): void;
-  /** Takes a row. Throws ERR_CACHE_FULL where each is in use. */
+  /** Takes a row. Throws ERR_CACHE_FULL if all are in use. */
   createSequence(): number;
-  /** Its copy, as far as it has come. Rejects with ERR_CACHE_FULL. */
+  /** Copies a sequence in its current state. Rejects with ERR_CACHE_FULL. */
   fork(sequence: number): Promise<number>;
-  /** Throws ERR_INVALID_ARG_VALUE where it is shorter, or is generating. */
+  /** Throws ERR_INVALID_ARG_VALUE if the sequence is shorter or is generating. */
   truncate(sequence: number, length: number): void;
-  /** The last one of an answer is not in the cache yet. */
+  /** The sequence's tokens. The last token of an answer isn't in the cache yet. */
   sequenceTokens(sequence: number): Int32Array;
   sequenceLength(sequence: number): number;
   saveSequence(sequence: number): Promise<NativeBytes>;
@@ -139,8 +144,8 @@ export interface NativeLanguageModel {
   /** Forgets all prefixes. */
   clear(): void;
   stats(): NativeLanguageModelStats;
-  /** undefined on the CPU, and once it is closed. */
+  /** undefined on the CPU, and after it is closed. */
   deviceStats(): NativeDeviceStats | undefined;
-  /** Accepts nothing more, finishes what was accepted, frees the model. */
+  /** Accepts no more requests, finishes the accepted ones, then frees the model. */
   close(): Promise<void>;
 }

@@ -1,34 +1,34 @@
 import type { NativeBytes } from './bytes.js';
 
-/** A loaded model, of a session or a language model. */
+/** A model that is loaded for a session or a language model. */
 export interface NativeLoadedModel {
   inputs: NativeTensorInfo[];
   outputs: NativeTensorInfo[];
   runtime: { name: string; version: string };
-  /** A plan's shapes by input: those that it was compiled for. Other models have none. */
+  /** For a plan, the shapes that it was compiled for, by input; empty for other models. */
   profiles: Record<string, { min: number[]; opt: number[]; max: number[] }>[];
 }
 
 export type NativeLoadRequest =
   | {
-      /** ONNX Runtime's. */
+      /** The path of ONNX Runtime's library. */
       library: string;
       model: string | Uint8Array;
-      /** The folder that a file's external data is named relative to; undefined: its own. */
+      /** External data is looked up relative to this folder; undefined: the model's own. */
       weights?: string | undefined;
       threads: number;
       device?: undefined;
     }
   | {
-      /** TensorRT's core library. */
+      /** The path of TensorRT's core library. */
       library: string;
-      /** A plan, which the thread that loads keeps. */
+      /** A plan. The thread that loads it keeps a handle. */
       model: NativeBytes;
-      /** CUDA's number of the GPU. */
+      /** CUDA's device number. */
       device: number;
       cudaGraph: boolean;
       deviceOutputs: boolean;
-      /** The file that keeps what TensorRT-RTX compiles when it first runs a plan; '' for none. */
+      /** The file in which TensorRT-RTX caches the kernels that it compiles when a plan first runs; '' for none. */
       runtimeCache: string;
     };
 
@@ -36,11 +36,11 @@ export interface NativeTensorInfo {
   name: string;
   /** ONNX element type, see data-type.ts; 0 for an output that isn't a tensor. */
   type: number;
-  /** A number, or the symbolic name of a dynamic dimension ('' where it has none). */
+  /** A number, or the symbolic name of a dynamic dimension ('' if unnamed). */
   shape: (number | string)[];
 }
 
-/** The bytes that a model takes on a GPU, and counts of its CUDA graphs. See `SessionStats`. */
+/** The memory that a model uses on a GPU, in bytes, and the state of its CUDA graphs. See `SessionStats`. */
 export interface NativeDeviceStats {
   memory: {
     weights: number;

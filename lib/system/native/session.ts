@@ -1,7 +1,9 @@
 import type { NativeDeviceStats, NativeLoadedModel, NativeLoadRequest } from './loaded-model.js';
 import type { HostBuffer, NativeInput, NativeOutput } from './tensor.js';
 
-/** The inputs of a run, in the model's order, and the outputs to compute, each into a target where there is one. */
+/**
+ * The inputs of a run, in the model's order, and the outputs to compute, each with an optional target to write into.
+ */
 export type NativeRun = [
   data: NativeInput[],
   dims: (readonly number[])[],
@@ -11,16 +13,16 @@ export type NativeRun = [
 ];
 
 export interface NativeSession {
-  /** Resolves with undefined when `stopLoading()` ended it. */
+  /** Resolves with undefined if `stopLoading()` ended it. */
   load(request: NativeLoadRequest): Promise<NativeLoadedModel | undefined>;
   stopLoading(): void;
-  /** Resolves with undefined when `cancel(id)` ended the run. */
+  /** Resolves with undefined if `cancel(id)` ended the run. */
   run(
     id: number,
     ...run: [
       ...NativeRun,
       timed: boolean,
-      /** Keep what the model has learnt, after the run. */
+      /** Save the model's runtime cache after the run. */
       persist: boolean,
     ]
   ): Promise<(NativeOutput[] & { timing?: NativeTiming }) | undefined>;
@@ -46,7 +48,7 @@ export interface NativeSessionStats {
   cancelled: number;
   queued: number;
   executing: number;
-  /** Milliseconds of the latest runs that completed, in no order. */
+  /** Milliseconds of the latest runs that completed, in no particular order. */
   latencies: number[];
   /** Present for a model on a GPU. */
   device?: NativeDeviceStats;

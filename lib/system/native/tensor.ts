@@ -1,6 +1,6 @@
 /** Native memory behind an ArrayBuffer; runs use it without a copy. */
 export interface HostBuffer {
-  /** undefined where the host allows no ArrayBuffer over native memory. */
+  /** undefined if the host doesn't allow an ArrayBuffer over native memory. */
   readonly arrayBuffer: ArrayBuffer | undefined;
 }
 
@@ -11,7 +11,7 @@ export interface DeviceTensor {
 
 export type NativeInput = ArrayBufferView | HostBuffer | DeviceTensor | readonly string[];
 
-/** `[type, dims, data]`; no data where the run wrote a HostBuffer of the caller. */
+/** `[type, dims, data]`; without data if the run wrote into a HostBuffer of the caller. */
 export type NativeOutput = [
   type: number,
   dims: number[],

@@ -3,29 +3,29 @@ import type { Flavour } from '../nvidia-support.js';
 /** A TensorRT library pair (core and ONNX parser) that native opened and whose version it accepted. */
 export interface NativeTensorRT {
   flavour: Flavour;
-  /** `major.minor.patch` as the library itself says. */
+  /** `major.minor.patch`, as the library itself reports it. */
   version: string;
-  /** The core library's file. */
+  /** The path of the core library. */
   path: string;
   capabilities: TensorRTCapabilities;
 }
 
-/** The abilities of an open library, by its flavour and version (tensorrt.h has the calls behind each). */
+/** The features of an open library, which depend on its flavour and version (tensorrt.h has the calls behind each). */
 export interface TensorRTCapabilities {
-  /** Compiles for GPUs that are not here. */
+  /** Can compile for GPUs that aren't in this machine. */
   readonly aheadOfTime: boolean;
-  /** Measures kernels while it compiles, and can be given what it measured before. */
+  /** Measures kernels while it compiles, and can reuse earlier measurements. */
   readonly timingCache: boolean;
-  /** Updates a KV cache in place. */
+  /** Can update a KV cache in place. */
   readonly kvCache: boolean;
-  /** Attention over a part of the cache, as long as each row. */
+  /** Has attention over a part of the cache, with its own length per row. */
   readonly keyValueLengths: boolean;
-  /** Keeps the kernels that it compiles at run time. */
+  /** Can save the kernels that it compiles at run time. */
   readonly runtimeCache: boolean;
-  /** Judges a plan before it is loaded. */
+  /** Can validate a plan before loading it. */
   readonly engineValidity: boolean;
-  /** Knows beforehand whether a run can be captured in a CUDA graph. */
+  /** Can tell beforehand whether a run can be captured in a CUDA graph. */
   readonly streamCapturable: boolean;
-  /** Knows how large an engine's weights are. */
+  /** Can tell how large an engine's weights are. */
   readonly engineStatistics: boolean;
 }

@@ -6,7 +6,7 @@ const allBits = Uint16Array.from({ length: 0x1_0000 }, (_, i) => i);
 const bytesOf = (array: Float32Array | Uint16Array) =>
   new Uint8Array(array.buffer, array.byteOffset, array.byteLength);
 
-/** The bytes that numpy makes of `input`. */
+/** NumPy's result for `input`, as bytes. */
 function numpy(expression: string, input: Uint8Array): Buffer {
   const code = `
 import sys, numpy as np
@@ -31,7 +31,7 @@ test("float32 becomes numpy's float16: every exponent, ties, subnormals, infinit
   let state = 7;
   for (let i = 0; i < bits.length; i++) {
     state = (Math.imul(state, 1664525) + 1013904223) >>> 0;
-    // Half of them with mantissas that lie on or beside a tie.
+    // Half of the values have mantissas that lie on or beside a tie.
     bits[i] = i % 2 ? state : ((state & 0xffff_e000) | 0x1000) + ((i >> 1) % 3) - 1;
   }
   const expected = new Uint16Array(

@@ -7,7 +7,7 @@ import {
   parseShapes,
 } from '../../../dist/base/shapes.js';
 
-// How the ranges of a profile are completed and checked before TensorRT sees them.
+// Profiles: how ranges are completed and checked before TensorRT sees them.
 
 const input = (name: string, ...shape: (number | string)[]): DeclaredInput => ({
   name,
@@ -63,7 +63,7 @@ describe('dimensions', () => {
 });
 
 describe('ranges that are not given', () => {
-  test('a sum tells the one part that is not known', () => {
+  test('a sum yields its one unknown part', () => {
     const ids = { min: [1, 1], opt: [2, 8], max: [4, 16] };
     const mask = { min: [1, 1], opt: [2, 72], max: [4, 1040] };
     expect(sizes({ ids, mask }, llama, 'past', 2)).toEqual([0, 64, 1024]);
@@ -97,7 +97,7 @@ describe('ranges that are not given', () => {
     ['nothing', input('x', 2, '')],
   ])('%s suggest none', (_, x) => {
     expect(() => complete(undefined, [x])).toThrow(
-      /options\.shapes\.x is needed: .* dimension \d says nothing/,
+      /options\.shapes\.x is needed: .* dimension \d doesn't suggest a size/,
     );
   });
 });

@@ -22,7 +22,7 @@ afterEach(() => {
   vi.unstubAllEnvs();
 });
 
-/** A chain of products, `layers` long, which takes TensorRT a while. */
+/** A chain of `layers` products, which takes TensorRT a while. */
 function chain(layers: number): Uint8Array {
   const g = new GraphBuilder('chain');
   let value = g.input('x', 'float32', ['batch', 64]);
@@ -48,7 +48,7 @@ describe('what is built', () => {
     expect(bytes.length).toBeGreaterThan(0); // not transferred away
   });
 
-  test('in FP16, whose plan holds half the weights, or as exported', async () => {
+  test("in FP16, with a plan of half the weights' size, or as exported", async () => {
     const g = new GraphBuilder('product');
     const w = g.initializer('w', 'float32', [1024, 1024], new Float32Array(2 ** 20).fill(0.5));
     g.op('MatMul', [g.input('x', 'float32', [4, 1024]), w], {}, { outputs: ['y'] });
@@ -63,7 +63,7 @@ describe('what is built', () => {
     expect([half, full, kept].map(megabytes)).toEqual([2, 4, 4].map((size) => expect.closeTo(size, 0)));
   });
 
-  test('in FP16 where calibration data allows, in BF16 whatever it says; the manifest says why', async () => {
+  test('in FP16 if calibration data allows it, in BF16 in any case; the manifest gives the reason', async () => {
     const g = new GraphBuilder('large');
     const w = g.initializer('w', 'float32', [4, 4], new Float32Array(16).fill(100));
     g.op('MatMul', [g.input('x', 'float32', ['n', 4]), w], {}, { name: 'product', outputs: ['y'] });
@@ -110,7 +110,7 @@ describe('what is built', () => {
     expect(engine.inputs[0]!.profiles).toEqual([x, second]);
   });
 
-  test('ranges that are not given come from the names of dimensions, and agree with those that are', async () => {
+  test('missing ranges come from the names of dimensions, and agree with the given ones', async () => {
     const g = new GraphBuilder('names');
     const ids = g.input('ids', 'int64', ['batch', 'sequence_length']);
     const mask = g.input('mask', 'int64', ['batch', 'past_length + sequence_length']);
@@ -140,7 +140,7 @@ describe('what is built', () => {
     }
   });
 
-  test('from external data in the folder, by whatever path; its weights decide the hash', async () => {
+  test('from external data in the folder, by any path; its weights decide the hash', async () => {
     const folder = path.join(directory, 'detour');
     await mkdir(path.join(folder, 'sub'), { recursive: true });
     await copyFile(fixture('external.bin'), path.join(folder, 'external.bin'));
@@ -192,7 +192,7 @@ describe('progress and cancellation', () => {
     expect(turns).toBeGreaterThan(10);
   });
 
-  test('aborting stops it, at whatever phase, with the reason given', async () => {
+  test('aborting stops it in any phase, with the given reason', async () => {
     const bytes = chain(150);
     for (const phase of ['Preparing model', 'Parsing', 'Building engine']) {
       const controller = new AbortController();
@@ -213,7 +213,7 @@ describe('progress and cancellation', () => {
     late.abort();
   });
 
-  test('what a listener throws ends the build, and is what it rejects with', async () => {
+  test('an error thrown by a listener ends and rejects the build', async () => {
     const thrown = new Error('mine');
     for (const at of ['Preparing model', 'Building engine']) {
       const onProgress = ({ phase }: BuildProgress) => {
@@ -247,7 +247,7 @@ describe('progress and cancellation', () => {
   });
 });
 
-describe('a model that cannot be', () => {
+describe('an unusable model', () => {
   test.each<[string, () => Promise<string | Uint8Array>, string]>([
     ['missing', async () => path.join(directory, 'absent.onnx'), 'ERR_MODEL_NOT_FOUND'],
     ['a folder', async () => directory, 'ERR_IO'],
@@ -268,7 +268,7 @@ describe('a model that cannot be', () => {
     }
   });
 
-  test('what TensorRT cannot name, by name', async () => {
+  test("inputs that TensorRT's errors don't name are named", async () => {
     const g = new GraphBuilder('through');
     const value = g.input('constructor', 'float32', ['batch', 4]);
     g.op('Relu', [value], {}, { outputs: ['y'] });
@@ -296,9 +296,9 @@ describe('a model that cannot be', () => {
     );
   });
 
-  test('attention up to a length per row, which TensorRT passes over', async () => {
+  test('attention up to a length per row, which TensorRT ignores', async () => {
     await expect(buildEngine(decoderModel('llama/tensor-scatter'), { target })).rejects.toThrow(
-      /"[^"]+" \(Attention\): TensorRT's parser passes over nonpad_kv_seqlen/,
+      /"[^"]+" \(Attention\): TensorRT's parser ignores nonpad_kv_seqlen/,
     );
   });
 
@@ -330,7 +330,7 @@ describe('a model that cannot be', () => {
   });
 });
 
-describe('options that cannot be', () => {
+describe('invalid options', () => {
   const build = (options: object) =>
     buildEngine(fixture('linear.onnx'), { target, shapes: { x }, ...options });
 
@@ -345,9 +345,9 @@ describe('options that cannot be', () => {
       'ERR_INVALID_ARG_VALUE',
       /options.calibration\[0\]\['y'\] is not an input/,
     ],
-    ['no precision', { precision: 'half' }, 'ERR_INVALID_ARG_VALUE', /options.precision/],
+    ['an unknown precision', { precision: 'half' }, 'ERR_INVALID_ARG_VALUE', /options.precision/],
     ['a runtime', { runtime: 'cuda' }, 'ERR_INVALID_ARG_VALUE', /'auto', 'tensorrt', 'tensorrt-rtx'/],
-    ['a GPU that is no GPU', { target: 'rtx4090' }, 'ERR_INVALID_ARG_VALUE', /options.target .*'sm_89'/],
+    ['an unknown GPU', { target: 'rtx4090' }, 'ERR_INVALID_ARG_VALUE', /options.target .*'sm_89'/],
     ['a GPU that TensorRT-RTX lacks', { target: 'sm_90' }, 'ERR_INVALID_ARG_VALUE', /sm_90.*sm_89/],
     ['no GPU at all', { target: [] }, 'ERR_INVALID_ARG_VALUE', /options.target/],
     ['a number for a GPU', { target: [89] }, 'ERR_INVALID_ARG_TYPE', /options.target\[0\]/],
@@ -405,7 +405,7 @@ describe('options that cannot be', () => {
     await expect(build({ shapes })).rejects.toThrow(message);
   });
 
-  test('a dimension that says nothing', async () => {
+  test('a dimension whose name suggests no size', async () => {
     const g = new GraphBuilder('g');
     g.op('Relu', [g.input('x', 'float32', [1, 'mystery'])], {}, { outputs: ['y'] });
     g.output('y', 'float32', [1, 'mystery']);
@@ -430,21 +430,21 @@ describe('TensorRT libraries', () => {
     await expect(build({ target: undefined })).rejects.toThrow(/options.target/);
   });
 
-  test('missing ones are missed by name, with what to do', async () => {
+  test('missing ones are named, with what to do', async () => {
     await expect(build({ libraryPath: directory })).rejects.toThrow(withCode('ERR_LIBRARY_NOT_FOUND'));
     await expect(build({ libraryPath: directory })).rejects.toThrow(/libs install rtx/);
     vi.stubEnv('NODE_TENSORRT_TENSORRT_PATH', path.join(directory, 'absent'));
     await expect(build()).rejects.toThrow(withCode('ERR_LIBRARY_NOT_FOUND'));
   });
 
-  describe('what cannot be opened, is not TensorRT, is too old or too new', () => {
+  describe("libraries that can't be opened, aren't TensorRT, or are too old or too new", () => {
     const rtx = ['libtensorrt_rtx.so.1', 'libtensorrt_onnxparser_rtx.so.1'] as const;
     const ten = ['libnvinfer.so.10', 'libnvonnxparser.so.10'] as const;
     const compile = (folder: string, name: string, source: string) =>
       execFileSync('cc', ['-shared', '-fPIC', '-x', 'c', '-', '-o', path.join(folder, name)], {
         input: source,
       });
-    /** A library that says what it is, and must not be asked for more. */
+    /** A library that reports its version, and must not be asked for more. */
     const stub = (major: number, minor: number, parserInterface: number) =>
       `int getInferLibMajorVersion() { return ${major}; } int getInferLibMinorVersion() { return ${minor}; }
        int getInferLibPatchVersion() { return 0; } int getInferLibBuildVersion() { return 0; }
@@ -507,8 +507,8 @@ describe('TensorRT libraries', () => {
   });
 });
 
-test('a model whose weights exceed one file keeps them beside it', async () => {
-  // The limit is 2 GiB; the file format's own, so that only its code path is tried here, with a lower one.
+test('a model whose weights are too large for one file keeps them beside it', async () => {
+  // The file format's limit is 2 GiB, so this only tests the code path, with a lower limit.
   const { prepareModel } = await import('../../../dist/engine/prepare-model.js');
   const folder = path.join(directory, 'large');
   await mkdir(folder);

@@ -40,7 +40,7 @@ beforeAll(async () => {
 });
 afterAll(() => rm(directory, { recursive: true }));
 
-/** An engine file of this manifest, with a correct checksum. */
+/** An engine file with this manifest and a correct checksum. */
 function forge(manifest: string): Buffer {
   const plan = Buffer.from(engine.plan());
   const parts = [Buffer.from(manifest), Buffer.from('[]'), plan];
@@ -55,16 +55,16 @@ function forge(manifest: string): Buffer {
   return Buffer.concat([header, ...parts]);
 }
 
-test('an engine is not cloned into something that is none', () => {
+test('cloning an engine is refused', () => {
   expect(() => structuredClone(engine)).toThrow(expect.objectContaining({ name: 'DataCloneError' }));
 });
 
-test('the manifest says what a weight of the plan was made from, by the names in the model that was given', async () => {
+test("the manifest names the given model's weights that a weight of the plan was made from", async () => {
   expect(engine.manifest.weights).toEqual([{ weight: 'w__fp16', from: ['w'], changes: ['cast'] }]);
   const options = { target: 'sm_89', shapes: { x: [2, 4] } } as const;
   using exported = await buildEngine(model, { ...options, precision: 'as-exported' });
   expect(exported.manifest.weights).toBeUndefined();
-  // Another model, whose weights are in FP16.
+  // Another model, with weights in FP16.
   const mixed = serializeModel(castToFloat16(await readModel(model)).model);
   using again = await buildEngine(mixed, options);
   expect(again.manifest.weights).toEqual([]);
@@ -114,10 +114,10 @@ describe('a saved engine', () => {
     }
   });
 
-  test('has its SHA-256 as id, be that asked for first, while it is being saved, or after', async () => {
+  test('has its SHA-256 as id, whether it is read before, during or after saving', async () => {
     const layers = await engine.inspect();
     const plan = new Uint8Array(5_000_000).map((_, i) => i % 251);
-    // As a build makes them.
+    // Assembled as in a build.
     const { assemble } = Engine as unknown as Record<'assemble', (...parts: unknown[]) => Engine>;
     const [first, meanwhile, after] = Array.from({ length: 3 }, () =>
       assemble!(engine.manifest, layers, new (native().NativeBytes)(plan)),
@@ -135,7 +135,7 @@ describe('a saved engine', () => {
     expect(ids).toEqual(Array(3).fill(hash.digest('hex')));
   });
 
-  test('a lineage as deep as may be comes back; a deeper one is refused when it is built', async () => {
+  test('a lineage of the greatest depth comes back; a deeper one is refused when building', async () => {
     const nested = (depth: number): Record<string, unknown> =>
       depth === 1 ? { end: true } : { a: nested(depth - 1) };
     const build = (lineage: Record<string, unknown>) => buildEngine(model, { target: 'sm_89', lineage });
@@ -162,7 +162,7 @@ describe('a saved engine', () => {
     }
   });
 
-  test('says what it holds', () => {
+  test('describes its contents', () => {
     expect(engine.inputs).toEqual([
       { name: 'x', type: 'float32', dims: [-1, 4], profiles: [{ min: [1, 4], opt: [2, 4], max: [8, 4] }] },
     ]);
@@ -180,7 +180,7 @@ describe('a saved engine', () => {
     expect((await engine.inspect()).map((layer) => layer.type)).toContain('MATRIX_MULTIPLY');
   });
 
-  test('does not change with what was given or taken', async () => {
+  test("doesn't change when given or returned objects do", async () => {
     for (const given of [new Uint8Array(bytes), Buffer.from(bytes)]) {
       const loading = Engine.load(given);
       given.fill(0);
@@ -195,7 +195,7 @@ describe('a saved engine', () => {
     }
   });
 
-  test('is used on where its file is replaced or removed, and refused where it is written to', async () => {
+  test('stays usable if its file is replaced or removed, and is refused if the file is written to', async () => {
     const place = path.join(directory, 'changing.engine');
     const copy = path.join(directory, 'copy.engine');
     const load = async () => {
@@ -232,7 +232,7 @@ describe('a saved engine', () => {
     expect(await readFile(copy)).toEqual(bytes);
   });
 
-  test('is refused by a session where it cannot run, with the reason', async () => {
+  test("is refused by a session that can't run it, with the reason", async () => {
     await expect(InferenceSession.create(engine)).rejects.toThrow(withCode('ERR_NO_GPU'));
     await expect(InferenceSession.create(file)).rejects.toThrow(/is an engine, not an ONNX model/);
   });
@@ -259,7 +259,7 @@ describe('a damaged engine file', () => {
       flipped[place]! ^= 1 << (place % 8);
       const error = await Engine.load(flipped).catch((reason) => reason);
       expect(error).toBeInstanceOf(TensorRTError);
-      // Bytes 8 to 11 are the version: another one is another version.
+      // Bytes 8 to 11 are the version, so changing one yields another version.
       expect(error.code).toBe(place >= 8 && place < 12 ? 'ERR_ENGINE_INCOMPATIBLE' : 'ERR_ENGINE_CORRUPT');
     }
   });
@@ -301,13 +301,13 @@ describe('a damaged engine file', () => {
     }
   });
 
-  test('a manifest from before it said what weights were made from is one', async () => {
+  test('an older manifest, without the origins of weights, is accepted', async () => {
     const { weights, ...older } = engine.manifest;
     expect(weights).toBeDefined();
     expect((await Engine.load(forge(JSON.stringify(older)))).manifest.weights).toBeUndefined();
   });
 
-  test('another format version is said to be one', async () => {
+  test('another format version is named as the reason', async () => {
     const other = Uint8Array.from(bytes);
     other[8] = 2;
     await expect(Engine.load(other)).rejects.toThrow(/version 2; .* reads version 1/);
@@ -315,7 +315,7 @@ describe('a damaged engine file', () => {
 });
 
 describe('a bare plan', () => {
-  test('needs to be trusted, and says nothing about itself', async () => {
+  test('needs to be trusted, and has no description', async () => {
     const plan = engine.plan();
     await expect(Engine.load(plan)).rejects.toThrow(/trusted: true/);
     const bare = await Engine.load(plan, { trusted: true });
@@ -327,7 +327,7 @@ describe('a bare plan', () => {
 });
 
 describe('life', () => {
-  test('files that are not there, or cannot be', async () => {
+  test("files that don't exist, or can't exist", async () => {
     await expect(Engine.load(path.join(directory, 'absent'))).rejects.toThrow(
       withCode('ERR_MODEL_NOT_FOUND'),
     );
@@ -340,7 +340,7 @@ describe('life', () => {
   });
 
   test('a full disk loses nothing', () => {
-    // A child whose files may have 4 kB: the write fails half way, as on a full disk.
+    // A child process whose files are limited to 4 kB, so that the write fails halfway, as on a full disk.
     const code = `
 process.on('SIGXFSZ', () => {});
 const { Engine } = require('node-tensorrt');
@@ -372,7 +372,7 @@ Engine.load(process.argv[1]).then((engine) => engine.save(process.argv[2])).then
     expect(() => (engine.manifest.targets as string[]).push('sm_1')).toThrow(TypeError);
   });
 
-  test('after dispose it refuses; disposing twice is nothing', async () => {
+  test('refuses everything after dispose; disposing twice has no effect', async () => {
     const loaded = await Engine.load(file);
     loaded.dispose();
     loaded.dispose();
@@ -381,7 +381,7 @@ Engine.load(process.argv[1]).then((engine) => engine.save(process.argv[2])).then
     await expect(loaded.save(file)).rejects.toThrow(withCode('ERR_DISPOSED'));
   });
 
-  test('is disposed of while it is saved, which goes on', async () => {
+  test('may be disposed while it is being saved, which continues', async () => {
     const saved = path.join(directory, 'disposed.engine');
     for (const each of [await Engine.load(file), await Engine.load(bytes)]) {
       const saving = each.save(saved);
@@ -404,7 +404,7 @@ Engine.load(process.argv[1]).then((engine) => engine.save(process.argv[2])).then
       (await Engine.load(file)).dispose();
       await expect(Engine.load(damaged)).rejects.toThrow(withCode('ERR_ENGINE_CORRUPT'));
     }
-    // The thread that hashed the last one lets go of it a moment after it has answered.
+    // The thread that hashed the last one closes the file a moment after it has answered.
     await expect.poll(opened).toBe(before);
   });
 

@@ -2,7 +2,7 @@ import { Tensor } from 'node-tensorrt';
 import { GraphBuilder, measureRanges } from 'node-tensorrt/onnx';
 import { expect, test } from 'vitest';
 
-test('values of every operator are measured that are float32, and no others', async () => {
+test("measures every operator's float32 values, and no others", async () => {
   const g = new GraphBuilder('detection');
   const boxes = g.input('boxes', 'float32', [1, 2, 4]);
   const scores = g.input('scores', 'float32', [1, 1, 2]);

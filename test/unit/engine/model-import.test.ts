@@ -20,7 +20,7 @@ afterAll(() => rm(directory, { recursive: true }));
 
 const fixture = (name: string) => path.join(import.meta.dirname, '../../fixtures/session', name);
 
-/** A model of operators of several domains. */
+/** A model with operators of several domains. */
 async function save(g: GraphBuilder, change: (model: ModelProto) => void = () => {}): Promise<string> {
   const model = g.finish();
   model.opsetImport = [
@@ -65,7 +65,7 @@ describe("TensorRT's parser", () => {
     expect(unchecked).toEqual(['after foo', 'sum']);
   });
 
-  test('goes on behind a node whose result has a recorded shape', async () => {
+  test('continues after a node whose result has a recorded shape', async () => {
     const g = new GraphBuilder('recorded');
     const x = g.input('x', 'float32', ['batch', 4, 8]);
     const first = g.op('TensorScatter', [x, x], {}, { name: 'first' });
@@ -109,13 +109,13 @@ describe("TensorRT's parser", () => {
     await expect(importModel(fixture(name))).rejects.toThrow(expect.objectContaining({ code }));
   });
 
-  test('that takes attention up to a length per row, and attends to all, is not believed', async () => {
+  test("isn't trusted when it accepts attention up to a length per row but attends to all keys", async () => {
     const { network, failures } = await importModel(decoderModel('llama/tensor-scatter'));
     expect(network).toBeNull();
     const attentions = failures.filter(({ operator }) => operator === 'Attention');
     expect(attentions.map(({ reason }) => reason)).toEqual([
-      expect.stringMatching(/^TensorRT's parser passes over nonpad_kv_seqlen/),
-      expect.stringMatching(/^TensorRT's parser passes over nonpad_kv_seqlen/),
+      expect.stringMatching(/^TensorRT's parser ignores nonpad_kv_seqlen/),
+      expect.stringMatching(/^TensorRT's parser ignores nonpad_kv_seqlen/),
     ]);
   });
 

@@ -33,7 +33,7 @@ test.each([
   [() => new Tensor([1, 2] as never), 'ERR_INVALID_ARG_TYPE'],
   [() => new Tensor(['a', 1] as never), 'ERR_INVALID_ARG_TYPE'],
   [() => new Tensor('int4' as never, new Uint8Array(1), [1]), 'ERR_INVALID_ARG_VALUE'],
-  // Elements that the type doesn't have: nothing wraps around, nothing is cut off, nothing becomes NaN.
+  // Elements outside the type's range: nothing wraps around, nothing is cut off, nothing becomes NaN.
   [() => new Tensor('int64', [1.5]), 'ERR_INVALID_ARG_VALUE'],
   [() => new Tensor('int64', [Number.NaN]), 'ERR_INVALID_ARG_VALUE'],
   [() => new Tensor('int64', [1e300]), 'ERR_INVALID_ARG_VALUE'],
@@ -60,11 +60,11 @@ test.each([
   expect(make).toThrow(expect.objectContaining({ code }));
 });
 
-test('allocated memory starts as zeros, and is gone after dispose', () => {
+test("allocated memory starts as zeros, and can't be used after dispose", () => {
   const tensor = Tensor.allocate('float32', [2, 2]);
   expect(tensor.data).toEqual(new Float32Array(4));
   expect(tensor.byteLength).toBe(16);
-  // Runs would not see it.
+  // Runs would not see the change.
   expect(() => Object.assign(tensor, { data: new Float32Array(4) })).toThrow(TypeError);
   tensor.dispose();
   tensor.dispose();
@@ -72,7 +72,7 @@ test('allocated memory starts as zeros, and is gone after dispose', () => {
   expect(tensor.location).toBe('none');
 });
 
-// Where onnxruntime-common takes it, ours has its type, dimensions and data.
+// If onnxruntime-common accepts the arguments, ours has the same type, dimensions and data.
 test.each<[...unknown[]]>([
   ['int64', [1, 2, 3], [3]],
   ['int64', [-1, 2n, 2 ** 53, -(2 ** 63)]],
@@ -112,7 +112,7 @@ test.each<[...unknown[]]>([
   ].map((TypedArray) => [TypedArray.of(1, 2), [1, 2]]),
   [BigInt64Array.of(-1n)],
   [BigUint64Array.of(1n)],
-])('is made of what onnxruntime-common takes: %o %o %o', (...args) => {
+])('accepts what onnxruntime-common does: %o %o %o', (...args) => {
   const theirs = Reflect.construct(ort.Tensor, args) as import('onnxruntime-node').Tensor;
   const ours = Reflect.construct(Tensor, args) as Tensor;
   const { type, dims, size, data } = ours;
@@ -125,7 +125,7 @@ test.each<[...unknown[]]>([
   expect(Array.from(data as Iterable<unknown>)).toEqual(Array.from(theirs.data as Iterable<unknown>));
 });
 
-test('is made of bigints, of a Buffer, and of arrays of another realm', () => {
+test('accepts bigints, a Buffer, and arrays of another realm', () => {
   expect(new Tensor([1n, -2n]).data).toEqual(BigInt64Array.of(1n, -2n));
   expect(new Tensor(Buffer.from('ab')).type).toBe('uint8');
   const foreign = vm.runInNewContext('Float32Array.of(1, 2)') as Float32Array;
@@ -140,7 +140,7 @@ test.each(['float16', 'bfloat16'] as const)('%s of numbers has their values, rou
     data instanceof Uint16Array
       ? (type === 'float16' ? fromFloat16Bits : fromBfloat16Bits)(data)
       : Float32Array.from(data as Iterable<number>);
-  // NumPy's np.float16(x), and the upper half of np.float32(x), to the nearest.
+  // NumPy's np.float16(x), and the upper half of np.float32(x), rounded to nearest.
   const expected =
     type === 'float16'
       ? [1, -2.5, 0.0999755859375, Infinity, NaN]
@@ -149,7 +149,7 @@ test.each(['float16', 'bfloat16'] as const)('%s of numbers has their values, rou
   expect(data instanceof Uint16Array).toBe(type === 'bfloat16' || !hasFloat16Array);
 });
 
-test('data whose buffer was transferred is refused, whatever dimensions are given', () => {
+test('data whose buffer was transferred is refused, with any dimensions', () => {
   for (const dims of [undefined, [0], [2]]) {
     for (const data of [new Float32Array(2), new Uint8ClampedArray(2)]) {
       structuredClone(data.buffer, { transfer: [data.buffer] });
@@ -211,7 +211,7 @@ test.each(Object.keys(one) as DataType[])('JSON of %s makes the same tensor agai
   expect(again.data).toEqual(tensor.data);
 });
 
-test('JSON has numbers where they are exact', () => {
+test('JSON has numbers if they are exact', () => {
   const json = (tensor: Tensor) => JSON.parse(JSON.stringify(tensor));
   expect(json(new Tensor('int64', [1, 2, 3], [3]))).toEqual({ type: 'int64', dims: [3], data: [1, 2, 3] });
   expect(json(new Tensor('int64', [2n ** 53n], [1])).data).toEqual(['9007199254740992']);
@@ -247,7 +247,7 @@ test('a disposed tensor is neither cloned nor written as JSON', () => {
   expect(inspect(tensor)).toBe("Tensor { type: 'float32', dims: [ 2 ], location: 'none' }");
 });
 
-test('a tensor whose buffer was transferred is not written as JSON, and prints', () => {
+test("a tensor whose buffer was transferred isn't written as JSON, but prints", () => {
   for (const type of ['float32', 'float16', 'bfloat16', 'bool', 'int64'] as const) {
     const tensor = new Tensor(type, [1, 0]);
     structuredClone(0, { transfer: [(tensor.data as Uint8Array).buffer as ArrayBuffer] });

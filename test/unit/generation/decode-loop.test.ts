@@ -7,7 +7,7 @@ test('a long answer arrives as one event', async () => {
   const binding = native();
   const { NativeLanguageModel } = binding;
   const tokens = Int32Array.from({ length: 300_000 }, (_, token) => token);
-  // Of native's class, what a request takes.
+  // The parts of native's class that a request uses.
   class Answering {
     constructor(
       _config: unknown,

@@ -13,7 +13,7 @@ beforeAll(async () => {
 });
 afterAll(() => rm(directory, { recursive: true }));
 
-/** A folder with these files: JSON for objects. */
+/** A folder with these files; objects are written as JSON. */
 async function folder(files: Record<string, string | object>): Promise<string> {
   const root = path.join(directory, String(count++));
   for (const [name, content] of Object.entries(files)) {
@@ -28,7 +28,7 @@ async function folder(files: Record<string, string | object>): Promise<string> {
 const greedy = { temperature: 0, topK: 0, topP: 1, minP: 0, repetitionPenalty: 1 };
 
 describe('what exporters write', () => {
-  // The third is where the fixture's configuration says so, in a key of its architecture.
+  // The third number is where the fixture's configuration has it, in a key of its architecture.
   test.each([
     ['llama/optimum', [2], 512],
     ['gpt2/optimum', [2], 256],
@@ -59,7 +59,7 @@ describe('what exporters write', () => {
 });
 
 describe('sampling', () => {
-  test('is what generation_config.json asks for; its own default where it is silent', async () => {
+  test("follows generation_config.json, with that file's own defaults", async () => {
     const generation = { do_sample: true, temperature: 0.6, top_p: 0.9, eos_token_id: [128001, 128009] };
     const source = await folder({
       'model.onnx': '',
@@ -72,7 +72,7 @@ describe('sampling', () => {
     });
   });
 
-  test('is greedy where it is not asked for, whatever the temperature', async () => {
+  test('is greedy unless sampling is requested, whatever the temperature', async () => {
     const source = await folder({
       'model.onnx': '',
       'generation_config.json': { temperature: 0.6, top_k: 20, repetition_penalty: 1.1 },
@@ -85,7 +85,7 @@ describe('sampling', () => {
   });
 });
 
-/** The sampling of a folder with this generation_config.json. */
+/** The sampling defaults for a folder with this generation_config.json. */
 async function samplingOf(generation: object | string) {
   const source = await folder({ 'model.onnx': '', 'generation_config.json': generation });
   return (await readDecoderConfig(source)).sampling;
@@ -93,7 +93,7 @@ async function samplingOf(generation: object | string) {
 
 const sampled = { temperature: 1, topK: 50, topP: 1, minP: 0, repetitionPenalty: 1 };
 
-// What transformers' TopKLogitsWarper and its kin make of them, in GenerationMixin's conditions.
+// The expected values follow transformers' TopKLogitsWarper and related classes, under GenerationMixin's conditions.
 describe('values at the edge of what a sampler takes', () => {
   test.each([
     [
@@ -151,7 +151,7 @@ test.each([
   ['temperature', { do_sample: 'yes' }],
   ['repetitionPenalty', { repetition_penalty: 0 }],
   ['repetitionPenalty', { repetition_penalty: true }],
-] as const)('%s is unusable of %j, and nothing else is', async (name, generation) => {
+] as const)('only %s is unusable in %j', async (name, generation) => {
   const { [name]: value, ...rest } = await samplingOf(generation);
   const [field, given] = Object.entries(generation).at(-1)!;
   const problem = `generation_config.json: ${field} can't be ${JSON.stringify(given)}.`;
@@ -160,7 +160,7 @@ test.each([
   for (const other of Object.values(rest)) expect(other).not.toBeInstanceOf(UnusableValue);
 });
 
-test('tokens that end an answer may be a list in a list, or none; what is no token is unusable', async () => {
+test('tokens that end an answer may be a nested list, or none; other values are unusable', async () => {
   const eosOf = async (eos: unknown) => {
     const files = { 'model.onnx': '', 'config.json': { eos_token_id: 7 } };
     const source = await folder({ ...files, 'generation_config.json': { eos_token_id: eos } });
@@ -172,7 +172,7 @@ test('tokens that end an answer may be a list in a list, or none; what is no tok
   for (const eos of ['two', 1.5, [2, null], true, {}]) expect(await eosOf(eos)).toBeInstanceOf(UnusableValue);
 });
 
-test('sizes that say nothing are unusable; one beyond any is no limit', async () => {
+test('invalid sizes are unusable; a huge one means no limit', async () => {
   const config = async (values: object) =>
     readDecoderConfig(await folder({ 'model.onnx': '', 'config.json': values }));
   expect((await config({ n_ctx: 1e30 })).maxLength).toBe(2 ** 31 - 1);
@@ -181,7 +181,7 @@ test('sizes that say nothing are unusable; one beyond any is no limit', async ()
 });
 
 describe('the graph', () => {
-  test('may lie in a folder onnx, as on a hub, and be one of several that is named', async () => {
+  test('may lie in a folder onnx, as on a hub, and be named among several', async () => {
     const source = await folder({
       'config.json': { eos_token_id: 3, n_positions: 64 },
       'onnx/model.onnx': '',
@@ -204,7 +204,7 @@ describe('the graph', () => {
     });
   });
 
-  test('of a multimodal model, the configuration of its text counts', async () => {
+  test('for a multimodal model, uses the configuration of its text part', async () => {
     const text = { vocab_size: 99, max_position_embeddings: 1024 };
     const source = await folder({
       'model.onnx': '',
@@ -231,7 +231,7 @@ describe('refused', () => {
       'broken JSON',
       { 'config.json': '{', 'model.onnx': '' },
       'ERR_MODEL_INVALID',
-      /config\.json is no JSON:/,
+      /config\.json is not valid JSON:/,
     ],
     [
       "Git LFS's pointer",
@@ -257,13 +257,13 @@ describe('refused', () => {
       'ERR_MODEL_INVALID',
       /config\.json is UTF-16 text: save it as UTF-8/,
     ],
-    ['nothing', { 'config.json': '' }, 'ERR_MODEL_INVALID', /config\.json is no JSON: it is empty/],
-    ['no object', { 'config.json': '[]', 'model.onnx': '' }, 'ERR_MODEL_INVALID', /is no JSON object/],
+    ['nothing', { 'config.json': '' }, 'ERR_MODEL_INVALID', /config\.json is not valid JSON: it is empty/],
+    ['no object', { 'config.json': '[]', 'model.onnx': '' }, 'ERR_MODEL_INVALID', /is not a JSON object/],
     [
       'an encoder with a decoder',
       { 'config.json': { is_encoder_decoder: true }, 'model.onnx': '' },
       'ERR_MODEL_UNSUPPORTED',
-      /is of an encoder with a decoder/,
+      /describes an encoder with a decoder/,
     ],
     [
       'a model that sees',
@@ -285,7 +285,7 @@ describe('refused', () => {
     });
   });
 
-  test('what is not there', async () => {
+  test('a missing file', async () => {
     await expect(readDecoderConfig(path.join(directory, 'nothing'))).rejects.toMatchObject({
       code: 'ERR_MODEL_NOT_FOUND',
     });

@@ -8,7 +8,7 @@ const tokenizer = { encode: () => [], decode: () => '' };
 const context = { vocabulary: 320, eosTokens: [2, 4], sampling, tokenizer };
 const read = (options: unknown) => readGenerateOptions(options as GenerateOptions, context);
 
-test('what the caller leaves out is the model’s, or off', () => {
+test('options left out take the model’s value, or are off', () => {
   const { seed, ...rest } = read({});
   expect(rest).toEqual({
     maxTokens: 256,
@@ -27,7 +27,7 @@ test('what the caller leaves out is the model’s, or off', () => {
   expect(read({}).seed).not.toBe(seed);
 });
 
-test('what the caller gives goes to native', () => {
+test('given options are passed to native', () => {
   const options: GenerateOptions = {
     maxTokens: 9,
     minTokens: 3,
@@ -56,7 +56,7 @@ test('what the caller gives goes to native', () => {
   expect(read({ ignoreEos: true, stopTokens: [5] }).stopTokens).toEqual(Int32Array.of(5));
 });
 
-describe("a value of the model's that can't be used", () => {
+describe("an unusable value in the model's configuration", () => {
   const unusable = new UnusableValue("generation_config.json: x can't be 2.");
   const cases = [
     ['temperature', 0.5],
@@ -83,7 +83,7 @@ describe("a value of the model's that can't be used", () => {
     expect(readOver(name, { temperature: 0 })).toMatchObject({ temperature: 0, topK: 0, topP: 1, minP: 0 });
   });
 
-  test('tokens that end an answer: only where the model is to end it', () => {
+  test('tokens that end an answer matter only if the model may end it', () => {
     const odd = { ...context, eosTokens: unusable };
     expect(() => readGenerateOptions({}, odd)).toThrow(
       /x can't be 2\. Correct it, or give options\.ignoreEos/,
@@ -96,7 +96,7 @@ describe("a value of the model's that can't be used", () => {
   });
 });
 
-test('a temperature whose reciprocal is no float32 is greedy', () => {
+test("a temperature whose reciprocal isn't a float32 is greedy", () => {
   expect(read({ temperature: 1e-39 }).temperature).toBe(0);
   expect(read({ temperature: 1e-37 }).temperature).toBe(1e-37);
 });

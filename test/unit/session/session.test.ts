@@ -265,7 +265,7 @@ describe('bad input is refused with a code and leaves the session working', () =
     await expect(create({ batching: {} })).rejects.toThrow(/not supported in this version/);
     await expect(create({ device: 'cuda' })).rejects.toEqual(withCode('ERR_NO_GPU'));
     await expect(create({ device: 'tpu' })).rejects.toEqual(withCode('ERR_INVALID_ARG_VALUE'));
-    // Of a build, which there is none of on the CPU.
+    // An option for building, which doesn't happen on the CPU.
     await expect(create({ workspace: -1 })).rejects.toEqual(withCode('ERR_INVALID_ARG_VALUE'));
     await expect(create({ onProgress: 5 as never })).rejects.toEqual(withCode('ERR_INVALID_ARG_TYPE'));
   });
@@ -275,7 +275,7 @@ describe('bad input is refused with a code and leaves the session working', () =
     const folder = await mkdtemp(path.join(os.tmpdir(), 'node-tensorrt-'));
     await writeFile(path.join(folder, 'empty.onnx'), '');
     await writeFile(path.join(folder, 'truncated.onnx'), bytes.subarray(0, 100));
-    // Its data is there, in the folder above: it must be refused all the same.
+    // The data exists in the folder above, but must be refused all the same.
     await mkdir(path.join(folder, 'inside'));
     await copyFile(fixture('external.bin'), path.join(folder, 'external.bin'));
     await copyFile(fixture('external-escape.onnx'), path.join(folder, 'inside/escape.onnx'));
@@ -300,7 +300,7 @@ describe('bad input is refused with a code and leaves the session working', () =
   });
 });
 
-describe('what ONNX Runtime says little of', () => {
+describe('files that ONNX Runtime explains poorly', () => {
   let folder: string;
   beforeAll(async () => {
     folder = await mkdtemp(path.join(os.tmpdir(), 'session-'));
@@ -314,7 +314,7 @@ describe('what ONNX Runtime says little of', () => {
     ["Git LFS's pointer", latin1(pointer), /: This is Git LFS's pointer .*`git lfs pull` fetches it/],
     ['a web page', latin1('\n<!DOCTYPE html>\n<html>'), /: This is a web page, not the file: download/],
     ["a server's answer", latin1('<?xml version="1.0"?><Error><Code>AccessDenied</Code>'), /: This is XML/],
-    ['JSON', latin1('{"error": "Entry not found"}'), /: This is text, which begins with "\{\\"error\\"/],
+    ['JSON', latin1('{"error": "Entry not found"}'), /: This is text that begins with "\{\\"error\\"/],
     ['safetensors', latin1('\x20\0\0\0\0\0\0\0{"w":{"dtype":"F32"}}'), /: This is a safetensors file/],
     ['GGUF', latin1('GGUF\x03\0\0\0'), /: This is a GGUF file/],
     ['PyTorch', zip('archive/data.pkl'), /: This is a PyTorch file/],
@@ -326,7 +326,7 @@ describe('what ONNX Runtime says little of', () => {
     ['gzip', latin1('\x1f\x8b\x08'), /: This is a gzip archive/],
     ['a plan', latin1('ptrt\0\0\0\0'), /: This is a TensorRT plan: Engine\.load/],
     ['zeros', new Uint8Array(4096), /: This is a file of zero bytes/],
-  ])('%s is called what it is, from a path and from bytes', async (name, bytes, message) => {
+  ])('%s is recognised, from a path and from bytes', async (name, bytes, message) => {
     const file = path.join(folder, `${name}.onnx`);
     await writeFile(file, bytes);
     for (const precision of ['as-exported', 'fp16'] as const) {
@@ -341,7 +341,7 @@ describe('what ONNX Runtime says little of', () => {
     );
   });
 
-  test('a file cut short is said to be, where it is', async () => {
+  test('a truncated file is reported, with the position', async () => {
     const whole = readFileSync(fixture('linear.onnx'));
     const file = path.join(folder, 'cut.onnx');
     for (let length = 1; length < whole.length; length += 61) {
@@ -373,7 +373,7 @@ describe('what ONNX Runtime says little of', () => {
     const load = (model: string | Uint8Array) => InferenceSession.create(model, { device: 'cpu' });
     const identity = Float32Array.from({ length: 16 }, (_, i) => (i % 5 === 0 ? 2 : 0));
 
-    test('that is missing is missed by name', async () => {
+    test('that is missing is named', async () => {
       for (const location of ['w.bin', 'sub/w.bin', 'w.bin/inside']) {
         const file = await modelWith(location, 'missing');
         await expect(load(file)).rejects.toThrow(
@@ -385,7 +385,7 @@ describe('what ONNX Runtime says little of', () => {
       }
     });
 
-    test('that is a pointer, too short, a folder or refused is said to be', async () => {
+    test('that is a pointer, too short, a folder or unreadable is reported as such', async () => {
       const file = await modelWith('w.bin', 'odd');
       const weights = path.join(folder, 'odd/w.bin');
       await writeFile(weights, pointer);
@@ -405,7 +405,7 @@ describe('what ONNX Runtime says little of', () => {
       ['a web page', `\n<!DOCTYPE html>\n<html>${' '.repeat(3000)}</html>`, /is a web page, not the file/],
       ["a server's answer", '<?xml version="1.0"?><Error><Code>AccessDenied</Code></Error>', /is XML/],
     ])('that is %s is not taken for weights', async (_, text, message) => {
-      // The second has a graph of more than 64 KiB.
+      // The second graph is larger than 64 KiB.
       for (const wide of [false, true]) {
         const file = await modelWith('w.bin', 'downloads');
         if (wide) {
@@ -426,14 +426,14 @@ describe('what ONNX Runtime says little of', () => {
       }
     });
 
-    test('of a model given as bytes has no folder', async () => {
+    test("of a model given as bytes can't be found, without a folder", async () => {
       const bytes = new Uint8Array(readFileSync(await modelWith('nowhere.bin', 'bytes')));
       await expect(load(bytes)).rejects.toThrow(
         /^Tensor "w" lies in the file nowhere\.bin .* give the model's path/,
       );
     });
 
-    test('in the folder, by whatever path, is found', async () => {
+    test('in the folder is found by any path', async () => {
       for (const location of ['w.bin', './w.bin', 'sub/../w.bin', 'sub//..//w.bin', '../within/w.bin']) {
         const file = await modelWith(location, 'within');
         await writeFile(path.join(folder, 'within/w.bin'), identity);
@@ -456,7 +456,7 @@ test('shared memory may be fed', async () => {
 });
 
 describe('cancelling and disposing', () => {
-  test('an abort before, during and in the queue rejects with the reason; the session goes on', async () => {
+  test('an abort before, during or in the queue rejects with the reason; the session continues', async () => {
     const reason = new Error('enough');
     await expect(slow.run(slowFeeds(), { signal: AbortSignal.abort(reason) })).rejects.toBe(reason);
 
@@ -532,7 +532,7 @@ describe('cancelling and disposing', () => {
   });
 });
 
-test('one tensor is not written by two outputs, and strings have no zero', async () => {
+test("a tensor can't be the target of two outputs, and strings can't contain a zero", async () => {
   const target = Tensor.allocate('float32', [2, 3]);
   await expect(linear.run({ x: random([2, 4]) }, { y: target, s: target })).rejects.toThrow(/same tensor/);
   expect(() => new Tensor('string', ['a\0b'], [1])).toThrow(withCode('ERR_INVALID_ARG_VALUE'));
@@ -543,7 +543,7 @@ test('one tensor is not written by two outputs, and strings have no zero', async
   );
 });
 
-test('an input that the model gives no rank takes any', async () => {
+test('an input without a declared rank accepts any', async () => {
   const g = new GraphBuilder('ranks');
   g.op('Relu', [g.input('any', 'float32', [])], {}, { outputs: ['y'] });
   g.output('y', 'float32', []);
@@ -555,7 +555,7 @@ test('an input that the model gives no rank takes any', async () => {
   }
 });
 
-describe('outputs that are no tensors', () => {
+describe("outputs that aren't tensors", () => {
   const zipmap = fixture('zipmap.onnx');
   const x = [1, 2, 3, 4, -1, -2, 1, 0];
 
@@ -582,7 +582,7 @@ describe('outputs that are no tensors', () => {
     expect((await cast.run(feeds)).output_label!.data).toEqual(expected.output_label!.data);
   });
 
-  test('are refused by name where they are fetched', async () => {
+  test('are refused by name if they are fetched', async () => {
     await using session = await InferenceSession.create(zipmap);
     const feeds = { float_input: new Tensor('float32', x, [2, 4]) };
     const refused = expect.objectContaining({
@@ -601,7 +601,7 @@ describe('outputs that are no tensors', () => {
     await expect(none.run(feeds)).rejects.toThrow(/this model has none/);
   });
 
-  test('among the inputs the model is refused by name', async () => {
+  test('among the inputs are refused by name', async () => {
     await expect(InferenceSession.create(fixture('sequence.onnx'))).rejects.toThrow(
       /input 'list' is not a tensor/,
     );
@@ -609,7 +609,7 @@ describe('outputs that are no tensors', () => {
 });
 
 describe("onnxruntime-node's options", () => {
-  // Every name of SessionOptions and RunOptions in onnxruntime-common 1.30, and what to look for in the message.
+  // Every name in onnxruntime-common 1.30's SessionOptions and RunOptions, and the text to look for in the message.
   const session = {
     executionProviders: 'options.device',
     intraOpNumThreads: 'options.threads',
@@ -678,7 +678,7 @@ describe("onnxruntime-node's options", () => {
     );
   });
 
-  test('where outputs are to lie is checked', async () => {
+  test('the location of outputs is checked', async () => {
     for (const preferredOutputLocation of ['gpu-buffer', 'cpu-pinned', { y: 'cpu' }]) {
       const creating = InferenceSession.create(fixture('linear.onnx'), { preferredOutputLocation } as never);
       await expect(creating).rejects.toThrow(
@@ -687,13 +687,13 @@ describe("onnxruntime-node's options", () => {
     }
   });
 
-  test('profiling says what there is instead', () => {
+  test('profiling names the alternative', () => {
     expect(() => linear.startProfiling()).toThrow(withCode('ERR_INVALID_ARG_VALUE'));
     expect(() => linear.endProfiling()).toThrow(/session\.stats\(\)/);
   });
 });
 
-test('precision says what the model runs in: on the CPU its own types, unless it is cast', async () => {
+test("precision reports the model's types: on the CPU its own, unless it is cast", async () => {
   for (const [options, expected] of [
     [{}, 'as-exported'],
     [{ precision: 'fp32' }, 'as-exported'],
@@ -718,7 +718,7 @@ test("onnxruntime-common's tensors are fed, and a clone of ours is, from another
   port1.close();
 });
 
-test('a session is not cloned into something that is none', () => {
+test('cloning a session is refused', () => {
   expect(() => structuredClone(linear)).toThrow(expect.objectContaining({ name: 'DataCloneError' }));
   const { port1 } = new MessageChannel();
   expect(() => port1.postMessage({ linear })).toThrow(expect.objectContaining({ name: 'DataCloneError' }));
@@ -734,7 +734,7 @@ test('a session is not cloned into something that is none', () => {
 describe('shapes', () => {
   const range = { min: [1, 4], opt: [2, 4], max: [8, 4] };
 
-  test('are binding: a run outside them is refused, one inside is not', async () => {
+  test('are binding: a run outside them is refused, and one inside runs', async () => {
     await using session = await InferenceSession.create(fixture('linear.onnx'), { shapes: { x: range } });
     expect((await session.run({ x: random([8, 4]) })).y!.dims).toEqual([8, 3]);
     for (const rows of [0, 9]) {
@@ -743,7 +743,7 @@ describe('shapes', () => {
     }
   });
 
-  test('of several profiles any will do', async () => {
+  test('any of several profiles will do', async () => {
     const shapes = [{ x: range }, { x: [100, 4] }];
     await using session = await InferenceSession.create(fixture('linear.onnx'), { shapes });
     expect((await session.run({ x: random([100, 4]) })).y!.dims).toEqual([100, 3]);
@@ -764,8 +764,8 @@ describe('shapes', () => {
   });
 });
 
-describe('what a session says of its runs', () => {
-  test('onTiming is told where the time of a run went', async () => {
+describe('timing and statistics', () => {
+  test("onTiming receives the parts of a run's time", async () => {
     const feeds = slowFeeds(256);
     const timings: RunTiming[] = [];
     const onTiming = (timing: RunTiming) => timings.push(timing);
@@ -777,7 +777,8 @@ describe('what a session says of its runs', () => {
       expect(computeMs).toBeGreaterThan(0);
       expect(totalMs).toBeCloseTo(queueMs + computeMs, 9);
     }
-    // One thread: the second run waited for the first to end, which came earlier by the time that the calls took at most.
+    // There is one thread, so the second run waited until the first ended. The calls themselves may have shifted that
+    // by their own duration.
     expect(timings[1]!.queueMs).toBeGreaterThan(timings[0]!.totalMs - calling - 1);
     expect(Object.keys(timings[0]!)).toEqual(['queueMs', 'computeMs', 'totalMs']);
 
@@ -810,7 +811,7 @@ describe('what a session says of its runs', () => {
     stop.abort();
     await expect(stopped).rejects.toThrow();
     await Promise.all(runs);
-    // Products of matrices that don't fit.
+    // A product of matrices whose sizes don't match.
     const misfit = { ...feeds, v0: random([128, 128]) };
     await expect(session.run(misfit)).rejects.toEqual(withCode('ERR_EXECUTION_FAILED'));
     const stats = session.stats();

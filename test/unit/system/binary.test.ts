@@ -1,4 +1,4 @@
-// Which binary is loaded, and what is said where none can be. In processes of their own, whose platform is made up.
+// The choice of a binary, and the error if none can be loaded. Runs in separate processes with a simulated platform.
 import { execFileSync, spawnSync } from 'node:child_process';
 import { cpSync, mkdirSync, mkdtempSync, rmSync, symlinkSync, writeFileSync } from 'node:fs';
 import os from 'node:os';
@@ -82,7 +82,7 @@ test('the newest variant that the driver allows, else the next', () => {
   expect(load({ platform: driver('535.183.01') })).toEqual({ path: prebuilt(13) });
 });
 
-test('what the environment names, and nothing else', () => {
+test('only the binary that the environment names', () => {
   putBinary(12);
   putBinary(13);
   expect(load({ env: { NODE_TENSORRT_CUDA: '12' } })).toEqual({ path: prebuilt(12) });
@@ -102,7 +102,7 @@ test('what the environment names, and nothing else', () => {
   });
 });
 
-test('every attempt is told, and every cause kept', () => {
+test('the error lists every attempt and keeps every cause', () => {
   putBinary(12, 'not a library');
   putBinary(13, 'nor this');
   const { code, message, causes } = load();
@@ -149,7 +149,7 @@ test.each<[string, Parameters<typeof load>[0], string, RegExp]>([
     /Found 18\.20\.4; requires 20 or newer/,
   ],
   ['no addons', { flags: ['--no-addons'] }, 'ERR_LIBRARY_NOT_FOUND', /Start Node\.js without --no-addons/],
-])('on %s, what is found and what is supported', (_, options, code, message) => {
+])('on %s, the error names what is found and what is supported', (_, options, code, message) => {
   putBinary(12, 'not a library');
   putBinary(13, 'not a library');
   expect(load(options)).toMatchObject({ code, message: expect.stringMatching(message) });
@@ -170,7 +170,7 @@ test.each([
   ['macOS', system('darwin', 'arm64'), /on darwin-arm64\.\nPossible solutions:\n- Use a supported platform/],
   ['arm64', system('linux', 'arm64'), /on linux-arm64\.[\s\S]*requires linux-x64/],
   ['musl', glibc(undefined), /on linux-x64\.\nPossible solutions:\n- Use a system with glibc/],
-])('building on %s says what is supported, and compiles nothing', (_, platform, expected) => {
+])('building on %s reports what is supported, and compiles nothing', (_, platform, expected) => {
   const script = path.join(root, 'scripts/build.mjs');
   const args = ['--require', `${directory}/platform.cjs`, script];
   writeFileSync(path.join(directory, 'platform.cjs'), platform);

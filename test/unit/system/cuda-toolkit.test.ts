@@ -1,4 +1,4 @@
-// The CUDA parts of machines that are made of files: toolkits as NVIDIA's installer, Debian and pip lay them out.
+// The CUDA parts of machines simulated by files: toolkits as NVIDIA's installer, Debian and pip lay them out.
 import { mkdirSync, mkdtempSync, rmSync, symlinkSync, writeFileSync } from 'node:fs';
 import os from 'node:os';
 import path from 'node:path';
@@ -23,7 +23,7 @@ function link(file: string, target: string): void {
   mkdirSync(path.dirname(at(file)), { recursive: true });
   symlinkSync(target, at(file));
 }
-// As in the nvcc of PyPI's nvidia-cuda-nvcc 13.0.48, whose `nvcc --version` prints this line.
+// The nvcc of PyPI's nvidia-cuda-nvcc 13.0.48 contains this line; its `nvcc --version` prints it.
 const nvcc = (line: string) =>
   Buffer.concat([
     Buffer.from([0x7f, 0x45, 0x4c, 0x46, 0, 0xff]),
@@ -113,8 +113,8 @@ describe('toolkits', () => {
   });
 });
 
-describe('the driver, by its files', () => {
-  test('of a machine with a GPU', () => {
+describe("the driver's files", () => {
+  test('on a machine with a GPU', () => {
     put(
       'proc/driver/nvidia/version',
       'NVRM version: NVIDIA UNIX Open Kernel Module for x86_64  580.65.06  Release Build  (dvs-builder@U22)\n' +
@@ -132,7 +132,7 @@ describe('the driver, by its files', () => {
     });
   });
 
-  test("a GPU's sound device is no GPU, nor is /dev/nvidiactl a device", () => {
+  test("a GPU's sound device isn't a GPU, and /dev/nvidiactl isn't a device", () => {
     put('sys/bus/pci/devices/0000:1b:00.1/vendor', '0x10de\n');
     put('sys/bus/pci/devices/0000:1b:00.1/class', '0x040300\n');
     put('dev/nvidiactl');
@@ -160,8 +160,8 @@ describe('the driver, by its files', () => {
   });
 });
 
-describe('what a TensorRT library comes with', () => {
-  test("pip's package tells CUDA's version", () => {
+describe('the package of a TensorRT library', () => {
+  test("pip's package has CUDA's version", () => {
     put('site/tensorrt_rtx_libs/libtensorrt_rtx.so.1');
     put('site/tensorrt_rtx_cu12_libs-1.7.1.116.dist-info/METADATA');
     expect(tensorrtPackage(at('site/tensorrt_rtx_libs/libtensorrt_rtx.so.1'))).toEqual({ cuda: 12 });
@@ -170,7 +170,7 @@ describe('what a TensorRT library comes with', () => {
     expect(tensorrtPackage(at('site2/tensorrt_libs/libnvinfer.so.10'))).toEqual({ cuda: 13 });
   });
 
-  test("Debian's package does, and the parser's file tells its release", () => {
+  test("Debian's package does too, and the parser's file name has its release", () => {
     const library = 'usr/lib/x86_64-linux-gnu/libnvinfer.so.10';
     link(library, 'libnvinfer.so.10.15.1');
     put('usr/lib/x86_64-linux-gnu/libnvonnxparser.so.10.9.0');
@@ -182,7 +182,7 @@ describe('what a TensorRT library comes with', () => {
     expect(tensorrtPackage(at(library), root)).toEqual({ cuda: 13, parser: '10.9.0' });
   });
 
-  test('a tarball tells nothing', () => {
+  test('a tarball has no version', () => {
     put('opt/TensorRT/lib/libnvinfer.so.10');
     expect(tensorrtPackage(at('opt/TensorRT/lib/libnvinfer.so.10'), root)).toEqual({});
   });

@@ -1,4 +1,4 @@
-// NVIDIA's tables: what its release notes and support matrices say.
+// NVIDIA's tables, from its release notes and support matrices.
 import { describe, expect, test } from 'vitest';
 import { flavoursFor, newestCuda, versionAtLeast } from '../../../dist/system/nvidia-support.js';
 
@@ -27,7 +27,7 @@ test.each([
   expect(newestCuda(driver)).toBe(cuda);
 });
 
-describe('which flavour runs on which GPU', () => {
+describe('flavours and GPUs', () => {
   test.each<[string, string, string[]]>([
     ['V100', '7.0', []],
     ['Tesla P100', '6.0', []],

@@ -4,13 +4,13 @@ import path from 'node:path';
 import { afterAll, describe, expect, test } from 'vitest';
 import { type ChatMessage, ChatTemplate } from '../../../dist/text/chat-template.js';
 
-// Against transformers' apply_chat_template: test/oracle/make_chat_goldens.py.
+// Compares with transformers' apply_chat_template: test/oracle/make_chat_goldens.py.
 
 const templates = path.resolve('test/fixtures/chat-templates');
 const model = path.resolve('test/fixtures/decoders/llama/optimum');
 const goldens = JSON.parse(readFileSync(path.join(templates, 'goldens.json'), 'utf8')) as {
   conversations: ChatMessage[][];
-  /** Of each conversation. */
+  /** One entry per conversation. */
   templates: Record<string, { text?: string; error?: string }[]>;
 };
 const sourceOf = (name: string) => readFileSync(path.join(templates, `${name}.jinja`), 'utf8');
@@ -33,7 +33,7 @@ describe.each(Object.keys(goldens.templates))('%s', (name) => {
     }
   });
 
-  // What makes the cache serve a conversation: a later turn begins with all of the turn before.
+  // The cache can serve a conversation because a later turn begins with all of the turn before.
   test("a turn's text begins with the turn's before, and its answer", async () => {
     const template = (await ChatTemplate.load(model, sourceOf(name)))!;
     const messages: ChatMessage[] = [{ role: 'user', content: 'Hello' }];
@@ -41,7 +41,7 @@ describe.each(Object.keys(goldens.templates))('%s', (name) => {
       const before = template.render(messages);
       messages.push({ role: 'assistant', content: answer }, { role: 'user', content: 'And then?' });
       const after = template.render(messages);
-      // Mistral's puts a space before the answer, which its tokenizer would.
+      // Mistral's template puts a space before the answer; its tokenizer would add the same.
       expect(after.slice(0, before.length)).toBe(before);
       expect(after.slice(before.length).trimStart().startsWith(answer)).toBe(true);
     }
@@ -95,7 +95,7 @@ describe('where a template comes from', () => {
     for (const files of [{}, config(null)]) expect(await ChatTemplate.load(folder(files))).toBeUndefined();
   });
 
-  test('what is no template', async () => {
+  test('an invalid template', async () => {
     await expect(render({}, '{% if %}')).rejects.toMatchObject({
       code: 'ERR_INVALID_ARG_VALUE',
       message: expect.stringContaining('options.chatTemplate'),

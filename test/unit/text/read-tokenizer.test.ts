@@ -5,7 +5,7 @@ import { afterAll, beforeAll, describe, expect, test } from 'vitest';
 import { readTokenizer } from '../../../dist/text/read-tokenizer.js';
 import type { Tokenizer } from '../../../dist/text/tokenizer.js';
 
-// Against what transformers makes of the same texts: test/oracle/make_tokenizer_goldens.py.
+// Compares with transformers' results for the same texts: test/oracle/make_tokenizer_goldens.py.
 
 const fixtures = path.resolve('test/fixtures');
 interface Golden {
@@ -58,7 +58,7 @@ describe('files', () => {
     expect(await readTokenizer(path.join(fixtures, 'decoders/llama'))).toBeUndefined();
   });
 
-  test('a decoder that is not known is refused by name, so is a pattern of a Replace', async () => {
+  test('an unknown decoder, or a pattern of Replace, is refused by name', async () => {
     const refused = (decoder: unknown) => expect(read({ model, added_tokens: [], decoder })).rejects;
     for (const [decoder, name] of [
       [{ type: 'CTC', pad_token: 'a' }, 'CTC'],
@@ -90,16 +90,16 @@ describe('files', () => {
     });
   });
 
-  test('what is no tokenizer is refused, whatever is in it', async () => {
+  test('an invalid tokenizer is refused, whatever it contains', async () => {
     const vocabulary = (id: unknown) => ({ model: { ...model, vocab: { a: 0, b: id } } });
     for (const [tokenizer, message] of [
-      [vocabulary(4e9), /is no tokenizer: it has the token 4000000000, "b"/],
+      [vocabulary(4e9), /is not a valid tokenizer: it has the token 4000000000, "b"/],
       [vocabulary(-1), /it has the token -1/],
       [vocabulary('1'), /it has the token "1"/],
       [{ model: { ...model, vocab: [[5, 0.1]] } }, /it has the token 0, 5/],
-      [{ model, added_tokens: 5 }, /is no tokenizer/],
-      [{ model, added_tokens: [null] }, /is no tokenizer/],
-      [{ model, added_tokens: [], decoder: { type: 'Sequence' } }, /is no tokenizer/],
+      [{ model, added_tokens: 5 }, /is not a valid tokenizer/],
+      [{ model, added_tokens: [null] }, /is not a valid tokenizer/],
+      [{ model, added_tokens: [], decoder: { type: 'Sequence' } }, /is not a valid tokenizer/],
       [{ model: null }, /no vocabulary/],
     ] as const) {
       await expect(read(tokenizer)).rejects.toMatchObject({
@@ -109,7 +109,7 @@ describe('files', () => {
     }
   });
 
-  test('encode() says what it takes', async () => {
+  test('encode() refuses other arguments', async () => {
     const tokenizer = (await read({ model, added_tokens: [], decoder: null }))!;
     const encode =
       (...args: unknown[]) =>
@@ -121,7 +121,7 @@ describe('files', () => {
     expect(encode('a', { specialTokens: 1 })).toThrowError(/^options\.specialTokens must be a boolean/);
   });
 
-  test('tokens with a role are special though only tokenizer_config.json says so', async () => {
+  test('tokens with a role are special even if only tokenizer_config.json says so', async () => {
     const decoders = [{ type: 'Replace', pattern: { String: '▁' }, content: ' ' }, { type: 'ByteFallback' }];
     const tokenizer = { model, added_tokens: [], decoder: { type: 'Sequence', decoders } };
     expect((await read(tokenizer))!.decode([4, 0, 1, 2, 3])).toBe('<s>a bé');

@@ -3,7 +3,7 @@ import { tokenPieces } from '../../../dist/text/token-pieces.js';
 import { checkTokenizer, type Tokenizer } from '../../../dist/text/tokenizer.js';
 
 describe('tokenizers that a caller gives', () => {
-  /** One token a word, with the space before it; decode() trims. */
+  /** One token per word, with the space before it; decode() trims. */
   const words = ['<end>', ' a', ' é', ' 🦊', 's', ' a\ufffd'];
   const given: Tokenizer = {
     encode: (text) => [...text.matchAll(/ ?\S+/g)].map(([word]) => words.indexOf(` ${word.trim()}`)),
@@ -22,7 +22,7 @@ describe('tokenizers that a caller gives', () => {
     expect(pieces.stripLeadingSpace).toBe(false);
   });
 
-  test('where a token may be a part of a character, it must say its bytes', () => {
+  test('a tokenizer whose tokens may be parts of characters must give their bytes', () => {
     expect(() => tokenPieces(given, 6)).toThrowError(
       expect.objectContaining({
         code: 'ERR_INVALID_ARG_VALUE',
@@ -37,7 +37,7 @@ describe('tokenizers that a caller gives', () => {
     );
   });
 
-  test('what is no tokenizer is refused', () => {
+  test('an invalid tokenizer is refused', () => {
     for (const value of [null, 'gpt2', {}, { encode: () => [] }]) {
       expect(() => checkTokenizer(value, 'options.tokenizer')).toThrowError(
         expect.objectContaining({
@@ -52,7 +52,7 @@ describe('tokenizers that a caller gives', () => {
     );
   });
 
-  test('what gives no tokens, or no text, is refused by the method’s name', () => {
+  test('a method that returns no tokens, or no text, is refused by name', () => {
     const async = { encode: async () => [1], decode: async () => 'a' };
     for (const [odd, message] of [
       [{ encode: async.encode }, /^options\.tokenizer\.encode\('a'\) must be .* not a Promise/],

@@ -9,7 +9,7 @@ import { latencyStatistics } from '../../../../dist/apps/benchmark/latency-stati
 import { mlperfLog } from '../../../../dist/apps/benchmark/mlperf-log.js';
 import { python } from '../../../oracle/python.js';
 
-test('statistics, by NumPy', () => {
+test("statistics equal NumPy's", () => {
   let state = 7;
   const random = () => {
     state = (Math.imul(state, 1664525) + 1013904223) >>> 0;
@@ -81,7 +81,7 @@ describe('benchmark', () => {
   test.each<[string, BenchmarkResult, boolean, RegExp[]]>([
     ['nothing to doubt', result({ computeMs: steady(4), h2dMs: steady(1) }), true, []],
     ['few queries', { ...result({}), queries: 99 }, false, [/99 queries are too few/]],
-    ['an unstable CPU', result({}, [1, 1.2]), false, [/latency is unstable.* 9\.1 %.*leave the machine/]],
+    ['an unstable CPU', result({}, [1, 1.2]), false, [/latency is unstable.* 9\.1 %.*run nothing else/]],
     ['a CPU that is stable enough', result({}, [1, 1.05]), false, []],
     [
       'an unstable GPU',
@@ -107,7 +107,7 @@ describe('shapes at a batch size', () => {
     batched.batch,
     Object.fromEntries(batched.profile),
   ];
-  test('by name, wherever the name stands; the rest as profiles are derived', () => {
+  test('by name, in every position; other sizes are derived as for profiles', () => {
     const inputs = [
       input('ids', 'batch', 'seq'),
       input('past', 2, 'batch', 8, 'past_length'),
@@ -157,7 +157,9 @@ describe('MLPerf log', () => {
     },
     times: { initStart: 1_000.4, initStop: 2_000, runStart: 3_000, runStop: 3_010 },
   };
-  /** What mlperf-logging's parser makes of it, and what its own logger would have written for the same events. */
+  /**
+   * The result of mlperf-logging's parser, compared with what its own logger would have written for the same events.
+   */
   const parsed = (log: string) =>
     JSON.parse(
       python(

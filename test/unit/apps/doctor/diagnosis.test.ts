@@ -1,4 +1,4 @@
-// What the doctor says: for each state of a machine the finding and its one remedy.
+// The doctor's findings: for each state of a machine, the finding and its remedy.
 import { describe, expect, test } from 'vitest';
 import { diagnose, type Facts } from '../../../../dist/apps/doctor/diagnosis.js';
 
@@ -71,7 +71,7 @@ describe('a driver that does not work', () => {
       /kernel module 580\.65\.06 is loaded/,
       /libnvidia-compute-580\)/,
     ],
-    ['a GPU alone', noDriver({ onPciBus: true }), /on the PCI bus, and no driver/, /driver 580 or newer/],
+    ['a GPU alone', noDriver({ onPciBus: true }), /on the PCI bus, but no driver/, /driver 580 or newer/],
     [
       'an updated library before a restart',
       failing(cuInit('CUDA_ERROR_SYSTEM_DRIVER_MISMATCH', 803), { libcuda: '580.95.05' }),
@@ -85,10 +85,10 @@ describe('a driver that does not work', () => {
         files: { ...files, container: true },
       }),
       /Driver\/library version mismatch/,
-      /^Create the container anew/,
+      /^Recreate the container/,
     ],
     [
-      'a mismatch that no file tells',
+      'a mismatch that no file shows',
       failing(cuInit('CUDA_ERROR_SYSTEM_DRIVER_MISMATCH', 803), { libcuda: undefined }),
       /Driver\/library version mismatch/,
       /^Restart the machine/,
@@ -97,7 +97,7 @@ describe('a driver that does not work', () => {
       'a stub on LD_LIBRARY_PATH',
       failing(cuInit('CUDA_ERROR_STUB_LIBRARY', 34), {}, '/usr/local/cuda/lib64/stubs/libcuda.so.1'),
       /is a stub/,
-      /^Take \/usr\/local\/cuda\/lib64\/stubs out of LD_LIBRARY_PATH\.$/,
+      /^Remove \/usr\/local\/cuda\/lib64\/stubs from LD_LIBRARY_PATH\.$/,
     ],
     [
       'a Linux driver inside WSL',
@@ -161,7 +161,7 @@ describe('a driver that does not work', () => {
 describe('GPUs and flavours', () => {
   test.each<[string, Facts, RegExp, RegExp]>([
     ['a V100', withGpu([7, 0]), /7\.0.*last TensorRT is 10\.4/, /device: 'cpu'/],
-    ['a P100', withGpu([6, 0]), /6\.0 is one that no TensorRT/, /device: 'cpu'/],
+    ['a P100', withGpu([6, 0]), /6\.0 is not supported: the TensorRT flavours here/, /device: 'cpu'/],
     [
       'an H100 with TensorRT-RTX',
       withGpu([9, 0], { tensorrt: [rtx] }),
@@ -170,11 +170,11 @@ describe('GPUs and flavours', () => {
     ],
     ['an RTX 4090 with nothing', withGpu([8, 9], { tensorrt: [] }), /none was found/, /libs install rtx/],
     [
-      'a driver from before CUDA 12',
+      'a driver older than CUDA 12',
       withGpu([8, 6], {
         cuda: { ...working.cuda, driver: '470.256.02', cudaVersion: '11.4' } as Facts['cuda'],
       }),
-      /Driver 470\.256\.02 is older/,
+      /Driver 470\.256\.02 is too old/,
       /^Update the driver to 580/,
     ],
   ])('%s', (_, facts, detail, remedy) => {
@@ -186,7 +186,7 @@ describe('GPUs and flavours', () => {
     });
   });
 
-  test('a GPU, a driver and a library that go together', () => {
+  test('a GPU, a driver and a library that work together', () => {
     expect(diagnose(working)).toEqual([
       {
         works: true,
@@ -196,13 +196,13 @@ describe('GPUs and flavours', () => {
     ]);
   });
 
-  test('a library that runs on the GPU, and not with the driver', () => {
+  test('a library that runs on the GPU, but not with the driver', () => {
     const cuda = { ...working.cuda, driver: '535.183.01', cudaVersion: '12.2' } as Facts['cuda'];
     const newer = { ...trt10, cuda: 13 as const };
     const older = { ...trt10, cuda: 12 as const, path: '/opt/trt-cuda12/libnvinfer.so.10' };
     expect(diagnose({ ...working, cuda, tensorrt: [newer] })[0]).toMatchObject({
       works: false,
-      detail: 'Compute capability 9.0: TensorRT 10.15.1 runs on it, and not with this driver.',
+      detail: 'Compute capability 9.0: TensorRT 10.15.1 runs on it, but not with this driver.',
       remedy: expect.stringContaining('580'),
     });
     expect(diagnose({ ...working, cuda, tensorrt: [newer, older] })[0]).toMatchObject({ works: true });
@@ -223,7 +223,7 @@ describe('conflicts', () => {
   const driver = (version: string, cudaVersion: string, library = libcuda) =>
     ({ ...working.cuda, driver: version, cudaVersion, library }) as Facts['cuda'];
 
-  test('a machine in order has none', () => {
+  test('a machine without problems has none', () => {
     expect(conflicts({ ...working, tensorrt: [{ ...trt10, cuda: 13, parser: '10.15.1' }] })).toEqual([]);
   });
 
@@ -258,8 +258,8 @@ describe('conflicts', () => {
         works: false,
         what: 'TensorRT 10.15.1 and its ONNX parser',
         detail:
-          '/opt/trt/libnvinfer.so.10 is 10.15.1, and the parser beside it 10.9.0: they must be of one release.',
-        remedy: 'Install both from one package of NVIDIA.',
+          '/opt/trt/libnvinfer.so.10 is 10.15.1, and the parser beside it 10.9.0: they must be from the same release.',
+        remedy: 'Install both from the same NVIDIA package.',
       },
     ]);
   });

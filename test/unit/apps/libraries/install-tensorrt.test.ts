@@ -7,7 +7,7 @@ import { text } from 'node:stream/consumers';
 import { afterAll, afterEach, expect, test, vi } from 'vitest';
 import { installTensorRTRtx } from '../../../../dist/apps/libraries/install-tensorrt.js';
 
-// What several do at once to the libraries that are installed.
+// Several processes that change the installed libraries at once.
 const folder = mkdtempSync(path.join(os.tmpdir(), 'libraries-'));
 afterAll(() => rmSync(folder, { recursive: true }));
 afterEach(() => vi.unstubAllEnvs());
@@ -34,7 +34,7 @@ test('installations at once fetch one after the other', async () => {
   expect(readdirSync(path.join(folder, 'fetched/lib'))).toEqual([]);
 });
 
-test("processes that remove the same at once are in no one's way", async () => {
+test("processes that remove the same library at once don't disturb each other", async () => {
   const cache = path.join(folder, 'removed');
   const lib = path.join(cache, 'lib');
   for (let i = 0; i < 100; i++) {
@@ -50,7 +50,7 @@ test("processes that remove the same at once are in no one's way", async () => {
     return { error, status };
   };
   for (const { error, status } of await Promise.all([1, 2, 3, 4].map(remove))) {
-    // Who comes too late finds none.
+    // A process that comes too late finds none.
     if (status !== 0) expect(error).toMatch(/^error: ERR_LIBRARY_NOT_FOUND/);
   }
   expect(readdirSync(lib)).toEqual([]);

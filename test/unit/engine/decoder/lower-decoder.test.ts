@@ -25,7 +25,7 @@ import { lowerMatMulNBits } from '../../../../lib/onnx/passes/lower-matmul-nbits
 import { decoderAnswers, decoderModel, sessionBeside } from '../../../decoder-fixture.js';
 import { expectAnswers } from '../../../in-place-decoder.js';
 
-// In the form that has masks, which ONNX Runtime computes: what TensorRT computes is the same but for the masks.
+// The form with masks, which ONNX Runtime can run. TensorRT's form differs only in the masks.
 
 let directory: string;
 beforeAll(async () => {
@@ -57,13 +57,13 @@ async function lowered(fixture: string, changes: Partial<LowerDecoderOptions> = 
 }
 
 describe('lowerDecoder', () => {
-  it('says of every weight that it makes which weights of the decoder it was made from', async () => {
+  it("records which of the decoder's weights every new weight was made from", async () => {
     const { model: given } = await lifted('llama-int4/genai');
     const { model } = await lowered('llama-int4/genai', { precision: 'fp16' });
     const weights = new Set(given.graph.initializer.map(({ name }) => name));
     const made = madeWeights(model.graph);
     expect(made.flatMap(({ from }) => from).filter((name) => !weights.has(name))).toEqual([]);
-    // What else there is are the decoder's own, and numbers and shapes that lowering needs.
+    // Everything else is the decoder's own, or numbers and shapes that lowering needs.
     const known = new Set(made.map(({ weight }) => weight));
     const others = model.graph.initializer.filter(({ name }) => !known.has(name!) && !weights.has(name));
     expect(others.filter(({ name }) => !/^(constant\.|cache\.positions$)/.test(name!))).toEqual([]);
@@ -134,7 +134,7 @@ describe('lowerDecoder', () => {
     expect(asked.cacheType).toBe('float16');
   });
 
-  it('leaves quantized products in FP32 whose values are too large', async () => {
+  it('leaves quantized products with too large values in FP32', async () => {
     const { model, graph, where } = await lifted('llama-int4/genai');
     const gate = model.graph.node.find(({ name }) => name === '/model/layers.0/mlp/gate_proj/MatMul_Q4')!;
     const scales = model.graph.initializer.find(({ name }) => name === gate.input[2])!;
@@ -152,20 +152,20 @@ describe('lowerDecoder', () => {
     expect(typeOf('/lm_head/MatMul_Q4')).toBe(1);
   });
 
-  it('attends up to a length per row where TensorRT can, and updates every cache', async () => {
+  it('attends up to a length per row if TensorRT can, and updates every cache', async () => {
     const { model, graph } = await lowered('qwen2-window/genai-full-cache', { attention: 'lengths' });
     expect(graph.inputs).toMatchObject({ past_lengths: 'past_lengths', total_lengths: 'total_lengths' });
     const count = (opType: string) => model.graph.node.filter((node) => node.opType === opType).length;
     expect([count('TensorScatter'), count('TRT_Attention'), count('Attention')]).toEqual([4, 2, 0]);
   });
 
-  it('leaves the lengths to who else reads them', async () => {
+  it('keeps the lengths for other nodes that read them', async () => {
     const fixture = 'llama/tensor-scatter';
     const model = await readModel(decoderModel(fixture));
     const rotary = model.graph.node.filter(({ opType }) => opType === 'RotaryEmbedding');
     const positions = rotary[0]!.input[3]!;
     for (const node of rotary) node.input[3] = 'moved';
-    // 1 · x: the same, but not by its form, so that the rotary embedding stays outside.
+    // 1 · x has the same value but another form, so the rotary embedding stays outside.
     model.graph.node.push({ opType: 'Mul', input: [positions, 'one'], output: ['moved'], attribute: [] });
     const lift = liftTensorScatter(model, recogniseDecoder(model));
     if (lift.reason !== undefined) throw new Error(lift.reason);
@@ -181,7 +181,7 @@ describe('lowerDecoder', () => {
     }
   });
 
-  it('refuses a cache that something else attends to', async () => {
+  it('refuses a cache that another node attends to', async () => {
     const model = await readModel(decoderModel('llama/tensor-scatter'));
     const { graph } = recogniseDecoder(model);
     await expect(lowerDecoder(model, graph, options)).rejects.toThrow(
@@ -189,7 +189,7 @@ describe('lowerDecoder', () => {
     );
   });
 
-  it('refuses by name what TensorRT lacks', async () => {
+  it('refuses unsupported nodes by name', async () => {
     const refused = async (change: (model: ModelProto) => void) => {
       const { model, graph } = await lifted('llama/genai');
       change(model);
@@ -246,7 +246,7 @@ describe('lowerMatMulNBits', () => {
     return g.finish();
   }
 
-  // ONNX Runtime's own operator says what is right.
+  // ONNX Runtime's own operator is the oracle.
   it.each([
     [4, 'none', false],
     [4, 'none', true],
@@ -279,7 +279,7 @@ describe('lowerMatMulNBits', () => {
     }
   });
 
-  it('says what it refuses', () => {
+  it('names the unsupported forms', () => {
     const model = quantized(4, 'none', false);
     const bits = model.graph.node[0]!.attribute.find(({ name }) => name === 'bits')!;
     bits.i = 2n;
@@ -308,7 +308,7 @@ describe('addTopKHead', () => {
     const uniform = uniformNumbers(1);
     const rows = 3;
     const each = dims.length === 3 ? 2 : 1;
-    // So large that their exponentials are no numbers.
+    // So large that their exponentials overflow.
     const values = Float32Array.from({ length: rows * each * vocabulary }, () => 200 + 20 * uniform());
     const shape = dims.length === 3 ? [rows, each, vocabulary] : [rows, vocabulary];
     await using session = await InferenceSession.create(serializeModel(head.model));
@@ -329,7 +329,7 @@ describe('addTopKHead', () => {
     }
   });
 
-  it('refuses logits of a vocabulary that is not known', () => {
+  it('refuses logits with an unknown vocabulary size', () => {
     expect(() => addTopKHead(identity(['rows', 'vocabulary']), graph)).toThrow(
       /"logits" is float32 \[rows,vocabulary\]/,
     );
@@ -348,7 +348,7 @@ describe('raiseOpset', () => {
     return g.finish();
   }
 
-  it('gives axes as an input, and says how many parts a Split makes', async () => {
+  it('turns axes into an input, and gives a Split its number of parts', async () => {
     const x = new Tensor(
       'float32',
       Float32Array.from({ length: 12 }, (_, i) => i * i),
@@ -363,7 +363,7 @@ describe('raiseOpset', () => {
     expect(results[0]![1]).toBeCloseTo((36 + 49 + 64) / 3 - 121, 4);
   });
 
-  it('refuses what it would have to rewrite', () => {
+  it('refuses nodes that it would have to rewrite', () => {
     expect(() => raiseOpset(reducing(12), 24)).toThrow(/of operator set 12: export it with 13 or later/);
     const model = reducing(13);
     model.graph.node[0]!.opType = 'GridSample';

@@ -57,7 +57,7 @@ describe('prepareDecoder', () => {
     },
   );
 
-  it('remembers what the check found, for this model and length', async () => {
+  it("remembers the check's verdict for this model and length", async () => {
     const entries = Object.values(JSON.parse(await readFile(memo, 'utf8'))) as { value: { key: string } }[];
     expect(entries.length).toBeGreaterThanOrEqual(5);
     const disagreeing = JSON.stringify(
@@ -69,7 +69,7 @@ describe('prepareDecoder', () => {
       ),
     );
     await writeFile(memo, disagreeing);
-    // The second one's weights are beside it, and were linked to.
+    // The second one's weights are beside it, and were linked.
     for (const fixture of ['llama/optimum', 'llama/genai']) {
       const { file, graph, why } = await prepared(decoderModel(fixture));
       expect(graph.mode).toBe('copying');
@@ -78,7 +78,7 @@ describe('prepareDecoder', () => {
     }
   });
 
-  it('remembers nothing of a file that took the place of the one that was checked', async () => {
+  it('remembers nothing about a file that replaced the checked one', async () => {
     for (let delay = 60; delay < 360; delay += 50) {
       const replaced = mkdtempSync(path.join(folder, 'replaced-'));
       const model = path.join(replaced, 'exported.onnx');
@@ -89,7 +89,7 @@ describe('prepareDecoder', () => {
       const { dev, ino } = await stat(other);
       const replacing = setTimeout(() => renameSync(other, model), delay);
       await prepareDecoder({ model, directory: replaced, maxLength: 256, memo }).catch((error) => {
-        // It came before the model was read.
+        // The file was replaced before the model was read.
         if (error.code !== 'ERR_MODEL_INVALID') throw error;
       });
       clearTimeout(replacing);
@@ -98,7 +98,7 @@ describe('prepareDecoder', () => {
     }
   });
 
-  it('gives whole caches to layers whose export has some only as long as their window', async () => {
+  it('gives whole caches to layers that were exported with caches as long as their window', async () => {
     const exported = decoderModel('qwen2-window/genai-full-cache');
     const model = await readModel(exported);
     for (const node of model.graph.node.filter(isGroupQueryAttention)) {
@@ -108,11 +108,11 @@ describe('prepareDecoder', () => {
     await writeBeside(model, path.dirname(windowed), { directory: path.dirname(exported) });
     const { graph, facts } = await prepared(windowed);
     expect(graph.mode).toBe('in-place');
-    // Of its rotary tables.
+    // Its rotary tables limit it.
     expect(facts.capacity).toBe(512);
   });
 
-  it('refuses what is no decoder by the file and the reason', async () => {
+  it("refuses a file that isn't a decoder", async () => {
     const model = path.join(import.meta.dirname, '../../../fixtures/decoders/llama/optimum/config.json');
     await expect(prepared(model)).rejects.toMatchObject({ code: 'ERR_MODEL_INVALID' });
     await expect(prepared(path.join(folder, 'none.onnx'))).rejects.toMatchObject({
