@@ -38,7 +38,10 @@ function run(command, args, options = {}) {
   });
 }
 
-/** The names and sizes of the files that npm packs; the tarball is written to `scratch`. */
+/** Bytes that the package may have when packed: a download of a second or two. */
+const sizeBudget = 10e6;
+
+/** Packs the package into `scratch`; checks the names and the size of what npm packs, and that npm would publish it. */
 function pack() {
   const [packed] = JSON.parse(
     run('npm', ['pack', '--json', '--pack-destination', scratch], { cwd: root, env: process.env }),

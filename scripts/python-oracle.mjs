@@ -21,7 +21,12 @@ export function tensorrtPeer() {
   return install('requirements-tensorrt.txt', 'tensorrt-peer', '--no-deps');
 }
 
-/** Another Python version or other requirements get another folder. */
+/** The folder of onnxruntime-genai, with ONNX Runtime and numpy. */
+export function genaiPeer() {
+  return install('requirements-genai.txt', 'genai-peer');
+}
+
+/** Another Python version, or other requirements, make another folder. */
 function install(file, name, ...flags) {
   const requirements = path.join(root, 'test/oracle', file);
   const version = spawnSync('python3', ['-VV'], { encoding: 'utf8' });

@@ -14,27 +14,14 @@ import { mlperfLog, type Scenario } from './mlperf-log.js';
 import type { OnnxRuntimePeer } from './onnxruntime-peer.js';
 import { plotBenchmark } from './plot-benchmark.js';
 
-export interface BenchmarkSettings extends BatchSettings, WantedInputs {
-  /**
-   * Batch sizes to measure, one after the other; undefined means 1, the model's own, or the one that an engine is tuned
-   * for.
-   */
+export interface BenchmarkSettings extends Omit<BatchSettings, 'concurrency'>, WantedInputs {
+  /** Batch sizes to measure, one after the other; undefined is 1, the model's own, or what an engine is tuned for. */
   readonly batches: readonly (number | undefined)[];
   /** Queries in flight at a time: each batch size is measured with each of these, one after the other. */
   readonly concurrencies: readonly number[];
 }
 
-/** The measurements, with the machine and settings. */
-export interface BenchmarkReport
-  extends Pick<BatchSettings, 'threads' | 'concurrency' | 'durationMs' | 'warmupMs'> {
-  readonly model: string;
-  /** SHA-256 of the model's file, in hexadecimal. */
-  readonly sha256: string;
-  readonly machine: { readonly cpu: string; readonly cores: number; readonly node: string };
-  readonly reports: readonly BatchReport[];
-}
-
-/** When the last batch size was loaded and measured, in milliseconds since 1970. */
+/** The times at which the last batch size was loaded and measured, in milliseconds since 1970. */
 type Times = Parameters<typeof mlperfLog>[0]['times'];
 
 /**
@@ -83,10 +70,12 @@ export async function writeReport(file: string, report: BenchmarkReport): Promis
   await writeAtomically(file, [Buffer.from(`${JSON.stringify(report, null, 2)}\n`)], 'results');
 }
 
-/**
- * Writes the MLPerf log of a report on one batch size.
- * @throws (rejects) TensorRTError ERR_IO
- */
+/** Draws a report into an SVG file. @throws (rejects) TensorRTError ERR_IO */
+export async function writePlot(file: string, report: BenchmarkReport): Promise<void> {
+  await writeAtomically(file, [Buffer.from(plotBenchmark(report))], 'plot');
+}
+
+/** Writes the MLPerf log of a report of one run. @throws (rejects) TensorRTError ERR_IO */
 export async function writeMlperfLog(
   file: string,
   { model, sha256, threads, reports }: BenchmarkReport,

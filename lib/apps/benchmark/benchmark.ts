@@ -2,8 +2,8 @@ import type { RunTiming } from '../../execution/loaded-session.js';
 import { type LatencyStatistics, latencyStatistics, quantiles } from './latency-statistics.js';
 
 /**
- * The parts of one query's time, in milliseconds. A part is absent if the device doesn't have it or the runtime doesn't
- * report it.
+ * The parts of one query's time, in milliseconds. Parts that the device doesn't have or the runtime doesn't tell are
+ * absent.
  */
 export type PartTimes = Partial<Omit<RunTiming, 'totalMs'>>;
 
@@ -17,7 +17,7 @@ export interface BenchmarkTarget {
 }
 
 export interface BenchmarkOptions {
-  /** The least time to measure each target, in milliseconds. */
+  /** The least time for which each target is measured. */
   readonly durationMs: number;
   /** Queries in flight at a time. */
   readonly concurrency: number;
@@ -27,10 +27,10 @@ export interface BenchmarkOptions {
 
 export interface BenchmarkResult {
   readonly queries: number;
-  /** Time from the start of the first query to the end of the last one, without the other targets' turns. */
+  /** The time from the beginning of the first query to the end of the last one, without the other targets' turns. */
   readonly wallMs: number;
   readonly queriesPerSecond: number;
-  /** Time from a query's start to its result, as the caller sees it; milliseconds. */
+  /** The time from the beginning of a query to its result, as the caller sees it; in milliseconds. */
   readonly latency: LatencyStatistics;
   readonly parts: Readonly<Partial<Record<Part, LatencyStatistics>>>;
   /** The latencies that 0 %, 1 % and so on to 100 % of the queries don't exceed; milliseconds. */
@@ -63,7 +63,7 @@ export async function benchmark(
   const turn = { durationMs: durationMs / rounds, concurrency, queries: Math.ceil(minQueries / rounds) };
   for (let round = 0; round < rounds; round++) {
     for (const sample of round % 2 === 0 ? samples : samples.toReversed()) {
-      // One unmeasured query, so that this target doesn't pay for what the other left in the caches.
+      // This target shouldn't pay for what the other target left in the processor's caches.
       if (targets.length > 1) await sample.target.run();
       sample.wallMs += await takeTurn(sample.target, turn, (latency, times) => {
         sample.latencies.push(latency);

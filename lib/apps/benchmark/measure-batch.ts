@@ -18,7 +18,7 @@ import { resetPeakMemory, residentMemory } from './resident-memory.js';
 /** The number of turns that each of two runtimes takes in a measurement. */
 const comparisonRounds = 10;
 
-/** The inputs of the queries. */
+/** The contents of a query. */
 export interface BatchInputs {
   /** Samples per query. */
   readonly batch: number;
@@ -27,7 +27,7 @@ export interface BatchInputs {
   readonly feeds: Readonly<Record<string, Tensor>>;
 }
 
-/** How to load and measure the model. */
+/** The settings to load and to measure with. */
 export interface BatchSettings extends Pick<SessionOptions, 'device' | 'threads' | 'precision'> {
   readonly concurrency: number;
   readonly durationMs: number;
@@ -87,7 +87,7 @@ export async function measureBatch(
     concurrency,
     ...(threads === undefined ? {} : { threads }),
     ...(precision === undefined ? {} : { precision }),
-    // Compile for exactly these shapes.
+    // For a GPU the model is compiled for these shapes only.
     ...(model instanceof Engine ? {} : { shapes: inputs.dynamic }),
   });
   const loadMs = loading.milliseconds();

@@ -32,8 +32,8 @@ export function readFlags(flags: BenchFlags): BenchmarkSettings & { scenario: Sc
   if (flags.scenario !== undefined && flags.mlperf === undefined) {
     throw new UsageError('--scenario needs --mlperf FILE.');
   }
-  if (flags.mlperf !== undefined && batches.length > 1) {
-    throw new UsageError('An MLPerf log holds one run: give --batch a single size.');
+  if (flags.mlperf !== undefined && (batches.length > 1 || concurrencies.length > 1)) {
+    throw new UsageError('An MLPerf log holds one run: give --batch one size, and --concurrency one number.');
   }
   if (
     flags.mlperf !== undefined &&
