@@ -65,12 +65,14 @@ async function removeAbandoned(prefix: string): Promise<void> {
 
 /**
  * Makes a temporary folder for intermediate files.
- * @throws (rejects) TensorRTError ERR_IO
+ * @throws (rejects) TensorRTError ERR_IO, ERR_LIBRARY_NOT_FOUND, ERR_LIBRARY_UNSUPPORTED
  */
 export async function scratchDirectory(): Promise<TemporaryDirectory> {
   try {
     return await temporaryDirectory();
   } catch (cause) {
+    // An addon that can't be loaded says more by itself.
+    if (cause instanceof TensorRTError && cause.code !== 'ERR_IO') throw cause;
     throw new TensorRTError(
       'ERR_IO',
       `Could not make a folder in ${tmpdir()}: ${(cause as Error).message.replace(/\.$/, '')}. Set TMPDIR to another folder.`,

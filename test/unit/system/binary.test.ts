@@ -166,6 +166,18 @@ test('importing opens nothing and does not throw', () => {
   expect(said).toBe('function\n');
 });
 
+test('a language model says so too, whatever it would have done first', () => {
+  const script = `
+    require('./dist/index.js')
+      .LanguageModel.load(${JSON.stringify(path.join(root, 'examples/demo-model'))}, { device: 'cpu' })
+      .catch(({ code, message }) => console.log(code, message.split('\\n')[0]));`;
+  const env = { ...process.env, NODE_TENSORRT_BINARY: path.join(directory, 'missing.node') };
+  const said = execFileSync(process.execPath, ['-e', script], { encoding: 'utf8', cwd: root, env });
+  expect(said).toMatch(
+    /^ERR_LIBRARY_NOT_FOUND Could not load the native addon of node-tensorrt on linux-x64\./,
+  );
+});
+
 test.each([
   ['macOS', system('darwin', 'arm64'), /on darwin-arm64\.\nPossible solutions:\n- Use a supported platform/],
   ['arm64', system('linux', 'arm64'), /on linux-arm64\.[\s\S]*requires linux-x64/],
