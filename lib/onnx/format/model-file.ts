@@ -9,11 +9,20 @@ import { encodeMessage } from './protobuf/encode.js';
 import { model } from './schema.js';
 
 /**
- * Parses the bytes of an `.onnx` file. Tensors' raw data stays where it is: the model holds views of the bytes, which
- * must not change while the model lives.
+ * Parses the bytes of an `.onnx` file. The tensors' raw data isn't copied: the model holds views of the bytes, which
+ * must not change while the model is in use.
  *
- * @throws TensorRTError ERR_MODEL_INVALID when the bytes are no ONNX model; the message names the byte offset.
- *   TypeError ERR_INVALID_ARG_TYPE
+ * @param source the bytes of the file.
+ * @throws TensorRTError ERR_MODEL_INVALID if the bytes aren't an ONNX model; the message names the byte offset.
+ * @throws TypeError ERR_INVALID_ARG_TYPE if `source` isn't bytes.
+ * @example
+ * ```js
+ * import { readFile } from 'node:fs/promises';
+ * import { parseModel } from 'node-tensorrt/onnx';
+ *
+ * const model = parseModel(await readFile('model.onnx'));
+ * console.log(model.graph.input.map(({ name }) => name));
+ * ```
  */
 export function parseModel(source: Bytes): ModelProto {
   const bytes = bytesOf(source, 'bytes');
@@ -40,18 +49,32 @@ function noModel(lack: string): TensorRTError {
 }
 
 /**
- * The bytes of an `.onnx` file. The result shares nothing with the model.
+ * Encodes a model as the bytes of an `.onnx` file. The result shares no memory with the model.
  *
  * @throws TensorRTError ERR_MODEL_UNSUPPORTED above 2 GiB: such a model must keep its weights as external data.
+ * @example
+ * ```js
+ * import { readModel, serializeModel } from 'node-tensorrt/onnx';
+ *
+ * const bytes = serializeModel(await readModel('model.onnx'));
+ * console.log(bytes.byteLength);
+ * ```
  */
 export function serializeModel(value: ModelProto): Uint8Array {
   return encodeMessage(model, value);
 }
 
 /**
- * Reads an `.onnx` file. Weights kept in other files stay there: see `tensorBytes`.
+ * Reads an `.onnx` file. Weights in other files aren't read: `tensorBytes` reads them when needed.
  *
  * @throws TensorRTError ERR_MODEL_NOT_FOUND, ERR_MODEL_INVALID, or ERR_IO with the cause.
+ * @example
+ * ```js
+ * import { readModel } from 'node-tensorrt/onnx';
+ *
+ * const { graph } = await readModel('model.onnx');
+ * console.log(graph.node.map(({ opType }) => opType));
+ * ```
  */
 export async function readModel(path: string): Promise<ModelProto> {
   checkPath(path, 'path');
@@ -67,9 +90,16 @@ export async function readModel(path: string): Promise<ModelProto> {
 }
 
 /**
- * Writes an `.onnx` file, which appears whole or not at all.
+ * Writes an `.onnx` file. If writing fails, no partial file is left.
  *
  * @throws TensorRTError ERR_IO with the cause, ERR_MODEL_UNSUPPORTED above 2 GiB.
+ * @example
+ * ```js
+ * import { readModel, writeModel } from 'node-tensorrt/onnx';
+ *
+ * const model = await readModel('model.onnx');
+ * await writeModel({ ...model, producerName: 'my-tool' }, 'copy.onnx');
+ * ```
  */
 export async function writeModel(value: ModelProto, path: string): Promise<void> {
   checkPath(path, 'path');
