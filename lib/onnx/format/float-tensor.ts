@@ -4,7 +4,7 @@ import { fromBfloat16Bits, fromFloat16Bits, toBfloat16Bits, toFloat16Bits } from
 import { type ExternalDataOptions, makeTensor, tensorElements } from './initializer.js';
 import type { TensorProto } from './model.js';
 
-/** What decoders compute in. */
+/** The floating-point types that decoders compute in. */
 export type FloatType = 'float32' | 'float16' | 'bfloat16';
 
 /** A tensor of float32 numbers, rounded to a type. */
