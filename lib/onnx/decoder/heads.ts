@@ -17,7 +17,7 @@ export function headSize(graph: GraphProto, cache: string): number | undefined {
   return attention && width !== undefined && width % heads === 0 ? width / heads : undefined;
 }
 
-/** Whether it exchanges heads and positions. */
+/** Returns true if it exchanges heads and positions. */
 export function isHeadsSwap(node: NodeProto): boolean {
   return operatorName(node) === 'Transpose' && `${intsAttribute(node, 'perm')}` === '0,2,1,3';
 }

@@ -20,7 +20,7 @@ export interface RotaryMatch {
 
 /** Rotary embedding (Su et al., RoFormer, 2021) in GroupQueryAttention's terms. */
 export interface RotaryTable {
-  /** Whether elements 2i and 2i + 1 turn together, rather than i and i + half of those that turn. */
+  /** True if elements 2i and 2i + 1 turn together, rather than i and i + half of those that turn. */
   readonly interleaved: boolean;
   /** Pairs that turn: half of the elements of a head at most. */
   readonly pairs: number;

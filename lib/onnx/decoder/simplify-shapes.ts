@@ -39,7 +39,7 @@ export function simplifyShapes({ graph, shapes }: GraphKnowledge): void {
   }
 }
 
-/** Whether a node gives what it reads. */
+/** Returns true if a node gives what it reads. */
 function isIdle(
   node: NodeProto,
   input: readonly Size[] | undefined,

@@ -38,6 +38,7 @@ export type AttributeValue =
   | { readonly floats: readonly number[] }
   | { readonly graph: GraphProto };
 
+/** Options of one operator call of a {@link GraphBuilder}. */
 export interface OpOptions {
   /** Name of the node; prefixed with the scope. Default: the operator's type. Made unique with `.1`, `.2` … */
   name?: string;

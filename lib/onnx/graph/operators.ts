@@ -91,7 +91,7 @@ export function typedInputs(operator: string, node: NodeProto): readonly number[
   return shared.filter((i) => node.input[i]);
 }
 
-/** Whether output `i` has the type T too. */
+/** Returns true if output `i` has the type T too. */
 export function isTypedOutput(operator: string, i: number): boolean {
   return i === 0 || operator === 'Split' || operator === 'Attention';
 }

@@ -97,7 +97,7 @@ export function product(sizes: readonly Size[]): Size {
   return sizes.reduce((all, size) => all.times(size), Size.of(1));
 }
 
-/** Whether sizes are these: numbers, or polynomials as they are written. */
+/** Returns true if sizes are these: numbers, or polynomials as they are written. */
 export function isShape(shape: readonly Size[] | undefined, expected: readonly (string | number)[]): boolean {
   return (
     shape?.length === expected.length &&

@@ -9,6 +9,7 @@ import { readSafetensors, type Safetensors } from '../format/safetensors.js';
 import { GraphBuilder, type Value } from '../graph/graph-builder.js';
 import { SafetensorsWeights, type Weights } from './weights.js';
 
+/** Options of {@link buildBert}. */
 export interface BertOptions {
   /**
    * What the graph computes:

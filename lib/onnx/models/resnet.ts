@@ -6,6 +6,7 @@ import { readSafetensors } from '../format/safetensors.js';
 import { GraphBuilder, type Value } from '../graph/graph-builder.js';
 import { SafetensorsWeights, type Weights } from './weights.js';
 
+/** Options of {@link buildResnet}. */
 export interface ResnetOptions {
   /** Layers with weights: 50 (default), 101 or 152. */
   depth?: 50 | 101 | 152;

@@ -248,7 +248,7 @@ class Chooser {
   }
 }
 
-/** Whether input `i` is an attention mask. */
+/** Returns true if input `i` is an attention mask. */
 export function isMask(operator: string, i: number): boolean {
   return operator === 'Attention' && i === 3;
 }

@@ -20,7 +20,7 @@ export interface LowType {
   /** What names of values in it end with. */
   readonly suffix: string;
   readonly bits: (values: Float32Array) => Uint16Array;
-  /** Whether some number would become infinite. */
+  /** True if some number would become infinite. */
   readonly isExceededBy: (values: Float32Array) => boolean;
   /** ', 65504': the largest number, behind a sentence about what goes beyond it; '' where it is float32's. */
   readonly limit: string;
