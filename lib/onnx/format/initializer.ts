@@ -60,7 +60,7 @@ export function dimsText(dims: readonly number[]): string {
 }
 
 /**
- * The element type.
+ * Returns the element type of a tensor.
  *
  * @throws TensorRTError ERR_MODEL_UNSUPPORTED for the ones this package doesn't handle (complex, float8, int4 …).
  */
@@ -76,7 +76,7 @@ export function tensorDataType(tensor: TensorProto): DataType {
 }
 
 /**
- * The number of elements: the product of the dimensions, 1 for a scalar.
+ * Returns the number of elements: the product of the dimensions, 1 for a scalar.
  *
  * @throws TensorRTError ERR_MODEL_INVALID for a negative dimension or an impossible product.
  */
@@ -238,7 +238,7 @@ function byteCount(tensor: TensorProto, key: string, value: string | undefined):
 }
 
 /**
- * A tensor's elements as little-endian bytes, row-major, whatever field they are stored in. Raw data is returned as
+ * Returns a tensor's elements as little-endian bytes, row-major, whatever field they are stored in. Raw data is returned as
  * a view; typed fields and external data (read now, blocking) are copied.
  *
  * @throws TensorRTError ERR_MODEL_INVALID when the elements are missing, too few or too many, or their file is not
@@ -317,8 +317,8 @@ function typedFieldBytes(tensor: TensorProto, type: Exclude<DataType, 'string'>,
 }
 
 /**
- * A tensor's elements as a typed array: a view where the data's alignment allows, else a copy.
- * Errors as {@link tensorBytes}.
+ * Returns a tensor's elements as a typed array: a view where the data's alignment allows, else a copy.
+ * Throws the same errors as {@link tensorBytes}.
  */
 export function tensorElements(tensor: TensorProto, options: ExternalDataOptions = {}): ElementArray {
   const bytes = tensorBytes(tensor, options);
@@ -338,10 +338,17 @@ export function viewAs(type: Exclude<DataType, 'string'>, bytes: Uint8Array): El
 }
 
 /**
- * A tensor from elements. The tensor's raw data is a view of `data`: nothing is copied.
+ * Makes a tensor from elements. The tensor's raw data is a view of `data`: nothing is copied.
  *
  * @param data typed array of the type, or its little-endian bytes.
  * @throws RangeError ERR_INVALID_ARG_VALUE when the data's length contradicts the dimensions.
+ * @example
+ * ```js
+ * import { makeTensor, tensorElements } from 'node-tensorrt/onnx';
+ *
+ * const tensor = makeTensor('w', 'float32', [2, 2], new Float32Array([1, 2, 3, 4]));
+ * console.log(tensorElements(tensor));
+ * ```
  */
 export function makeTensor(
   name: string,

@@ -9,8 +9,8 @@ import { encodeMessage } from './protobuf/encode.js';
 import { model } from './schema.js';
 
 /**
- * Parses the bytes of an `.onnx` file. Tensors' raw data stays where it is: the model holds views of the bytes, which
- * must not change while the model lives.
+ * Parses the bytes of an `.onnx` file. The tensors' raw data isn't copied: the model holds views of the bytes, which
+ * must not change while the model is in use.
  *
  * @throws TensorRTError ERR_MODEL_INVALID if the bytes aren't an ONNX model; the message names the byte offset. TypeError
  *   ERR_INVALID_ARG_TYPE
@@ -75,7 +75,7 @@ export async function readModel(path: string): Promise<ModelProto> {
 }
 
 /**
- * Writes an `.onnx` file, which appears whole or not at all.
+ * Writes an `.onnx` file. If writing fails, no partial file is left.
  *
  * @throws (rejects) TensorRTError ERR_IO; ERR_MODEL_UNSUPPORTED above 2 GiB
  */

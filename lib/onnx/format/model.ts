@@ -5,6 +5,7 @@
 
 /** The part that every message has: fields that this package doesn't know, which are kept and written back. */
 interface Extensible {
+  /** Encoded fields that this package does not know. */
   unknownFields?: Uint8Array[];
 }
 
@@ -12,14 +13,23 @@ interface Extensible {
 export interface ModelProto extends Extensible {
   /** Version of the file format; decides, for example, whether initializers must be listed as inputs (below 4). */
   irVersion: number;
+  /** The operator sets that nodes use. */
   opsetImport: OperatorSetIdProto[];
+  /** Name of the tool that wrote the model. */
   producerName?: string;
+  /** Version of that tool. */
   producerVersion?: string;
+  /** Namespace of the name. */
   domain?: string;
+  /** The model's own version. */
   modelVersion?: bigint;
+  /** Documentation for people. */
   docString?: string;
+  /** The graph that the model runs. */
   graph: GraphProto;
+  /** Metadata as keys and values. */
   metadataProps?: StringStringEntryProto[];
+  /** How to train the model. */
   trainingInfo?: TrainingInfoProto[];
   /** Functions local to the model, which nodes call like operators. */
   functions?: FunctionProto[];
@@ -27,8 +37,9 @@ export interface ModelProto extends Extensible {
 
 /** An operator set that a model uses: its domain and version. */
 export interface OperatorSetIdProto extends Extensible {
-  /** Absent or '' is the ONNX standard's own. */
+  /** Absent or '' means the ONNX standard's own. */
   domain?: string;
+  /** Version of the operator set. */
   version: number;
 }
 
@@ -36,15 +47,23 @@ export interface OperatorSetIdProto extends Extensible {
 export interface GraphProto extends Extensible {
   /** The nodes, in topological order. */
   node: NodeProto[];
+  /** The name. */
   name?: string;
+  /** Weights and other constants, by name. */
   initializer: TensorProto[];
+  /** Sparse constants. */
   sparseInitializer?: SparseTensorProto[];
+  /** Documentation for people. */
   docString?: string;
+  /** The inputs, in order. */
   input: ValueInfoProto[];
+  /** The outputs, in order. */
   output: ValueInfoProto[];
   /** Types of values inside the graph, where the exporter recorded them. */
   valueInfo: ValueInfoProto[];
+  /** Quantization parameters of tensors. */
   quantizationAnnotation?: TensorAnnotation[];
+  /** Metadata as keys and values. */
   metadataProps?: StringStringEntryProto[];
 }
 
@@ -54,17 +73,23 @@ export interface NodeProto extends Extensible {
   input: string[];
   /** Names of values; '' is an optional output left out. */
   output: string[];
+  /** The name. */
   name?: string;
+  /** The operator's name, such as `MatMul`. */
   opType: string;
-  /** Absent or '' is the ONNX standard's own. */
+  /** Absent or '' means the ONNX standard's own. */
   domain?: string;
+  /** Tells functions of the same name and domain apart. */
   overload?: string;
+  /** The attributes. */
   attribute: AttributeProto[];
+  /** Documentation for people. */
   docString?: string;
+  /** Metadata as keys and values. */
   metadataProps?: StringStringEntryProto[];
 }
 
-/** `AttributeProto.AttributeType`. */
+/** The kinds of attribute values: `AttributeProto.AttributeType` of the ONNX standard. */
 export const AttributeType = {
   FLOAT: 1,
   INT: 2,
@@ -84,120 +109,186 @@ export const AttributeType = {
 
 /** A node's attribute. `type` says which of the value's fields is set. */
 export interface AttributeProto extends Extensible {
+  /** The name. */
   name: string;
   /** Inside a function: the function's attribute that gives the value. */
   refAttrName?: string;
+  /** Documentation for people. */
   docString?: string;
   /** One of {@link AttributeType}, which says which of the fields below holds the value. */
   type?: number;
+  /** Value of a FLOAT. */
   f?: number;
+  /** Value of an INT. */
   i?: bigint;
+  /** Value of a STRING, as UTF-8 bytes. */
   s?: Uint8Array;
+  /** Value of a TENSOR. */
   t?: TensorProto;
+  /** Value of a GRAPH. */
   g?: GraphProto;
+  /** Value of a SPARSE_TENSOR. */
   sparseTensor?: SparseTensorProto;
+  /** Value of a TYPE_PROTO. */
   tp?: TypeProto;
+  /** Value of FLOATS. */
   floats?: number[];
+  /** Value of INTS. */
   ints?: bigint[];
+  /** Value of STRINGS, as UTF-8 bytes. */
   strings?: Uint8Array[];
+  /** Value of TENSORS. */
   tensors?: TensorProto[];
+  /** Value of GRAPHS. */
   graphs?: GraphProto[];
+  /** Value of SPARSE_TENSORS. */
   sparseTensors?: SparseTensorProto[];
+  /** Value of TYPE_PROTOS. */
   typeProtos?: TypeProto[];
 }
 
-/** A tensor's elements lie in exactly one of the data fields, or in a file: see `initializer.ts`. */
+/** A tensor with its elements, which are in exactly one of the data fields or in another file. Use `tensorElements` to read them. */
 export interface TensorProto extends Extensible {
+  /** Size of each dimension; empty for a scalar. */
   dims: number[];
-  /** ONNX's number of the element type: see `data-type.ts`. */
+  /** ONNX's number for the element type (`TensorProto.DataType`), such as 1 for float32. */
   dataType: number;
+  /** The part of a larger tensor that this one holds. */
   segment?: { begin?: number; end?: number } & Extensible;
+  /** Elements of float32. */
   floatData?: Float32Array;
+  /** Elements of int32 and of narrower types, one per entry. */
   int32Data?: Int32Array;
+  /** Elements of strings, as UTF-8 bytes. */
   stringData?: Uint8Array[];
+  /** Elements of int64. */
   int64Data?: BigInt64Array;
+  /** The name. */
   name?: string;
+  /** Documentation for people. */
   docString?: string;
+  /** Elements as little-endian bytes, row-major. */
   rawData?: Uint8Array;
   /** location, offset, length … of the elements in another file, if `dataLocation` is 1. */
   externalData?: StringStringEntryProto[];
   /** 1: the elements are in another file. */
   dataLocation?: number;
+  /** Elements of float64. */
   doubleData?: Float64Array;
+  /** Elements of uint64 and uint32. */
   uint64Data?: BigUint64Array;
+  /** Metadata as keys and values. */
   metadataProps?: StringStringEntryProto[];
 }
 
 /** A sparse tensor: the values that are not zero, and their places. */
 export interface SparseTensorProto extends Extensible {
+  /** The nonzero values. */
   values?: TensorProto;
+  /** Positions of the values. */
   indices?: TensorProto;
+  /** Size of each dimension; empty for a scalar. */
   dims: number[];
 }
 
 /** The name and type of a value. */
 export interface ValueInfoProto extends Extensible {
+  /** The name. */
   name: string;
+  /** The type. */
   type?: TypeProto;
+  /** Documentation for people. */
   docString?: string;
+  /** Metadata as keys and values. */
   metadataProps?: StringStringEntryProto[];
 }
 
-/** At most one of the kinds is set. */
+/** The type of a value. At most one of the kinds is set. */
 export interface TypeProto extends Extensible {
+  /** A tensor's element type and shape. */
   tensorType?: { elemType?: number; shape?: TensorShapeProto } & Extensible;
+  /** A sequence's element type. */
   sequenceType?: { elemType?: TypeProto } & Extensible;
+  /** A map's key and value types. */
   mapType?: { keyType?: number; valueType?: TypeProto } & Extensible;
+  /** The type of an optional value. */
   optionalType?: { elemType?: TypeProto } & Extensible;
+  /** A sparse tensor's element type and shape. */
   sparseTensorType?: { elemType?: number; shape?: TensorShapeProto } & Extensible;
+  /** A type that ONNX does not define. */
   opaqueType?: { domain?: string; name?: string } & Extensible;
+  /** What the value means, in ONNX's standard terms. */
   denotation?: string;
 }
 
 /** A tensor's dimensions. */
 export interface TensorShapeProto extends Extensible {
+  /** The dimensions, outermost first. */
   dim: Dimension[];
 }
 
-/** A size, a symbol, or neither (unknown). */
+/** One dimension of a shape: a size, a symbol, or neither if unknown. */
 export interface Dimension extends Extensible {
+  /** A fixed size. */
   dimValue?: number;
+  /** The name of a symbolic size, such as `batch`. */
   dimParam?: string;
+  /** What the value means, in ONNX's standard terms. */
   denotation?: string;
 }
 
 /** A key and its value, of metadata. */
 export interface StringStringEntryProto extends Extensible {
+  /** The key. */
   key: string;
+  /** The value. */
   value: string;
 }
 
 /** Quantization parameters of a tensor, by the names of their tensors. */
 export interface TensorAnnotation extends Extensible {
+  /** The tensor that is annotated. */
   tensorName?: string;
+  /** Roles, such as `SCALE_TENSOR`, and the names of the tensors that fill them. */
   quantParameterTensorNames: StringStringEntryProto[];
 }
 
 /** Graphs for training. This package keeps them, and does not run them. */
 export interface TrainingInfoProto extends Extensible {
+  /** The graph that initializes training. */
   initialization?: GraphProto;
+  /** The graph of one training step. */
   algorithm?: GraphProto;
+  /** Initializers and the outputs of the initialization that set them. */
   initializationBinding: StringStringEntryProto[];
+  /** Initializers and the outputs of a step that update them. */
   updateBinding: StringStringEntryProto[];
 }
 
 /** A function: an operator that a model defines by nodes. */
 export interface FunctionProto extends Extensible {
+  /** The name. */
   name?: string;
+  /** The inputs, in order. */
   input: string[];
+  /** The outputs, in order. */
   output: string[];
+  /** The attributes. */
   attribute: string[];
+  /** Attributes with default values. */
   attributeProto?: AttributeProto[];
+  /** The nodes, in topological order. */
   node: NodeProto[];
+  /** Documentation for people. */
   docString?: string;
+  /** The operator sets that nodes use. */
   opsetImport: OperatorSetIdProto[];
+  /** Namespace of the name. */
   domain?: string;
+  /** Tells functions of the same name and domain apart. */
   overload?: string;
+  /** Types of values inside the graph. */
   valueInfo?: ValueInfoProto[];
+  /** Metadata as keys and values. */
   metadataProps?: StringStringEntryProto[];
 }

@@ -7,11 +7,13 @@ import { dimsText } from './initializer.js';
 
 /** One tensor of a safetensors file. */
 export interface SafetensorsTensor {
+  /** The tensor's name. */
   readonly name: string;
   /** The type as the file names it, such as `BF16`. */
   readonly dtype: string;
-  /** Ours; undefined for the types only safetensors has (`F8_E4M3` …). */
+  /** The same type as this package names it; undefined for the types that only safetensors has (`F8_E4M3` …). */
   readonly type: Exclude<DataType, 'string'> | undefined;
+  /** Size of each dimension; empty for a scalar. */
   readonly dims: readonly number[];
   /** The elements, little-endian, row-major: a view of the file's bytes. */
   readonly bytes: Uint8Array;
@@ -61,7 +63,7 @@ const utf8 = new TextDecoder('utf-8', { fatal: true });
  *
  * As in the reference implementation, the tensors must cover the data without a gap or an overlap.
  *
- * @throws TensorRTError ERR_MODEL_INVALID for whatever isn't a whole, well-formed file; TypeError ERR_INVALID_ARG_TYPE.
+ * @throws TensorRTError ERR_MODEL_INVALID if the file isn't whole and well-formed; TypeError ERR_INVALID_ARG_TYPE.
  */
 export function parseSafetensors(source: Bytes): Safetensors {
   const bytes = bytesOf(source, 'bytes');
@@ -160,7 +162,7 @@ export async function readSafetensors(path: string): Promise<Safetensors> {
   return named(path, await readWhole(path, 'safetensors weights'));
 }
 
-/** {@link readSafetensors}, blocking. */
+/** Does the same as {@link readSafetensors}, but blocks. */
 export function readSafetensorsSync(path: string): Safetensors {
   checkPath(path, 'path');
   return named(path, readWholeSync(path, 'safetensors weights'));

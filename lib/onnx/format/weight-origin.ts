@@ -6,7 +6,7 @@ import type { GraphProto, TensorProto } from './model.js';
  */
 export type WeightChange = 'cast' | 'recoded' | 'computed';
 
-/** A constant that a rewritten graph has instead of weights of the model. */
+/** A constant that replaces weights of the model in a rewritten graph. */
 export interface MadeWeight {
   /** Its name in the rewritten graph. */
   readonly weight: string;
@@ -44,8 +44,8 @@ export function madeFrom(
 }
 
 /**
- * The constants of a rewritten graph that were made from weights of the model. The others are the model's own, as they were
- * there, and what no weight had a part in, such as shapes.
+ * Lists the constants of a rewritten graph that were made from weights of the model. Other constants are unchanged weights,
+ * or don't come from weights at all, such as shapes.
  */
 export function madeWeights({ initializer }: GraphProto): MadeWeight[] {
   return initializer.flatMap((tensor) => {

@@ -19,6 +19,7 @@ export function isMatMulNBits(node: NodeProto): boolean {
   return operatorName(node) === 'com.microsoft.MatMulNBits';
 }
 
+/** Options of {@link lowerMatMulNBits}. */
 export interface LowerMatMulNBitsOptions extends ExternalDataOptions {
   /** The type that the model computes in. */
   readonly from: FloatType;

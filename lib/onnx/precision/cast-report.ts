@@ -28,11 +28,13 @@ export interface CastReport {
   readonly weightBytes: number;
 }
 
+/** The report of a cast to float16. */
 export interface CastFloat16Report extends CastReport {
   /** Nodes computing in FP16, by operator type. */
   readonly float16: Readonly<Record<string, number>>;
 }
 
+/** The report of a cast to bfloat16. */
 export interface CastBfloat16Report extends CastReport {
   /** Nodes computing in BF16, by operator type. */
   readonly bfloat16: Readonly<Record<string, number>>;
