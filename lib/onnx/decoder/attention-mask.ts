@@ -6,17 +6,17 @@ import { numbers } from './tensor-numbers.js';
 
 /** The keys that a mask lets a query see: all keys up to its own position, or as many of them as the window holds. */
 export interface CausalMask {
-  /** Keys a query sees at most, its own among them; undefined: all. */
+  /** The most keys that a query sees, its own among them; undefined for all. */
   readonly window: number | undefined;
 }
 
-/** A score less than this is as good as minus infinity: exporters add FP16's least number, or more. */
+/** A score below this counts as minus infinity: exporters add FP16's least number, or more. */
 const hidden = -1e4;
 
 /**
- * Proves what the masks of a layer let through, by computing them for steps of many sizes.
+ * Proves which keys the masks of a layer let queries see, by computing the masks for steps of many sizes.
  *
- * @throws Unrecognised: it is not causal, or more than that (prefixes, biases by distance …)
+ * @throws Unrecognised if a mask isn't causal, or does more than that (prefixes, biases by distance …)
  */
 export async function proveMask(
   masks: readonly Mask[],
@@ -83,7 +83,7 @@ async function seen(part: StepPart, masks: readonly Mask[], step: Step): Promise
       masks.every(({ value }, m) => {
         const { dims } = values[value]!;
         const [queries = 1, keys = 1] = [dims.at(-2), dims.at(-1)];
-        // The last keys are cut off where a mask has more than there are; nothing else stretches but 1.
+        // If a mask has more keys than there are, the last ones are cut off. Otherwise only a dimension of 1 stretches.
         if ((queries !== 1 && queries !== step.new) || (keys !== 1 && keys < total)) {
           throw new Unrecognised(`the mask "${value}" has dimensions [${dims}] for ${total} keys`);
         }

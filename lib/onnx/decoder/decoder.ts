@@ -28,7 +28,7 @@ export interface Decoder {
   /** The caches in the order of layers, each key's before its value's, as in `graph`. */
   readonly caches: readonly CacheTensor[];
   readonly layers: number;
-  /** undefined where the graph does not say it. */
+  /** undefined if the graph doesn't say it. */
   readonly vocabulary: number | undefined;
   readonly logitsType: DataType;
 }
@@ -59,10 +59,10 @@ const unsupportedInputs: readonly { name: RegExp; problem: string }[] = [
 ];
 
 /**
- * Finds out how a causal decoder is driven: what each input is, which output continues which part of the cache, and
- * where the logits are. By names and shapes; of names of dimensions nothing is expected.
+ * Finds out how a causal decoder is driven: the role of each input, the output that continues each part of the cache,
+ * and the logits. It goes by names and shapes, and expects nothing of the names of dimensions.
  *
- * @throws TensorRTError ERR_MODEL_UNSUPPORTED: it isn't a decoder with a cache, or has an input that is not known
+ * @throws TensorRTError ERR_MODEL_UNSUPPORTED if it isn't a decoder with a cache, or has an unknown input
  */
 export function recogniseDecoder({ graph }: ModelProto): Decoder {
   const inputs = graphInputs(graph);
@@ -115,7 +115,8 @@ function roleOf(input: ValueType, others: readonly ValueType[], graph: GraphProt
   const known = roles.find((each) => each.name.test(name));
   const isWhole = type === 'int64' || type === 'int32';
   if (known && isWhole && (rank === undefined || known.ranks.includes(rank))) return known.role;
-  // A name of the exporter's own, where nothing else can be the tokens: what the embedding is looked up with.
+  // Returns the exporter's own name for the tokens if nothing else can be them: the input with which the embedding is
+  // looked up.
   const isOnly = others.every((other) => other === input || roles.some((each) => each.name.test(other.name)));
   const hasTokens = others.some((other) => roles[0]!.name.test(other.name));
   if (isWhole && rank === 2 && isOnly && !hasTokens && looksUp(graph, name)) return 'input_ids';

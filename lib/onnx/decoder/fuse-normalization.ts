@@ -15,13 +15,13 @@ interface Normalization {
   /** The bias of a layer normalization; undefined if it divides by the root of the mean square alone. */
   readonly bias: string | undefined;
   readonly epsilon: number;
-  /** The nodes that it is, the last of which gives the result. */
+  /** The nodes that compute it. The last one gives the result. */
   readonly nodes: readonly NodeProto[];
 }
 
 /**
- * Makes one node of each normalization of a decoder and the residual sum before it: ONNX Runtime has such operators, and
- * finds only some of what exporters write. FP32 alone; what computes in two types stays.
+ * Makes one node of each normalization of a decoder and the residual sum before it. ONNX Runtime has such operators,
+ * and finds only some of the forms that exporters write. Only FP32 is fused; nodes that compute in two types stay.
  */
 export function fuseNormalization(model: ModelProto, decoder: DecoderGraph): ModelProto {
   const graph = new EditableGraph(model);
@@ -34,7 +34,7 @@ export function fuseNormalization(model: ModelProto, decoder: DecoderGraph): Mod
   return graph.finish();
 }
 
-/** Heads that are normalized between two transpositions, which cancel out: each element's neighbours stay the same. */
+/** Heads that are normalized between two transpositions that cancel out: each element keeps its neighbours. */
 function cancelTransposes(graph: EditableGraph, last: NodeProto): void {
   const middle = isHeadsSwap(last) ? graph.producer(last.input[0]!) : undefined;
   if (!middle || operatorName(middle) !== 'SimplifiedLayerNormalization' || !only(graph, middle, 'Transpose'))
@@ -136,7 +136,7 @@ function squared(graph: EditableGraph, node: NodeProto): string | undefined {
   return operatorName(node) === 'Pow' && number(graph, b) === 2 ? a : undefined;
 }
 
-/** The only reader of what a node gives, where it is of that kind. */
+/** Returns the only reader of a node's output, if it has the given kind. */
 function only(graph: EditableGraph, { output }: NodeProto, operator: string): NodeProto | undefined {
   const [value = ''] = output;
   const readers = graph.readers(value);

@@ -3,8 +3,8 @@ import { intAttribute, intsAttribute } from '../graph/node-attribute.js';
 import { operatorName } from '../graph/operators.js';
 
 /**
- * The size of an attention head, where an input is a cache that onnxruntime-genai's exports read: they don't say it of
- * the cache, but of what the attention gives, which has `num_heads` of them.
+ * Returns the size of an attention head for an input that is a cache, as onnxruntime-genai's exports need it: they
+ * don't give it for the cache, but for the result of attention, which has `num_heads` of them.
  */
 export function headSize(graph: GraphProto, cache: string): number | undefined {
   const attention = graph.node.find(

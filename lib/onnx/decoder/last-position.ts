@@ -48,9 +48,9 @@ const normalizations = new Set([
 ]);
 
 /**
- * Lets a decoder compute the logits of the last position alone, `[rows, vocabulary]`, and drop the others as early as
- * nothing else needs them: of the last layer, what follows its attention is computed for one token. The model as it is
- * where that is not possible.
+ * Makes a decoder compute the logits of the last position only, `[rows, vocabulary]`. Other positions are dropped as
+ * early as nothing else needs them: after the attention of the last layer, one token is computed. Returns the model
+ * unchanged if that isn't possible.
  */
 export function keepLastPosition(model: ModelProto, decoder: DecoderGraph): ModelProto {
   const { logits } = decoder;
@@ -89,7 +89,7 @@ export function keepLastPosition(model: ModelProto, decoder: DecoderGraph): Mode
   }
   dropPositions(graph, logits);
   const changed = graph.finish();
-  // Types that the exporter noted are those of all positions.
+  // The types that the exporter noted are those of all positions.
   return { ...changed, graph: { ...changed.graph, valueInfo: [] } };
 
   function isUseless(node: NodeProto): boolean {
@@ -130,7 +130,7 @@ export function keepLastPosition(model: ModelProto, decoder: DecoderGraph): Mode
   }
 }
 
-/** Declares that the output with logits has those of one position. */
+/** Declares that the output with logits holds those of one position. */
 function dropPositions(graph: EditableGraph, logits: string): void {
   const output = graph.outputs.find(({ name }) => name === logits)!;
   const { elemType, shape } = output.type!.tensorType!;
@@ -139,8 +139,8 @@ function dropPositions(graph: EditableGraph, logits: string): void {
 }
 
 /**
- * Gives a decoder an input that says which of the new tokens the logits are of, in place of the last one: other tokens may
- * then follow it and fill a step up. Returns the decoder unchanged where it finds the last position in a way of its own.
+ * Gives a decoder an input that tells which new token's logits are wanted, instead of the last one's. Other tokens may
+ * then follow it and pad a step. Returns the decoder unchanged if it finds the last position in a way of its own.
  */
 export function withLogitsIndex(
   model: ModelProto,
@@ -166,7 +166,9 @@ export function withLogitsIndex(
     graph: { ...decoder, inputs: { ...decoder.inputs, [index]: 'logits_index' } },
   };
 
-  /** The nodes that take the last position, where the logits are computed from what these give alone; else none. */
+  /**
+   * Returns the nodes that take the last position, if the logits are computed from their results alone; otherwise none.
+   */
   function lastGathers(): readonly NodeProto[] {
     const gathers = new Set<NodeProto>();
     const seen = new Set<string>();

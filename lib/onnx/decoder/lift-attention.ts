@@ -44,7 +44,7 @@ export interface LiftOptions extends ExternalDataOptions {
 /** The inputs of one layer's GroupQueryAttention. */
 interface Layer extends AttentionFormula {
   readonly value: CacheTensor;
-  /** Undefined where queries and keys are turned outside, or not at all. */
+  /** undefined if queries and keys are rotated outside attention, or not at all. */
   readonly rotary: { readonly query: string; readonly key: string; readonly table: RotaryTable } | undefined;
 }
 
@@ -311,7 +311,7 @@ class Lifter {
       if (cache) graph.outputs[i] = cacheInfo(output.name, cache);
     });
     const model = graph.finish();
-    // Types that the exporter noted name sizes that are no longer theirs.
+    // The types that the exporter noted name sizes that no longer apply.
     return {
       model: { ...model, graph: { ...model.graph, valueInfo: [] } },
       graph: { ...this.#decoder.graph, mode: 'in-place', inputs: roles },

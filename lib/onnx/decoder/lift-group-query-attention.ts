@@ -29,9 +29,9 @@ export function isGroupQueryAttention(node: NodeProto): boolean {
 }
 
 /**
- * Brings a graph that has GroupQueryAttention already, as onnxruntime-genai's model builder writes it, to the form that
- * runs in place: the lengths of rows are inputs, rather than computed from an attention mask, and the shape of the
- * caches is whole.
+ * Brings a graph that already has GroupQueryAttention, as onnxruntime-genai's model builder writes it, into the form
+ * that runs in place: the lengths of rows become inputs instead of being computed from an attention mask, and the
+ * caches get their whole shape.
  */
 export function liftGroupQueryAttention(model: ModelProto, decoder: Decoder): Lift {
   const editor = new EditableGraph(model);
@@ -101,9 +101,9 @@ export function rotaryPositions({ graph }: ModelProto): number | undefined {
 const windowedCache = 'sliding_window_cache';
 
 /**
- * onnxruntime-genai's builder means the caches of layers with a window to be no longer than that, where new tokens take
- * the place of the oldest: of such a row nothing could be shared or taken back. With whole caches such a layer gives the
- * same, for it looks no further. The model itself where it has none.
+ * Gives layers with a window whole caches. onnxruntime-genai's builder makes their caches no longer than the window,
+ * and new tokens replace the oldest, so that such a row could be neither shared nor truncated. With whole caches such a
+ * layer gives the same results, because it looks no further. Returns the model itself if it has no such layer.
  */
 export function withWholeCaches(model: ModelProto): ModelProto {
   const isWindowed = (node: NodeProto) =>

@@ -7,7 +7,7 @@ import { operatorName } from '../graph/operators.js';
 import type { CacheTensor, Decoder } from './decoder.js';
 import type { Lift } from './lift.js';
 
-/** `[a, b, c, d]` to `[a, c, b, d]`: heads before positions, and back. */
+/** Turns `[a, b, c, d]` into `[a, c, b, d]`: heads before positions, and back. */
 const headsFirst = [0, 2, 1, 3];
 
 /** An Attention over what two TensorScatter put into its caches. */
@@ -24,8 +24,8 @@ interface ScatteredAttention {
 
 /**
  * Lifts a graph of operator set 24 that updates its caches by TensorScatter, and attends to them up to a length per row
- * (`nonpad_kv_seqlen`), to GroupQueryAttention. Caches `[rows, capacity, kvHeads * headDim]` become
- * `[rows, kvHeads, capacity, headDim]`; rotary embeddings go inside where their positions are those of the new tokens.
+ * (`nonpad_kv_seqlen`), to GroupQueryAttention. Caches `[rows, capacity, kvHeads * headDim]` become `[rows, kvHeads,
+ * capacity, headDim]`. Rotary embeddings move into the operator if their positions are those of the new tokens.
  */
 export function liftTensorScatter(
   model: ModelProto,
@@ -201,7 +201,9 @@ class TensorScatterLifter {
     return { query: q.input[0]!, key: k.input[0]!, cos: cos!, sin: sin!, interleaved: interleaved! };
   }
 
-  /** Is a value past … total - 1 of each row? Where that isn't clear the rotary embedding stays outside. */
+  /**
+   * True if a value counts from past to total - 1 in each row. If that isn't clear, the rotary embedding stays outside.
+   */
   #areNewPositions(name: string | undefined): boolean {
     if (!name) return false;
     if (this.#roleOf(name) === 'position_ids') return true;
@@ -276,7 +278,7 @@ class TensorScatterLifter {
     return dims.length === 4 && dims[0] === 0 && dims[1] === 0;
   }
 
-  /** The value that attention is to give: what joins its heads, if that is all that happens to it. */
+  /** Returns the value that attention will give: the one that joins its heads, if nothing else happens to it. */
   #outputOf(node: NodeProto): { name: string; isHeadsLast: boolean } {
     const editor = this.#editor;
     const given = node.output[0]!;

@@ -24,7 +24,7 @@ export interface LowerAttentionOptions {
   readonly type: FloatType;
 }
 
-/** `[a, b, c, d]` to `[a, c, b, d]`: heads before positions, and back. */
+/** Turns `[a, b, c, d]` into `[a, c, b, d]`: heads before positions, and back. */
 const headsFirst = [0, 2, 1, 3];
 
 /** The dimensions of the inputs that a lowered graph has. */
@@ -58,9 +58,9 @@ class AttentionLowerer {
   readonly #editor: EditableGraph;
   readonly #graph: DecoderGraph;
   readonly #options: LowerAttentionOptions;
-  /** Inputs by role: those that are there, and those that something needs. */
+  /** Inputs by role: existing ones, and those that something needs. */
   readonly #inputs = new Map<DecoderInputRole, string>();
-  /** ONNX's int32 or int64, of those that were there. */
+  /** The ONNX type, int32 or int64, of inputs that existed before. */
   readonly #types = new Map<DecoderInputRole, DataType>();
   readonly #lowered = new Set<string>();
   /** The type that the model computes in, which is that of its caches. */
@@ -177,7 +177,8 @@ class AttentionLowerer {
     if (this.#options.attention === 'mask') {
       return editor.addValue('Attention', [...inputs, this.#mask(window)], { scale: { float: 1 } }, label);
     }
-    // After queries, keys and values: mask, lengths of queries, lengths of keys. A mask excludes a causal kind.
+    // The inputs after queries, keys and values: mask, lengths of queries, lengths of keys. With a mask, attention
+    // isn't causal by itself.
     const [limits, attributes] =
       window > 0
         ? [[this.#mask(window)], {}]
@@ -246,7 +247,7 @@ class AttentionLowerer {
     return this.#types.get(role) ?? (isLength && this.#options.attention === 'lengths' ? 'int32' : 'int64');
   }
 
-  /** `[rows, 1, new, capacity]`: true where a new token may look. */
+  /** A mask `[rows, 1, new, capacity]`: true where a new token may look. */
   #mask(window: number): string {
     const known = this.#masks.get(window);
     if (known !== undefined) return known;

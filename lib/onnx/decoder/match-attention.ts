@@ -10,7 +10,7 @@ import { isHeadsSwap } from './heads.js';
 import { Unrecognised } from './lift.js';
 import type { StepValues } from './step-values.js';
 
-/** A layer's attention as it was found, unproven: where it begins and ends. */
+/** A layer's attention as it was found, not yet proven: its inputs and its result. */
 export interface AttentionMatch {
   /** `[rows, heads, new, headDim]`. */
   readonly query: string;
@@ -42,10 +42,13 @@ export interface Factor {
   readonly inverse: boolean;
 }
 
-/** A value `[rows or 1, heads or 1, new or 1, total or 1]` that says which keys a query sees. */
+/** A value `[rows or 1, heads or 1, new or 1, total or 1]` that tells which keys a query sees. */
 export interface Mask {
   readonly value: string;
-  /** It is added to the scores, or, being bool, true where a key is seen; or true where a key isn't. */
+  /**
+   * The way in which the mask is used: it is added to the scores; or it is bool, and true means that a key is seen, or
+   * that it isn't.
+   */
   readonly kind: 'added' | 'seen' | 'hidden';
 }
 
@@ -189,7 +192,7 @@ class Matcher {
     return condition !== undefined && operatorName(condition) === 'IsNaN' && condition.input[0] === input[2];
   }
 
-  /** The product of queries and keys, behind masks, scales and a softcap. */
+  /** The product of queries and keys, before masks, scales and a softcap. */
   #scores(value: string): NodeProto {
     let current = value;
     for (;;) {

@@ -8,10 +8,11 @@ import { dropIdleCasts } from '../passes/drop-idle-casts.js';
 import { recogniseDecoder } from './decoder.js';
 
 /**
- * Converters to 16 bits let inputs and outputs keep their types: caches then come and go in FP32, and are cast before and
- * behind. Without these casts they hold the same numbers, in 16 bits. The model itself where it has no such caches.
+ * Makes caches 16-bit that come and go in FP32. Converters to 16 bits let inputs and outputs keep their types, and cast
+ * caches before and after. Without these casts they hold the same numbers in 16 bits. Returns the model itself if it
+ * has no such caches.
  *
- * @throws TensorRTError ERR_MODEL_UNSUPPORTED where it isn't a decoder
+ * @throws TensorRTError ERR_MODEL_UNSUPPORTED if it isn't a decoder
  */
 export function withNarrowCaches(model: ModelProto): ModelProto {
   const graph = new EditableGraph(model);
@@ -26,7 +27,7 @@ export function withNarrowCaches(model: ModelProto): ModelProto {
       const elemType = types.get(value.name);
       return elemType ? { ...value, type: { tensorType: { ...value.type!.tensorType, elemType } } } : value;
     });
-  // The casts behind become idle, as those before are.
+  // The casts after the cache become idle, as those before it are.
   const node = model.graph.node.map((each): NodeProto => {
     const to = types.get(each.output[0]!);
     return to ? { ...each, attribute: [attributeProto('to', to)] } : each;
@@ -41,7 +42,7 @@ export function withNarrowCaches(model: ModelProto): ModelProto {
   return edited.finish();
 }
 
-/** The type of 16 bits that a cache is computed with between casts; undefined where it is not. */
+/** Returns the 16-bit type that a cache is computed with between casts; undefined if there are no such casts. */
 function narrowType(graph: EditableGraph, input: string, output: string): number | undefined {
   const castTo = (node: NodeProto | undefined) =>
     node && operatorName(node) === 'Cast' ? intAttribute(node, 'to', 0) : 0;

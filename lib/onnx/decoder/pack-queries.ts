@@ -5,9 +5,9 @@ import { intAttribute } from '../graph/node-attribute.js';
 import { operatorName } from '../graph/operators.js';
 
 /**
- * Gives GroupQueryAttention queries, keys and values in one, where they are cut from one product (GPT-2, Phi-3): it takes
- * them as they are. Separate products stay: side by side, their weights would have to be copied, and a decode step of the
- * 32M-parameter Llama took as long with them as without.
+ * Gives GroupQueryAttention queries, keys and values in one input if they are cut from one product (GPT-2, Phi-3): the
+ * operator takes that as it is. Separate products stay separate. Packing them would copy their weights, and a decode
+ * step of the 32M-parameter Llama took as long with them packed.
  */
 export function packQueries(model: ModelProto): ModelProto {
   const graph = new EditableGraph(model);

@@ -8,7 +8,7 @@ import type { AttentionMatch } from './match-attention.js';
 import { floats, largestDifference, numbers } from './tensor-numbers.js';
 import { formOf } from './value-form.js';
 
-/** A layer's attention as it was understood: between which values, and the numbers of its formula. */
+/** A layer's attention as it was understood: the values between which it lies, and the numbers of its formula. */
 export interface AttentionFormula {
   readonly match: AttentionMatch;
   readonly key: CacheTensor;
@@ -16,15 +16,15 @@ export interface AttentionFormula {
   readonly scale: number;
   /** The bound of scores on both sides; 0 for none. */
   readonly softcap: number;
-  /** Keys a query sees at most; undefined: all up to its own. */
+  /** The most keys that a query sees; undefined for all up to its own. */
   readonly window: number | undefined;
 }
 
 /**
- * Compares what the graph computes between queries, cache and output with attention's formula, on random numbers.
+ * Compares the graph between queries, cache and output with attention's formula, on random numbers.
  *
  * @returns the type of each layer's output
- * @throws (rejects) Unrecognised: it is not that formula
+ * @throws (rejects) Unrecognised if the graph doesn't compute that formula
  */
 export async function proveAttention(
   known: GraphKnowledge,
@@ -90,7 +90,9 @@ export async function proveAttention(
   return types;
 }
 
-/** `[new, heads * headDim]` for outputs in the order of tokens, `[heads, new, headDim]` for those in that of heads. */
+/**
+ * `[new, heads * headDim]` if outputs are in the order of tokens, `[heads, new, headDim]` if they are in that of heads.
+ */
 function attention(
   { match, scale, softcap, window }: AttentionFormula,
   {

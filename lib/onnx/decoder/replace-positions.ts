@@ -8,12 +8,12 @@ import { Unrecognised } from './lift.js';
 import type { Step } from './step-values.js';
 
 /**
- * Lets what the graph still computes from the length of the past, or from an attention mask, read an input of positions
- * instead, `[rows, new]`: learned positions, and rotary embeddings outside of attention. The length of a cache that is
- * updated in place is its capacity.
+ * Gives the graph an input of positions, `[rows, new]`, for values that it still computes from the length of the past
+ * or from an attention mask: learned positions, and rotary embeddings outside attention. The length of a cache that is
+ * updated in place is its capacity, so it can't tell the past's.
  *
- * @returns the input of positions with its role, where there is one now
- * @throws Unrecognised: something else than positions is computed from it
+ * @returns the input of positions with its role, if there is one now
+ * @throws Unrecognised if something other than positions is computed from it
  */
 export async function replacePositions(
   { graph, shapes, steps }: GraphKnowledge,
@@ -71,7 +71,7 @@ export async function replacePositions(
         const constant = graph.addConstant('positions.offset', type, [1], array);
         [replacement = ''] = graph.addNode('Add', [replacement, constant]);
       }
-      // A vector of positions, where rows are not yet told apart, gets them from what reads it.
+      // A vector of positions that doesn't yet distinguish rows gets them from its reader.
       if (a[value]!.dims.length === 2) graph.replaceReads(value, replacement, graph.producer(replacement));
       else {
         for (const reader of graph.readers(value)) {

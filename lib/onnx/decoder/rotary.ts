@@ -22,7 +22,7 @@ export interface RotaryMatch {
 export interface RotaryTable {
   /** True if elements 2i and 2i + 1 rotate together, rather than i and i + half of those that rotate. */
   readonly interleaved: boolean;
-  /** Pairs that turn: half of the elements of a head at most. */
+  /** The number of pairs that rotate: at most half of the elements of a head. */
   readonly pairs: number;
   /** `[maxLength, pairs]`. */
   readonly cosines: Float32Array;
@@ -88,7 +88,7 @@ export function matchRotary(
   return layout && { source, layout, turned: value, tables: [...tables].sort() };
 }
 
-/** Steps of this many positions compute a table: memory stays small. */
+/** A table is computed in steps of this many positions, so that memory stays small. */
 const chunk = 256;
 
 /** Finds the tables of cosines and sines. */
@@ -102,9 +102,9 @@ export interface RotarySizes {
 }
 
 /**
- * Computes the table of cosines and sines for all positions by the part of the graph that turns a value, so that scaled
- * frequencies are exact. undefined: it does something else than GroupQueryAttention, or depends on more than each token's
- * position.
+ * Computes the table of cosines and sines for all positions with the part of the graph that rotates a value, so that
+ * scaled frequencies are exact. Returns undefined if that part does something other than GroupQueryAttention, or
+ * depends on more than each token's position.
  */
 export async function computeRotary(
   { graph, steps }: GraphKnowledge,
@@ -116,7 +116,7 @@ export async function computeRotary(
   const part = await TurningPart.load(steps, match, sizes);
   if (!part) return undefined;
   await using _ = part;
-  // At position 1, where each element goes: columns of the matrix that turns.
+  // The place to which each element goes at position 1: columns of the rotation's matrix.
   const column = await part.run({ rows: headDim, new: 1, past: 1 }, (row, _token, _head, dim) =>
     row === dim ? 1 : 0,
   );
@@ -195,7 +195,7 @@ class TurningPart {
     return part && new TurningPart(part, match, sizes);
   }
 
-  /** Turns the elements that are given, `[rows, new, heads, headDim]`, and gives those that come out. */
+  /** Rotates given elements, `[rows, new, heads, headDim]`, and returns the results. */
   async run(
     step: Step,
     element: (row: number, token: number, head: number, dim: number) => number,

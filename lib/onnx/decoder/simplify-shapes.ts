@@ -4,9 +4,9 @@ import type { Size } from '../graph/size.js';
 import type { GraphKnowledge } from './graph-knowledge.js';
 
 /**
- * Lets Reshape and Expand read constants instead of shapes that the graph computes at each run, where those are known: a
- * decode step is too short for dozens of nodes that count. Dimensions that stay as they are become 0, one that only a run
- * knows -1.
+ * Makes Reshape and Expand read constants instead of shapes that the graph computes at each run, if those are known: a
+ * decode step is too short for dozens of nodes that count. Unchanged dimensions become 0, and one that only a run knows
+ * becomes -1.
  */
 export function simplifyShapes({ graph, shapes }: GraphKnowledge): void {
   const { needed } = graph;
@@ -56,7 +56,7 @@ function reshapeTarget(input: readonly Size[], output: readonly Size[]): number[
     const same = input[i]?.equals(size) && size.constant === undefined;
     return same ? 0 : (size.constant ?? -1);
   });
-  // A constant 0 would be taken for "as it is".
+  // A constant 0 would be read as "unchanged".
   if (output.some((size) => size.constant === 0)) return undefined;
   return target.filter((size) => size === -1).length <= 1 ? target : undefined;
 }

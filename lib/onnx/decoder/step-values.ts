@@ -23,15 +23,15 @@ export interface RunnableGraph {
   dispose(): Promise<void>;
 }
 
-/** Loads a part of a graph, on one thread. Given from outside: nothing runs in this room. */
+/** Loads a part of a graph, on one thread. The caller provides it, because nothing runs in this room. */
 export type LoadPart = (model: ModelProto, options: ExternalDataOptions) => Promise<RunnableGraph>;
 
-/** Inputs that a step's sizes decide, where no row is padded. */
+/** Inputs that a step's sizes decide if no row is padded. */
 const determined: ReadonlySet<DecoderInputRole> = new Set(['position_ids', 'attention_mask']);
 
 /**
- * Values of a decoder that a step's sizes decide, whatever its tokens: shapes, positions, masks, tables of cosines.
- * ONNX Runtime computes them without the rest of the graph, weights and caches above all.
+ * Computes values of a decoder that a step's sizes decide, whatever its tokens are: shapes, positions, masks, tables of
+ * cosines. ONNX Runtime computes them without the rest of the graph, above all without weights and caches.
  */
 export class StepValues {
   readonly #model: ModelProto;
@@ -103,7 +103,7 @@ export class StepValues {
     return this.#memo.get(value)!;
   }
 
-  /** Names in a body that are its own are none. */
+  /** Names that belong to a body aren't values of the graph. */
   #isValue(name: string): boolean {
     return (
       this.#graph.producer(name) !== undefined ||
@@ -118,10 +118,10 @@ export class StepValues {
   }
 
   /**
-   * A part of the graph to run: what `targets` need, down to `given`, values that the caller computes. undefined where
-   * more is needed than that and what a step's sizes decide.
+   * Returns a part of the graph to run: the nodes that `targets` need, down to `given`, which are values that the
+   * caller computes. Returns undefined if more is needed than that and values that a step's sizes decide.
    *
-   * @throws (rejects) what `loadPart` rejects with
+   * @throws (rejects) the errors of `loadPart`
    */
   async part(
     targets: readonly string[],

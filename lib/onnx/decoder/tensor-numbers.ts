@@ -6,13 +6,16 @@ export function floats(type: 'float32' | 'float16', values: Float32Array, dims: 
   return { type, dims, data: type === 'float16' ? toFloat16Bits(values) : values };
 }
 
-/** The numbers of a tensor; of float16 too, whichever array the host has for it. */
+/** Returns the numbers of a tensor, also of float16, whichever array the host has for it. */
 export function numbers({ type, data }: TensorLike): Float32Array {
   if (type === 'float16' && data instanceof Uint16Array) return fromFloat16Bits(data);
   return data instanceof Float32Array ? data : Float32Array.from(data as unknown as Iterable<number>);
 }
 
-/** Infinite where there are different numbers of them, NaN where one is none. */
+/**
+ * Returns the largest difference between numbers: infinite if there are different numbers of them, NaN if one isn't a
+ * number.
+ */
 export function largestDifference(a: Float32Array, b: Float32Array): number {
   if (a.length !== b.length) return Number.POSITIVE_INFINITY;
   let largest = 0;

@@ -9,11 +9,11 @@ import { EditableGraph } from '../graph/editable-graph.js';
 export const topLogits = 256;
 
 /**
- * Adds outputs with the {@link topLogits} best logits of each row, their tokens and the log of the sum of the
- * exponentials of all of them. Logits stay an output: float32 `[rows, vocabulary]`, of
- * the last position where the model gives those of all.
+ * Adds outputs with the {@link topLogits} best logits of each row, their tokens, and the log of the sum of the
+ * exponentials of all of them. The logits stay an output: float32 `[rows, vocabulary]`, of the last position if the
+ * model gives those of all.
  *
- * @throws TensorRTError ERR_MODEL_UNSUPPORTED where they are no such tensor
+ * @throws TensorRTError ERR_MODEL_UNSUPPORTED if the logits aren't such a tensor
  */
 export function addTopKHead(
   model: ModelProto,
@@ -57,7 +57,7 @@ export function addTopKHead(
     },
   );
   editor.addNode('Cast', [indices], { to: dataTypes.int32.onnx }, { ...name('tokens'), outputs: [tokens] });
-  // Not ReduceLogSumExp: TensorRT's parser writes it without taking the largest out first, which overflows.
+  // ReduceLogSumExp isn't used: TensorRT's parser writes it without subtracting the largest first, which overflows.
   const one = editor.addVector([1]);
   const largest = editor.addValue('Slice', [logits, editor.addVector([0]), one, one], {}, name('largest'));
   const distances = editor.addValue('Sub', [graph.logits, largest], {}, name('distances'));

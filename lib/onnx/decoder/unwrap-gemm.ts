@@ -4,8 +4,9 @@ import { isShape } from '../graph/size.js';
 import type { GraphKnowledge } from './graph-knowledge.js';
 
 /**
- * A linear layer that is a Gemm between two Reshapes, from and to `[rows, new, …]`, becomes a MatMul and an Add: the
- * shapes of the Reshapes would be computed in each step, and rows and positions are one dimension between them.
+ * Turns a linear layer that is a Gemm between two Reshapes, from and to `[rows, new, …]`, into a MatMul and an Add.
+ * Otherwise each step would compute the shapes of the Reshapes, and rows and positions would be one dimension between
+ * them.
  */
 export function unwrapGemm({ graph, shapes }: GraphKnowledge): void {
   for (const gemm of [...graph.nodes]) {

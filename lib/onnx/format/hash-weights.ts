@@ -30,7 +30,7 @@ function hashElements(hash: Hash, tensor: TensorProto, where: ExternalDataOption
   if (isExternal(tensor) && where.directory !== undefined) {
     const { path: file, offset, length } = externalData(tensor, where.directory)!;
     const size = tensorSize(tensor);
-    // A type this package doesn't know has the length that the model says.
+    // A type that this package doesn't know has the length that the model gives.
     const bytes = known && known !== 'string' ? size * dataTypes[known].byteSize : length;
     readRange(file, `weight "${tensor.name}"`, { offset, length: bytes }, 1 << 20, (piece) =>
       hash.update(piece),

@@ -179,7 +179,7 @@ export function externalLocations(model: ModelProto, directory: string): string[
     try {
       locations.add(externalData(tensor, directory)!.location);
     } catch {
-      // Reading the tensor says what is wrong with it.
+      // Reading the tensor tells what is wrong with it.
     }
   }
   return [...locations].sort();
@@ -328,7 +328,7 @@ export function tensorElements(tensor: TensorProto, options: ExternalDataOptions
 /** Bytes as elements of a type: a view where the alignment allows, else a copy. */
 export function viewAs(type: Exclude<DataType, 'string'>, bytes: Uint8Array): ElementArray {
   const { byteSize } = dataTypes[type];
-  // Not slice(): of a Buffer that would be a view.
+  // slice() isn't used, because for a Buffer it returns a view.
   const aligned = bytes.byteOffset % byteSize === 0 ? bytes : new Uint8Array(bytes);
   return new elementArrays[type](
     aligned.buffer as ArrayBuffer,

@@ -11,23 +11,23 @@ export interface MadeWeight {
   /** Its name in the rewritten graph. */
   readonly weight: string;
   /**
-   * The names that the weights which it was made from have in the model: initializers, or what Constant nodes give. The one
-   * that the changes were done to is first, and what they were done with, such as zero points, follows.
+   * The names that the weights have in the model from which it was made: initializers, or outputs of Constant nodes.
+   * The weight that was changed comes first, then those that it was changed with, such as zero points.
    */
   readonly from: readonly string[];
   /** The changes to the first of these weights, in order. */
   readonly changes: readonly WeightChange[];
 }
 
-// ONNX's own place for what there is to say about a tensor: it goes where the tensor goes, through any number of passes and
+// ONNX's own place for information about a tensor. It goes where the tensor goes, through any number of passes and
 // through files.
 const key = 'node-tensorrt.origin';
 
 type Origin = Pick<MadeWeight, 'from' | 'changes'>;
 
 /**
- * The tensor, which says of itself what it was made from: weights of the model, what was made from such itself, or nothing
- * of the kind.
+ * Returns the tensor with a record of its origin: the weights of the model from which it was made, directly or through
+ * others.
  */
 export function madeFrom(
   tensor: TensorProto,
@@ -54,7 +54,7 @@ export function madeWeights({ initializer }: GraphProto): MadeWeight[] {
   });
 }
 
-/** Makes a graph one that weights are made from: where its own came from is forgotten. In place. */
+/** Makes a graph the origin of weights: it forgets where its own weights came from. It is changed in place. */
 export function forgetOrigins({ initializer }: GraphProto): void {
   for (const tensor of initializer) {
     if (tensor.metadataProps) {
@@ -63,7 +63,7 @@ export function forgetOrigins({ initializer }: GraphProto): void {
   }
 }
 
-/** undefined where there is none, or what isn't one: files may say anything. */
+/** Returns undefined if there is no record, or if it isn't valid: files may say anything. */
 function originOf({ metadataProps }: TensorProto): Origin | undefined {
   const text = metadataProps?.find((entry) => entry.key === key)?.value;
   if (text === undefined) return undefined;

@@ -5,9 +5,12 @@ import type { GraphProto, ModelProto, ValueInfoProto } from '../format/model.js'
 /** A value's name, type and shape, as a graph declares them. */
 export interface ValueType {
   readonly name: string;
-  /** undefined where it isn't a tensor, or of a type that no {@link DataType} names. */
+  /** The type of its elements; undefined if it isn't a tensor, or has a type that no {@link DataType} names. */
   readonly type: DataType | undefined;
-  /** A string is a dynamic dimension, '' one without a name; undefined where the graph doesn't say even the rank. */
+  /**
+   * The dimensions. A string is a dynamic dimension, '' one without a name; undefined if the graph doesn't even give
+   * the rank.
+   */
   readonly shape: readonly (number | string)[] | undefined;
 }
 
@@ -20,7 +23,7 @@ export function valueType({ name, type }: ValueInfoProto): ValueType {
   };
 }
 
-/** The inputs that a run has to give: without the weights, which old models list too. */
+/** Returns the inputs that a run must provide: without the weights, which old models list too. */
 export function graphInputs(graph: GraphProto): ValueType[] {
   const weights = new Set(graph.initializer.map((tensor) => tensor.name));
   return graph.input.filter(({ name }) => !weights.has(name)).map(valueType);

@@ -8,9 +8,8 @@ import { tensorAttribute } from './node-attribute.js';
 import { captured, collectNames } from './traverse.js';
 
 /**
- * A graph that passes change: nodes are added in any order, replaced and left without readers, and
- * {@link EditableGraph.finish} puts what is still read into an order. Weights are shared with the model given, which is
- * not changed.
+ * A graph that passes change. Nodes are added in any order, replaced, and left without readers; {@link
+ * EditableGraph.finish} orders those that are still read. Weights are shared with the given model, which isn't changed.
  */
 export class EditableGraph {
   readonly inputs: ValueInfoProto[];
@@ -80,7 +79,7 @@ export class EditableGraph {
     return constants;
   }
 
-  /** A constant that no weight has a part in: a number, a shape, positions. */
+  /** Adds a constant that isn't made from weights: a number, a shape, positions. */
   addConstant(
     base: string,
     type: Exclude<DataType, 'string'>,
@@ -91,7 +90,7 @@ export class EditableGraph {
     return this.addTensor(madeFrom(makeTensor(name, type, dims, data), [], 'computed'));
   }
 
-  /** A weight whose name is its own, and that says what it was made from: see `madeFrom`. */
+  /** Adds a weight with a name of its own that records what it was made from: see `madeFrom`. */
   addTensor(tensor: TensorProto): string {
     this.#initializers.set(tensor.name!, tensor);
     this.#names.add(tensor.name!);
@@ -120,7 +119,8 @@ export class EditableGraph {
   }
 
   /**
-   * Adds a node and returns its outputs. `outputs`: their names, or how many; '' is one left out.
+   * Adds a node and returns its outputs.
+   * @param outputs their names, or how many; '' is one that is left out
    */
   addNode(
     opType: string,
@@ -155,7 +155,7 @@ export class EditableGraph {
     return this.addNode(opType, input, attributes, options)[0]!;
   }
 
-  /** A value in another type: itself, where that is its own. */
+  /** Returns a value in another type: the value itself if it has that type. */
   addCast(value: string, from: DataType, to: DataType, options: { name?: string } = {}): string {
     return from === to ? value : this.addValue('Cast', [value], { to: dataTypes[to].onnx }, options);
   }
@@ -245,7 +245,7 @@ export class EditableGraph {
     const values = new Set<string>();
     const nodes: NodeProto[] = [];
     const done = new Set<NodeProto>();
-    // Depth first, without recursion: graphs are deep.
+    // The walk is depth-first without recursion, because graphs are deep.
     const stack: (string | NodeProto)[] = this.outputs.map(({ name }) => name).reverse();
     while (stack.length > 0) {
       const next = stack.pop()!;

@@ -11,7 +11,7 @@ import {
   type ValueInfoProto,
 } from '../format/model.js';
 
-/** The ONNX operator set that built graphs use by default: the newest that TensorRT 10's parser knows whole. */
+/** The ONNX operator set that built graphs use by default: the newest that TensorRT 10's parser knows completely. */
 const defaultOpset = 20;
 
 /** File format version of ONNX 1.15, which brought operator set 20 (onnx/helper.py, VERSION_TABLE). */
@@ -91,7 +91,7 @@ export class GraphBuilder {
     return name;
   }
 
-  /** Declares a graph output: a value defined before. */
+  /** Declares a graph output, which must be a value defined before. */
   output(name: Value, type: DataType, dims: SymbolicDims): void {
     this.#use(name, 'output');
     this.#graph.output.push(valueInfo(name, type, dims));
@@ -240,7 +240,7 @@ function unique(base: string, taken: ReadonlySet<string>): string {
   return name;
 }
 
-/** A typed value: of a graph input, an output, or one in between. */
+/** Makes the declaration of a value with its type: a graph input, an output, or a value in between. */
 export function valueInfo(name: string, type: DataType, dims: SymbolicDims): ValueInfoProto {
   const dim = dims.map((d) => (typeof d === 'number' ? { dimValue: d } : { dimParam: d }));
   return { name, type: { tensorType: { elemType: dataTypes[type].onnx, shape: { dim } } } };
@@ -248,7 +248,7 @@ export function valueInfo(name: string, type: DataType, dims: SymbolicDims): Val
 
 const text = new TextEncoder();
 
-/** An attribute from a JavaScript value: see {@link AttributeValue}. */
+/** Makes an attribute from a JavaScript value: see {@link AttributeValue}. */
 export function attributeProto(name: string, value: AttributeValue): AttributeProto {
   if (typeof value === 'bigint') return { name, type: AttributeType.INT, i: value };
   if (typeof value === 'number') {

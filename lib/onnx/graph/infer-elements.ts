@@ -5,7 +5,7 @@ import { intAttribute, tensorAttribute } from './node-attribute.js';
 import { operatorName } from './operators.js';
 import { product, Size } from './size.js';
 
-/** Shapes are short vectors: what has more elements is no shape. */
+/** Shapes are short vectors: a value with more elements isn't one. */
 const maxElements = 16;
 
 /** A shape, or a scalar that shapes are made of. */
@@ -17,7 +17,7 @@ export interface Elements {
 /** The known facts about the values that a node reads. */
 export interface KnownSizes {
   shape(name: string): readonly Size[] | undefined;
-  /** The elements of a vector or a scalar of integers. undefined for other values, and where they are not known. */
+  /** Returns the elements of a vector or a scalar of integers; undefined for other values, and if they aren't known. */
   elements(name: string): Elements | undefined;
 }
 
@@ -122,7 +122,10 @@ function isWhole(type: number): boolean {
 
 const vector = (values: readonly Size[]): Elements => ({ dims: [values.length], values });
 
-/** Element by element; a single element goes with each of the other's. undefined where one result is. */
+/**
+ * Applies an operator to elements; a single element combines with each of the other's. Returns undefined if one result
+ * is.
+ */
 function zip(
   a: Elements,
   b: Elements,
@@ -136,7 +139,7 @@ function zip(
   return values.every((value) => value !== undefined) ? { dims: larger.dims, values } : undefined;
 }
 
-/** Rounded to the nearest below where both are constants, as sizes never are negative. */
+/** If both are constants, the quotient is rounded down, because sizes are never negative. */
 function quotient(x: Size, y: Size): Size | undefined {
   const [a, b] = [x.constant, y.constant];
   return a !== undefined && b ? Size.of(Math.trunc(a / b)) : x.dividedBy(y);

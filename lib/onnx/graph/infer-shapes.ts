@@ -4,7 +4,7 @@ import { intAttribute, intsAttribute } from './node-attribute.js';
 import { elementWise, operatorName, sensitive } from './operators.js';
 import { product, Size } from './size.js';
 
-/** The shapes of a node's outputs; undefined where no rule covers them, or a run decides them. */
+/** Returns the shapes of a node's outputs; undefined if no rule covers them, or if only a run decides them. */
 export function inferShapes(node: NodeProto, known: KnownSizes): (readonly Size[] | undefined)[] | undefined {
   const operator = operatorName(node);
   const shapes = node.input.map((name) => known.shape(name));
@@ -205,7 +205,7 @@ const notMapping = new Set([
 
 const wrap = (axis: number, rank: number) => (axis < 0 ? axis + rank : axis);
 
-/** undefined where it depends on sizes that only a run knows. */
+/** Returns undefined if it depends on sizes that only a run knows. */
 function broadcast(a: readonly Size[], b: readonly Size[]): Size[] | undefined {
   const rank = Math.max(a.length, b.length);
   const one = Size.of(1);
@@ -243,7 +243,7 @@ function reshaped(input: readonly Size[], target: readonly Size[], allowZero: bo
   return size && (dims.map((dim, i) => (i === free ? size : dim)) as Size[]);
 }
 
-/** The size of a part with step 1; undefined where it depends on sizes that only a run knows. */
+/** Returns the size of a part with step 1; undefined if it depends on sizes that only a run knows. */
 function sliced(dim: Size, start: number, end: Size): Size | undefined {
   const size = dim.constant;
   const limit = end.constant;

@@ -20,7 +20,7 @@ export function label(node: NodeProto): string {
 /** Matrix products and convolutions. */
 export const products = operators('MatMul Gemm Conv ConvTranspose Einsum Attention');
 
-/** Element by element, or moving elements: as exact in 16 bits as what they read is. */
+/** Operators that work element by element, or move elements. They are as exact in 16 bits as their inputs. */
 export const elementWise = operators(`
   Add Sub Mul Div Neg Abs Min Max Sum Mean Sign Floor Ceil Round
   Relu LeakyRelu PRelu ThresholdedRelu Clip Sigmoid HardSigmoid HardSwish Tanh Gelu Softsign Erf Elu Selu Mish Swish
@@ -36,9 +36,9 @@ export const exact = operators(`
   ScatterElements ScatterND Compress Gather Dropout`);
 
 /**
- * Sums over many elements, and powers and exponentials, which are what overflows or loses small addends first: those
- * that NVIDIA's issues #2564, #2466, #3101 and #1262 blame. TensorRT 11 has no compute precision for a layer beside
- * the type of its inputs (NvInfer.h 10.16, `setComputePrecision`: "controlled by casting the input tensors").
+ * Sums over many elements, powers and exponentials, which overflow or lose small addends first. NVIDIA's issues #2564,
+ * #2466, #3101 and #1262 blame these. TensorRT 11 has no compute precision for a layer beside the type of its inputs
+ * (NvInfer.h 10.16, `setComputePrecision`: "controlled by casting the input tensors").
  */
 export const sensitive = operators(`
   Softmax LogSoftmax Hardmax
@@ -57,8 +57,8 @@ export const typeless = operators('Shape Size IsNaN IsInf Cast');
 export const delicate = operators('Erf Tanh Sigmoid Gelu Elu Selu Mish Swish');
 
 /**
- * The inputs that share the element type T of the operator's first output and have to be cast together, where that
- * is not all of them.
+ * The inputs that share the element type T of the operator's first output and must be cast together, for operators for
+ * which that isn't all of them.
  */
 const sharedInputs: ReadonlyMap<string, readonly number[]> = new Map([
   ['Attention', [0, 1, 2, 3, 4, 5]],
@@ -96,7 +96,7 @@ export function isTypedOutput(operator: string, i: number): boolean {
   return i === 0 || operator === 'Split' || operator === 'Attention';
 }
 
-/** The operator set from which an operator has BF16, where it is not 13; Infinity: none has it. */
+/** The operator set from which an operator has BF16, if it isn't 13; Infinity if none has it. */
 const bfloat16Opsets: ReadonlyMap<string, number> = new Map([
   ...['LeakyRelu', 'PRelu', 'Where'].map((name) => [name, 16] as const),
   ...`Conv ConvTranspose MaxPool GlobalMaxPool Round ThresholdedRelu HardSigmoid HardSwish Softsign Elu Selu Mish`

@@ -15,7 +15,7 @@ export class Size {
     return new Size(typeof value === 'number' ? new Map([['', value]]) : new Map([[value, 1]]));
   }
 
-  /** undefined where it is not the same in every run. */
+  /** Returns the number; undefined if it isn't the same in every run. */
   get constant(): number | undefined {
     if (this.#terms.size === 0) return 0;
     return this.#terms.size === 1 ? this.#terms.get('') : undefined;
@@ -42,7 +42,7 @@ export class Size {
     return new Size(terms);
   }
 
-  /** The quotient, where the divisor is a single term and nothing remains. */
+  /** Returns the quotient if the divisor is a single term and nothing remains. */
   dividedBy(divisor: Size): Size | undefined {
     if (divisor.#terms.size !== 1) return undefined;
     const [[monomial, factor]] = divisor.#terms as unknown as [[string, number]];

@@ -31,7 +31,7 @@ export class SymbolicShapes {
     this.#shapes.set(name, shape);
   }
 
-  /** The elements of a vector or a scalar of integers. undefined for other values, and where they are not known. */
+  /** Returns the elements of a vector or a scalar of integers; undefined for other values, and if they aren't known. */
   elements(name: string): readonly Size[] | undefined {
     return this.#elements.get(name)?.values;
   }

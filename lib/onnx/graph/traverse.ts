@@ -10,7 +10,7 @@ export function subgraphs(node: NodeProto): GraphProto[] {
   return node.attribute.flatMap(({ g, graphs }) => [...(g ? [g] : []), ...(graphs ?? [])]);
 }
 
-/** Values that the bodies of a control-flow node may read from outside: all names in them, to be safe. */
+/** Lists the values that the bodies of a control-flow node may read from outside: all names in them, to be safe. */
 export function captured(node: NodeProto): string[] {
   return subgraphs(node).flatMap((graph) => [
     ...graph.node.flatMap((inner) => [...inner.input, ...captured(inner)]),

@@ -10,7 +10,7 @@ const uint8 = dataTypes.uint8.onnx;
 const bool = dataTypes.bool.onnx;
 const string = dataTypes.string.onnx;
 
-/** The ONNX element type of a value, undefined where it isn't known. */
+/** The ONNX element type of a value; undefined if it isn't known. */
 type TypeOf = (name: string) => number | undefined;
 
 /**
@@ -24,7 +24,7 @@ export function valueTypes(graph: GraphProto, outer?: TypeOf): ReadonlyMap<strin
   const types = declaredTypes(graph);
   const typeOf: TypeOf = (name) => (name === '' ? undefined : (types.get(name) ?? outer?.(name)));
   for (const node of graph.node) {
-    // Inputs of one type: what one has, another whose type isn't known has too.
+    // Inputs of one type: if one has a known type, the others have it too.
     const shared = sharedInputs(node);
     const known = shared.map(typeOf).find((type) => type !== undefined);
     if (known !== undefined) for (const name of shared) if (!typeOf(name)) types.set(name, known);
@@ -188,7 +188,7 @@ function laterOutputType(
       return bool;
     case 'DynamicQuantizeLinear':
       return output === 1 ? float32 : uint8;
-    // Keys, values and scores: the second type is that of values.
+    // Keys, values and scores. The second type is that of values.
     case 'Attention':
       return output === 2 ? (input(2) ?? input(5)) : outputType(node, 0, typeOf);
     case 'BatchNormalization':
@@ -233,7 +233,7 @@ function constantType(node: NodeProto): number | undefined {
 
 const bodies = new Set(['If', 'Loop', 'Scan']);
 
-/** The types of a control-flow node's outputs: those of its bodies'. */
+/** The types of a control-flow node's outputs are those of its bodies. */
 function bodyTypes(node: NodeProto, typeOf: TypeOf): (number | undefined)[] {
   if (node.opType === 'If') {
     const branches = ['then_branch', 'else_branch'].flatMap((name) => attribute(node, name)?.g ?? []);
@@ -243,8 +243,8 @@ function bodyTypes(node: NodeProto, typeOf: TypeOf): (number | undefined)[] {
   const body = attribute(node, 'body')?.g;
   if (!body) return [];
   const isLoop = node.opType === 'Loop';
-  // A body's inputs need not say their types: they are the node's; a loop's first two are the turn and the condition.
-  // Before operator set 9 a Scan had an input that its body has not.
+  // A body's inputs need not declare their types, which are those of the node's inputs. A loop's first two are the turn
+  // and the condition. Before operator set 9 a Scan had an input that its body hasn't.
   const inputs = new Map<string, number | undefined>();
   if (body.input.length === node.input.length) {
     for (const [i, { name }] of body.input.entries()) {
@@ -252,7 +252,7 @@ function bodyTypes(node: NodeProto, typeOf: TypeOf): (number | undefined)[] {
     }
   }
   const types = outputTypes(body, (name) => inputs.get(name) ?? typeOf(name));
-  // A loop's body says first whether to go on.
+  // A loop's body first returns whether to continue.
   return isLoop ? types.slice(1) : types;
 }
 

@@ -4,7 +4,9 @@ import { intAttribute } from '../graph/node-attribute.js';
 import { operatorName } from '../graph/operators.js';
 import { valueTypes } from '../graph/value-types.js';
 
-/** Drops Identity, and Casts to the type that a value has: exporters of mixed precision leave them in FP32 graphs. */
+/**
+ * Drops Identity nodes, and Casts to the type that a value has. Exporters of mixed precision leave them in FP32 graphs.
+ */
 export function dropIdleCasts(graph: EditableGraph, { graph: proto }: { graph: GraphProto }): void {
   const types = valueTypes(proto);
   for (const node of [...graph.nodes]) {

@@ -10,8 +10,8 @@ const maxConstantBytes = 4096;
 const random = /^(Random|Multinomial|Bernoulli|Dropout)/;
 
 /**
- * Merges nodes that compute the same of the same inputs: exporters write positions, masks and shapes anew in each layer.
- * The nodes must be in topological order.
+ * Merges nodes that compute the same from the same inputs: exporters write positions, masks and shapes anew in each
+ * layer. The nodes must be in topological order.
  */
 export function mergeEqualNodes(graph: EditableGraph): void {
   const known = new Map<string, NodeProto>();
@@ -31,7 +31,7 @@ export function mergeEqualNodes(graph: EditableGraph): void {
   }
 }
 
-/** Equal where nodes compute the same; undefined where that can't be said. */
+/** Returns equal strings for nodes that compute the same; undefined if that can't be told. */
 function keyOf(node: NodeProto): string | undefined {
   const operator = operatorName(node);
   if (random.test(operator) || subgraphs(node).length > 0) return undefined;
@@ -40,7 +40,7 @@ function keyOf(node: NodeProto): string | undefined {
   return JSON.stringify([operator, node.input, node.output.map((value) => value !== ''), attributes.sort()]);
 }
 
-/** Equal where attributes are; undefined where that can't be said. */
+/** Returns equal strings for equal attributes; undefined if that can't be told. */
 export function attributeKey({
   name,
   type,

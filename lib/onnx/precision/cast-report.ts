@@ -6,7 +6,7 @@ import type { WrittenCasts } from './write-casts.js';
 
 /** The precision that a node of the model got, and why. */
 export interface CastNode {
-  /** Its name, or that of its first output where it has none. */
+  /** Its name, or that of its first output if it has none. */
   readonly node: string;
   readonly operator: string;
   readonly precision: 'fp16' | 'bf16' | 'fp32';
@@ -19,7 +19,7 @@ export interface CastReport {
   readonly ranges: RangesReport;
   /** Every node that computes with float32 in the model given, in its order. */
   readonly nodes: readonly CastNode[];
-  /** Matrix products and convolutions left as they were: why, by node. */
+  /** Matrix products and convolutions that stayed as they were, with the reason, by node. */
   readonly kept: readonly { readonly node: string; readonly reason: string }[];
   /** Casts inserted. */
   readonly casts: number;

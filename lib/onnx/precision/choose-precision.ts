@@ -44,7 +44,10 @@ export interface NodeChoice {
   readonly operator: string;
   /** Inputs of the element type T that are float32. */
   readonly inputs: readonly number[];
-  /** 'either': the casts decide. 'typeless': it reads whichever there is. 'none': it has nothing to do with float32. */
+  /**
+   * 'either': the casts decide. 'typeless': the node reads whichever version there is. 'none': it has nothing to do
+   * with float32.
+   */
   readonly kind: 'low' | 'high' | 'either' | 'typeless' | 'none';
   readonly reason: string;
   /** Nodes of 'either' that get FP32 if both take as many casts. */
@@ -54,8 +57,8 @@ export interface NodeChoice {
 type Decision = Pick<NodeChoice, 'kind' | 'reason'> & { readonly prefersHigh?: boolean };
 
 /**
- * Chooses for every node of a graph what it must compute in, or may, by what it is, what it reads and how far its values
- * go. What may be either is left to the casts: see `settleByCasts`.
+ * Chooses for every node of a graph the precision that it must or may compute in, from its operator, its inputs and its
+ * ranges. Nodes that may have either are left to `settleByCasts`.
  */
 export function choosePrecision(
   facts: GraphFacts,
@@ -72,7 +75,7 @@ class Chooser {
   readonly #rounding: WeightRounding;
   readonly #type: LowType;
   readonly #maxValue: number | undefined;
-  /** undefined where nothing was measured, and for BF16, which has float32's range. */
+  /** undefined if nothing was measured, and for BF16, which has float32's range. */
   readonly #ranges: Ranges | undefined;
   readonly #keep: readonly { pattern: RegExp; cast: boolean }[];
   readonly #traits: ValueTraits;
@@ -125,7 +128,7 @@ class Chooser {
   #float32Inputs(operator: string, node: NodeProto): number[] {
     const typed = typedInputs(operator, node);
     const isFloat32 = (i: number) => this.#facts.isFloat32(node.input[i]);
-    // T is one type: what one input has, another whose type isn't known has too. Only Attention's mask has its own.
+    // T is one type: if one input has a known type, the others have it too. Only Attention's mask has its own.
     const isOfT = typed.some(isFloat32);
     return typed.filter((i) => {
       const isUnknown = !this.#facts.types.has(node.input[i]!) && !isMask(operator, i);
@@ -185,7 +188,7 @@ class Chooser {
     };
   }
 
-  /** A decoder's residual stream is FP32: rounding where it starts would spare no computation, and take a cast. */
+  /** A decoder's residual stream is FP32. Rounding it at its beginning would save no computation, and take a cast. */
   #vocabularyRefusal(table: string): string | undefined {
     return this.#vocabularies.has(this.#facts.constants.get(table)!.dims[0]!)
       ? `"${table}" has a row for each logit: every layer adds to what is read there`
@@ -255,7 +258,7 @@ export function isMask(operator: string, i: number): boolean {
   return operator === 'Attention' && i === 3;
 }
 
-/** The last products before values, where only what works element by element comes after them. */
+/** Finds the last products before values, if only element-wise nodes come after them. */
 function productsOf({ node: nodes }: GraphProto, values: string[]): Set<NodeProto> {
   const makers = new Map(nodes.flatMap((node) => node.output.map((name) => [name, node] as const)));
   const found = new Set<NodeProto>();

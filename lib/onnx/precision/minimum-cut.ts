@@ -33,7 +33,7 @@ export class MinimumCut {
     }
   }
 
-  /** Distances from the source over edges with capacity left; -1 where there is no way. */
+  /** Distances from the source over edges with capacity left; -1 if there is no way. */
   #levels(source: number): number[] {
     const level = new Array<number>(this.#edges.length).fill(-1);
     level[source] = 0;
@@ -49,7 +49,10 @@ export class MinimumCut {
     return level;
   }
 
-  /** Pushes flow along one shortest path; false when there is none left. Not recursive: paths may be long. */
+  /**
+   * Pushes flow along one shortest path; returns false if there is none left. It isn't recursive, because paths may be
+   * long.
+   */
   #push(source: number, sink: number, level: readonly number[], next: Int32Array): boolean {
     const path: number[] = [];
     let at = source;

@@ -2,20 +2,20 @@ import { smallestNormalFloat16 } from '../../base/float16.js';
 import type { Ranges } from './ranges.js';
 
 /**
- * A value that reached more than this, of FP16's 65504, is kept in FP32: the default of ModelOpt's AutoCast
- * (modelopt/onnx/autocast, `data_max`). What was measured on some inputs may be 128 times as large on others.
+ * A value that reached more than this, of FP16's 65504, stays in FP32. This is the default of ModelOpt's AutoCast
+ * (modelopt/onnx/autocast, `data_max`). Values that were measured on some inputs may be 128 times as large on others.
  */
 export const defaultMaxValue = 512;
 
 /**
- * A value that never reached this is kept in FP32 too: FP16's precision ends at 2⁻¹⁴, and a sixteenth of it would be
+ * A value that never reached this stays in FP32 too: FP16's precision ends at 2⁻¹⁴, and a sixteenth of this would be
  * below that.
  */
 const minValue = 16 * smallestNormalFloat16;
 
 /**
- * A value whose elements all lie within this part of the largest is kept in FP32: of its 11 bits, FP16 would spend four
- * on what they have in common. A large bias does that, and what follows may subtract it again.
+ * A value whose elements all lie within this part of the largest stays in FP32: of its 11 bits, FP16 would spend four
+ * on what they have in common. A large bias does that, and a later node may subtract it again.
  */
 const minSpread = 16;
 

@@ -7,9 +7,9 @@ import type { LowType } from './low-type.js';
 import { MinimumCut } from './minimum-cut.js';
 
 /**
- * Decides about the nodes that may be either, so that there are as few casts as possible; of as many, the most nodes in 16
- * bits. A cast is a value that is made in one type and read in the other: the least number of them is the minimum cut
- * between the nodes that must be in FP32 and those that must not.
+ * Decides about the nodes that may have either precision, so that there are as few casts as possible, and with as few
+ * casts as many nodes in 16 bits as possible. A cast is needed if a value is made in one type and read in the other, so
+ * the least number of casts is the minimum cut between the nodes that must be in FP32 and those that mustn't.
  */
 export function settleByCasts(
   choices: readonly NodeChoice[],
@@ -41,7 +41,7 @@ export function settleByCasts(
       const isBoth = operator === 'Cast' && facts.typeOf(node) === type.onnx;
       if (name && !isBoth) makers.set(name, isTypedOutput(operator, i) ? vertex : high);
     });
-    // A cast that the model has is one that it need not have where its input is in 16 bits already.
+    // A cast of the model isn't needed if its input is in 16 bits already.
     if (operator === 'Cast' && castType(node) === type.onnx) read(node.input[0]!, low);
     if (kind === 'typeless') return;
     node.input.forEach((name, i) => {

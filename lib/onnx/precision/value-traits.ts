@@ -34,7 +34,10 @@ export class ValueTraits {
     return this.#dequantized.has(value);
   }
 
-  /** Does a node read nothing but what products give, and what follows them? `inputs`: those that are float32. */
+  /**
+   * True if a node reads only the results of products, and values that follow from them.
+   * @param inputs the inputs that are float32
+   */
   followsProducts(node: NodeProto, inputs: readonly number[]): boolean {
     // PyTorch guards a softmax with Where(IsNaN(p), 0, p). TensorRT's attention fusion wants the cast before that, and
     // fails to compile where it comes after; nothing is lost, for p lies in [0, 1] and only products read it next.
@@ -45,9 +48,9 @@ export class ValueTraits {
   }
 
   /**
-   * Remembers of a node's outputs what decides about those that read them.
-   * @param inputs those that are float32
-   * @param mayBeLow whether it may compute in 16 bits
+   * Records the traits of a node's outputs that decide about their readers.
+   * @param inputs the inputs that are float32
+   * @param mayBeLow whether the node may compute in 16 bits
    */
   trace(node: NodeProto, inputs: readonly number[], mayBeLow: boolean): void {
     const facts = this.#facts;

@@ -10,7 +10,7 @@ export interface Rounding {
   readonly vanishing: 'none' | 'some' | 'all';
 }
 
-/** Says of a graph's constants what rounding them would do; each is read once. */
+/** Tells what rounding would do to a graph's constants. Each is read once. */
 export class WeightRounding {
   readonly #facts: GraphFacts;
   readonly #type: LowType;

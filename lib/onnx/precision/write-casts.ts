@@ -22,7 +22,7 @@ export interface WrittenCasts {
   readonly weights: readonly TensorProto[];
 }
 
-/** Writes the graph that was chosen: what is 'low' in 16 bits, with casts where values change their type. */
+/** Writes the graph that was chosen: 'low' nodes in 16 bits, with casts where values change their type. */
 export function writeCasts(
   facts: GraphFacts,
   rounding: WeightRounding,
@@ -41,7 +41,7 @@ class CastWriter {
   readonly #nodes: NodeProto[] = [];
   readonly #names = new Set<string>();
   readonly #weights: TensorProto[] = [];
-  /** FP32 name → 16-bit name, where the 16-bit value exists. */
+  /** Maps an FP32 name to the 16-bit name, if the 16-bit value exists. */
   readonly #low = new Map<string, string>();
   /** Values computed in 16 bits whose FP32 version does not exist (yet). */
   readonly #lowOnly = new Set<string>();
@@ -64,7 +64,8 @@ class CastWriter {
   #assemble(): GraphProto {
     const { graph, outputs, constants } = this.#facts;
     const used = new Set(outputs);
-    // Backwards, so that what only dropped nodes read is dropped too: casts that something made redundant.
+    // Nodes are visited backwards, so that nodes that only dropped nodes read are dropped too: casts that have become
+    // redundant.
     const nodes: NodeProto[] = [];
     const given = new Set(graph.node);
     for (const node of this.#nodes.toReversed()) {
@@ -155,7 +156,7 @@ class CastWriter {
     return low;
   }
 
-  /** A constant in 16 bits, where it can be rounded. */
+  /** Returns a constant in 16 bits, if it can be rounded. */
   #converted(name: string): TensorProto | undefined {
     const constant = this.#facts.constants.get(name);
     if (!constant || this.#rounding.of(name).refusal !== undefined) return undefined;
