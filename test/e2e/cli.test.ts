@@ -72,7 +72,7 @@ describe('exit codes', () => {
       'two runs in one log',
       ['bench', 'x.onnx', '--batch', '1,8', '--mlperf', 'l'],
       2,
-      /--batch a single size/,
+      /--batch one size/,
     ],
     [
       'a stream of batches',
