@@ -68,12 +68,7 @@ describe('exit codes', () => {
     ['no batch', ['bench', 'x.onnx', '--batch', '1,0'], 2, /--batch must be a whole number of at least 1/],
     ['no seconds', ['bench', 'x.onnx', '--duration', 'long'], 2, /--duration must be a number of seconds/],
     ['an unknown peer', ['bench', 'x.onnx', '--compare', 'torch'], 2, /Allowed choices are onnxruntime/],
-    [
-      'two runs in one log',
-      ['bench', 'x.onnx', '--batch', '1,8', '--mlperf', 'l'],
-      2,
-      /--batch one size/,
-    ],
+    ['two runs in one log', ['bench', 'x.onnx', '--batch', '1,8', '--mlperf', 'l'], 2, /--batch one size/],
     [
       'a stream of batches',
       ['bench', 'x.onnx', '--batch', '8', '--mlperf', 'l'],
