@@ -3,6 +3,11 @@ import { type Bytes, bytesOf, checkPath } from '../base/options.js';
 import type { BuildOptions } from './build-options.js';
 import type { Engine } from './engine.js';
 
+// Importing the package doesn't load the code that builds. The first call loads it without waiting, so that
+// arguments are read before the call returns.
+const reading = () => require('./build-options.js') as typeof import('./build-options.js');
+const building = () => require('./build-engine-on.js') as typeof import('./build-engine-on.js');
+
 /**
  * Compiles an ONNX model into a TensorRT engine, or takes the engine from the cache. All work is done on threads of its
  * own. With `options.target`, TensorRT-RTX needs no GPU.
@@ -24,10 +29,7 @@ import type { Engine } from './engine.js';
  */
 export async function buildEngine(model: string | Bytes, options?: BuildOptions): Promise<Engine> {
   const source = readModelArgument(model, 'a path, a Uint8Array or an ArrayBuffer');
-  // Importing the package doesn't load the build's code.
-  const { readBuildOptions } = await import('./build-options.js');
-  const { buildEngineOn } = await import('./build-engine-on.js');
-  return buildEngineOn(undefined, source, readBuildOptions(options));
+  return building().buildEngineOn(undefined, source, reading().readBuildOptions(options));
 }
 
 /**

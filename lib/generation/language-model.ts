@@ -64,6 +64,10 @@ export interface LanguageModelStats {
 
 const sequenceOptions = { cacheSalt: text('') } satisfies OptionTable<{ cacheSalt?: string }>;
 
+// Importing the package doesn't load the code that loads models. The first call loads it without waiting, so that
+// arguments are read before the call returns.
+const opening = () => require('./open-language-model.js') as typeof import('./open-language-model.js');
+
 /**
  * A language model that generates text on a native thread of its own. Requests run together, whatever their lengths,
  * and the event loop is never blocked. The tokens that requests have read stay in a cache, and prompts that begin alike
@@ -118,9 +122,7 @@ export class LanguageModel {
    *   RangeError for bad arguments; the signal's reason
    */
   static async load(pathToDirOrOnnx: string, options: LanguageModelOptions = {}): Promise<LanguageModel> {
-    // Importing the package doesn't load the code that loads models.
-    const { openLanguageModel } = await import('./open-language-model.js');
-    return new LanguageModel(await openLanguageModel(pathToDirOrOnnx, options));
+    return new LanguageModel(await opening().openLanguageModel(pathToDirOrOnnx, options));
   }
 
   /**

@@ -10,6 +10,10 @@ import type { NativeSession } from '../system/native/session.js';
 import type { Placed } from './create-session.js';
 import type { SessionOptions, SessionSettings } from './session-options.js';
 
+// Importing the package doesn't load the code that creates sessions. The first call loads it without waiting, so that
+// arguments are read before the call returns.
+const creating = () => require('./create-session.js') as typeof import('./create-session.js');
+
 /**
  * A model that is ready to run. Runs execute on native threads, so the event loop is never blocked. The interface is
  * onnxruntime-common's, with more options. By default the same call computes in FP16 on a GPU and in the model's own
@@ -74,9 +78,7 @@ export class InferenceSession extends LoadedSession {
     const isPart = types.isAnyArrayBuffer(model) && (typeof second === 'number' || fourth !== undefined);
     const source = isPart ? partOf(model, second, byteLength) : model;
     const options = isPart ? fourth : (second as SessionOptions | undefined);
-    // Importing the package doesn't load the code that creates sessions.
-    const { createSession } = await import('./create-session.js');
-    return createSession(source, options, (...parts) => new InferenceSession(...parts));
+    return creating().createSession(source, options, (...parts) => new InferenceSession(...parts));
   }
 }
 

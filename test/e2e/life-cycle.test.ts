@@ -334,6 +334,23 @@ test('importing opens no library', () => {
   expect(child.stdout).toBe('false');
 });
 
+test('arguments are read before a call returns: what the caller does with them afterwards changes nothing', () => {
+  const { stdout, stderr } = run(`
+    const onCpu = { device: 'cpu' };
+    const creating = InferenceSession.create(model, onCpu);
+    const loading = LanguageModel.load('test/fixtures/decoders/llama/genai', onCpu);
+    onCpu.device = 'elsewhere';
+    const lineage = { run: 7 };
+    const ahead = { target: 'sm_89', shapes, lineage };
+    const building = buildEngine(model, ahead);
+    lineage.run = 8;
+    ahead.target = 'sm_86';
+    const { targets, lineage: recorded } = (await building).manifest;
+    console.log((await creating).device, (await loading).device, targets.join(), recorded.run);
+    process.exit();`);
+  expect({ stdout, stderr }).toEqual({ stdout: 'cpu cpu sm_89 7', stderr: '' });
+});
+
 test('importing loads no file that only creating, loading or building needs', () => {
   const child = run(`
     const files = Object.keys(require.cache).filter((file) => file.includes('/dist/'));
