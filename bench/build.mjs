@@ -6,6 +6,7 @@ import { mkdtempSync, rmSync, writeFileSync } from 'node:fs';
 import os from 'node:os';
 import path from 'node:path';
 import { parseArgs } from 'node:util';
+import { median } from './step-time.mjs';
 
 const { values: options } = parseArgs({
   options: {
@@ -94,7 +95,6 @@ if (options.contestant) {
       models.push({ name: 'llama-31m', model: await llamaModel(folder), shapes: llama });
     }
 
-    const median = (values) => values.toSorted((a, b) => a - b)[Math.floor(values.length / 2)];
     const results = models.map(({ name, model, shapes }) => {
       const request = { model, shapes, plan: path.join(folder, 'out.plan') };
       const rounds = Array.from({ length: Number(options.rounds) }, () =>

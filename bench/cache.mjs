@@ -10,14 +10,13 @@ import { parseArgs } from 'node:util';
 import { buildEngine } from 'node-tensorrt';
 import { buildBert, writeModel } from 'node-tensorrt/onnx';
 import { minilmDirectory } from '../scripts/minilm.mjs';
+import { median } from './step-time.mjs';
 
 const root = path.resolve(import.meta.dirname, '..');
 const { values: flags } = parseArgs({
   options: { rounds: { type: 'string', default: '7' }, json: { type: 'boolean', default: false } },
 });
 const rounds = Number(flags.rounds);
-const median = (values) => values.toSorted((a, b) => a - b)[Math.floor(values.length / 2)];
-
 const range = { min: [1, 8], opt: [8, 64], max: [32, 256] };
 const shapes = { input_ids: range, attention_mask: range, token_type_ids: range };
 const directory = await mkdtemp(path.join(os.tmpdir(), 'bench-cache-'));

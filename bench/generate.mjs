@@ -7,10 +7,12 @@
 //     test/oracle/make_decoder_fixtures.py --llama-32m FOLDER
 // writes to FOLDER/optimum. transformers.js is installed into build/bench unless it is there.
 import { execFileSync } from 'node:child_process';
-import { existsSync, mkdirSync, readdirSync, rmSync, symlinkSync, writeFileSync } from 'node:fs';
+import { existsSync, mkdirSync, readdirSync, rmSync, symlinkSync } from 'node:fs';
 import os from 'node:os';
 import path from 'node:path';
 import { parseArgs } from 'node:util';
+import { installPeers, versions } from './peers.mjs';
+import { median } from './step-time.mjs';
 
 const root = path.resolve(import.meta.dirname, '..');
 const { values: options, positionals } = parseArgs({
@@ -26,8 +28,6 @@ if (positionals.length !== 1 || !existsSync(path.join(positionals[0], 'model.onn
   console.error('usage: node bench/generate.mjs DIRECTORY_WITH_MODEL_ONNX [--rounds 3] [--only SCENARIO,…]');
   process.exit(2);
 }
-const transformersJs = '4.3.0';
-const onnxruntimeNode = '1.30.0';
 
 /** The promises of each scenario: the ratio of our `figure` to the peer's, or our figure alone. */
 const scenarios = {
@@ -89,23 +89,6 @@ if (unknown) {
   process.exit(2);
 }
 
-const median = (values) => values.toSorted((a, b) => a - b)[Math.floor(values.length / 2)];
-
-/** A folder whose node_modules contains the peers. */
-function providePeers() {
-  const folder = path.join(root, 'build/bench/peers');
-  if (existsSync(path.join(folder, 'node_modules/@huggingface/transformers'))) return folder;
-  mkdirSync(folder, { recursive: true });
-  const dependencies = { '@huggingface/transformers': transformersJs, 'onnxruntime-node': onnxruntimeNode };
-  const manifest = { private: true, dependencies, overrides: { 'onnxruntime-node': onnxruntimeNode } };
-  writeFileSync(path.join(folder, 'package.json'), JSON.stringify(manifest));
-  execFileSync('npm', ['install', '--ignore-scripts', '--no-audit', '--no-fund'], {
-    cwd: folder,
-    stdio: 'inherit',
-  });
-  return folder;
-}
-
 /** Links the model's files in a hub's layout (the graph's in `onnx`), which transformers.js expects. */
 function layOut(source) {
   const folder = path.join(root, 'build/bench/generate', path.basename(path.resolve(source)));
@@ -117,12 +100,12 @@ function layOut(source) {
   return folder;
 }
 
-const peers = providePeers();
+installPeers();
 const directory = layOut(positionals[0]);
 
 function measure(contestant, scenario) {
   const script = path.join(root, 'bench/generation-contestant.mjs');
-  const args = [script, contestant, scenario, directory, options.threads, peers];
+  const args = [script, contestant, scenario, directory, options.threads];
   return JSON.parse(
     execFileSync(process.execPath, args, {
       cwd: root,
@@ -139,14 +122,15 @@ const report = {
     node: process.version,
     threads: Number(options.threads),
   },
-  peers: { 'transformers.js': transformersJs, 'onnxruntime-node': onnxruntimeNode },
+  peers: versions,
   scenarios: {},
 };
 if (!options.json) {
   const { cpu, cores, node, threads } = report.machine;
   console.log(`${cpu}, ${cores} cores, Node ${node}, ${threads} threads; load ${os.loadavg()[0].toFixed(1)}`);
   console.log(
-    `transformers.js ${transformersJs} on onnxruntime-node ${onnxruntimeNode}; ${options.rounds} rounds\n`,
+    `transformers.js ${versions['@huggingface/transformers']} on onnxruntime-node ` +
+      `${versions['onnxruntime-node']}; ${options.rounds} rounds\n`,
   );
 }
 for (const name of chosen) {

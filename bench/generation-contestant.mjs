@@ -1,18 +1,15 @@
 // Child of bench/generate.mjs: one contestant in one scenario, in its own process. Prints its measurements as JSON.
-//     node bench/generation-contestant.mjs CONTESTANT SCENARIO DIRECTORY THREADS PEERS
-// DIRECTORY is a model as optimum exports it; PEERS is a folder whose node_modules contains transformers.js and its
-// onnxruntime-node. Answers are greedy and have the requested length.
+//     node bench/generation-contestant.mjs CONTESTANT SCENARIO DIRECTORY THREADS
+// DIRECTORY is a model as optimum exports it. Answers are greedy and have the requested length.
 import { fork } from 'node:child_process';
 import { once } from 'node:events';
-import { createRequire } from 'node:module';
 import path from 'node:path';
 import { eventLoopDelay } from './event-loop-delay.mjs';
+import { loadTransformers, requirePeer } from './peers.mjs';
+import { median } from './step-time.mjs';
 
-const [contestant, scenario, directory, threadsText, peers] = process.argv.slice(2);
+const [contestant, scenario, directory, threadsText] = process.argv.slice(2);
 const threads = Number(threadsText);
-const requirePeer = createRequire(path.join(peers, 'package.json'));
-
-const median = (values) => values.toSorted((a, b) => a - b)[Math.floor(values.length / 2)];
 
 let state = 1;
 /**
@@ -47,29 +44,8 @@ async function loadOurs() {
   };
 }
 
-async function loadTransformers() {
-  const { AutoModelForCausalLM, env, Tensor } = await import(
-    requirePeer.resolve('@huggingface/transformers')
-  );
-  env.allowRemoteModels = false;
-  env.localModelPath = path.dirname(directory);
-  const model = await AutoModelForCausalLM.from_pretrained(path.basename(directory), {
-    device: 'cpu',
-    dtype: 'fp32',
-    session_options: { intraOpNumThreads: threads },
-  });
-  const generate = async (prompts, maxTokens) => {
-    const dims = [prompts.length, prompts[0].length];
-    const ids = BigInt64Array.from(prompts.flat(), BigInt);
-    const output = await model.generate({
-      inputs: new Tensor('int64', ids, dims),
-      attention_mask: new Tensor('int64', new BigInt64Array(ids.length).fill(1n), dims),
-      max_new_tokens: maxTokens,
-      do_sample: false,
-      eos_token_id: [-1],
-    });
-    return output.tolist().map((row) => row.slice(dims[1]).map(Number));
-  };
+async function loadTransformersJs() {
+  const generate = await loadTransformers(directory, threads);
   return {
     generate: async (tokens, maxTokens) => (await generate([tokens], maxTokens))[0],
     generateBatch: generate,
@@ -319,7 +295,7 @@ async function run() {
     return result;
   }
   if (contestant === 'onnxruntime-node') return graphDeepSteps();
-  const loaded = contestant === 'node-tensorrt' ? await loadOurs() : await loadTransformers();
+  const loaded = contestant === 'node-tensorrt' ? await loadOurs() : await loadTransformersJs();
   if (scenario === 'event-loop') return delayOfEventLoop(() => work(loaded));
   if (sizes[scenario]) {
     if (contestant === 'transformers.js, one batch') {

@@ -1,17 +1,14 @@
 // Child of runtimes.mjs: one runtime with one model, in a process of its own. Prints as JSON its version, the tokens of the
 // first answer, and tokens per second of later ones (medians), what reads the prompts included.
-//   node runtimes-contestant.mjs CONTESTANT MODEL THREADS PROMPT ANSWER REPEAT PEERS
+//   node runtimes-contestant.mjs CONTESTANT MODEL THREADS PROMPT ANSWER REPEAT
 // Answers are greedy and as long as asked for. No prompt begins as an earlier one, so that no cache has it.
 import { readFileSync } from 'node:fs';
-import { createRequire } from 'node:module';
 import path from 'node:path';
-import { pathToFileURL } from 'node:url';
+import { importPeer, loadTransformers, versions } from './peers.mjs';
+import { median } from './step-time.mjs';
 
-const [contestant, file, threadsText, length, answer, repeat, peers] = process.argv.slice(2);
+const [contestant, file, threadsText, length, answer, repeat] = process.argv.slice(2);
 const threads = Number(threadsText);
-const requirePeer = createRequire(path.join(peers, 'package.json'));
-const versionOf = (name) =>
-  JSON.parse(readFileSync(path.join(peers, 'node_modules', name, 'package.json'), 'utf8')).version;
 
 let state = 1;
 const prompt = (count) =>
@@ -36,32 +33,15 @@ const contestants = {
   },
 
   async 'transformers.js'() {
-    const { AutoModelForCausalLM, env, Tensor } = await import(
-      pathToFileURL(requirePeer.resolve('@huggingface/transformers'))
-    );
-    env.allowRemoteModels = false;
-    env.localModelPath = path.dirname(file);
-    const model = await AutoModelForCausalLM.from_pretrained(path.basename(file), {
-      device: 'cpu',
-      dtype: 'fp32',
-      session_options: { intraOpNumThreads: threads },
-    });
-    const generate = async (tokens, count) => {
-      const dims = [1, tokens.length];
-      const output = await model.generate({
-        inputs: new Tensor('int64', BigInt64Array.from(tokens, BigInt), dims),
-        attention_mask: new Tensor('int64', new BigInt64Array(tokens.length).fill(1n), dims),
-        max_new_tokens: count,
-        do_sample: false,
-        eos_token_id: [-1],
-      });
-      return output.tolist()[0].slice(tokens.length).map(Number);
+    const generate = await loadTransformers(file, threads);
+    return {
+      version: versions['@huggingface/transformers'],
+      generate: async (tokens, count) => (await generate([tokens], count))[0],
     };
-    return { version: versionOf('@huggingface/transformers'), generate };
   },
 
   async 'node-llama-cpp'() {
-    const { getLlama } = await import(pathToFileURL(requirePeer.resolve('node-llama-cpp')));
+    const { getLlama } = await importPeer('node-llama-cpp');
     const llama = await getLlama({ gpu: false, build: 'never', logLevel: 'error', maxThreads: threads });
     const model = await llama.loadModel({ modelPath: file });
     const context = await model.createContext({ contextSize: 2048, batchSize: 512, threads });
@@ -75,7 +55,7 @@ const contestants = {
       }
       return chosen;
     };
-    return { version: versionOf('node-llama-cpp'), generate };
+    return { version: versions['node-llama-cpp'], generate };
   },
 };
 
@@ -89,7 +69,6 @@ for (let i = 0; i < Number(repeat); i++) {
   if (count !== Number(answer)) throw new Error('An answer is too short.');
   times.push(performance.now() - began);
 }
-times.sort((a, b) => a - b);
-const tokensPerSecond = (1000 * Number(answer)) / times[Math.floor(times.length / 2)];
+const tokensPerSecond = (1000 * Number(answer)) / median(times);
 console.log(JSON.stringify({ version, tokensPerSecond, tokens }));
 process.exit(0);

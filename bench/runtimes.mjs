@@ -5,12 +5,14 @@
 // Leave the machine to it: llama.cpp's threads wait for each other by spinning. The peers are installed into build/bench and
 // build/ when they aren't there.
 import { execFileSync } from 'node:child_process';
-import { existsSync, mkdirSync, rmSync, symlinkSync, writeFileSync } from 'node:fs';
+import { mkdirSync, rmSync, symlinkSync, writeFileSync } from 'node:fs';
 import os from 'node:os';
 import path from 'node:path';
 import { parseArgs } from 'node:util';
 import { genaiPeer } from '../scripts/python-oracle.mjs';
 import { llamaForRuntimes } from './llama.mjs';
+import { installPeers } from './peers.mjs';
+import { median } from './step-time.mjs';
 
 const root = path.resolve(import.meta.dirname, '..');
 const { values: options } = parseArgs({
@@ -36,26 +38,6 @@ const scenarios = {
 };
 /** Tokens at the beginning of the first answer that all contestants have to agree on: then rounding may decide. */
 const equalTokens = 4;
-const median = (values) => values.toSorted((a, b) => a - b)[Math.floor(values.length / 2)];
-
-/** A folder whose node_modules has the peers. */
-function providePeers() {
-  const folder = path.join(root, 'build/bench/runtimes-peers');
-  if (existsSync(path.join(folder, 'node_modules/node-llama-cpp'))) return folder;
-  mkdirSync(folder, { recursive: true });
-  const onnxruntime = '1.30.0';
-  const dependencies = {
-    '@huggingface/transformers': '4.3.0',
-    'node-llama-cpp': '3.22.1',
-    'onnxruntime-node': onnxruntime,
-  };
-  const manifest = { private: true, dependencies, overrides: { 'onnxruntime-node': onnxruntime } };
-  writeFileSync(path.join(folder, 'package.json'), JSON.stringify(manifest));
-  const npm = ['install', '--ignore-scripts', '--no-audit', '--no-fund'];
-  execFileSync('npm', npm, { cwd: folder, stdio: ['ignore', 'ignore', 'inherit'] });
-  return folder;
-}
-
 /** Lays an ONNX file out as onnxruntime-genai and transformers.js look for it. */
 function layOut(onnx) {
   const folder = onnx.replace(/\.onnx$/, '');
@@ -107,7 +89,7 @@ function layOut(onnx) {
   return folder;
 }
 
-const peers = providePeers();
+installPeers();
 const python = { ...process.env, PYTHONPATH: genaiPeer() };
 const contestants = ['node-tensorrt', 'onnxruntime-genai', 'transformers.js', 'node-llama-cpp'];
 
@@ -126,7 +108,7 @@ function measure(contestant, { onnx, gguf, folder }, { length, answer, repeat })
   }
   const model = { 'node-tensorrt': onnx, 'transformers.js': folder, 'node-llama-cpp': gguf }[contestant];
   const script = path.join(root, 'bench/runtimes-contestant.mjs');
-  return child(process.execPath, [script, contestant, model, options.threads, ...sizes, peers], process.env);
+  return child(process.execPath, [script, contestant, model, options.threads, ...sizes], process.env);
 }
 
 const machine = { cpu: os.cpus()[0]?.model, cores: os.availableParallelism(), node: process.version };

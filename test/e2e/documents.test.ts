@@ -1,6 +1,5 @@
 import { spawn, spawnSync } from 'node:child_process';
 import {
-  cpSync,
   existsSync,
   mkdirSync,
   mkdtempSync,
@@ -44,7 +43,7 @@ function snippets(file: string, language: 'js' | 'ts', prefix = ''): Snippet[] {
 
 /** Examples in docstrings: lines that begin with a star, at any depth. */
 function examples(file: string): Snippet[] {
-  return ['', '  '].flatMap((indent) => snippets(file, 'js', `${indent} \\* `));
+  return snippets(file, 'js', ' {1,3}\\* ');
 }
 
 const sources = readdirSync(path.join(root, 'lib'), { recursive: true, encoding: 'utf8' })
@@ -59,16 +58,21 @@ beforeAll(() => {
 });
 afterAll(() => rmSync(folder, { recursive: true }));
 
-/** A folder with what documents assume: a model of images, a language model, and the package. */
-function place(name: string): string {
-  const directory = path.join(folder, name);
-  mkdirSync(directory, { recursive: true });
+function modelOfImages(): Uint8Array {
   const g = new GraphBuilder('means');
   const x = g.input('x', 'float32', ['batch', 3, 224, 224]);
   g.op('GlobalAveragePool', [x], {}, { outputs: ['y'] });
   g.output('y', 'float32', ['batch', 3, 1, 1]);
-  writeFileSync(path.join(directory, 'model.onnx'), serializeModel(g.finish()));
-  cpSync(path.join(root, 'examples/demo-model'), path.join(directory, 'llama'), { recursive: true });
+  return serializeModel(g.finish());
+}
+const imageModel = modelOfImages();
+
+/** A folder with what documents assume: a model of images, a language model, and the package. */
+function place(name: string): string {
+  const directory = path.join(folder, name);
+  mkdirSync(directory, { recursive: true });
+  writeFileSync(path.join(directory, 'model.onnx'), imageModel);
+  symlinkSync(path.join(root, 'examples/demo-model'), path.join(directory, 'llama'));
   return directory;
 }
 

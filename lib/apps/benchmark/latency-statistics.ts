@@ -24,15 +24,14 @@ export function latencyStatistics(values: readonly number[]): LatencyStatistics 
   const count = sorted.length;
   const mean = sorted.reduce((sum, value) => sum + value, 0) / count;
   const variance = sorted.reduce((sum, value) => sum + (value - mean) ** 2, 0) / count;
-  const percentile = (percent: number) => sorted[Math.max(Math.ceil((percent * count) / 100) - 1, 0)]!;
   return {
     min: sorted[0]!,
     max: sorted[count - 1]!,
     mean,
     median: (sorted[(count - 1) >> 1]! + sorted[count >> 1]!) / 2,
-    p90: percentile(90),
-    p95: percentile(95),
-    p99: percentile(99),
+    p90: nearestRank(sorted, 90, 100),
+    p95: nearestRank(sorted, 95, 100),
+    p99: nearestRank(sorted, 99, 100),
     coefficientOfVariation: mean === 0 ? 0 : Math.sqrt(variance) / mean,
   };
 }
@@ -40,8 +39,10 @@ export function latencyStatistics(values: readonly number[]): LatencyStatistics 
 /** The values that 0, 1 and so on to `parts` of `parts` equal shares of all values don't exceed: nearest ranks again. */
 export function quantiles(values: readonly number[], parts: number): number[] {
   const sorted = Float64Array.from(values).sort();
-  return Array.from(
-    { length: parts + 1 },
-    (_, i) => sorted[Math.max(Math.ceil((i * sorted.length) / parts) - 1, 0)]!,
-  );
+  return Array.from({ length: parts + 1 }, (_, i) => nearestRank(sorted, i, parts));
+}
+
+/** The smallest value that at least `part` of `parts` equal shares of the sorted values don't exceed. */
+function nearestRank(sorted: Float64Array, part: number, parts: number): number {
+  return sorted[Math.max(Math.ceil((part * sorted.length) / parts) - 1, 0)]!;
 }

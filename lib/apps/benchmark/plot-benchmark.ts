@@ -63,10 +63,11 @@ export function plotBenchmark({ model, machine, durationMs, reports }: Benchmark
   const height = top + panels.length * (panelHeight + panelGap);
   const device = first.row.device;
   const about = `${device === 'cpu' ? machine.cpu : device}, ${machine.cores} cores, Node.js ${machine.node}, ${durationMs / 1000} s each`;
-  const names = first.run.rows.map(
-    ({ name, runtime }, i) =>
-      `<text x="${margin.left + i * 330}" y="72" class="f${i % 2}">${i === 0 ? '━━' : '╌╌'} ${escaped(`${name} (${runtime.name} ${runtime.version})`)}</text>`,
-  );
+  const names = first.run.rows.map(({ name, runtime }, i) => {
+    const sample = i === 0 ? '━━' : '╌╌';
+    const label = `${sample} ${name} (${runtime.name} ${runtime.version})`;
+    return text(margin.left + i * 330, 72, label, `f${i % 2}`);
+  });
   return [
     `<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 ${width} ${height}" role="img">`,
     `<title>${escaped(`Benchmark of ${path.basename(model)}`)}</title>`,
@@ -118,8 +119,9 @@ function throughputPanel(
 ): string[] {
   const sizes = [...new Set(points.map(({ run }) => sizeOf(run)))].sort((a, b) => a - b);
   const contestants = Math.max(...points.map(({ contestant }) => contestant)) + 1;
-  const step = niceStep(Math.max(...points.map(({ row }) => row.samplesPerSecond)) / 4);
-  const most = step * Math.ceil(Math.max(...points.map(({ row }) => row.samplesPerSecond)) / step);
+  const highest = Math.max(...points.map(({ row }) => row.samplesPerSecond));
+  const step = niceStep(highest / 4);
+  const most = step * Math.ceil(highest / step);
   const y = (value: number) => panelHeight * (1 - value / most);
   const groupWidth = panelWidth / sizes.length;
   const barWidth = Math.min(54, (0.7 * groupWidth) / contestants);

@@ -1,8 +1,11 @@
 import os from 'node:os';
 import { version } from '../../base/version.js';
+import { InferenceSession } from '../../session/session.js';
 import type { CudaCompiler, CudaRuntime, CudaToolkit } from '../../system/cuda-toolkit.js';
 import { native, nativePath } from '../../system/native.js';
-import type { Flavour } from '../../system/nvidia-support.js';
+import { readDriverFiles } from '../../system/nvidia-driver.js';
+import { type Flavour, flavoursFor } from '../../system/nvidia-support.js';
+import { fileVersion } from '../../system/system-files.js';
 import type { ListedLibrary } from '../libraries/list-libraries.js';
 import type { Finding } from './diagnosis.js';
 
@@ -80,9 +83,6 @@ export interface SystemReport {
 export async function inspectSystem(): Promise<SystemReport> {
   // Importing the package loads none of these.
   const { findCuda } = await import('../../system/cuda-toolkit.js');
-  const { readDriverFiles } = await import('../../system/nvidia-driver.js');
-  const { flavoursFor } = await import('../../system/nvidia-support.js');
-  const { fileVersion } = await import('../../system/system-files.js');
   const { computeCapability, diagnose } = await import('./diagnosis.js');
   const { sitePackages } = await import('../../system/python-packages.js');
   const files = readDriverFiles();
@@ -158,7 +158,6 @@ type Cpu = { version: string; path: string } | { error: string };
 async function tryCpu(): Promise<Cpu> {
   try {
     const { findOnnxRuntime } = await import('../../system/onnxruntime-library.js');
-    const { InferenceSession } = await import('../../session/session.js');
     const path = findOnnxRuntime();
     const { GraphBuilder, serializeModel } = await import('../../onnx.js');
     const graph = new GraphBuilder('identity');

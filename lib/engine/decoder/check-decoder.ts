@@ -70,10 +70,10 @@ export async function checkDecoder({
       steps: tokens(2),
     };
   });
-  // One after the other: the weights are in memory once.
   const capacity = Math.min(maxLength, longer + 2);
   const parts = rows.map(({ chunks, steps }) => [...chunks, ...steps.map((token) => [token])]);
-  const expected = (await runExported(original, parts, capacity)).flat();
+  // One decoder runs after the other, so that the weights are in memory once.
+  const inParts = await runExported(original, parts, capacity);
   let actual: Float32Array[];
   try {
     actual = await runRewritten(rewritten, decoder, rows, capacity);
@@ -82,20 +82,14 @@ export async function checkDecoder({
     if (!rewrittenErrors.has(code)) throw error;
     return { agree: false, difference: Number.POSITIVE_INFINITY, error: message };
   }
-  const difference = actual.reduce(
-    (most, logits, i) => larger(most, relativeDifference(logits, expected[i]!)),
-    0,
-  );
+  const difference = largestDifference(actual, inParts.flat());
   if (difference <= tolerances[decoder.caches[0]!.type]) return { agree: true, difference };
-  const whole = (
-    await runExported(
-      original,
-      parts.map((each) => [each.flat()]),
-      capacity,
-    )
-  ).flat();
-  const inParts = rows.map((_, row) => expected[parts.slice(0, row + 1).flat().length - 1]!);
-  const own = whole.reduce((most, logits, i) => larger(most, relativeDifference(logits, inParts[i]!)), 0);
+  const inOne = parts.map((each) => [each.flat()]);
+  const whole = await runExported(original, inOne, capacity);
+  const own = largestDifference(
+    whole.flat(),
+    inParts.map((logits) => logits.at(-1)!),
+  );
   return { agree: difference <= Math.min(ownDifferences * own, noisiest), difference };
 }
 
@@ -150,6 +144,10 @@ const loadWritten = ({ file, weights }: WrittenModel) => loadOnCpu({ model: file
 
 /** A NaN wins. */
 const larger = (a: number, b: number) => (b <= a ? a : b);
+
+function largestDifference(actual: readonly Float32Array[], expected: readonly Float32Array[]): number {
+  return actual.reduce((most, logits, i) => larger(most, relativeDifference(logits, expected[i]!)), 0);
+}
 
 function relativeDifference(actual: Float32Array, expected: Float32Array): number {
   if (actual.length !== expected.length) return Number.POSITIVE_INFINITY;
