@@ -10,6 +10,7 @@ const rooms = [
   'onnx/decoder',
   'onnx/models',
   'execution',
+  'masks',
   'engine',
   'session',
   'text',

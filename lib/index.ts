@@ -39,6 +39,14 @@ export type { KvCache, KvCacheOptions } from './generation/kv-cache.js';
 export { LanguageModel, type LanguageModelStats } from './generation/language-model.js';
 export type { LanguageModelOptions } from './generation/language-model-options.js';
 export type { Sequence } from './generation/sequence.js';
+export type {
+  MaskPattern,
+  MaskRule,
+  MaskUpdateOptions,
+  RandomRule,
+  StructuredRule,
+} from './masks/mask-rule.js';
+export { type MaskUpdate, type MaskWorkOptions, type PatternCheck, SparseMask } from './masks/sparse-mask.js';
 export { InferenceSession } from './session/session.js';
 export type { SessionOptions } from './session/session-options.js';
 export type { CudaCompiler, CudaRuntime, CudaToolkit } from './system/cuda-toolkit.js';

@@ -8,6 +8,7 @@
 #include "node/language_model.h"
 #include "node/napi_setup.h"
 #include "node/native_bytes.h"
+#include "node/sparse_mask.h"
 #include "node/variant.h"
 #include "runtime/onnxruntime/onnxruntime.h"
 
@@ -47,9 +48,11 @@ Napi::Object start(Napi::Env env, Napi::Object exports) {
   exports["HostBuffer"] = node_tensorrt::HostBuffer::define(env);
   exports["NativeBytes"] = node_tensorrt::NativeBytes::define(env);
   exports["NativeLanguageModel"] = node_tensorrt::LanguageModel::define(env);
+  exports["NativeMask"] = node_tensorrt::SparseMask::define(env);
   exports["NativeSession"] = node_tensorrt::InferenceSession::define(env);
   node_tensorrt::defineDeviceTensor(env, exports);
   node_tensorrt::defineEngineBuilder(env, exports);
+  node_tensorrt::defineMaskRules(env, exports);
   return exports;
 }
 

@@ -141,15 +141,17 @@ void FileBytes::requireUnchanged() const {
   throw Error("ERR_IO", name_ + " was changed after it was loaded. Load it again.");
 }
 
+void writeBytes(std::span<const std::byte> bytes, int descriptor) {
+  while (!bytes.empty()) {
+    const ssize_t written = ::write(descriptor, bytes.data(), bytes.size());
+    if (written < 0 && errno == EINTR) continue;
+    if (written < 0) throw Error("ERR_IO", reason(errno));
+    bytes = bytes.subspan(static_cast<size_t>(written));
+  }
+}
+
 void writeBytes(const ByteSource& bytes, int descriptor, const std::stop_token& stop) {
-  bytes.forEachPiece(stop, [descriptor](std::span<const std::byte> piece) {
-    while (!piece.empty()) {
-      const ssize_t written = ::write(descriptor, piece.data(), piece.size());
-      if (written < 0 && errno == EINTR) continue;
-      if (written < 0) throw Error("ERR_IO", reason(errno));
-      piece = piece.subspan(static_cast<size_t>(written));
-    }
-  });
+  bytes.forEachPiece(stop, [descriptor](std::span<const std::byte> piece) { writeBytes(piece, descriptor); });
 }
 
 }  // namespace node_tensorrt

@@ -101,7 +101,10 @@ class FileBytes final : public ByteSource {
   timespec modified_ = {};
 };
 
-// Writes all bytes at the file's current position. Throws Error(ERR_IO) and Cancelled.
+// Writes all bytes at the file's current position. Throws Error(ERR_IO).
+void writeBytes(std::span<const std::byte> bytes, int descriptor);
+
+// As above. Throws Cancelled, too.
 void writeBytes(const ByteSource& bytes, int descriptor, const std::stop_token& stop);
 
 }  // namespace node_tensorrt

@@ -18,15 +18,20 @@
 namespace node_tensorrt {
 namespace {
 
-void* allocateAligned(size_t bytes) {
-  const size_t rounded = (bytes + kHostAlignment - 1) / kHostAlignment * kHostAlignment;
-  void* block =
-      rounded < bytes ? nullptr : std::aligned_alloc(kHostAlignment, rounded ? rounded : kHostAlignment);
+constexpr size_t kHugePage = size_t{1} << 21;
+
+void* allocateAligned(size_t bytes, size_t alignment) {
+  const size_t rounded = (bytes + alignment - 1) / alignment * alignment;
+  void* block = rounded < bytes ? nullptr : std::aligned_alloc(alignment, rounded ? rounded : alignment);
   if (block == nullptr) {
     throw Error("ERR_OUT_OF_MEMORY",
                 "Could not allocate " + std::to_string(bytes) + " bytes of host memory.");
   }
   return block;
+}
+
+void* allocateForPool(size_t bytes) {
+  return allocateAligned(bytes, kHostAlignment);
 }
 
 class HostTensorMemory final : public TensorMemory {
@@ -72,13 +77,21 @@ class HostTensorMemory final : public TensorMemory {
 }  // namespace
 
 std::shared_ptr<void> allocateHostMemory(size_t bytes) {
-  void* block = allocateAligned(bytes);
+  void* block = allocateAligned(bytes, kHostAlignment);
   std::memset(block, 0, bytes);
   return std::shared_ptr<void>(block, std::free);
 }
 
+std::shared_ptr<void> allocateUnzeroedMemory(size_t bytes) {
+  const bool isLarge = bytes >= 2 * kHugePage;
+  void* block = allocateAligned(bytes, isLarge ? kHugePage : kHostAlignment);
+  // Fails on kernels without huge pages.
+  if (isLarge) madvise(block, bytes, MADV_HUGEPAGE);
+  return std::shared_ptr<void>(block, std::free);
+}
+
 MemorySource hostMemory() {
-  return {allocateAligned, std::free};
+  return {allocateForPool, std::free};
 }
 
 std::shared_ptr<TensorMemory> hostTensorMemory() {

@@ -15,6 +15,10 @@ inline constexpr size_t kHostAlignment = 64;
 // Allocates one zeroed block, which its last owner frees. Throws Error(ERR_OUT_OF_MEMORY).
 std::shared_ptr<void> allocateHostMemory(size_t bytes);
 
+// As allocateHostMemory(), but the block isn't zeroed. A large one is made of huge pages where the system has
+// them, because it costs more to get many small ones than to write to them.
+std::shared_ptr<void> allocateUnzeroedMemory(size_t bytes);
+
 // A source of aligned memory for a pool.
 MemorySource hostMemory();
 

@@ -74,6 +74,10 @@ class Environment {
   const Napi::FunctionReference& bytesClass() const { return bytesClass_; }
   void setBytesClass(Napi::Function bytesClass) { bytesClass_ = Napi::Persistent(bytesClass); }
 
+  // JavaScript thread. The class from sparse_mask.h, for code that creates its objects.
+  const Napi::FunctionReference& maskClass() const { return maskClass_; }
+  void setMaskClass(Napi::Function maskClass) { maskClass_ = Napi::Persistent(maskClass); }
+
  private:
   struct Posted {
     Settle call;
@@ -95,6 +99,7 @@ class Environment {
   std::map<std::string, std::unique_ptr<FileLock>> directories_;
   Napi::FunctionReference errorClass_;
   Napi::FunctionReference bytesClass_;
+  Napi::FunctionReference maskClass_;
 };
 
 // Runs `body`, turning native exceptions into JavaScript exceptions.

@@ -35,6 +35,43 @@ Job::Job(Napi::Env env, Napi::Value onProgress)
   if (reports_) onProgress_ = Napi::Persistent(onProgress.As<Napi::Function>());
 }
 
+size_t Job::keep(Napi::Object value) {
+  kept_.push_back(Napi::Persistent(value));
+  return kept_.size() - 1;
+}
+
+void Job::withKept(size_t number, std::function<void(Napi::Object)> use) {
+  struct Call {
+    std::mutex mutex;
+    std::condition_variable_any condition;
+    bool ended = false;
+    bool abandoned = false;  // nobody waits any more, and what `use` refers to is gone
+    std::exception_ptr error;
+  };
+  const auto call = std::make_shared<Call>();
+  {
+    std::lock_guard lock(mutex_);
+    if (environment_ == nullptr) throw Cancelled();
+    environment_->notify([self = shared_from_this(), call, number, use = std::move(use)](Napi::Env) {
+      std::lock_guard callLock(call->mutex);
+      if (call->abandoned) return;
+      try {
+        use(self->kept_[number].Value());
+      } catch (...) {
+        call->error = std::current_exception();
+      }
+      call->ended = true;
+      call->condition.notify_all();
+    });
+  }
+  std::unique_lock lock(call->mutex);
+  if (!call->condition.wait(lock, stop_.get_token(), [&] { return call->ended; })) {
+    call->abandoned = true;
+    throw Cancelled();
+  }
+  if (call->error) std::rethrow_exception(call->error);
+}
+
 Napi::Promise Job::start(Napi::Env env, Work work) {
   environment_->add(shared_from_this());
   try {
@@ -46,6 +83,7 @@ Napi::Promise Job::start(Napi::Env env, Work work) {
   } catch (const std::system_error& error) {
     environment_->remove(shared_from_this());
     onProgress_.Reset();
+    kept_.clear();
     throw Error("ERR_OUT_OF_MEMORY",
                 "The system has no thread left to work on (" + error.code().message() + ").");
   }
@@ -75,6 +113,7 @@ void Job::stop() {
     thread_.detach();
   }
   onProgress_.Reset();
+  kept_.clear();
   thrown_ = Napi::Error();
 }
 
@@ -146,6 +185,7 @@ void Job::report(Napi::Env env) {
 // JavaScript thread.
 void Job::settle(Napi::Env env, const Answer& answer, const std::exception_ptr& error) {
   onProgress_.Reset();
+  kept_.clear();
   if (!thrown_.IsEmpty()) {
     deferred_.Reject(thrown_.Value());
   } else if (isCancelled(error)) {

@@ -31,6 +31,13 @@ class Job final : public Stoppable, public std::enable_shared_from_this<Job> {
   // JavaScript thread. Starts the work. If it throws Cancelled, the promise resolves with undefined.
   Napi::Promise start(Napi::Env env, Work work);
 
+  // JavaScript thread, before start(). Keeps a value alive until the promise is settled. Returns its number.
+  size_t keep(Napi::Object value);
+
+  // The job's threads. Calls `use` on the JavaScript thread with a value that was kept, and waits until it
+  // returns. `use` throws no Napi::Error. Throws Cancelled if the job is cancelled first.
+  void withKept(size_t number, std::function<void(Napi::Object)> use);
+
   // Any thread. The work notices when it checks its stop token.
   void cancel() { stop_.request_stop(); }
 
@@ -56,7 +63,8 @@ class Job final : public Stoppable, public std::enable_shared_from_this<Job> {
 
   Environment* environment_;  // null once the environment has ended
   const Napi::Promise::Deferred deferred_;
-  Napi::FunctionReference onProgress_;  // used only on the JavaScript thread, as is thrown_
+  Napi::FunctionReference onProgress_;  // used only on the JavaScript thread, as are thrown_ and kept_
+  std::vector<Napi::ObjectReference> kept_;
   Napi::Error thrown_;
   const bool reports_;
   std::stop_source stop_;

@@ -44,21 +44,6 @@ Napi::Value toJs(Napi::Env env, const Digest& digest) {
   return result;
 }
 
-// A duplicate of a descriptor, because the caller's may be closed and its number reused while a thread is
-// writing.
-class Descriptor {
- public:
-  explicit Descriptor(int callers) : number_(::fcntl(callers, F_DUPFD_CLOEXEC, 0)) {
-    if (number_ < 0) throw Error("ERR_IO", std::strerror(errno));
-  }
-  Descriptor(const Descriptor&) = delete;
-  ~Descriptor() { ::close(number_); }
-  int number() const noexcept { return number_; }
-
- private:
-  const int number_;
-};
-
 Bytes bytesOf(const Napi::CallbackInfo& info) {
   if (info[0].IsExternal()) return *info[0].As<Napi::External<Bytes>>().Data();
   if (info[0].IsTypedArray()) return std::make_shared<MemoryBytes>(elements(info[0]));
@@ -68,6 +53,14 @@ Bytes bytesOf(const Napi::CallbackInfo& info) {
 }
 
 }  // namespace
+
+Descriptor::Descriptor(int callers) : number_(::fcntl(callers, F_DUPFD_CLOEXEC, 0)) {
+  if (number_ < 0) throw Error("ERR_IO", std::strerror(errno));
+}
+
+Descriptor::~Descriptor() {
+  ::close(number_);
+}
 
 Napi::Function NativeBytes::define(Napi::Env env) {
   Napi::Function result = DefineClass(

@@ -41,4 +41,18 @@ class NativeBytes : public Napi::ObjectWrap<NativeBytes> {
   std::shared_ptr<const ByteSource> bytes_;  // null once released
 };
 
+// A duplicate of a descriptor, because the caller's may be closed and its number reused while a thread is
+// writing.
+class Descriptor {
+ public:
+  // Throws Error(ERR_IO).
+  explicit Descriptor(int callers);
+  Descriptor(const Descriptor&) = delete;
+  ~Descriptor();
+  int number() const noexcept { return number_; }
+
+ private:
+  const int number_;
+};
+
 }  // namespace node_tensorrt

@@ -7,13 +7,14 @@ import type {
   NativeLanguageModel,
   NativeLanguageModelConfig,
 } from './language-model.js';
+import type { NativeMasks } from './mask.js';
 import type { NativeBuild, NativeBuildRequest, NativeParseResult, NativePlan } from './plan-builder.js';
 import type { NativeSession } from './session.js';
 import type { DeviceTensor, HostBuffer } from './tensor.js';
 import type { NativeTensorRT } from './tensorrt.js';
 
 /** The addon's exports. */
-export interface NativeBinding {
+export interface NativeBinding extends NativeMasks {
   readonly variant: NativeVariant;
   initialize(errorClass: typeof TensorRTError): void;
   /** Abandons all work and waits for the threads of this environment. */
