@@ -9,7 +9,14 @@ export type { Dims, TensorLike } from './base/tensor-like.js';
 export { buildEngine } from './engine/build-engine.js';
 export type { BuildOptions, BuildProgress } from './engine/build-options.js';
 export { Engine } from './engine/engine.js';
-export type { EngineManifest, EngineTensor, LayerInfo, TensorInfo } from './engine/manifest.js';
+export type {
+  EngineManifest,
+  EngineTensor,
+  LayerInfo,
+  MaskRecord,
+  SparsityRecord,
+  TensorInfo,
+} from './engine/manifest.js';
 export type { RunOptions, RunTiming } from './execution/loaded-session.js';
 export type {
   InputMetadata,
@@ -39,6 +46,7 @@ export type { KvCache, KvCacheOptions } from './generation/kv-cache.js';
 export { LanguageModel, type LanguageModelStats } from './generation/language-model.js';
 export type { LanguageModelOptions } from './generation/language-model-options.js';
 export type { Sequence } from './generation/sequence.js';
+export type { MaskModelOptions, MaskProgress } from './masks/mask-model-options.js';
 export type {
   MaskPattern,
   MaskRule,
@@ -46,6 +54,10 @@ export type {
   RandomRule,
   StructuredRule,
 } from './masks/mask-rule.js';
+export { type LayerReport, MaskSet } from './masks/mask-set.js';
+export { pruneModel } from './masks/prune-model.js';
+export type { PruneModelOptions } from './masks/prune-model-options.js';
+export type { SparseLayer } from './masks/sparse-layers.js';
 export { type MaskUpdate, type MaskWorkOptions, type PatternCheck, SparseMask } from './masks/sparse-mask.js';
 export { InferenceSession } from './session/session.js';
 export type { SessionOptions } from './session/session-options.js';

@@ -28,7 +28,12 @@ const parts = {
     includes: [],
   },
   interface: { files: ['runtime/runtime'], includes: ['base'] },
-  core: { files: ['core/'], includes: ['base', 'interface'] },
+  // Its loops over weights use vector instructions.
+  core: {
+    files: ['core/'],
+    includes: ['base', 'interface'],
+    headers: ['emmintrin.h', 'immintrin.h'],
+  },
   library: { files: ['runtime/shared_library'], includes: ['base'] },
   cuda: { files: ['runtime/cuda/'], includes: ['base', 'interface', 'library'] },
   onnxruntime: { files: ['runtime/onnxruntime/'], includes: ['base', 'interface', 'library'] },

@@ -23,6 +23,7 @@ export type ErrorCode =
   | 'ERR_IO'
   | 'ERR_DOWNLOAD_FAILED'
   | 'ERR_STATE_MISMATCH'
+  | 'ERR_MASK_MISMATCH'
   | 'ERR_DISPOSED'
   | 'ERR_EXECUTION_FAILED';
 

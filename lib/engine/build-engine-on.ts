@@ -5,8 +5,11 @@ import { TensorRTError } from '../base/errors.js';
 import { onAbort } from '../base/options.js';
 import { checkProfiles, completeProfiles, type DeclaredInput } from '../base/shapes.js';
 import { version as builder } from '../base/version.js';
+import type { MaskSetContents } from '../masks/mask-set-contents.js';
+import type { SparseMask } from '../masks/sparse-mask.js';
 import { writeAtomically } from '../system/files/atomic-file.js';
 import { scratchDirectory } from '../system/files/temporary-directory.js';
+import { absolutePath } from '../system/files/working-directory.js';
 import { numberOf } from '../system/gpu.js';
 import type { NativeCuda } from '../system/native/cuda.js';
 import type { NativeBuildRequest, NativeBuildResult } from '../system/native/plan-builder.js';
@@ -15,7 +18,13 @@ import { native } from '../system/native.js';
 import { hasOnnxRuntime } from '../system/onnxruntime-library.js';
 import { type BuildOptions, type BuildSettings, compilerOptions, recordedOptions } from './build-options.js';
 import { Engine } from './engine.js';
-import { type EngineManifest, type Provenance, tensorInfo } from './manifest.js';
+import {
+  type EngineManifest,
+  type MaskRecord,
+  type Provenance,
+  type SparsityRecord,
+  tensorInfo,
+} from './manifest.js';
 import type { ModelDigest } from './model-digest.js';
 import type { DecoderLowering } from './prepare-model.js';
 
@@ -44,8 +53,9 @@ export async function buildEngineOn(
   /** The model's decoder description, if it is a decoder to be lowered: see `buildDecoder`. */
   decoder?: Omit<DecoderLowering, 'attention'>,
 ): Promise<Engine> {
-  const { onProgress, signal } = settings;
+  const { onProgress, signal, masks } = settings;
   signal?.throwIfAborted();
+  if (masks) return buildMasked(ordinal, model, { ...settings, masks }, decoder);
 
   // Loaded here, so that a program that doesn't build doesn't load it.
   const { findTensorRT } = await import('../system/tensorrt-library.js');
@@ -92,6 +102,47 @@ export async function buildEngineOn(
 }
 
 /**
+ * Prunes the model first, and builds what results. Equal models and masks give equal files, so the cache knows them.
+ */
+async function buildMasked(
+  ordinal: number | undefined,
+  model: string | Uint8Array,
+  { masks, ...settings }: BuildSettings & { masks: MaskSetContents },
+  decoder: Omit<DecoderLowering, 'attention'> | undefined,
+): Promise<Engine> {
+  const { onProgress, signal } = settings;
+  const { writePruned } = await import('../masks/write-pruned.js');
+  const directory = await scratchDirectory();
+  const [given, pruned] = ['given.onnx', 'model.onnx'].map((name) => path.join(directory.path, name));
+  try {
+    onProgress?.({ phase: 'Masking weights', step: 0, steps: 1 });
+    if (typeof model !== 'string') await writeAtomically(given!, [model], 'model');
+    const source = typeof model === 'string' ? model : given!;
+    const sha256 = await writePruned(source, masks, pruned!, { signal });
+    onProgress?.({ phase: 'Masking weights', step: 1, steps: 1 });
+    const engine = await buildEngineOn(ordinal, pruned!, { ...settings, masks: undefined }, decoder);
+    const record = {
+      model: sha256,
+      weights: [...masks.entries].map(([name, { mask }]) => maskRecord(name, mask)),
+    };
+    return engine.withProvenance({ ...provenance(model, settings), masks: record });
+  } catch (error) {
+    if (error instanceof Error)
+      error.message = error.message.replaceAll(pruned!, nameOf(model)).replaceAll(given!, nameOf(model));
+    throw error;
+  } finally {
+    await directory.remove();
+  }
+}
+
+const nameOf = (model: string | Uint8Array) => (typeof model === 'string' ? model : 'given as bytes');
+
+function maskRecord(weight: string, mask: SparseMask): MaskRecord['weights'][number] {
+  const sha256 = createHash('sha256').update(mask.bits()).digest('hex');
+  return { weight, size: mask.size, kept: mask.kept, sha256 };
+}
+
+/**
  * The cache key: a hash of everything that decides the plan. Profiles count as given, since the missing parts follow
  * from the model. Options that only appear in the manifest don't count: see {@link Engine.withProvenance}.
  */
@@ -119,7 +170,10 @@ function cacheKey({
   return createHash('sha256').update(JSON.stringify(parts)).digest('hex');
 }
 
-function provenance(model: string | Uint8Array, { parent, lineage }: BuildSettings): Provenance {
+function provenance(
+  model: string | Uint8Array,
+  { parent, lineage }: Pick<BuildSettings, 'parent' | 'lineage'>,
+): Provenance {
   return { name: typeof model === 'string' ? path.basename(model) : undefined, parent, lineage };
 }
 
@@ -199,6 +253,7 @@ async function compile(
       precision,
       ...(prepared.cast ? { cast: prepared.cast } : {}),
       ...(prepared.madeWeights ? { weights: prepared.madeWeights } : {}),
+      ...(settings.sparsity === 'auto' ? { sparsity: await sparsityOf(model, library, result) } : {}),
       profiles,
       ...(prepared.decoder ? { decoder: prepared.decoder } : {}),
       model: { name, sha256, weightsSha256, producer },
@@ -214,6 +269,24 @@ async function compile(
   } finally {
     await directory.remove();
   }
+}
+
+/** The layers that may use a sparse kernel, and how many do. */
+async function sparsityOf(
+  model: string | Uint8Array,
+  { flavour }: NativeTensorRT,
+  { sparsity }: NativeBuildResult,
+): Promise<SparsityRecord> {
+  const { sparseLayers } = await import('../masks/sparse-layers.js');
+  const { parseModel, readModel } = await import('../onnx/format/model-file.js');
+  const isFile = typeof model === 'string';
+  const eligible = sparseLayers(
+    isFile ? await readModel(model) : parseModel(model),
+    isFile ? path.dirname(absolutePath(model)) : undefined,
+  );
+  // "(Sparsity) Chose 12 layer(s) using sparse tactics", once in a build. TensorRT-RTX chooses when it loads a plan.
+  const [, count] = sparsity.map((line) => /\bChose (\d+) layer/.exec(line)).find((found) => found) ?? [];
+  return { eligible, chosen: flavour === 'rtx' || count === undefined ? 'unknown' : Number(count) };
 }
 
 /**

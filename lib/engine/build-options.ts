@@ -15,6 +15,8 @@ import {
 } from '../base/options.js';
 import { parseShapes, type ShapeRanges } from '../base/shapes.js';
 import type { TensorLike } from '../base/tensor-like.js';
+import { contentsOf, type MaskSet } from '../masks/mask-set.js';
+import type { MaskSetContents } from '../masks/mask-set-contents.js';
 import { targetNumber } from '../system/nvidia-support.js';
 import { readCalibration } from './calibration.js';
 import { Engine } from './engine.js';
@@ -68,6 +70,11 @@ export interface BuildOptions {
   libraryPath?: string;
   /** 'auto' lets TensorRT use 2:4 sparse weights if the model has any. Defaults to 'off'. */
   sparsity?: 'off' | 'auto';
+  /**
+   * Masks for the model's weights, which are pruned before they are compiled. TensorRT makes use of zeros only with
+   * `sparsity: 'auto'` and masks of 2:4. Defaults to none.
+   */
+  masks?: MaskSet;
   /** How long TensorRT may look for a faster plan, from 0 to 5. Defaults to TensorRT's own default, 3. */
   optimizationLevel?: 0 | 1 | 2 | 3 | 4 | 5;
   /** Bytes of device memory that a layer's kernel may use beside its inputs and outputs. Defaults to all of the GPU's. */
@@ -124,6 +131,7 @@ export const buildOptions = {
   runtime: oneOf(['auto', 'tensorrt', 'tensorrt-rtx']),
   libraryPath: pathOption,
   sparsity: oneOf(['off', 'auto']),
+  masks: masksOption,
   optimizationLevel: integer(undefined, 0, 5),
   workspace: integer(undefined, 0, Number.MAX_SAFE_INTEGER),
   calibration: readCalibration,
@@ -150,7 +158,6 @@ const asItIs = `${theirs}, and has no counterpart: on the CPU it is always on.`;
  * onnxruntime-node calls something else.
  */
 export const refusedBuildOptions = {
-  masks: 'is not supported in this version.',
   weightStreaming: untested,
   versionCompatible: untested,
   hardwareCompatibility: untested,
@@ -222,6 +229,13 @@ function cacheOption(cache: unknown, path: string): string | undefined | false {
   if (typeof cache !== 'string') throw invalidArgType(path, "a boolean or a folder's path", cache);
   checkPath(cache, path);
   return cache;
+}
+
+function masksOption(masks: unknown, path: string): MaskSetContents | undefined {
+  if (masks === undefined) return undefined;
+  // A copy, since the caller may change the set afterwards.
+  const { entries, skipped } = contentsOf(masks as MaskSet, path);
+  return { entries: new Map(entries), skipped };
 }
 
 function parentOption(parent: unknown, path: string): string | undefined {

@@ -154,8 +154,12 @@ export class Engine {
    */
   withProvenance(provenance: Provenance): Engine {
     const { manifest, layers } = this.#described();
-    const { model, parent, lineage } = manifest;
-    if (isDeepStrictEqual({ name: model.name, parent, lineage }, provenance)) return this;
+    const { model, parent, lineage, masks } = manifest;
+    if (
+      isDeepStrictEqual({ name: model.name, parent, lineage, masks }, { masks: undefined, ...provenance })
+    ) {
+      return this;
+    }
     const { name, ...line } = provenance;
     const changed = { ...manifest, ...line, model: { ...model, name } };
     const plan = planOf(this);

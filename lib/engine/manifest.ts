@@ -2,6 +2,7 @@ import { type DataType, dataTypeFromOnnx } from '../base/data-type.js';
 import type { DecoderGraph } from '../base/decoder-graph.js';
 import { type Profile, rangeOf, type ShapeRange } from '../base/shapes.js';
 import type { Dims } from '../base/tensor-like.js';
+import type { SparseLayer } from '../masks/sparse-layers.js';
 import type { MadeWeight } from '../onnx/format/weight-origin.js';
 import type { CastBfloat16Report, CastFloat16Report } from '../onnx/precision/cast-report.js';
 import type { NativeBuildResult } from '../system/native/plan-builder.js';
@@ -35,6 +36,31 @@ export interface LayerInfo {
   readonly outputs: readonly TensorInfo[];
 }
 
+/** The masks that an engine's weights were pruned by. */
+export interface MaskRecord {
+  /** SHA-256 of the ONNX file before it was pruned, in hexadecimal. */
+  readonly model: string;
+  /** The masked weights. */
+  readonly weights: readonly {
+    /** Its name. */
+    readonly weight: string;
+    /** How many elements it has. */
+    readonly size: number;
+    /** How many of them the mask keeps. */
+    readonly kept: number;
+    /** SHA-256 of the mask's bits, in hexadecimal. */
+    readonly sha256: string;
+  }[];
+}
+
+/** The use of sparse kernels. */
+export interface SparsityRecord {
+  /** The weights with at most 2 of every 4 elements along the axis that sparse kernels need. */
+  readonly eligible: readonly SparseLayer[];
+  /** How many layers use a sparse kernel, as TensorRT 10 and 11 log it; 'unknown' for TensorRT-RTX, which logs nothing. */
+  readonly chosen: number | 'unknown';
+}
+
 /** A description of an engine and of its origin. Plain JSON. */
 export interface EngineManifest {
   /** The library that compiled the engine, and that can run it. */
@@ -57,6 +83,10 @@ export interface EngineManifest {
    * that it was made from. A weight that isn't named here is in the compiled graph as it was.
    */
   readonly weights?: readonly MadeWeight[];
+  /** The masks that were applied to the model's weights before compiling, with `masks`. */
+  readonly masks?: MaskRecord;
+  /** With `sparsity: 'auto'`: the layers that TensorRT may use sparse kernels for, and how many it does. */
+  readonly sparsity?: SparsityRecord;
   /** The optimization profiles. Empty if every input is static. */
   readonly profiles: readonly Profile[];
   /** How a decoder with a KV cache is driven. Absent for any other model. */
@@ -94,6 +124,7 @@ export interface Provenance {
   readonly name: string | undefined;
   readonly parent: string | undefined;
   readonly lineage: Readonly<Record<string, unknown>> | undefined;
+  readonly masks?: MaskRecord | undefined;
 }
 
 /** The description of a plan in an engine file. */

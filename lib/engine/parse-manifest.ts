@@ -3,7 +3,14 @@ import type { DecoderGraph } from '../base/decoder-graph.js';
 import { isObject } from '../base/json.js';
 import type { Profile, ShapeRange } from '../base/shapes.js';
 import { isOrigin, type MadeWeight } from '../onnx/format/weight-origin.js';
-import type { EngineContents, EngineManifest, LayerInfo, TensorInfo } from './manifest.js';
+import type {
+  EngineContents,
+  EngineManifest,
+  LayerInfo,
+  MaskRecord,
+  SparsityRecord,
+  TensorInfo,
+} from './manifest.js';
 
 /**
  * Reads the JSON texts of a manifest and of layers.
@@ -113,14 +120,36 @@ function isDecoder(value: unknown): value is DecoderGraph {
   );
 }
 
+function isMaskRecord(value: unknown): value is MaskRecord {
+  const isWeight = (each: unknown): each is MaskRecord['weights'][number] =>
+    isObject(each) &&
+    isString(each.weight) &&
+    isString(each.sha256) &&
+    isCount(each.size) &&
+    isCount(each.kept);
+  return isObject(value) && isString(value.model) && isArrayOf(value.weights, isWeight);
+}
+
+function isSparsity(value: unknown): value is SparsityRecord {
+  const isSparse = (each: unknown): each is SparsityRecord['eligible'][number] =>
+    isObject(each) && isString(each.weight) && isArrayOf(each.nodes, isString);
+  return (
+    isObject(value) &&
+    isArrayOf(value.eligible, isSparse) &&
+    (value.chosen === 'unknown' || isCount(value.chosen))
+  );
+}
+
 function isManifest(value: unknown): value is EngineManifest {
   if (!isObject(value) || !isObject(value.library) || !isObject(value.model) || !isObject(value.options))
     return false;
-  const { library, model, cast, weights, decoder, parent, lineage } = value;
+  const { library, model, cast, weights, masks, sparsity, decoder, parent, lineage } = value;
   return (
     (decoder === undefined || isDecoder(decoder)) &&
     (cast === undefined || isCast(cast)) &&
     (weights === undefined || isArrayOf(weights, isMadeWeight)) &&
+    (masks === undefined || isMaskRecord(masks)) &&
+    (sparsity === undefined || isSparsity(sparsity)) &&
     (parent === undefined || (isString(parent) && /^[0-9a-f]{64}$/.test(parent))) &&
     (lineage === undefined || isObject(lineage)) &&
     [library.flavour, library.version, value.builder, value.precision, value.created].every(isString) &&

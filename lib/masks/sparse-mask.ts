@@ -130,7 +130,7 @@ export class SparseMask {
     return made(randomRequest(dims, rule), dims, signal);
   }
 
-  /** The blocking form of {@link random}. */
+  /** The blocking form of {@link SparseMask.random}. */
   static randomSync(dims: Dims, options: RandomRule): SparseMask {
     return madeSync(randomRequest(dims, options), dims);
   }
@@ -150,16 +150,16 @@ export class SparseMask {
     return made(magnitudeRequest(weights, rule), weights.dims, signal);
   }
 
-  /** The blocking form of {@link magnitude}. */
+  /** The blocking form of {@link SparseMask.magnitude}. */
   static magnitudeSync(weights: TensorLike, options: MaskRule): SparseMask {
     return madeSync(magnitudeRequest(weights, options), weights.dims);
   }
 
   /**
    * Keeps the elements with the largest |w · g|, computed in float32: those whose loss the loss function would feel most
-   * (first-order saliency; Molchanov et al., 2017). Takes the rules of {@link magnitude}.
+   * (first-order saliency; Molchanov et al., 2017). Takes the rules of {@link SparseMask.magnitude}.
    * @param gradients of the loss by the weights, with the same dimensions
-   * @throws (rejects) as {@link magnitude}
+   * @throws (rejects) as {@link SparseMask.magnitude}
    */
   static async saliency(
     weights: TensorLike,
@@ -170,7 +170,7 @@ export class SparseMask {
     return made(saliencyRequest(weights, gradients, rule), weights.dims, signal);
   }
 
-  /** The blocking form of {@link saliency}. */
+  /** The blocking form of {@link SparseMask.saliency}. */
   static saliencySync(weights: TensorLike, gradients: TensorLike, options: MaskRule): SparseMask {
     return madeSync(saliencyRequest(weights, gradients, options), weights.dims);
   }
@@ -178,7 +178,7 @@ export class SparseMask {
   /**
    * Keeps whole slices along an axis, those with the largest norms: rows of a matrix along axis 0, columns along axis 1,
    * output channels of a convolution along axis 0.
-   * @throws (rejects) as {@link magnitude}
+   * @throws (rejects) as {@link SparseMask.magnitude}
    */
   static async structured(
     weights: TensorLike,
@@ -188,7 +188,7 @@ export class SparseMask {
     return made(structuredRequest(weights, rule), weights.dims, signal);
   }
 
-  /** The blocking form of {@link structured}. */
+  /** The blocking form of {@link SparseMask.structured}. */
   static structuredSync(weights: TensorLike, options: StructuredRule): SparseMask {
     return madeSync(structuredRequest(weights, options), weights.dims);
   }
@@ -208,7 +208,7 @@ export class SparseMask {
   }
 
   /**
-   * Makes a mask from its bits, as {@link bits} returns them. They are copied.
+   * Makes a mask from its bits, as {@link SparseMask.bits} returns them. They are copied.
    * @throws TypeError ERR_INVALID_ARG_TYPE; RangeError ERR_INVALID_ARG_VALUE if there are too few or too many
    */
   static fromBits(bits: Uint8Array, dims: Dims): SparseMask {
@@ -279,7 +279,7 @@ export class SparseMask {
     return masked(tensor, await nativeMaskOf(this).applyOnThread(buffer, elementBytes, inPlace));
   }
 
-  /** The blocking form of {@link apply}. */
+  /** The blocking form of {@link SparseMask.apply}. */
   applySync<T extends TensorLike>(tensor: T, options: { inPlace?: boolean } = {}): T {
     const { elementBytes, inPlace } = this.#readApply(tensor, options);
     return masked(tensor, nativeMaskOf(this).apply(tensor.data as ArrayBufferView, elementBytes, inPlace));
@@ -304,7 +304,7 @@ export class SparseMask {
     return this.#updated(await finished(native().updateMask(request, false), signal));
   }
 
-  /** The blocking form of {@link update}. */
+  /** The blocking form of {@link SparseMask.update}. */
   updateSync(weights: TensorLike, gradients: TensorLike | undefined, options: MaskUpdateOptions): MaskUpdate {
     const request = this.#updateRequest(weights, gradients, options);
     return this.#updated(asArgumentError(() => native().updateMask(request, true)));

@@ -26,7 +26,7 @@ import { deviceOption } from '../execution/device.js';
  * await session.dispose();
  * ```
  */
-export interface SessionOptions extends Omit<BuildOptions, 'target' | 'parent' | 'lineage'> {
+export interface SessionOptions extends Omit<BuildOptions, 'target' | 'parent' | 'lineage' | 'masks'> {
   /**
    * Where to run: the CPU, the first GPU ('cuda'), or the GPU that CUDA numbers so ('cuda:1'). 'auto' takes the first GPU
    * if there is one and a TensorRT library that can compile the model, else the CPU; `session.device` and `session.why`
@@ -69,7 +69,7 @@ export interface SessionOptions extends Omit<BuildOptions, 'target' | 'parent' |
   signal?: AbortSignal;
 }
 
-const { target: _target, parent: _parent, lineage: _lineage, ...ofBuild } = buildOptions;
+const { target: _target, parent: _parent, lineage: _lineage, masks: _masks, ...ofBuild } = buildOptions;
 
 /** Reads {@link SessionOptions}: one reader per option. */
 export const sessionOptions = {
@@ -91,13 +91,22 @@ export type SessionSettings = OptionsOf<typeof sessionOptions>;
 /** The settings with which a session's model is compiled for a GPU. */
 export function buildSettings(settings: Pick<SessionSettings, keyof typeof ofBuild>): BuildSettings {
   const precision = settings.precision ?? precisions[0];
-  return { ...settings, precision, target: undefined, parent: undefined, lineage: undefined };
+  return {
+    ...settings,
+    precision,
+    target: undefined,
+    parent: undefined,
+    lineage: undefined,
+    masks: undefined,
+  };
 }
 
 /** Options that a session refuses by name, each with the reason. */
 export const refusedSessionOptions: Readonly<Record<string, string>> = {
   ...refusedBuildOptions,
   batching: 'is not supported in this version.',
+  masks:
+    'is not an option of a session: pruneModel() writes the pruned model, and buildEngine() compiles it.',
   target: 'is not an option of a session, which compiles for the GPU that it runs on: options.device.',
   executionProviders: `${theirs}. Here options.device says where to run: 'cpu', 'cuda', 'cuda:1' …, or 'auto'.`,
   intraOpNumThreads: `${theirs}. Here it is options.threads.`,

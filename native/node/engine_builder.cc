@@ -70,6 +70,7 @@ Napi::Object toJs(Napi::Env env, const BuildResult& built) {
   describe(env, built.network, result);
   result["plan"] = NativeBytes::make(env, std::make_shared<MemoryBytes>(built.plan, built.planBytes));
   result["warnings"] = toJs(env, built.warnings);
+  result["sparsity"] = toJs(env, built.sparsity);
   if (built.timingCache) {
     Napi::Object timingCache = Napi::Object::New(env);
     timingCache["bytes"] = toArrayBuffer(env, built.timingCache, built.timingCacheBytes);

@@ -1,7 +1,7 @@
 import path from 'node:path';
 import { type Command, Option } from 'commander';
-import { type BuildOptions, buildEngine, type Dims, Engine, type ShapeRange } from '../../index.js';
-import { bytes, castLines, print, product, progressLine, UsageError } from './output.js';
+import { type BuildOptions, buildEngine, type Dims, Engine, MaskSet, type ShapeRange } from '../../index.js';
+import { bytes, castLines, maskLines, print, product, progressLine, UsageError } from './output.js';
 
 interface BuildFlags {
   output?: string;
@@ -9,6 +9,7 @@ interface BuildFlags {
   shapes: string[];
   target?: string;
   sparsity?: string;
+  masks?: string;
   optimizationLevel?: string;
   workspace?: string;
   keepFp32: string[];
@@ -57,6 +58,7 @@ export function addBuildCommand(program: Command): void {
         'auto',
       ]),
     )
+    .option('--masks <file>', 'prune the weights first, by the masks of this safetensors file')
     .addOption(
       new Option('--optimization-level <level>', 'how long to look for a faster plan').choices([...'012345']),
     )
@@ -98,6 +100,7 @@ async function build(model: string, flags: BuildFlags): Promise<void> {
     ...(shapes.length > 0 ? { shapes: Object.fromEntries(shapes) } : {}),
     ...(flags.target === undefined ? {} : { target: parseTargets(flags.target) }),
     ...(flags.sparsity === undefined ? {} : { sparsity: flags.sparsity as 'auto' }),
+    ...(flags.masks === undefined ? {} : { masks: await MaskSet.load(flags.masks) }),
     ...(flags.optimizationLevel === undefined
       ? {}
       : { optimizationLevel: Number(flags.optimizationLevel) as 3 }),
@@ -122,13 +125,14 @@ async function build(model: string, flags: BuildFlags): Promise<void> {
     const report = { engine: output, id, ...plan, byteLength, seconds, fromCache, manifest };
     return print(JSON.stringify(report, null, 2));
   }
-  const { library, targets, precision, cast, profiles, warnings } = engine.manifest;
+  const { library, targets, precision, cast, masks, sparsity, profiles, warnings } = engine.manifest;
   print(
     `${output}: ${bytes(engine.byteLength)}, ${precision}, for ${targets.join(', ')}, ` +
       `in ${seconds.toFixed(1)} s${engine.fromCache ? ', from the cache' : ''}`,
   );
   print(`compiled by ${product(library)}`);
   if (cast) for (const line of castLines(cast)) print(line);
+  for (const line of maskLines({ masks, sparsity })) print(line);
   profiles.forEach((profile, i) => {
     for (const [name, { min, opt, max }] of Object.entries(profile)) {
       const number = profiles.length > 1 ? ` (profile ${i})` : '';

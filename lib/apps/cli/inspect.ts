@@ -3,7 +3,7 @@ import type { Dims } from '../../index.js';
 import { type EngineReport, isEngine, reportEngine, type VerifiedModel } from '../inspect/engine-report.js';
 import { type ModelReport, reportModel } from '../inspect/model-report.js';
 import { parseGpu } from './input-flags.js';
-import { bytes, castLines, print, product, table, UsageError, withFlags } from './output.js';
+import { bytes, castLines, maskLines, print, product, table, UsageError, withFlags } from './output.js';
 
 interface InspectFlags {
   model?: string;
@@ -57,6 +57,7 @@ function printEngine(report: EngineReport, flags: InspectFlags): void {
   for (const ancestor of ancestors) print(`parent     ${ancestorText(ancestor)}`);
   if (lineage) print(`lineage    ${JSON.stringify(lineage)}`);
   if (manifest.cast) for (const line of castLines(manifest.cast)) print(line);
+  for (const line of maskLines(manifest)) print(line);
   if (Object.keys(options).length > 0) print(`options    ${JSON.stringify(options)}`);
   for (const warning of warnings) print(`warning    ${warning}`);
   print(`sizes      plan ${bytes(planBytes)}, constants before compiling ${bytes(constantBytes)}`);

@@ -8,6 +8,7 @@ import { addGenerateCommand } from './generate.js';
 import { addInspectCommand } from './inspect.js';
 import { addLibsCommand } from './libs.js';
 import { errorLine, UsageError } from './output.js';
+import { addPruneCommand } from './prune.js';
 import { addRunCommand } from './run.js';
 
 const { version } = require('../../../package.json') as { version: string };
@@ -28,6 +29,7 @@ async function main(): Promise<void> {
   addInspectCommand(program);
   addRunCommand(program);
   addBenchCommand(program);
+  addPruneCommand(program);
   addGenerateCommand(program);
   addChatCommand(program);
   for (const command of program.commands) {

@@ -58,6 +58,23 @@ export function castLines(cast: CastFloat16Report | CastBfloat16Report): string[
   return [`in ${label}: ${counts.join(', ') || 'nothing'}`, ...measured, ...listed];
 }
 
+/** Describes the masks of an engine's weights, and which layers sparse kernels are for. */
+export function maskLines({ masks, sparsity }: Pick<EngineManifest, 'masks' | 'sparsity'>): string[] {
+  const lines: string[] = [];
+  if (masks) {
+    const [kept, size] = (['kept', 'size'] as const).map((key) =>
+      masks.weights.reduce((sum, weight) => sum + weight[key], 0),
+    );
+    lines.push(`pruned: ${masks.weights.length} weights keep ${kept} of ${size} elements`);
+  }
+  if (sparsity) {
+    const { eligible, chosen } = sparsity;
+    const uses = chosen === 'unknown' ? "TensorRT doesn't say which use them" : `${chosen} use them`;
+    lines.push(`sparse kernels: ${eligible.length} weights are eligible; ${uses}`);
+  }
+  return lines;
+}
+
 /**
  * A line on standard error that the next one overwrites and that leaves no trace; does nothing unless it is a terminal.
  */

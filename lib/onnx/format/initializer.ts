@@ -142,7 +142,7 @@ function locationWithin(directory: string, location: string): string | undefined
 }
 
 /** All tensors of a model that lie in other files, wherever it has them. */
-function externalTensors({ graph, functions = [] }: ModelProto): TensorProto[] {
+export function externalTensors({ graph, functions = [] }: ModelProto): TensorProto[] {
   const found: TensorProto[] = [];
   const addTensors = (tensors: readonly (TensorProto | undefined)[]) => {
     for (const tensor of tensors) if (tensor && isExternal(tensor)) found.push(tensor);

@@ -63,7 +63,11 @@ export function serializeModel(value: ModelProto): Uint8Array {
  */
 export async function readModel(path: string): Promise<ModelProto> {
   checkPath(path, 'path');
-  const bytes = await readWhole(path, 'model');
+  return parsedFile(path, await readWhole(path, 'model'));
+}
+
+/** Parses the bytes of a file, which errors name. @throws as {@link parseModel} */
+export function parsedFile(path: string, bytes: Uint8Array): ModelProto {
   try {
     return parseModel(bytes);
   } catch (error) {

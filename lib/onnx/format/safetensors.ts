@@ -176,3 +176,28 @@ function named(path: string, bytes: Uint8Array): Safetensors {
     throw new TensorRTError('ERR_MODEL_INVALID', `${path}: ${error.message}`, { cause: error });
   }
 }
+
+/**
+ * Makes the beginning of a safetensors file, which the tensors' bytes follow in the same order.
+ *
+ * @param tensors one-dimensional ones
+ */
+export function safetensorsHeader(
+  tensors: readonly { name: string; dtype: string; bytes: Uint8Array }[],
+  metadata: Readonly<Record<string, string>>,
+): Uint8Array {
+  let end = 0;
+  const entries = tensors.map(({ name, dtype, bytes }) => {
+    const begin = end;
+    end += bytes.length;
+    const shape = [(bytes.length * 8) / dtypes.get(dtype)!.bits];
+    return [name, { dtype, shape, data_offsets: [begin, end] }] as const;
+  });
+  const json = JSON.stringify({ __metadata__: metadata, ...Object.fromEntries(entries) });
+  // The format asks for spaces up to a multiple of 8.
+  const text = new TextEncoder().encode(json);
+  const header = new Uint8Array(8 + Math.ceil(text.length / 8) * 8).fill(0x20);
+  new DataView(header.buffer).setBigUint64(0, BigInt(header.length - 8), true);
+  header.set(text, 8);
+  return header;
+}

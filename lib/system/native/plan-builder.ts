@@ -74,6 +74,8 @@ export interface NativeBuildResult extends NativeNetwork {
   plan: NativeBytes;
   /** TensorRT's warnings, in order, without repetitions. */
   warnings: string[];
+  /** TensorRT's lines about sparse kernels, as it logs them. */
+  sparsity: string[];
   /** The new content of the file `timingCache`, whose lock is held. Call `release()` once it is written. */
   timingCache?: { bytes: ArrayBuffer; release(): void };
 }

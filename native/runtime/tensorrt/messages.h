@@ -68,6 +68,17 @@ class Messages {
     errors_.clear();
   }
 
+  // Records a line about sparse kernels. TensorRT 10 and 11 log how many layers could use them and how many
+  // do.
+  void aboutSparsity(std::string_view line) {
+    std::lock_guard lock(mutex_);
+    if (sparsity_.size() < kMaxMessages) sparsity_.emplace_back(line);
+  }
+  std::vector<std::string> sparsity() const {
+    std::lock_guard lock(mutex_);
+    return sparsity_;
+  }
+
   // Records the node that the parser began last, as "name [operator]".
   void parsing(std::string_view node) {
     std::lock_guard lock(mutex_);
@@ -83,6 +94,7 @@ class Messages {
   mutable std::mutex mutex_;
   std::vector<std::string> warnings_;
   std::vector<std::string> errors_;
+  std::vector<std::string> sparsity_;
   std::string node_;
 };
 
@@ -108,6 +120,12 @@ class Logger final : public nvinfer1::ILogger {
         const size_t start = line.find(kNode);
         if (current_ != nullptr && start != std::string_view::npos) {
           current_->parsing(line.substr(start + kNode.size()));
+        }
+        if (line.find("(Sparsity)") != std::string_view::npos) {
+          std::lock_guard lock(mutex_);
+          for (Messages* messages : listeners_) {
+            if (current_ == nullptr || current_ == messages) messages->aboutSparsity(line);
+          }
         }
         return;
       }

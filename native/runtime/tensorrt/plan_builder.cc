@@ -162,6 +162,7 @@ void buildPlan(const ModelImporter& importer, const BuildRequest& request, std::
   throwIfStopped(stop);
   if (plan == nullptr) throw buildFailed("compile the model " + request.modelPath, messages);
   result.warnings = messages.warnings();
+  result.sparsity = messages.sparsity();
   if (lacksKernel) result.warnings.push_back(fusionWarning(fused));
   if (timingCache) {
     if (timingCache->wasReplaced()) {

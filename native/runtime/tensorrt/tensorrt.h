@@ -69,6 +69,7 @@ struct BuildResult {
   size_t planBytes = 0;
   NetworkDescription network;
   std::vector<std::string> warnings;  // from TensorRT, in order, without duplicates
+  std::vector<std::string> sparsity;  // TensorRT's lines about sparse kernels
   // If a timing cache was requested: the new contents of its file, which include what others have written to
   // it in the meantime, and its lock, which must be held until these are written.
   std::shared_ptr<void> timingCache;
