@@ -43,8 +43,8 @@ const cancelGrace = 1000;
 export const maxInlineBytes = 1.5 * 2 ** 30;
 
 /**
- * `buildEngine` on the GPU with CUDA's number `ordinal`. If undefined, on the first GPU that matches `options.target`,
- * or else the first of all.
+ * Does what `buildEngine` does, on the GPU that CUDA numbers `ordinal`. If that is undefined, takes the first GPU that
+ * matches the first of `options.target`, or else GPU 0.
  */
 export async function buildEngineOn(
   ordinal: number | undefined,
@@ -102,7 +102,8 @@ export async function buildEngineOn(
 }
 
 /**
- * Prunes the model first, and builds what results. Equal models and masks give equal files, so the cache knows them.
+ * Prunes the model, then builds the result. The same model and masks always give the same file, so the engine cache finds
+ * an earlier build.
  */
 async function buildMasked(
   ordinal: number | undefined,

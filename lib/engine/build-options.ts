@@ -145,7 +145,7 @@ export const buildOptions = {
   signal: abortSignal,
 } satisfies OptionTable<BuildOptions>;
 
-/** {@link BuildOptions} after reading, with defaults filled in. */
+/** {@link BuildOptions} once checked, with defaults filled in. */
 export type BuildSettings = OptionsOf<typeof buildOptions>;
 
 const untested = 'is not supported until a GPU has tested it.';

@@ -34,7 +34,7 @@ const kvCacheOptions = {
   prefixReuse: boolean(true),
 } satisfies OptionTable<KvCacheOptions>;
 
-/** {@link KvCacheOptions} after reading, with defaults filled in. */
+/** {@link KvCacheOptions} once checked, with defaults filled in. */
 export type KvCacheSettings = OptionsOf<typeof kvCacheOptions>;
 
 /** Reads `options.kvCache`. */
@@ -64,7 +64,7 @@ export class KvCache {
     refuseCloning(this);
   }
 
-  /** Rows of the cache. */
+  /** How many rows the cache has. */
   get rows(): number {
     return this.#native.stats().rows;
   }

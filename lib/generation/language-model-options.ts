@@ -47,7 +47,7 @@ export const languageModelOptions = {
   chunkSize: integer(512, 1, 2 ** 20),
 } satisfies OptionTable<LanguageModelOptions>;
 
-/** {@link LanguageModelOptions} after reading, with defaults filled in. */
+/** {@link LanguageModelOptions} once checked, with defaults filled in. */
 export type LanguageModelSettings = OptionsOf<typeof languageModelOptions>;
 
 function tokenizerOption(tokenizer: unknown, path: string): Tokenizer | undefined {

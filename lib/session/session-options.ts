@@ -47,8 +47,8 @@ export interface SessionOptions extends Omit<BuildOptions, 'target' | 'parent' |
    */
   cudaGraph?: boolean;
   /**
-   * Where outputs are left. 'cuda' leaves them on the GPU, as tensors to feed to another run or to download with
-   * `getData()`. Defaults to 'cpu'.
+   * Where outputs are left. 'cuda' leaves the outputs of a session on a GPU there, as tensors to feed to another run or to
+   * download with `getData()`. A session on the CPU ignores it. Defaults to 'cpu'.
    */
   preferredOutputLocation?: 'cpu' | 'cuda';
   /** How many runs may wait; one more is refused with ERR_QUEUE_FULL. Defaults to 1024. */
@@ -85,7 +85,7 @@ export const sessionOptions = {
   preferredOutputLocation: oneOf(['cpu', 'cuda']),
 } satisfies OptionTable<SessionOptions>;
 
-/** {@link SessionOptions} after reading, with defaults filled in. */
+/** {@link SessionOptions} once checked, with defaults filled in. */
 export type SessionSettings = OptionsOf<typeof sessionOptions>;
 
 /** The settings with which a session's model is compiled for a GPU. */

@@ -133,7 +133,7 @@ function packageVersion(file: string): string | undefined {
     .find((version) => version?.split('.')[0] === major);
 }
 
-/** The rest of the first line of a file that begins with `beginning`. '' if there is no such line or file. */
+/** Up to 100 characters of a file, from the first occurrence of `beginning` on; '' if it doesn't occur. */
 function lineOf(file: string, beginning: string): string {
   let contents: Buffer;
   try {

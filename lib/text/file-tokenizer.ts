@@ -7,7 +7,8 @@ import type { Tokenizer } from './tokenizer.js';
 const encodeOptions = { specialTokens: boolean(true) } satisfies OptionTable<{ specialTokens?: boolean }>;
 
 /**
- * The tokenizer of a tokenizer.json. @huggingface/tokenizers turns text into tokens; its pieces turn tokens into text.
+ * The tokenizer of a tokenizer.json. @huggingface/tokenizers turns text into tokens; `pieces` turns
+ * tokens back into text.
  */
 export class FileTokenizer implements Tokenizer {
   readonly #pieces: TokenPieces;

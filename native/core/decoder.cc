@@ -169,7 +169,7 @@ size_t Decoder::decodeRows(size_t rows) const noexcept {
   return hasFewShapes_ ? std::min(std::bit_ceil(rows), cache_->rows()) : rows;
 }
 
-// The last row, because rows decode at the beginning.
+// Prompts are read in the last row, because the rows that decode come first.
 std::optional<size_t> Decoder::promptRow() const noexcept {
   if (!hasFewShapes_) return std::nullopt;
   return cache_->rows() - 1;

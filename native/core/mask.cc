@@ -150,7 +150,7 @@ Mask::Mask(Shape dims, std::span<const std::byte> bits) : Mask(std::move(dims)) 
   }
   if (needed > 0) std::memcpy(words_.data(), bits.data(), needed);
   if (size_ % kWordBits != 0 && (words_.back() & ~lowBits(size_ % kWordBits)) != 0) {
-    throw Error("ERR_INVALID_ARG_VALUE", "bits has a bit set behind the last element.");
+    throw Error("ERR_INVALID_ARG_VALUE", "bits has a bit set after the last element.");
   }
 }
 

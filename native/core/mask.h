@@ -32,14 +32,14 @@ struct AxisView {
 AxisView viewAlong(const Shape& dims, size_t axis);
 
 // Bit i of the mask belongs to element i, row-major. A set bit keeps the element, and a cleared one makes it
-// zero. Element i is bit i % 64 of word i / 64. The bits behind the last element are zero.
+// zero. Element i is bit i % 64 of word i / 64. Bits after the last element are zero.
 class Mask {
  public:
   // Keeps nothing.
   explicit Mask(Shape dims);
 
   // Takes the bits from bytes: element i is bit i % 8 of byte i / 8. Throws Error(ERR_INVALID_ARG_VALUE) if
-  // there aren't as many bytes as the dimensions need, or if a bit behind the last element is set.
+  // there aren't as many bytes as the dimensions need, or if a bit after the last element is set.
   Mask(Shape dims, std::span<const std::byte> bits);
 
   const Shape& dims() const noexcept { return dims_; }

@@ -46,7 +46,8 @@ class Scores {
 
   size_t size() const noexcept { return size_; }
 
-  // How many keys to read at once: few where that costs little, so that they stay in a processor's cache.
+  // How many keys to read at once. Small where reading is cheap, so that the keys stay in the processor's
+  // cache.
   virtual size_t chunk() const noexcept = 0;
 
   // Writes the keys of the elements from `from` on. Any thread.

@@ -148,7 +148,7 @@ Napi::Value perform(Napi::Env env, const std::shared_ptr<Job>& job,
   });
 }
 
-// Makes a job, unless the call blocks.
+// Makes a job, or returns null for a call that blocks.
 std::shared_ptr<Job> jobFor(Napi::Env env, Napi::Value isSync) {
   return isSync.ToBoolean() ? nullptr : std::make_shared<Job>(env);
 }

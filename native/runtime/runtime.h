@@ -33,8 +33,8 @@ struct TensorInfo {
   std::vector<Dimension> shape;
 };
 
-// The range of shapes that a plan is compiled for, for one input. If the input's values are shapes (a shape
-// tensor), the range of its values.
+// One input's range of shapes in a plan. For an input whose values are themselves a shape (a shape tensor),
+// the range of those values.
 struct ShapeRange {
   std::string input;
   Shape min;
@@ -109,8 +109,8 @@ class Model {
   virtual std::shared_ptr<MemoryPool> inputMemory() const { return nullptr; }
   // Memory for the model's KV cache; null if it can't have one.
   virtual std::shared_ptr<TensorMemory> tensorMemory() const { return nullptr; }
-  // True if a run writes the output over the input when both are given the same memory. By default it does,
-  // because an output that comes with memory is written there.
+  // True if a run writes the output over the input when both are given the same memory. The default is true,
+  // because an output that the caller gives memory for is written there.
   virtual bool writesOver(size_t /*output*/, size_t /*input*/) const { return true; }
   // Memory that the model uses on its device; nothing for a model in host memory. Doesn't block.
   virtual std::optional<DeviceStats> deviceStats() const { return std::nullopt; }

@@ -33,8 +33,8 @@ export interface CheckVerdict {
 }
 
 /**
- * Differences that come from the order of summation, relative to the largest logit. FP16 rounds to 11 bits, and the
- * errors add up over the layers.
+ * The largest difference to allow, relative to the largest logit: sums in another order differ by this much. FP16 rounds
+ * to 11 bits, and the errors add up over the layers.
  */
 export const tolerances = { float32: 1e-4, float16: 3e-2, bfloat16: 0.2 } as const;
 

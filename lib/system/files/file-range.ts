@@ -7,7 +7,7 @@ import { fstat, mostBytes, read, withDescriptor } from './promises.js';
 const streamedBytes = 2 ** 21;
 
 /**
- * Opens a file while `use` runs, which gets its descriptor and size.
+ * Opens a file, calls `use` with its descriptor and size, and closes the file when `use` has finished.
  * @throws (rejects) TensorRTError ERR_MODEL_NOT_FOUND if the file doesn't exist, else ERR_IO with the cause; whatever
  *   `use` throws
  */

@@ -50,7 +50,7 @@ export async function makeDirectories(directory: string, mode = 0o777): Promise<
 /** On Linux, one call of read or write moves less than 2 GiB. Pieces of this size stay below the limit everywhere. */
 export const mostBytes = 2 ** 30;
 
-/** Opens a file while `use` runs. */
+/** Opens a file, calls `use` with its descriptor, and closes the file when `use` has finished. */
 export async function withDescriptor<Value>(
   file: string,
   flags: string | number,

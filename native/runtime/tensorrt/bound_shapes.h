@@ -45,7 +45,7 @@ class BoundShapes {
   void forgetShapes() { key_ = {}; }
   // Provides memory for everything that a run with these shapes reads or writes.
   void provideBuffers(std::span<const Tensor> inputs);
-  // Does the same, and passes the addresses to TensorRT if they have changed.
+  // Does what provideBuffers() does, and passes the addresses to TensorRT if they have changed.
   void bind(std::span<const Tensor> inputs);
 
   // Enqueues the run on the stream. The second run captures a CUDA graph, which later runs launch.
@@ -80,7 +80,7 @@ class BoundShapes {
   std::vector<std::unique_ptr<OutputAllocator>> allocators_;
 };
 
-// The contexts of one thread, by shapes. The least recently used ones make room for new ones.
+// Keeps the contexts of one thread, by shapes. The least recently used ones make room for new ones.
 class BoundShapesCache {
  public:
   BoundShapesCache(Engine& engine, const cuda::Stream& stream, DeviceBuffers& buffers)

@@ -62,7 +62,8 @@ struct Settled {
   ~Settled() { device.settle(); }
 };
 
-// A loaded plan, which its contexts share. Thread-safe. When it is destroyed, its memory is free.
+// A loaded plan, which its contexts share. Thread-safe. Its device memory is free once it has been
+// destroyed.
 class Engine {
  public:
   Engine(const LibraryFiles& library, std::span<const uint8_t> plan, const EngineOptions& options);

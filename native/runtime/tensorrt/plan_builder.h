@@ -8,7 +8,7 @@
 
 namespace node_tensorrt::tensorrt::NODE_TENSORRT_FLAVOUR {
 
-// Implements Library::buildPlan, except that Library also stops it when the process exits.
+// Implements Library::buildPlan. Stopping the build when the process exits is left to Library.
 void buildPlan(const ModelImporter& importer, const BuildRequest& request, std::stop_token stop,
                BuildObserver& observer);
 

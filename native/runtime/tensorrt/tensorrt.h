@@ -70,8 +70,8 @@ struct BuildResult {
   NetworkDescription network;
   std::vector<std::string> warnings;  // from TensorRT, in order, without duplicates
   std::vector<std::string> sparsity;  // TensorRT's lines about sparse kernels
-  // If a timing cache was requested: the new contents of its file, which include what others have written to
-  // it in the meantime, and its lock, which must be held until these are written.
+  // Set if a timing cache was requested: the new contents of its file, including what other processes have
+  // written there meanwhile, and the lock to hold until they are written.
   std::shared_ptr<void> timingCache;
   size_t timingCacheBytes = 0;
   std::shared_ptr<FileLock> timingCacheLock;

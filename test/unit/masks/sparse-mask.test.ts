@@ -512,7 +512,7 @@ describe('refuses', () => {
       'bits behind the last element',
       () => SparseMask.fromBits(Uint8Array.of(0b1000), [3]),
       'ERR_INVALID_ARG_VALUE',
-      /behind the last/,
+      /after the last/,
     ],
     [
       'masks of other dimensions',
