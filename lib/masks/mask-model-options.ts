@@ -1,4 +1,4 @@
-import { invalidArgType, invalidArgValue } from '../base/errors.js';
+import { describe, invalidArgType, invalidArgValue } from '../base/errors.js';
 import {
   abortSignal,
   callback,
@@ -20,6 +20,13 @@ export interface MaskModelOptions {
    * TensorRT's sparse kernels need.
    */
   pattern?: MaskPattern;
+  /**
+   * Masks whole structures, which `pruneModel({ shrink: true })` then removes: 'mlp' drops neurons of multilayer
+   * perceptrons, each with its columns of the matrices that make it and its row of the matrix that reads it. Goes with a
+   * density, the share of neurons to keep. Neurons are compared by the sum of w² over their weights, or with 'wanda' by
+   * the sum of |w| · ‖x‖ over their row. 'heads' isn't supported yet. Defaults to none: single elements.
+   */
+  structure?: 'mlp' | 'heads';
   /**
    * Which elements to keep: those with the largest |w| ('magnitude'), or with the largest |w| · ‖x‖, where x are the
    * values that an element is multiplied by ('wanda': Sun et al., A Simple and Effective Pruning Approach for Large
@@ -76,9 +83,16 @@ const feeds = (value: unknown, path: string): MaskModelOptions['inputs'] => {
   return value as MaskModelOptions['inputs'];
 };
 
+const structureOption = (value: unknown, path: string): 'mlp' | undefined => {
+  if (value === undefined || value === 'mlp') return value;
+  if (value === 'heads') throw invalidArgValue(path, "can't be 'heads' in this version: it can be 'mlp'.");
+  throw invalidArgValue(path, `must be 'mlp', not ${describe(value)}.`);
+};
+
 const table = {
   density: optional(real(0, 0, 1)),
   pattern: optional(readPattern),
+  structure: structureOption,
   saliency: oneOf(['magnitude', 'wanda']),
   inputs: feeds,
   scope: oneOf(['layer', 'global']),
@@ -91,9 +105,12 @@ const table = {
 /** @throws TypeError ERR_INVALID_ARG_TYPE; RangeError ERR_INVALID_ARG_VALUE */
 export function readMaskModelOptions(options: unknown) {
   const settings = readOptions(options, 'options', table);
-  const { density, pattern, saliency, inputs, scope } = settings;
+  const { density, pattern, structure, saliency, inputs, scope } = settings;
   if ((density === undefined) === (pattern === undefined)) {
     throw invalidArgValue('options', "must have either a density or a pattern, such as '2:4'.");
+  }
+  if (structure && (pattern || scope === 'global')) {
+    throw invalidArgValue('options.structure', 'goes with a density in each layer.');
   }
   if (scope === 'global' && (pattern || saliency === 'wanda')) {
     throw invalidArgValue('options.scope', "can be 'global' only for a density by magnitude.");

@@ -1,29 +1,20 @@
 import path from 'node:path';
-import { dataTypes } from '../base/data-type.js';
 import { checkPath } from '../base/options.js';
 import { checkExternalData } from '../onnx/format/initializer.js';
 import type { ModelProto } from '../onnx/format/model.js';
 import { readModel } from '../onnx/format/model-file.js';
-import { label, operatorName } from '../onnx/graph/operators.js';
 import { absolutePath } from '../system/files/working-directory.js';
 import type { NativeBytes } from '../system/native/bytes.js';
-import type { NativeScoredTensor, NativeSelection } from '../system/native/mask.js';
+import type { NativeSelection } from '../system/native/mask.js';
+import { type Chosen, type FloatType, namesOf, recordOf, scored, unwantedReason } from './chosen-weight.js';
 import { type InputNorms, measureInputNorms } from './input-norms.js';
 import { type MaskModelSettings, readMaskModelOptions } from './mask-model-options.js';
+import { maskNeurons } from './mask-neurons.js';
 import { product } from './mask-rule.js';
-import type { MaskedWeight, MaskSetContents, SkippedWeight } from './mask-set-contents.js';
+import type { MaskSetContents, SkippedWeight } from './mask-set-contents.js';
 import { type ProductWeight, productWeights } from './prunable-weights.js';
 import { makeMasks, toSparseMask } from './sparse-mask.js';
 import { withWeightBytes } from './weight-bytes.js';
-
-type FloatType = 'float32' | 'float16' | 'bfloat16';
-
-/** A weight that gets a mask. */
-interface Chosen extends ProductWeight {
-  readonly type: FloatType;
-  /** The axis along which a pattern lies. */
-  readonly axis: number;
-}
 
 /**
  * Makes the masks of a model's weights.
@@ -37,6 +28,7 @@ export async function maskModel(file: string, options: unknown): Promise<MaskSet
   const model = await readModel(file);
   const directory = path.dirname(absolutePath(file));
   checkExternalData(model, { directory });
+  if (settings.structure) return maskNeurons(model, directory, settings);
   const { chosen, skipped } = choose(model, settings);
   const norms = await inputNorms(model, chosen, settings, directory);
   const entries: MaskSetContents['entries'] = new Map();
@@ -88,19 +80,6 @@ async function withAll(
   );
 }
 
-function scored(
-  { name, type, tensor, axis }: Chosen,
-  data: NativeBytes,
-  norms: InputNorms,
-): NativeScoredTensor {
-  const values = norms.get(name);
-  return {
-    dims: tensor.dims,
-    weights: { name: `The weight "${name}"`, type: dataTypes[type].onnx, data },
-    ...(values ? { factors: { values, axis } } : {}),
-  };
-}
-
 function selectionOf({ tensor, axis }: Chosen, settings: MaskModelSettings): NativeSelection {
   const { pattern, density, saliency } = settings;
   if (pattern) return { pattern, axis };
@@ -108,15 +87,6 @@ function selectionOf({ tensor, axis }: Chosen, settings: MaskModelSettings): Nat
   // Wanda's comparison group: the elements that one output sums over.
   if (saliency === 'wanda') return { pattern: [Math.round(density! * dims[axis]!), dims[axis]!], axis };
   return { keep: Math.round(density! * product(dims)) };
-}
-
-async function recordOf({ type, axis, readers }: Chosen, bytes: NativeBytes): Promise<MaskedWeight> {
-  const sha256 = Buffer.from(await bytes.sha256(new Uint8Array(0))).toString('hex');
-  return { type, sha256, axis, ...namesOf(readers) };
-}
-
-function namesOf(readers: ProductWeight['readers']): { nodes: string[]; operator: string } {
-  return { nodes: readers.map((node) => node.name || label(node)), operator: operatorName(readers[0]!) };
 }
 
 /** Divides the weights into those that get a mask and those that don't. */
@@ -128,14 +98,10 @@ function choose(
   const skipped: SkippedWeight[] = [];
   for (const weight of productWeights(graph)) {
     const { name, tensor, products, readers, problem } = weight;
-    const names = [name, ...readers.map((node) => node.name ?? '')];
-    const matches = (list: readonly RegExp[]) =>
-      list.some((expression) => names.some((each) => new RegExp(expression, '').test(each)));
-    const isWanted = include !== undefined && matches(include);
+    const unwanted = unwantedReason(weight, { include, exclude });
     const reason =
-      (include && !isWanted && 'no expression of options.include matches it') ||
-      (exclude && matches(exclude) && 'an expression of options.exclude matches it') ||
-      (problem && !(isWanted && problem.isAdvice) && problem.reason) ||
+      unwanted ||
+      (problem && !(include && problem.isAdvice) && problem.reason) ||
       ((pattern ?? saliency === 'wanda') && unfit(weight, pattern)) ||
       undefined;
     if (reason) skipped.push({ weight: name, dims: tensor.dims, ...namesOf(readers), reason });

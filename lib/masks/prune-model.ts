@@ -8,7 +8,8 @@ const writing = () => require('./write-pruned.js') as typeof import('./write-pru
 
 /**
  * Writes a model whose weights are masked: elements that a mask drops are zero. The file has the same graph, so that it
- * runs wherever the given one runs, at the same speed unless a runtime makes use of zeros. Weights that lie in other files
+ * runs wherever the given one runs, at the same speed unless a runtime makes use of zeros; with `shrink`, neurons that
+ * masks empty are removed from it. Weights that lie in other files
  * go to one file beside the new model, named after it with `.data` behind; they are masked piece by piece, and never all
  * in memory.
  * @param model the path of an `.onnx` file. It isn't changed

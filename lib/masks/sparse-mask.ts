@@ -431,7 +431,11 @@ export function makeMasks(request: NativeMaskRequest, signal?: AbortSignal): Pro
   return finished(native().makeMasks(request, false), signal);
 }
 
-async function finished<Result>(work: NativeWork<Result>, signal: AbortSignal | undefined): Promise<Result> {
+/** Waits for work on a thread, which the signal can stop. */
+export async function finished<Result>(
+  work: NativeWork<Result>,
+  signal: AbortSignal | undefined,
+): Promise<Result> {
   const stopListening = onAbort(signal, () => work.cancel());
   try {
     const result = await work.result;

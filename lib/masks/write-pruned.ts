@@ -17,9 +17,11 @@ import { type Piece, writeAtomically } from '../system/files/atomic-file.js';
 import { readWhole } from '../system/files/file-range.js';
 import { realpath } from '../system/files/promises.js';
 import { absolutePath } from '../system/files/working-directory.js';
+import type { NativeBytes } from '../system/native/bytes.js';
 import { native } from '../system/native.js';
 import type { MaskSetContents } from './mask-set-contents.js';
 import { readPruneModelOptions } from './prune-model-options.js';
+import { shrinkNeurons, type Taken } from './shrink-neurons.js';
 import { nativeMaskOf, type SparseMask } from './sparse-mask.js';
 import { externalBytes, withExternalBytes, withWeightBytes } from './weight-bytes.js';
 
@@ -35,7 +37,7 @@ export async function writePruned(
 ): Promise<string> {
   checkPath(model, 'model');
   checkPath(out, 'out');
-  const { onProgress, signal } = readPruneModelOptions(options);
+  const { onProgress, shrink, signal } = readPruneModelOptions(options);
   signal?.throwIfAborted();
   const hash = createHash('sha256');
   const source = parsedFile(model, await readWhole(model, 'model', (piece) => hash.update(piece)));
@@ -52,12 +54,13 @@ export async function writePruned(
     if (masked.has(tensor)) onProgress?.({ weight: tensor.name!, done: done++, total: masked.size });
   };
   // The parsed model is this function's own, so its tensors are changed in place.
-  for (const [tensor, mask] of masked) {
+  const taken: TakenSlices = shrink ? shrinkNeurons(source, masked) : new Map();
+  for (const tensor of new Set([...masked.keys(), ...taken.keys()])) {
     if (isExternal(tensor)) continue;
     report(tensor);
-    await maskInline(tensor, mask);
+    await changeInline(tensor, masked.get(tensor), taken.get(tensor));
   }
-  const pieces = moveExternal(source, masked, directory, data, report);
+  const pieces = moveExternal(source, { masked, taken }, directory, data, report);
   if (pieces.length > 0)
     await writeAtomically(path.join(path.dirname(absolutePath(out)), data), pieces, 'weights');
   await writeModel(source, out);
@@ -68,6 +71,7 @@ export async function writePruned(
 const alignment = 64;
 
 type Masked = ReadonlyMap<TensorProto, SparseMask>;
+type TakenSlices = ReadonlyMap<TensorProto, Taken>;
 
 /**
  * Names a new file as the place of all external data. Returns the pieces of that file, which are read, and masked, when
@@ -75,7 +79,7 @@ type Masked = ReadonlyMap<TensorProto, SparseMask>;
  */
 function moveExternal(
   model: ModelProto,
-  masked: Masked,
+  { masked, taken }: { masked: Masked; taken: TakenSlices },
   directory: string,
   location: string,
   report: (tensor: TensorProto) => void,
@@ -85,16 +89,24 @@ function moveExternal(
   for (const tensor of externalTensors(model)) {
     const original = { ...tensor };
     const mask = masked.get(tensor);
-    const byteLength = externalBytes(tensor, directory);
+    const slices = taken.get(tensor);
+    const givenBytes = externalBytes(tensor, directory);
+    if (slices) tensor.dims = takenDims(tensor.dims, slices);
+    const byteLength = slices ? externalBytes(tensor, directory) : givenBytes;
     const offset = Math.ceil(end / alignment) * alignment;
     pieces.push(new Uint8Array(offset - end), {
       writeTo: (descriptor) => {
         report(tensor);
-        return withExternalBytes(original, byteLength, directory, (bytes) =>
-          mask
-            ? nativeMaskOf(mask).writeApplied(bytes, elementBytes(original), descriptor)
-            : bytes.writeTo(descriptor),
-        );
+        return withExternalBytes(original, givenBytes, directory, async (bytes) => {
+          if (slices) {
+            const elements = await takeFrom(original, bytes, mask, slices);
+            await new (native().NativeBytes)(elements).writeTo(descriptor);
+          } else if (mask) {
+            await nativeMaskOf(mask).writeApplied(bytes, elementBytes(original), descriptor);
+          } else {
+            await bytes.writeTo(descriptor);
+          }
+        });
       },
     });
     tensor.externalData = Object.entries({ location, offset, length: byteLength }).map(([key, value]) => ({
@@ -106,9 +118,40 @@ function moveExternal(
   return pieces;
 }
 
-/** Masks a weight that lies in the model's own file. */
-async function maskInline(tensor: TensorProto, mask: SparseMask): Promise<void> {
+const takenDims = (dims: readonly number[], { axis, positions }: Taken) =>
+  dims.map((dim, d) => (d === axis ? positions.length : dim));
+
+/** The elements of a weight's slices that stay, masked. */
+async function takeFrom(
+  tensor: TensorProto,
+  bytes: NativeBytes,
+  mask: SparseMask | undefined,
+  { axis, positions }: Taken,
+): Promise<Uint8Array> {
+  const { dims } = tensor;
+  const elements = { bytes, dims, elementBytes: elementBytes(tensor), axis, positions };
+  const result = await native().takeSlices({ ...elements, ...(mask ? { mask: nativeMaskOf(mask) } : {}) });
+  return new Uint8Array(result);
+}
+
+/** Masks a weight that lies in the model's own file, and leaves slices out. */
+async function changeInline(
+  tensor: TensorProto,
+  mask: SparseMask | undefined,
+  slices: Taken | undefined,
+): Promise<void> {
   const bytes = tensorBytes(tensor);
+  if (slices) {
+    tensor.rawData = await takeFrom(tensor, new (native().NativeBytes)(bytes), mask, slices);
+    tensor.dims = takenDims(tensor.dims, slices);
+  } else {
+    tensor.rawData = await maskBytes(tensor, bytes, mask!);
+  }
+  delete tensor.floatData;
+  delete tensor.int32Data;
+}
+
+async function maskBytes(tensor: TensorProto, bytes: Uint8Array, mask: SparseMask): Promise<Uint8Array> {
   const buffer = new (native().HostBuffer)(bytes.length);
   const { arrayBuffer } = buffer;
   if (arrayBuffer) {
@@ -116,10 +159,7 @@ async function maskInline(tensor: TensorProto, mask: SparseMask): Promise<void> 
     await nativeMaskOf(mask).applyOnThread(buffer, elementBytes(tensor), true);
   }
   // A host without ArrayBuffers over native memory masks on this thread.
-  const result = arrayBuffer ?? nativeMaskOf(mask).apply(bytes, elementBytes(tensor), false)!;
-  tensor.rawData = new Uint8Array(result);
-  delete tensor.floatData;
-  delete tensor.int32Data;
+  return new Uint8Array(arrayBuffer ?? nativeMaskOf(mask).apply(bytes, elementBytes(tensor), false)!);
 }
 
 const elementBytes = (tensor: TensorProto) => dataTypes[dataTypeFromOnnx(tensor.dataType)!].byteSize;

@@ -270,4 +270,37 @@ Mask nonZero(Shape dims, std::span<const std::byte> elements, DataType type) {
   return mask;
 }
 
+Mask keepSlices(Shape dims, size_t axis, std::span<const uint8_t> kept) {
+  const auto [outer, size, inner] = viewAlong(dims, axis);
+  Mask mask(std::move(dims));
+  for (size_t row = 0; row < outer * size; ++row) {
+    if (kept[row % size] != 0) mask.setRange(row * inner, inner);
+  }
+  return mask;
+}
+
+std::vector<uint8_t> keptSlices(const Mask& mask, size_t axis) {
+  const auto [outer, size, inner] = viewAlong(mask.dims(), axis);
+  std::vector<uint8_t> kept(size);
+  for (size_t w = 0; w < mask.words().size(); ++w) {
+    for (uint64_t bits = mask.words()[w]; bits != 0; bits &= bits - 1) {
+      const size_t element = w * kWordBits + static_cast<size_t>(std::countr_zero(bits));
+      kept[element / inner % size] = 1;
+    }
+  }
+  return kept;
+}
+
+void takeSlices(std::span<const std::byte> elements, const Shape& dims, size_t axis,
+                std::span<const uint32_t> positions, size_t elementBytes, std::byte* into) {
+  const auto [outer, size, inner] = viewAlong(dims, axis);
+  const size_t bytes = inner * elementBytes;
+  for (size_t row = 0; row < outer; ++row) {
+    for (const uint32_t position : positions) {
+      std::memcpy(into, elements.data() + (row * size + position) * bytes, bytes);
+      into += bytes;
+    }
+  }
+}
+
 }  // namespace node_tensorrt

@@ -80,4 +80,14 @@ void applyWholeMask(const Mask& mask, std::span<const std::byte> elements, std::
 // Makes a mask that keeps the elements that aren't zero. A negative zero is zero, and a NaN isn't.
 Mask nonZero(Shape dims, std::span<const std::byte> elements, DataType type);
 
+// Makes a mask that keeps whole slices: those at the positions along an axis whose flag isn't zero.
+Mask keepSlices(Shape dims, size_t axis, std::span<const uint8_t> kept);
+
+// Flags the positions along an axis at which the mask keeps any element.
+std::vector<uint8_t> keptSlices(const Mask& mask, size_t axis);
+
+// Copies the slices at some positions along an axis, in that order.
+void takeSlices(std::span<const std::byte> elements, const Shape& dims, size_t axis,
+                std::span<const uint32_t> positions, size_t elementBytes, std::byte* into);
+
 }  // namespace node_tensorrt

@@ -346,6 +346,93 @@ void keepInColumns(Mask& mask, size_t from, size_t stride, std::span<const uint3
   }
 }
 
+// ---- blocks ----
+
+// The blocks that a tensor is divided into, numbered row-major.
+class BlockGrid {
+ public:
+  BlockGrid(Shape dims, Shape block) : dims_(std::move(dims)), block_(std::move(block)) {
+    // A vector is a matrix of one row, and a scalar one of one element.
+    while (dims_.size() < 2) {
+      dims_.insert(dims_.begin(), 1);
+      block_.insert(block_.begin(), 1);
+    }
+    strides_.resize(dims_.size(), 1);
+    for (size_t d = dims_.size() - 1; d > 0; --d) strides_[d - 1] = strides_[d] * along(d);
+  }
+
+  size_t count() const { return strides_[0] * along(0); }
+  // Blocks beside each other along the first dimension, and how many blocks each of these layers has.
+  size_t layers() const { return along(0); }
+  size_t blocksPerLayer() const { return strides_[0]; }
+  // Elements of a row of the tensor, and of a row of a block.
+  size_t rowElements() const { return static_cast<size_t>(dims_.back()); }
+  size_t run() const { return static_cast<size_t>(block_.back()); }
+
+  // The first block of the row that begins with an element.
+  size_t firstBlock(size_t element) const {
+    size_t row = element / rowElements();
+    size_t result = 0;
+    for (size_t d = dims_.size() - 1; d > 0; --d) {
+      const auto dim = static_cast<size_t>(dims_[d - 1]);
+      result += row % dim / static_cast<size_t>(block_[d - 1]) * strides_[d - 1];
+      row /= dim;
+    }
+    return result;
+  }
+
+ private:
+  size_t along(size_t d) const { return static_cast<size_t>(dims_[d] / block_[d]); }
+
+  Shape dims_;
+  Shape block_;
+  std::vector<size_t> strides_;  // how far apart two neighbours along each dimension are
+};
+
+// The norm of each block, or for L2 its square.
+std::vector<double> blockSums(const ScoredTensor& tensor, const BlockGrid& grid, Norm norm,
+                              const std::stop_token& stop) {
+  // Each part is summed in element order, and the division into parts doesn't depend on the number of
+  // threads, so the sums are always the same. A part holds whole rows. If there are only a few large blocks,
+  // they are divided too.
+  const size_t blocks = grid.count();
+  const size_t rowElements = grid.rowElements();
+  const size_t run = grid.run();
+  const size_t layer = tensor.scores->size() / grid.layers();
+  const size_t rows = layer / rowElements;
+  const bool divides = grid.layers() < kBlockParts && grid.blocksPerLayer() <= kMostCutBlocks;
+  const size_t parts = divides ? std::min(kBlockParts, rows) : 1;
+  std::vector<double> sums(blocks * parts);
+  parallelFor(grid.layers() * parts, [&](size_t task) {
+    const size_t part = task % parts;
+    const size_t begin = task / parts * layer;
+    double* const own = &sums[part * blocks];
+    size_t column = 0;
+    size_t first = 0;
+    const auto add = [&](size_t at, std::span<const uint32_t> keys) {
+      for (size_t i = 0; i < keys.size();) {
+        if (column == 0) first = grid.firstBlock(at + i);
+        // Blocks that are one element wide are taken together to the end of the row.
+        const size_t width = run == 1 ? rowElements - column : run - column % run;
+        const size_t count = std::min(keys.size() - i, width);
+        double* sum = own + first + (run == 1 ? column : column / run);
+        for (size_t k = 0; k < count; ++k) {
+          const double score = std::bit_cast<float>(keys[i + k]);
+          *sum += norm == Norm::kL1 ? score : score * score;
+          if (run == 1) ++sum;
+        }
+        i += count;
+        column = column + count == rowElements ? 0 : column + count;
+      }
+    };
+    forEachChunk(*tensor.scores, begin + rows * part / parts * rowElements,
+                 begin + rows * (part + 1) / parts * rowElements, stop, add);
+  });
+  for (size_t i = blocks; i < sums.size(); ++i) sums[i % blocks] += sums[i];
+  sums.resize(blocks);
+  return sums;
+}
+
 }  // namespace
 
 std::vector<Mask> keepLargest(std::span<const ScoredTensor> tensors, size_t keep,
@@ -447,86 +534,35 @@ Mask keepInGroups(const ScoredTensor& tensor, Pattern pattern, size_t axis, cons
   return mask;
 }
 
-Mask keepBlocks(const ScoredTensor& tensor, Shape block, size_t keep, Norm norm,
+Mask keepBlocks(const ScoredTensor& tensor, const Shape& block, size_t keep, Norm norm,
                 const std::stop_token& stop) {
   Mask mask(tensor.dims);
-  // A vector is a matrix of one row, and a scalar one of one element.
-  Shape dims = tensor.dims;
-  while (dims.size() < 2) {
-    dims.insert(dims.begin(), 1);
-    block.insert(block.begin(), 1);
-  }
   if (mask.size() == 0) return mask;
-  const size_t dimensions = block.size();
-  // Blocks along each dimension, and how far apart two neighbours are in the list of blocks.
-  std::vector<size_t> strides(dimensions, 1);
-  for (size_t d = dimensions - 1; d > 0; --d) {
-    strides[d - 1] = strides[d] * static_cast<size_t>(dims[d] / block[d]);
-  }
-  const size_t blocks = strides[0] * static_cast<size_t>(dims[0] / block[0]);
-  const size_t rowElements = static_cast<size_t>(dims[dimensions - 1]);
-  const auto run = static_cast<size_t>(block[dimensions - 1]);
-  const size_t slab = mask.size() / static_cast<size_t>(dims[0] / block[0]);
-  // The first block of the row that begins with an element.
-  const auto firstBlock = [&](size_t element) {
-    size_t row = element / rowElements;
-    size_t result = 0;
-    for (size_t d = dimensions - 1; d > 0; --d) {
-      const auto dim = static_cast<size_t>(dims[d - 1]);
-      result += row % dim / static_cast<size_t>(block[d - 1]) * strides[d - 1];
-      row /= dim;
-    }
-    return result;
-  };
-
-  // Each part is added up in the order of its elements, and parts don't depend on the number of threads, so
-  // that sums are always the same. Parts hold whole rows. Few large blocks are cut, too.
-  const size_t slabs = mask.size() / slab;
-  const size_t rows = slab / rowElements;
-  const size_t parts = slabs < kBlockParts && strides[0] <= kMostCutBlocks ? std::min(kBlockParts, rows) : 1;
-  std::vector<double> sums(blocks * parts);
-  parallelFor(slabs * parts, [&](size_t task) {
-    const size_t part = task % parts;
-    const size_t begin = task / parts * slab;
-    double* const own = &sums[part * blocks];
-    size_t column = 0;
-    size_t first = 0;
-    const auto add = [&](size_t at, std::span<const uint32_t> keys) {
-      for (size_t i = 0; i < keys.size();) {
-        if (column == 0) first = firstBlock(at + i);
-        // Blocks that are one element wide are taken together to the end of the row.
-        const size_t width = run == 1 ? rowElements - column : run - column % run;
-        const size_t count = std::min(keys.size() - i, width);
-        double* sum = own + first + (run == 1 ? column : column / run);
-        for (size_t k = 0; k < count; ++k) {
-          const double score = std::bit_cast<float>(keys[i + k]);
-          *sum += norm == Norm::kL1 ? score : score * score;
-          if (run == 1) ++sum;
-        }
-        i += count;
-        column = column + count == rowElements ? 0 : column + count;
-      }
-    };
-    forEachChunk(*tensor.scores, begin + rows * part / parts * rowElements,
-                 begin + rows * (part + 1) / parts * rowElements, stop, add);
-  });
-  for (size_t i = blocks; i < sums.size(); ++i) sums[i % blocks] += sums[i];
-
-  std::vector<size_t> order(blocks);
+  const BlockGrid grid(tensor.dims, block);
+  const std::vector<double> sums = blockSums(tensor, grid, norm, stop);
+  std::vector<size_t> order(sums.size());
   std::iota(order.begin(), order.end(), size_t{0});
   const auto isBefore = [&](size_t a, size_t b) { return sums[a] != sums[b] ? sums[a] > sums[b] : a < b; };
-  if (keep < blocks) {
+  if (keep < order.size()) {
     std::nth_element(order.begin(), order.begin() + static_cast<ptrdiff_t>(keep), order.end(), isBefore);
   }
-  std::vector<bool> isKept(blocks);
+  std::vector<bool> isKept(sums.size());
   for (size_t i = 0; i < keep; ++i) isKept[order[i]] = true;
-  for (size_t row = 0; row < mask.size(); row += rowElements) {
-    const size_t first = firstBlock(row);
-    for (size_t at = 0; at < rowElements; at += run) {
-      if (isKept[first + at / run]) mask.setRange(row + at, run);
+  for (size_t row = 0; row < mask.size(); row += grid.rowElements()) {
+    const size_t first = grid.firstBlock(row);
+    for (size_t at = 0; at < grid.rowElements(); at += grid.run()) {
+      if (isKept[first + at / grid.run()]) mask.setRange(row + at, grid.run());
     }
   }
   return mask;
+}
+
+std::vector<double> sliceSums(const ScoredTensor& tensor, size_t axis, Norm norm,
+                              const std::stop_token& stop) {
+  Shape block = tensor.dims;
+  block[axis] = 1;
+  if (tensor.scores->size() == 0) return std::vector<double>(static_cast<size_t>(tensor.dims[axis]));
+  return blockSums(tensor, BlockGrid(tensor.dims, block), norm, stop);
 }
 
 Mask updateMask(const Mask& mask, const Scores& weights, const Scores& growth, size_t count,

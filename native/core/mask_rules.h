@@ -33,7 +33,13 @@ enum class Norm : uint8_t { kL1 = 1, kL2 = 2 };
 
 // Keeps the `keep` blocks with the largest norms. Each dimension is a multiple of the block's. Scores are the
 // bits of float32 numbers.
-Mask keepBlocks(const ScoredTensor& tensor, Shape block, size_t keep, Norm norm, const std::stop_token& stop);
+Mask keepBlocks(const ScoredTensor& tensor, const Shape& block, size_t keep, Norm norm,
+                const std::stop_token& stop);
+
+// Sums the scores, or their squares, of all elements at each position along an axis. Scores are the bits of
+// float32 numbers.
+std::vector<double> sliceSums(const ScoredTensor& tensor, size_t axis, Norm norm,
+                              const std::stop_token& stop);
 
 // Keeps as many elements as before, but others: drops the `count` kept elements with the smallest `weights`,
 // then keeps the `count` elements with the largest `growth` among all that are dropped now (RigL: Evci et

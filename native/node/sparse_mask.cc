@@ -1,5 +1,6 @@
 #include "node/sparse_mask.h"
 
+#include <algorithm>
 #include <bit>
 #include <cstring>
 #include <functional>
@@ -232,6 +233,67 @@ Napi::Value maskOfNonZero(const Napi::CallbackInfo& info) {
   });
 }
 
+// sliceSums({ tensor, axis, norm }): { result: Promise<Float64Array>, cancel() }
+Napi::Value sumsOfSlices(const Napi::CallbackInfo& info) {
+  Napi::Env env = info.Env();
+  return guarded(env, [&] {
+    const auto job = std::make_shared<Job>(env);
+    const auto request = info[0].As<Napi::Object>();
+    const auto tensor = request.Get("tensor").As<Napi::Object>();
+    const Shape dims = readDims(tensor.Get("dims"));
+    const auto scores = readScores(tensor, dims, job.get());
+    const size_t axis = readSize(request.Get("axis"));
+    const auto norm = static_cast<Norm>(readSize(request.Get("norm")));
+    return withCancel(env, job, perform(env, job, [=](const std::stop_token& stop) {
+                        return [sums = sliceSums({scores.get(), dims}, axis, norm, stop)](
+                                   Napi::Env answering) -> Napi::Value {
+                          Napi::Float64Array result = Napi::Float64Array::New(answering, sums.size());
+                          if (!sums.empty())
+                            std::memcpy(result.Data(), sums.data(), sums.size() * sizeof(double));
+                          return result;
+                        };
+                      }));
+  });
+}
+
+// maskOfSlices(dims, axis, kept: Uint8Array): NativeMask
+Napi::Value maskOfSlices(const Napi::CallbackInfo& info) {
+  return guarded(info.Env(), [&] {
+    const auto kept = info[2].As<Napi::Uint8Array>();
+    const std::span<const uint8_t> flags(kept.Data(), kept.ElementLength());
+    return SparseMask::make(info.Env(),
+                            std::make_shared<Mask>(keepSlices(readDims(info[0]), readSize(info[1]), flags)));
+  });
+}
+
+// takeSlices({ bytes, dims, elementBytes, axis, positions, mask? }): Promise<ArrayBuffer>
+Napi::Value slicesOf(const Napi::CallbackInfo& info) {
+  Napi::Env env = info.Env();
+  return guarded(env, [&] {
+    const auto request = info[0].As<Napi::Object>();
+    const auto bytes = NativeBytes::from(request.Get("bytes"));
+    const Shape dims = readDims(request.Get("dims"));
+    const size_t elementBytes = readSize(request.Get("elementBytes"));
+    const size_t axis = readSize(request.Get("axis"));
+    const auto array = request.Get("positions").As<Napi::Uint32Array>();
+    const std::vector<uint32_t> positions(array.Data(), array.Data() + array.ElementLength());
+    const SharedMask mask = request.Has("mask") ? SparseMask::from(request.Get("mask")) : nullptr;
+    return std::make_shared<Job>(env)->start(env, [=](const std::stop_token& stop, Job& job) {
+      const size_t size = bytes->size();
+      const auto elements = std::static_pointer_cast<std::byte>(allocateUnzeroedMemory(size));
+      bytes->read(0, {elements.get(), size});
+      throwIfStopped(stop);
+      if (mask) applyWholeMask(*mask, {elements.get(), size}, elements.get(), elementBytes);
+      const auto [outer, count, inner] = viewAlong(dims, axis);
+      const size_t taken = outer * positions.size() * inner * elementBytes;
+      const auto result = allocateUnzeroedMemory(taken);
+      takeSlices({elements.get(), size}, dims, axis, positions, elementBytes,
+                 static_cast<std::byte*>(result.get()));
+      job.deliver([result, taken](Napi::Env answering) { return toArrayBuffer(answering, result, taken); });
+    });
+  });
+}
+
 }  // namespace
 
 Napi::Function SparseMask::define(Napi::Env env) {
@@ -242,7 +304,8 @@ Napi::Function SparseMask::define(Napi::Env env) {
        InstanceMethod<&SparseMask::complement>("not"), InstanceMethod<&SparseMask::equals>("equals"),
        InstanceMethod<&SparseMask::check>("check"), InstanceMethod<&SparseMask::apply>("apply"),
        InstanceMethod<&SparseMask::applyOnThread>("applyOnThread"),
-       InstanceMethod<&SparseMask::writeApplied>("writeApplied")});
+       InstanceMethod<&SparseMask::writeApplied>("writeApplied"),
+       InstanceMethod<&SparseMask::slices>("keptSlices")});
   Environment::of(env).setMaskClass(result);
   return result;
 }
@@ -371,9 +434,20 @@ Napi::Value SparseMask::writeApplied(const Napi::CallbackInfo& info) {
   });
 }
 
+// keptSlices(axis): Uint8Array
+Napi::Value SparseMask::slices(const Napi::CallbackInfo& info) {
+  const std::vector<uint8_t> kept = keptSlices(*mask_, readSize(info[0]));
+  Napi::Uint8Array result = Napi::Uint8Array::New(info.Env(), kept.size());
+  std::copy(kept.begin(), kept.end(), result.Data());
+  return result;
+}
+
 void defineMaskRules(Napi::Env env, Napi::Object exports) {
   exports["makeMasks"] = Napi::Function::New(env, makeMasks);
   exports["updateMask"] = Napi::Function::New(env, update);
+  exports["sliceSums"] = Napi::Function::New(env, sumsOfSlices);
+  exports["takeSlices"] = Napi::Function::New(env, slicesOf);
+  exports["maskOfSlices"] = Napi::Function::New(env, maskOfSlices);
   exports["maskOfNonZero"] = Napi::Function::New(env, maskOfNonZero);
 }
 

@@ -32,11 +32,12 @@ class SparseMask : public Napi::ObjectWrap<SparseMask> {
   Napi::Value apply(const Napi::CallbackInfo& info);
   Napi::Value applyOnThread(const Napi::CallbackInfo& info);
   Napi::Value writeApplied(const Napi::CallbackInfo& info);
+  Napi::Value slices(const Napi::CallbackInfo& info);
 
   std::shared_ptr<const Mask> mask_;
 };
 
-// Adds makeMasks(), updateMask() and maskOfNonZero() to the addon's exports.
+// Adds the functions of lib/system/native/mask.ts to the addon's exports.
 void defineMaskRules(Napi::Env env, Napi::Object exports);
 
 }  // namespace node_tensorrt

@@ -7,6 +7,8 @@ interface PruneFlags {
   pattern?: string;
   density?: string;
   scope?: string;
+  structure?: string;
+  shrink: boolean;
   include: string[];
   exclude: string[];
   use?: string;
@@ -25,12 +27,14 @@ export function addPruneCommand(program: Command): void {
     .requiredOption('-o, --output <file>', 'the pruned ONNX file to write')
     .option('--pattern <n:m>', 'keep at most n of every m weights, such as 2:4')
     .option('--density <share>', 'share of the weights to keep, from 0 to 1')
+    .addOption(new Option('--structure <structure>', 'mlp: drop whole neurons of MLPs').choices(['mlp']))
     .addOption(
       new Option('--scope <scope>', 'keep that share of each weight, or of all together').choices([
         'layer',
         'global',
       ]),
     )
+    .option('--shrink', 'remove neurons that masks empty, so that the model gets smaller and faster', false)
     .option('--include <regexp>', 'only weights or nodes whose name matches; repeatable', collect, [])
     .option('--exclude <regexp>', 'no weights or nodes whose name matches; repeatable', collect, [])
     .option('--use <file>', 'use the masks of this safetensors file instead of making them')
@@ -47,7 +51,8 @@ async function prune(model: string, flags: PruneFlags): Promise<void> {
       progress.show(`${what} ${done + 1}/${total} ${weight}`),
   });
   const masks = await masksFor(model, flags, showing('Masking')).finally(progress.clear);
-  await pruneModel(model, masks, flags.output, showing('Writing')).finally(progress.clear);
+  const { shrink } = flags;
+  await pruneModel(model, masks, flags.output, { shrink, ...showing('Writing') }).finally(progress.clear);
   if (flags.masks !== undefined) await masks.save(flags.masks);
   const seconds = (performance.now() - started) / 1000;
   const layers = masks.report();
@@ -76,13 +81,13 @@ async function prune(model: string, flags: PruneFlags): Promise<void> {
 
 function masksFor(
   model: string,
-  { use, pattern, density, scope, include, exclude }: PruneFlags,
+  { use, pattern, density, scope, structure, include, exclude }: PruneFlags,
   showing: Pick<MaskModelOptions, 'onProgress'>,
 ): Promise<MaskSet> {
   const given = [use, pattern, density].filter((each) => each !== undefined);
   if (given.length !== 1) throw new UsageError('Give one of --pattern, --density and --use.');
   if (use !== undefined) {
-    const isMore = scope !== undefined || include.length > 0 || exclude.length > 0;
+    const isMore = scope !== undefined || structure !== undefined || include.length > 0 || exclude.length > 0;
     if (isMore) throw new UsageError('--use takes the masks of a file as they are.');
     return MaskSet.load(use);
   }
@@ -91,6 +96,7 @@ function masksFor(
     ...(pattern === undefined ? {} : { pattern: pattern as '2:4' }),
     ...(density === undefined ? {} : { density: parseDensity(density) }),
     ...(scope === undefined ? {} : { scope: scope as 'layer' }),
+    ...(structure === undefined ? {} : { structure: structure as 'mlp' }),
     ...(include.length > 0 ? { include: include.map(parseExpression) } : {}),
     exclude: exclude.map(parseExpression),
   });

@@ -79,6 +79,8 @@ export interface NativeMask {
     elementBytes: number,
     inPlace: boolean,
   ): Promise<ArrayBuffer | undefined>;
+  /** Flags the positions along an axis at which any element is kept. */
+  keptSlices(axis: number): Uint8Array;
   /** Writes the masked elements at the file's current position, on a thread. Rejects with ERR_IO. */
   writeApplied(elements: NativeBytes, elementBytes: number, descriptor: number): Promise<void>;
 }
@@ -90,5 +92,21 @@ export interface NativeMasks {
   makeMasks(request: NativeMaskRequest, isSync: false): NativeWork<NativeMask[]>;
   updateMask(request: NativeMaskUpdate, isSync: true): NativeUpdatedMask;
   updateMask(request: NativeMaskUpdate, isSync: false): NativeWork<NativeUpdatedMask>;
+  /** Sums the scores (norm 1) or their squares (norm 2) at each position along an axis, on a thread. */
+  sliceSums(request: { tensor: NativeScoredTensor; axis: number; norm: 1 | 2 }): NativeWork<Float64Array>;
+  /**
+   * The slices at some positions along an axis, in that order, of elements that are masked first if there is a mask. Works
+   * on a thread.
+   */
+  takeSlices(request: {
+    bytes: NativeBytes;
+    dims: readonly number[];
+    elementBytes: number;
+    axis: number;
+    positions: Uint32Array;
+    mask?: NativeMask;
+  }): Promise<ArrayBuffer>;
+  /** Keeps the slices at the positions along an axis whose flag isn't 0. */
+  maskOfSlices(dims: readonly number[], axis: number, kept: Uint8Array): NativeMask;
   maskOfNonZero(elements: ArrayBufferView | HostBuffer, type: number, dims: readonly number[]): NativeMask;
 }
