@@ -12,6 +12,7 @@ const rooms = [
   'execution',
   'engine',
   'session',
+  'compare',
   'text',
   'generation',
   'apps',
