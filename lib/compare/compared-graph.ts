@@ -1,4 +1,5 @@
-import type { ModelProto, NodeProto } from '../onnx/format/model.js';
+import type { ModelProto, NodeProto, TensorProto } from '../onnx/format/model.js';
+import { tensorAttribute } from '../onnx/graph/node-attribute.js';
 import { operatorName } from '../onnx/graph/operators.js';
 import { captured } from '../onnx/graph/traverse.js';
 import { castType, valueTypes } from '../onnx/graph/value-types.js';
@@ -13,11 +14,13 @@ export class ComparedGraph {
   /** Nodes whose values depend on the graph's inputs, and that do more than to cast or rename a value. */
   readonly computing: readonly NodeProto[];
   readonly #varying: ReadonlySet<string>;
+  readonly #weights: ReadonlyMap<string, TensorProto>;
 
   constructor({ graph }: ModelProto) {
     this.nodes = graph.node;
     this.types = valueTypes(graph);
-    const weights = new Set(graph.initializer.map(({ name }) => name));
+    const weights = new Map(graph.initializer.map((tensor) => [tensor.name ?? '', tensor]));
+    this.#weights = weights;
     const varying = new Set(graph.input.map(({ name }) => name).filter((name) => !weights.has(name)));
     for (const node of graph.node) {
       const reads = readsOf(node);
@@ -41,6 +44,13 @@ export class ComparedGraph {
 
   varies(value: string): boolean {
     return this.#varying.has(value);
+  }
+
+  /** The tensor of a weight or of a Constant node, before it was cast or renamed. */
+  weight(value: string): TensorProto | undefined {
+    const root = this.root(value);
+    const node = this.producers.get(root);
+    return node?.opType === 'Constant' ? tensorAttribute(node, 'value') : this.#weights.get(root);
   }
 
   /** True for nodes whose output is their input: renamed, or cast from one floating-point type to another. */

@@ -1,9 +1,8 @@
 import type { Tensor } from '../execution/tensor.js';
-import { floatElements } from '../onnx/format/float-tensor.js';
 import type { NodeProto } from '../onnx/format/model.js';
+import { nodesWithChangedWeights } from './changed-weights.js';
 import type { ComparedValue, LayerComparison } from './compare-layers.js';
 import { type Outputs, tensorDifference } from './compare-outputs.js';
-import type { ComparedGraph } from './compared-graph.js';
 import { asType } from './compared-model.js';
 import type { PartedNode } from './comparison.js';
 import { cutGraph } from './cut-graph.js';
@@ -36,8 +35,11 @@ export async function findParting(
   { tolerance, references, total }: PartingQuestion,
   onStep: (step: number, steps: number) => void,
 ): Promise<PartedNode | null> {
+  const changed = nodesWithChangedWeights(models, layers.a, layers.b, layers.pairs);
   const candidates = layers.comparable
-    .filter(({ difference }) => difference.error > tolerance)
+    .filter(
+      ({ difference, node }) => difference.error > tolerance || (difference.error > 0 && changed.has(node)),
+    )
     .slice(0, maxCandidates);
   const [first] = candidates;
   if (!first) return null;
@@ -53,15 +55,18 @@ export async function findParting(
     const effect = await patcher.effect([candidate]);
     effects.push(effect);
     const isLarge = effect === Number.POSITIVE_INFINITY || effect >= total / 2;
-    if (isLarge && effect > 2 * rest) return partedAt(models, layers, candidate, effect);
+    if (isLarge && effect > 2 * rest) return partedAt(layers, changed, candidate, effect);
   }
   onStep(steps, steps);
   const largest = Math.max(...effects);
   const found = effects.findIndex((effect) => effect > 2 * rest && effect >= matteringShare * largest);
-  if (found >= 0) return partedAt(models, layers, candidates[found]!, effects[found]!);
+  if (found >= 0) return partedAt(layers, changed, candidates[found]!, effects[found]!);
+  // A weight that isn't the same is a defect, however little it does.
+  const wrong = candidates.findIndex(({ node }) => changed.has(node));
+  if (wrong >= 0) return partedAt(layers, changed, candidates[wrong]!, effects[wrong]!);
   // Rounding to 16 bits makes errors that don't matter. Between models in FP32 the first is worth a look.
   const isRounded = models.a.precision !== 'fp32' || models.b.precision !== 'fp32';
-  return isRounded && total <= tolerance ? null : partedAt(models, layers, first, effects[0]!);
+  return isRounded && total <= tolerance ? null : partedAt(layers, changed, first, effects[0]!);
 }
 
 /** Runs b with some values taken from a. */
@@ -127,8 +132,8 @@ class Patcher {
 }
 
 function partedAt(
-  models: ModelPair,
   layers: LayerComparison,
+  changed: ReadonlySet<NodeProto>,
   { a: value, b: other, node, difference }: ComparedValue,
   effect: number,
 ): PartedNode {
@@ -158,23 +163,9 @@ function partedAt(
   if (reshaped) return at(reshaped, 'shape');
   if (missing && !isReplaced) return at(missing, 'missing');
   if (difference.error === Number.POSITIVE_INFINITY) return at(node, 'overflow');
-  const changed =
-    segment.length > 1 ? segment.find((each) => readsChanged(models, layers.a, each)) : undefined;
-  return at(changed ?? node, 'value');
+  return at(segment.find((each) => changed.has(each)) ?? node, 'value');
 }
 
 function nameOf(node: NodeProto): string {
   return node.name || node.output[0] || node.opType;
-}
-
-/** True if a node reads a float32 weight that has other elements in b under the same name. */
-function readsChanged({ a, b }: ModelPair, graph: ComparedGraph, node: NodeProto): boolean {
-  const weights = new Map(b.given.graph.initializer.map((tensor) => [tensor.name, tensor]));
-  const own = new Map(a.given.graph.initializer.map((tensor) => [tensor.name, tensor]));
-  return node.input.some((name) => {
-    const [x, y] = [own.get(name), weights.get(name)];
-    if (!x || !y || graph.varies(name) || x.dataType !== 1 || y.dataType !== 1) return false;
-    const [before, after] = [floatElements(x, a.where), floatElements(y, b.where)];
-    return before.length !== after.length || before.some((element, i) => element !== after[i]);
-  });
 }
