@@ -34,13 +34,13 @@ export function nodesWithChangedWeights(
   pairs: readonly ValuePair[],
 ): ReadonlySet<NodeProto> {
   const known = new Map<string, boolean>();
-  const both = [models.a.precision, models.b.precision];
-  const precision = both.includes('bf16') ? 'bf16' : both.includes('fp16') ? 'fp16' : 'fp32';
   const isChanged = (name: string, other: string): boolean => {
     const [x, y] = [a.weight(name), b.weight(other)];
     if (!x || !y || x === y) return false;
     const key = JSON.stringify([name, other]);
-    const result = known.get(key) ?? differs(x, y, models, precision);
+    const result =
+      known.get(key) ??
+      (isFloatWeight(x) && isFloatWeight(y) && haveSameDims(x, y) && !areSameWeights(models, x, y));
     known.set(key, result);
     return result;
   };
@@ -56,14 +56,15 @@ export function nodesWithChangedWeights(
   );
 }
 
-function differs(
-  x: TensorProto,
-  y: TensorProto,
-  { a, b }: ModelPair,
-  precision: LowPrecision | 'fp32',
-): boolean {
-  if (!isFloatWeight(x) || !isFloatWeight(y) || String(x.dims) !== String(y.dims)) return false;
+/**
+ * True if two floating-point weights have the same dimensions and, apart from rounding, the same elements.
+ * @throws as {@link nodesWithChangedWeights}
+ */
+export function areSameWeights({ a, b }: ModelPair, x: TensorProto, y: TensorProto): boolean {
+  if (!isFloatWeight(x) || !isFloatWeight(y) || !haveSameDims(x, y)) return false;
   const [reference, other] = [floatElements(x, a.where), floatElements(y, b.where)];
+  const both = [a.precision, b.precision];
+  const precision = both.includes('bf16') ? 'bf16' : both.includes('fp16') ? 'fp16' : 'fp32';
   const part = roundings[precision];
   const least = precision === 'fp32' ? 0 : smallest;
   const limit = precision === 'fp32' ? Number.POSITIVE_INFINITY : limited;
@@ -74,9 +75,13 @@ function differs(
     // An infinite weight is one that overflowed, unless it is a mask.
     if (isLimited && (Number.isFinite(v) || Math.abs(u) > maxFloat16)) continue;
     if (Number.isNaN(u) && Number.isNaN(v)) continue;
-    return true;
+    return false;
   }
-  return false;
+  return true;
+}
+
+function haveSameDims(x: TensorProto, y: TensorProto): boolean {
+  return String(x.dims) === String(y.dims);
 }
 
 function isFloatWeight({ dataType }: TensorProto): boolean {

@@ -3,6 +3,7 @@ import { TensorRTError } from '../base/errors.js';
 import type { Dims } from '../base/tensor-like.js';
 import type { Tensor } from '../execution/tensor.js';
 import type { GraphProto, ModelProto } from '../onnx/format/model.js';
+import { areSameWeights } from './changed-weights.js';
 import { ComparedGraph } from './compared-graph.js';
 import { asType } from './compared-model.js';
 import type { LayerDifference } from './comparison.js';
@@ -60,7 +61,11 @@ export async function compareLayers(
     b: new ComparedGraph(models.b.model).types,
   };
   const inputs = new Map([...models.inputs].map(([other, name]) => [name, other]));
-  const pairs = matchValues(a, b, inputs, models.outputs.names);
+  const pairs = matchValues(a, b, {
+    inputs,
+    outputs: models.outputs.names,
+    areSame: (x, y) => areSameWeights(models, x, y),
+  });
   const numeric = pairs.filter((pair) => isNumeric(types.a.get(pair.a)) && isNumeric(types.b.get(pair.b)));
   const sized = await withSizes(models, numeric, types);
   const comparer = new LayerComparer(models, types, sized);

@@ -144,10 +144,11 @@ function partedAt(
   const matched = new Map(layers.pairs.map((pair) => [pair.node, pair]));
   const isCompared = (each: NodeProto) => each === node || each.output.some((name) => agreed.has(name));
   const reshaped = segment.find((each) => matched.has(each) && !isCompared(each));
-  const missing = segment.find((each) => !matched.has(each));
-  // Nodes that b has instead tell that it computes the same in another way; without them, it lacks some.
   const others = new Set(layers.pairs.map((pair) => layers.b.producers.get(pair.b)));
-  const isReplaced = behind.some((each) => !others.has(each));
+  const missing = missingNode(
+    segment.filter((each) => !matched.has(each)),
+    behind.filter((each) => !others.has(each)),
+  );
   const common = {
     value,
     nodes: segment.map(nameOf),
@@ -161,11 +162,22 @@ function partedAt(
     kind,
   });
   if (reshaped) return at(reshaped, 'shape');
-  if (missing && !isReplaced) return at(missing, 'missing');
+  if (missing) return at(missing, 'missing');
   if (difference.error === Number.POSITIVE_INFINITY) return at(node, 'overflow');
   return at(segment.find((each) => changed.has(each)) ?? node, 'value');
 }
 
 function nameOf(node: NodeProto): string {
   return node.name || node.output[0] || node.opType;
+}
+
+/**
+ * The first node of a that b lacks, if b has no other nodes there than some of a's; undefined if it computes the same in
+ * another way.
+ */
+function missingNode(inA: readonly NodeProto[], inB: readonly NodeProto[]): NodeProto | undefined {
+  let found = 0;
+  for (const node of inA) if (inB[found]?.opType === node.opType) found++;
+  if (found < inB.length || inA.length === inB.length) return undefined;
+  return inA.find((node, i) => inB[i]?.opType !== node.opType);
 }

@@ -1,5 +1,5 @@
 import { isDeepStrictEqual } from 'node:util';
-import type { NodeProto } from '../onnx/format/model.js';
+import type { NodeProto, TensorProto } from '../onnx/format/model.js';
 import { operatorName } from '../onnx/graph/operators.js';
 import type { ComparedGraph } from './compared-graph.js';
 
@@ -13,24 +13,31 @@ export interface ValuePair {
   readonly output: number;
 }
 
-/** Which names the two graphs already share: those of inputs and outputs, from a to b. */
-export type KnownPairs = ReadonlyMap<string, string>;
+/** What is known about two graphs before their values are matched. */
+export interface KnownFacts {
+  /** From inputs of a to inputs of b. */
+  readonly inputs: ReadonlyMap<string, string>;
+  /** From outputs of a to outputs of b. */
+  readonly outputs: ReadonlyMap<string, string>;
+  /** True if a weight of a and one of b are the same, apart from rounding. */
+  readonly areSame: (a: TensorProto, b: TensorProto) => boolean;
+}
 
 /**
  * Finds for each value that a computes the one of b that corresponds to it. If most nodes of a are in b under the same
  * name, as in pruned and cast models, names decide. Otherwise, and where a name is missing, both graphs are followed in
- * step: the same operator on the same values gives the same value. Casts between floating-point types and Identity
- * count for nothing.
+ * step: the same operator on the same values gives the same value. Where that ends, because one graph computes something
+ * in another way, a node with the same weights begins again. Casts between floating-point types and Identity count for
+ * nothing.
  *
  * @returns the pairs in the order in which a computes them
  */
 export function matchValues(
   a: ComparedGraph,
   b: ComparedGraph,
-  inputs: KnownPairs,
-  outputs: KnownPairs,
+  { inputs, outputs, areSame }: KnownFacts,
 ): ValuePair[] {
-  const matcher = new Matcher(a, b, inputs);
+  const matcher = new Matcher(a, b, inputs, areSame);
   for (const node of a.computing) matcher.match(node);
   return matcher.withOutputs(outputs);
 }
@@ -49,8 +56,15 @@ class Matcher {
   readonly #used = new Set<NodeProto>();
   readonly #byName = new Map<string, NodeProto>();
   readonly #areNamesTrusted: boolean;
+  readonly #areSame: KnownFacts['areSame'];
 
-  constructor(a: ComparedGraph, b: ComparedGraph, inputs: KnownPairs) {
+  constructor(
+    a: ComparedGraph,
+    b: ComparedGraph,
+    inputs: KnownFacts['inputs'],
+    areSame: KnownFacts['areSame'],
+  ) {
+    this.#areSame = areSame;
     this.#a = a;
     this.#b = b;
     for (const [from, to] of inputs) this.#pairs.set(from, to);
@@ -60,7 +74,11 @@ class Matcher {
   }
 
   match(node: NodeProto): void {
-    const other = (this.#areNamesTrusted ? this.#named(node) : undefined) ?? this.#inStep(node);
+    const other =
+      (this.#areNamesTrusted ? this.#named(node) : undefined) ??
+      this.#inStep(node) ??
+      this.#withBias(node) ??
+      this.#sameWeights(node);
     if (!other) return;
     this.#used.add(other);
     node.output.forEach((name, i) => {
@@ -70,7 +88,7 @@ class Matcher {
   }
 
   /** All pairs, and the graphs' outputs too. */
-  withOutputs(outputs: KnownPairs): ValuePair[] {
+  withOutputs(outputs: KnownFacts['outputs']): ValuePair[] {
     const taken = new Set(this.#pairs.values());
     for (const [from, to] of outputs) {
       const [x, y] = [this.#a.root(from), this.#b.root(to)];
@@ -112,6 +130,55 @@ class Matcher {
     );
   }
 
+  /** A Gemm is a MatMul and an Add: what the last of them gives is the same value. */
+  #withBias(node: NodeProto): NodeProto | undefined {
+    const operator = operatorName(node);
+    const [a, b] = [this.#a, this.#b];
+    if (operator === 'Gemm' && node.input[2]) {
+      const product = this.#product(node);
+      const [sum] = product ? b.readersOf(product.output[0]!) : [];
+      const isSum = sum && operatorName(sum) === 'Add' && sum.input.some((name) => !b.varies(name));
+      return isSum && !this.#used.has(sum) ? sum : undefined;
+    }
+    if (operator !== 'Add' || node.input.every((name) => a.varies(name))) return undefined;
+    const before = a.producers.get(a.root(node.input.find((name) => a.varies(name)) ?? ''));
+    if (!before || operatorName(before) !== 'MatMul') return undefined;
+    const product = this.#product(before);
+    return product?.input[2] ? product : undefined;
+  }
+
+  /** For a Gemm the MatMul of b with the same factors, for a MatMul the Gemm. */
+  #product(node: NodeProto): NodeProto | undefined {
+    const from = this.#pairs.get(this.#a.root(node.input[0]!));
+    const wanted = operatorName(node) === 'Gemm' ? 'MatMul' : 'Gemm';
+    const size = (graph: ComparedGraph, name: string) => String(graph.weight(name)?.dims.toSorted());
+    if (from === undefined) return undefined;
+    return this.#b
+      .readersOf(from)
+      .find(
+        (other) =>
+          operatorName(other) === wanted &&
+          !this.#used.has(other) &&
+          size(this.#b, other.input[1]!) === size(this.#a, node.input[1]!),
+      );
+  }
+
+  /** The only node of b with the same operator and the same weights. */
+  #sameWeights(node: NodeProto): NodeProto | undefined {
+    const weights = weightsOf(this.#a, node);
+    if (weights.length === 0) return undefined;
+    const operator = operatorName(node);
+    const same = this.#b.computing.filter((other) => {
+      if (operatorName(other) !== operator || other.input.length !== node.input.length) return false;
+      if (this.#used.has(other)) return false;
+      return weights.every(([i, weight]) => {
+        const found = this.#b.weight(other.input[i]!);
+        return found !== undefined && this.#areSame(weight, found);
+      });
+    });
+    return same.length === 1 ? same[0] : undefined;
+  }
+
   #isInStep(node: NodeProto, other: NodeProto): boolean {
     const operator = operatorName(node);
     if (operator !== operatorName(other) || node.input.length !== other.input.length) return false;
@@ -133,4 +200,16 @@ function nameOf(node: NodeProto): string {
 /** The names of the constants that a node reads. */
 function constants(graph: ComparedGraph, node: NodeProto): string[] {
   return node.input.filter((name) => name !== '' && !graph.varies(name)).map((name) => graph.root(name));
+}
+
+/** A vector with fewer elements says little about which node it belongs to. */
+const minWeightElements = 8;
+
+/** The weights that a node reads, with the numbers of its inputs; none that are small. */
+function weightsOf(graph: ComparedGraph, node: NodeProto): [number, TensorProto][] {
+  return node.input.flatMap((name, i): [number, TensorProto][] => {
+    const weight = name === '' ? undefined : graph.weight(name);
+    const isLarge = weight && weight.dims.reduce((product, size) => product * size, 1) >= minWeightElements;
+    return isLarge ? [[i, weight]] : [];
+  });
 }
