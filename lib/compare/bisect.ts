@@ -1,24 +1,30 @@
+import { isDeepStrictEqual } from 'node:util';
 import { invalidArgValue } from '../base/errors.js';
 import { maxFloat16 } from '../base/float16.js';
 import { measureRanges } from '../engine/measure-ranges.js';
-import type { NodeProto } from '../onnx/format/model.js';
+import type { ModelProto, NodeProto } from '../onnx/format/model.js';
 import { castToBfloat16, castToFloat16 } from '../onnx/precision/cast-precision.js';
+import type { LowPrecision } from '../onnx/precision/low-type.js';
 import type { Ranges } from '../onnx/precision/ranges.js';
 import { castOf } from './cast-model.js';
 import { compareLayers } from './compare-layers.js';
 import { type Outputs, tensorDifference } from './compare-outputs.js';
-import type { ComparedModel } from './compared-model.js';
+import { ComparedModel } from './compared-model.js';
 import type { Bisection } from './comparison.js';
+import { KeptNodes } from './keep-nodes.js';
 import { ModelPair } from './model-pair.js';
 
 interface BisectOptions {
+  /** The type of b, if b is this package's cast of a to it. */
+  readonly precision: LowPrecision | undefined;
   readonly tolerance: number;
   readonly onStep: (step: number, steps: number) => void;
 }
 
 /**
  * Finds a set of nodes of a which, kept in FP32, bring its cast to b's precision within a tolerance, and of which none
- * can be left out. Each set is tried: a is cast with it as `keepFp32`, simulated, and its outputs are compared.
+ * can be left out. Each set is tried: a is cast with it as `keepFp32`, simulated, and its outputs are compared. If b is
+ * not this package's cast, nodes of b are put back to FP32 instead.
  *
  * @throws RangeError ERR_INVALID_ARG_VALUE if b has nothing in 16 bits, or a has
  */
@@ -28,28 +34,30 @@ export async function bisectCast(
   options: BisectOptions,
 ): Promise<Bisection> {
   const { a, b } = models;
-  if (b.precision === 'fp32') {
+  const precision = options.precision ?? b.precision;
+  if (precision === 'fp32') {
     throw invalidArgValue('options.bisect', 'needs a model b that computes in FP16 or BF16.');
   }
   if (a.precision !== 'fp32') {
     throw invalidArgValue('options.bisect', `needs a model a in FP32, to cast it; a has ${a.precision}.`);
   }
-  const trials = new Trials(models, references, b.precision, options);
+  const source = castSource(models, precision);
+  const trials = new Trials(models, references, source, options);
   const before = await trials.difference([]);
-  const common = { precision: b.precision, tolerance: options.tolerance, before };
+  const common = { of: source.of, precision, tolerance: options.tolerance, before };
   const result = (keepFp32: readonly string[], after: number, reached = true): Bisection => ({
     ...common,
-    keepFp32,
+    keepFp32: keepFp32.map(patternOf),
     reached,
     after,
     tried: trials.count,
   });
   if (before <= options.tolerance) return result([], before);
-  const order = await suspects(models, trials.cast);
+  const order = await suspects(models, source, precision);
   const all = await trials.difference(order);
   if (!(all <= options.tolerance)) return result(order, all, false);
   const kept = await trials.reduced(await trials.prefix(order));
-  const inOrder = patternsOf(trials.cast, a).filter((pattern) => kept.includes(pattern));
+  const inOrder = source.patterns.filter((pattern) => kept.includes(pattern));
   return result(inOrder, await trials.difference(inOrder));
 }
 
@@ -59,21 +67,13 @@ class Trials {
   readonly #references: readonly Outputs[];
   readonly #options: BisectOptions;
   readonly #known = new Map<string, number>();
-  readonly #precision: 'fp16' | 'bf16';
-  /** What a is cast to if nothing is kept. */
-  readonly cast: ReturnType<typeof reportOf>;
+  readonly #source: CastSource;
 
-  constructor(
-    models: ModelPair,
-    references: readonly Outputs[],
-    precision: 'fp16' | 'bf16',
-    options: BisectOptions,
-  ) {
+  constructor(models: ModelPair, references: readonly Outputs[], source: CastSource, options: BisectOptions) {
     this.#models = models;
     this.#references = references;
-    this.#precision = precision;
+    this.#source = source;
     this.#options = options;
-    this.cast = reportOf(models.a, precision);
   }
 
   get count(): number {
@@ -86,7 +86,7 @@ class Trials {
     const known = this.#known.get(key);
     if (known !== undefined) return known;
     const { a, samples, signal } = this.#models;
-    const pair = new ModelPair(a, castOf(a, this.#precision, patterns), samples, signal);
+    const pair = new ModelPair(a, this.#source.make(patterns), samples, signal);
     const names = [...pair.outputs.names.values()];
     // Only outputs that b has too are compared, as before.
     const compared = this.#references.map((outputs) =>
@@ -134,20 +134,34 @@ class Trials {
   }
 }
 
-function reportOf(model: ComparedModel, precision: 'fp16' | 'bf16') {
-  const options = model.where;
-  return precision === 'fp16'
-    ? castToFloat16(model.given, options).report
-    : castToBfloat16(model.given, options).report;
+/** Where 16-bit models come from, of which some nodes are kept in FP32. */
+interface CastSource {
+  readonly of: Bisection['of'];
+  /** The patterns that name the nodes in 16 bits, in the model's order: names, or operators of nodes without one. */
+  readonly patterns: readonly string[];
+  readonly make: (keepFp32: readonly string[]) => ComparedModel;
 }
 
-/** The patterns that name the nodes in 16 bits, in the model's order: names, or operators of nodes without one. */
-function patternsOf({ nodes }: ReturnType<typeof reportOf>, model: ComparedModel): string[] {
-  const names = new Set(model.given.graph.node.map(({ name }) => name));
-  const patterns = nodes.flatMap(({ node, operator, precision }) =>
-    precision === 'fp32' ? [] : [names.has(node) ? patternOf(node) : operator],
-  );
-  return [...new Set(patterns)];
+/** This package's cast of a, if that is what b is; else b itself. */
+function castSource({ a, b }: ModelPair, precision: LowPrecision): CastSource {
+  const cast = precision === 'fp16' ? castToFloat16 : castToBfloat16;
+  const { model, report } = cast(a.given, a.where);
+  if (isDeepStrictEqual(outline(model), outline(b.given))) {
+    const names = new Set(a.given.graph.node.map(({ name }) => name));
+    const patterns = report.nodes
+      .filter((node) => node.precision !== 'fp32')
+      .map(({ node, operator }) => (names.has(node) ? patternOf(node) : operator));
+    const make = (keepFp32: readonly string[]) => castOf(a, precision, keepFp32);
+    return { of: 'cast', patterns: [...new Set(patterns)], make };
+  }
+  const kept = new KeptNodes(a.given, b.given);
+  const make = (names: readonly string[]) => new ComparedModel('b', kept.with(names), b.where);
+  return { of: 'b', patterns: [...new Set(kept.names)], make };
+}
+
+/** A graph's nodes, without their attributes. */
+function outline({ graph }: ModelProto) {
+  return graph.node.map(({ opType, input, output }) => [opType, input, output]);
 }
 
 /** A pattern that begins with `!` has another meaning. */
@@ -159,14 +173,18 @@ function patternOf(name: string): string {
  * The nodes in 16 bits, the most suspicious first: those whose inputs or outputs go beyond the type's largest number,
  * then by their own error.
  */
-async function suspects(models: ModelPair, cast: ReturnType<typeof reportOf>): Promise<string[]> {
-  const { a, b, samples, signal } = models;
+async function suspects(
+  models: ModelPair,
+  { patterns, make }: CastSource,
+  precision: LowPrecision,
+): Promise<string[]> {
+  const { a, samples, signal } = models;
   const errors = new Map<string, number>();
   const note = (name: string, error: number) => errors.set(name, Math.max(errors.get(name) ?? 0, error));
-  const pair = new ModelPair(a, castOf(a, b.precision as 'fp16', []), samples, signal);
+  const pair = new ModelPair(a, make([]), samples, signal);
   const { comparable } = await compareLayers(pair, () => {});
   for (const { node, difference } of comparable) note(labelOf(node), difference.error);
-  if (b.precision === 'fp16') {
+  if (precision === 'fp16') {
     const ranges = await measureRanges(a.given, { ...a.where, calibration: samples });
     for (const node of a.given.graph.node) {
       const isBeyond = [...node.input, ...node.output].some((name) => isBeyondFloat16(ranges, name));
@@ -174,7 +192,7 @@ async function suspects(models: ModelPair, cast: ReturnType<typeof reportOf>): P
     }
   }
   const suspicion = (pattern: string) => errors.get(pattern) ?? 0;
-  return patternsOf(cast, a).sort((x, y) => {
+  return patterns.toSorted((x, y) => {
     const [first, second] = [suspicion(x), suspicion(y)];
     return first === second ? 0 : second > first ? 1 : -1;
   });

@@ -63,11 +63,11 @@ export async function compareModels(
   settings.signal?.throwIfAborted();
   const given = settings.inputs && (await readSamples(settings.inputs, copied));
   const reference = await readComparedModel('a', first);
-  const other =
-    typeof second === 'object' && 'precision' in second
-      ? castOf(reference, second.precision, [])
-      : await readComparedModel('b', second);
-  return compare(reference, other, settings, given);
+  const cast = isCast(second) ? second.precision : undefined;
+  const other = isCast(second)
+    ? castOf(reference, second.precision, [])
+    : await readComparedModel('b', second);
+  return compare(reference, other, settings, given, cast);
 }
 
 async function compare(
@@ -75,6 +75,7 @@ async function compare(
   b: ComparedModel,
   settings: CompareSettings,
   given: SampleInputs[] | undefined,
+  cast: LowPrecision | undefined,
 ): Promise<Comparison> {
   const { seed, signal, bisect, layers, onProgress } = settings;
   const samples = given ?? randomSamplesOf(a, seed);
@@ -117,7 +118,13 @@ async function compare(
         }
       : {}),
     ...(bisect
-      ? { bisect: await bisectCast(models, references, { ...bisect, onStep: progress('Bisecting') }) }
+      ? {
+          bisect: await bisectCast(models, references, {
+            ...bisect,
+            precision: cast,
+            onStep: progress('Bisecting'),
+          }),
+        }
       : {}),
   };
 }

@@ -4,11 +4,13 @@ import { invalidArgValue, TensorRTError } from '../base/errors.js';
 import { toBfloat16Bits, toFloat16Bits } from '../base/float16.js';
 import type { TensorLike } from '../base/tensor-like.js';
 import { loadGraph } from '../execution/load-graph.js';
+import { loadOnCpu } from '../execution/load-on-cpu.js';
 import type { LoadedSession } from '../execution/loaded-session.js';
 import type { Feeds } from '../execution/run-request.js';
 import { Tensor } from '../execution/tensor.js';
+import { isExternal } from '../onnx/format/initializer.js';
 import type { ModelProto, ValueInfoProto } from '../onnx/format/model.js';
-import { parseModel, readModel } from '../onnx/format/model-file.js';
+import { parseModel, readModel, serializeModel } from '../onnx/format/model-file.js';
 import type { LowPrecision } from '../onnx/precision/low-type.js';
 import { lowPrecisions, simulatePrecision } from '../onnx/precision/simulate-precision.js';
 import { absolutePath } from '../system/files/working-directory.js';
@@ -47,7 +49,8 @@ export class ComparedModel {
 
   /** Loads the model, or another one that was made from it. */
   load(model = this.model): Promise<LoadedSession> {
-    return loadGraph(model, this.where);
+    const isWhole = !model.graph.initializer.some(isExternal);
+    return isWhole ? loadOnCpu({ model: serializeModel(model) }) : loadGraph(model, this.where);
   }
 }
 

@@ -91,7 +91,12 @@ export interface PartedNode {
 
 /** A set of nodes to keep in FP32 that brings a cast model back within a tolerance. */
 export interface Bisection {
-  /** What a was cast to. */
+  /**
+   * What was tried. 'cast': this package's cast of a, with `keepFp32`. 'b': the model b, if it isn't that cast, with
+   * these nodes put back to FP32.
+   */
+  readonly of: 'cast' | 'b';
+  /** The 16-bit type of b. */
   readonly precision: LowPrecision;
   /** The relative difference of the outputs to stay within. */
   readonly tolerance: number;
@@ -106,6 +111,6 @@ export interface Bisection {
   readonly before: number;
   /** The relative difference of the outputs with these kept. */
   readonly after: number;
-  /** Casts that were tried. */
+  /** Sets of nodes that were tried. */
   readonly tried: number;
 }

@@ -52,7 +52,8 @@ export async function findParting(
   const effects: number[] = [];
   for (const [i, candidate] of candidates.entries()) {
     onStep(i + 1, steps);
-    const effect = await patcher.effect([candidate]);
+    // Without others to take away, it is what the whole model does.
+    const effect = candidates.length === 1 ? total : await patcher.effect([candidate]);
     effects.push(effect);
     const isLarge = effect === Number.POSITIVE_INFINITY || effect >= total / 2;
     if (isLarge && effect > 2 * rest) return partedAt(layers, changed, candidate, effect);
