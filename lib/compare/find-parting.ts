@@ -5,7 +5,7 @@ import type { ComparedValue, LayerComparison } from './compare-layers.js';
 import { type Outputs, tensorDifference } from './compare-outputs.js';
 import { asType } from './compared-model.js';
 import type { PartedNode } from './comparison.js';
-import { cutGraph } from './cut-graph.js';
+import { computed, cutGraph } from './cut-graph.js';
 import type { ModelPair } from './model-pair.js';
 
 /** Errors of so many nodes are weighed by what they do to the outputs. */
@@ -25,7 +25,7 @@ export interface PartingQuestion {
 
 /**
  * Finds the first node whose own error matters. A node's error may vanish behind it (an infinite mask in a softmax), so
- * those of all nodes but one are taken away, by feeding what a computes, to see what that one does to the outputs.
+ * it is put into a, whose other nodes compute as they did, to see what it alone does to the outputs.
  *
  * @throws (rejects) TensorRTError ERR_EXECUTION_FAILED …; the signal's reason
  */
@@ -36,53 +36,45 @@ export async function findParting(
   onStep: (step: number, steps: number) => void,
 ): Promise<PartedNode | null> {
   const changed = nodesWithChangedWeights(models, layers.a, layers.b, layers.pairs);
+  const isRounded = models.a.precision !== 'fp32' || models.b.precision !== 'fp32';
   const candidates = layers.comparable
     .filter(
       ({ difference, node }) => difference.error > tolerance || (difference.error > 0 && changed.has(node)),
     )
+    .map((value) => ({ value, ...describe(layers, changed, value) }))
+    // Rounding makes errors that don't matter as long as the outputs agree. What isn't the same in both models is a
+    // defect, however little it does.
+    .filter(({ isDefinite }) => !isRounded || isDefinite || !(total <= tolerance))
     .slice(0, maxCandidates);
-  const [first] = candidates;
-  if (!first) return null;
-  const patcher = new Patcher(models, layers, candidates, references);
-  await patcher.prepare();
-  const steps = candidates.length + 1;
-  onStep(0, steps);
-  // What remains when none of these errors is there.
-  const rest = await patcher.effect([]);
+  const injection = new Injection(models, layers, candidates, references);
+  if (candidates.length > 0) await injection.prepare();
   const effects: number[] = [];
-  for (const [i, candidate] of candidates.entries()) {
-    onStep(i + 1, steps);
-    // Without others to take away, it is what the whole model does.
-    const effect = candidates.length === 1 ? total : await patcher.effect([candidate]);
+  const parted = (i: number): PartedNode => ({ ...candidates[i]!.parted, effect: effects[i]! });
+  for (const [i, { value }] of candidates.entries()) {
+    onStep(i, candidates.length);
+    const effect = await injection.effect(value);
     effects.push(effect);
-    const isLarge = effect === Number.POSITIVE_INFINITY || effect >= total / 2;
-    if (isLarge && effect > 2 * rest) return partedAt(layers, changed, candidate, effect);
+    if (effect === Number.POSITIVE_INFINITY || (effect > 0 && effect >= total / 2)) return parted(i);
   }
-  onStep(steps, steps);
+  onStep(candidates.length, candidates.length);
   const largest = Math.max(...effects);
-  const found = effects.findIndex((effect) => effect > 2 * rest && effect >= matteringShare * largest);
-  if (found >= 0) return partedAt(layers, changed, candidates[found]!, effects[found]!);
-  // A weight that isn't the same is a defect, however little it does.
-  const wrong = candidates.findIndex(({ node }) => changed.has(node));
-  if (wrong >= 0) return partedAt(layers, changed, candidates[wrong]!, effects[wrong]!);
-  // Rounding to 16 bits makes errors that don't matter. Between models in FP32 the first is worth a look.
-  const isRounded = models.a.precision !== 'fp32' || models.b.precision !== 'fp32';
-  return isRounded && total <= tolerance ? null : partedAt(layers, changed, first, effects[0]!);
+  const found = effects.findIndex((effect) => effect >= matteringShare * largest);
+  return found < 0 ? null : parted(found);
 }
 
-/** Runs b with some values taken from a. */
-class Patcher {
+/** Runs a with one value as b's node computes it. */
+class Injection {
   readonly #models: ModelPair;
   readonly #layers: LayerComparison;
-  readonly #candidates: readonly ComparedValue[];
+  readonly #candidates: readonly { readonly value: ComparedValue }[];
   readonly #references: readonly Outputs[];
-  /** What a computes for the candidates, by sample. */
+  /** What b's nodes compute from what a gives, by sample. */
   readonly #values: Record<string, Tensor>[] = [];
 
   constructor(
     models: ModelPair,
     layers: LayerComparison,
-    candidates: readonly ComparedValue[],
+    candidates: readonly { readonly value: ComparedValue }[],
     references: readonly Outputs[],
   ) {
     this.#models = models;
@@ -92,39 +84,39 @@ class Patcher {
   }
 
   async prepare(): Promise<void> {
-    const names = this.#candidates.map(({ a }) => a);
-    const part = cutGraph(this.#models.a.model, this.#layers.types.a, names);
-    await using loaded = await this.#models.load('a', part);
-    for (let sample = 0; sample < this.#models.samples.length; sample++) {
-      this.#values.push(await loaded.run(sample));
+    const { types, comparable } = this.#layers;
+    const models = this.#models;
+    const sources = new Map(comparable.map(({ a, b }) => [b, a]));
+    const names = this.#candidates.map(({ value }) => value.b);
+    const part = cutGraph(models.b.model, types.b, names, new Set(sources.keys()));
+    const wanted = [...new Set(part.fed.map((name) => sources.get(name)!))];
+    // The first nodes read nothing but the model's inputs.
+    const before = cutGraph(models.a.model, types.a, wanted);
+    await using a = wanted.length > 0 ? await models.load('a', before) : undefined;
+    await using b = await models.load('b', part);
+    for (let sample = 0; sample < models.samples.length; sample++) {
+      const given = a ? await a.run(sample) : {};
+      const feeds = Object.fromEntries(
+        part.fed.map((name) => [name, asType(given[sources.get(name)!]!, types.b.get(name)!)]),
+      );
+      this.#values.push(await b.run(sample, feeds));
     }
   }
 
-  /** The largest relative difference of the outputs if all candidates but these are what a computes. */
-  async effect(kept: readonly ComparedValue[]): Promise<number> {
-    const { types } = this.#layers;
-    const patched = this.#candidates.filter((candidate) => !kept.includes(candidate));
-    const sources = new Map(patched.map(({ a, b }) => [b, a]));
-    // An output that is taken from a doesn't differ.
-    const outputs = [...this.#models.outputs.names].filter(([, other]) => !sources.has(other));
-    if (outputs.length === 0) return 0;
-    const others = outputs.map(([, other]) => other);
-    const isComputed = (name: string) => this.#layers.b.producers.has(name);
-    const part = cutGraph(this.#models.b.model, types.b, others.filter(isComputed), new Set(sources.keys()));
-    if (part.model.graph.output.length === 0) return 0;
-    await using loaded = await this.#models.load('b', part);
+  /** The largest relative difference that a value of b makes to the outputs of a. */
+  async effect({ a: value, b: other }: ComparedValue): Promise<number> {
+    const { types, a } = this.#layers;
+    const names = [...this.#models.outputs.names.keys()].filter((name) => a.producers.has(name));
+    const others = names.filter((name) => name !== value);
+    const part = cutGraph(this.#models.a.model, types.a, others, new Set([value]));
+    await using loaded = others.length > 0 ? await this.#models.load('a', part) : undefined;
     let most = 0;
     for (let sample = 0; sample < this.#models.samples.length; sample++) {
-      const feeds = Object.fromEntries(
-        part.fed.map((name) => {
-          const value = this.#values[sample]![sources.get(name)!]!;
-          return [name, asType(value, types.b.get(name)!)];
-        }),
-      );
-      const results = await loaded.run(sample, feeds);
-      for (const [name, other] of outputs) {
-        const result = results[other];
-        if (!result) continue;
+      const injected = asType(this.#values[sample]![computed(other)]!, types.a.get(value)!);
+      const feeds = Object.fromEntries(part.fed.map((name) => [name, injected]));
+      const results = loaded ? await loaded.run(sample, feeds) : {};
+      for (const name of names) {
+        const result = name === value ? (injected as Tensor) : results[name]!;
         most = Math.max(most, tensorDifference(name, this.#references[sample]![name]!, result).relative);
       }
     }
@@ -132,12 +124,12 @@ class Patcher {
   }
 }
 
-function partedAt(
+/** What is known of a value that differs before its effect is. */
+function describe(
   layers: LayerComparison,
   changed: ReadonlySet<NodeProto>,
   { a: value, b: other, node, difference }: ComparedValue,
-  effect: number,
-): PartedNode {
+): { parted: Omit<PartedNode, 'effect'>; isDefinite: boolean } {
   const agreed = new Set(layers.comparable.map((each) => each.a));
   const agreedInB = new Set(layers.comparable.map((each) => each.b));
   const segment = layers.a.segment(value, (name) => agreed.has(name));
@@ -154,13 +146,10 @@ function partedAt(
     value,
     nodes: segment.map(nameOf),
     error: difference.error,
-    effect,
   };
-  const at = (each: NodeProto, kind: PartedNode['kind']): PartedNode => ({
-    node: nameOf(each),
-    operator: each.opType,
-    ...common,
-    kind,
+  const at = (each: NodeProto, kind: PartedNode['kind']) => ({
+    parted: { node: nameOf(each), operator: each.opType, ...common, kind },
+    isDefinite: kind === 'missing' || kind === 'shape' || changed.has(each),
   });
   if (reshaped) return at(reshaped, 'shape');
   if (missing) return at(missing, 'missing');
