@@ -59,13 +59,12 @@ export function differenceOf(reference: Numbers, other: Numbers): Difference {
     mean: finite > 0 ? sum / finite : 0,
     relative: largest / (scale || 1),
     relativeNorm: nonFinite > 0 ? Number.POSITIVE_INFINITY : Math.sqrt(squares / (ofReference || 1)),
-    cosine: cosine(product, ofReference, ofOther),
+    cosine: squares === 0 ? 1 : cosine(product, ofReference, ofOther),
     nonFinite,
   };
 }
 
 function cosine(product: number, first: number, second: number): number {
-  if (first === 0 && second === 0) return 1;
   if (first === 0 || second === 0) return 0;
   // Rounding may lead beyond 1.
   return Math.max(-1, Math.min(1, product / (Math.sqrt(first) * Math.sqrt(second))));

@@ -14,6 +14,9 @@ const maxCandidates = 24;
 /** An error that causes this part of the largest effect is one that matters. */
 const matteringShare = 0.1;
 
+/** The same for what isn't the same in both models. Converters to 16 bits may change what they don't hold. */
+const definiteShare = { rounded: 0.01, exact: 0 } as const;
+
 /** What finding the node needs to know about the outputs. */
 export interface PartingQuestion {
   readonly tolerance: number;
@@ -49,17 +52,20 @@ export async function findParting(
   const injection = new Injection(models, layers, candidates, references);
   if (candidates.length > 0) await injection.prepare();
   const effects: number[] = [];
-  const parted = (i: number): PartedNode => ({ ...candidates[i]!.parted, effect: effects[i]! });
   for (const [i, { value }] of candidates.entries()) {
     onStep(i, candidates.length);
     const effect = await injection.effect(value);
     effects.push(effect);
-    if (effect === Number.POSITIVE_INFINITY || (effect > 0 && effect >= total / 2)) return parted(i);
+    // Those behind it hardly do more.
+    if (effect > 0 && effect >= total / 2) break;
   }
-  onStep(candidates.length, candidates.length);
+  if (candidates.length > 0) onStep(candidates.length, candidates.length);
   const largest = Math.max(...effects);
-  const found = effects.findIndex((effect) => effect >= matteringShare * largest);
-  return found < 0 ? null : parted(found);
+  const found = effects.findIndex((effect, i) => {
+    const share = candidates[i]!.isDefinite ? definiteShare[isRounded ? 'rounded' : 'exact'] : matteringShare;
+    return effect === largest || (effect > 0 && share === 0) || effect >= share * largest;
+  });
+  return found < 0 ? null : { ...candidates[found]!.parted, effect: effects[found]! };
 }
 
 /** Runs a with one value as b's node computes it. */
