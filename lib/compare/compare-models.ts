@@ -1,13 +1,12 @@
 import { invalidArgType } from '../base/errors.js';
 import { type Bytes, bytesOf, checkPath } from '../base/options.js';
-import type { LowPrecision } from '../onnx/precision/low-type.js';
 import { type CompareOptions, readCompareOptions } from './compare-options.js';
 import type { Comparison } from './comparison.js';
 
 /** A model's cast to 16 bits, by the rules of `castToFloat16` or `castToBfloat16` without measured ranges. */
 export interface CastOf {
   /** The type to cast to. */
-  precision: LowPrecision;
+  precision: 'fp16' | 'bf16';
 }
 
 // Importing the package doesn't load the code that compares.

@@ -1,11 +1,10 @@
 import type { Dims } from '../base/tensor-like.js';
-import type { LowPrecision } from '../onnx/precision/low-type.js';
 import type { Difference } from './difference.js';
 
 /** What two models differ in, as `compareModels` found it. Differences are the worst of all samples. */
 export interface Comparison {
   /** The lowest precision that each model computes in. 16 bits are simulated on the CPU: every value is rounded to them. */
-  readonly precision: { readonly a: LowPrecision | 'fp32'; readonly b: LowPrecision | 'fp32' };
+  readonly precision: Readonly<Record<'a' | 'b', 'fp32' | 'fp16' | 'bf16'>>;
   /** The source of the inputs. Random ones may miss what real ones show. */
   readonly inputs: ComparedInputs;
   /** The relative difference up to which values count as equal. */
@@ -97,7 +96,7 @@ export interface Bisection {
    */
   readonly of: 'cast' | 'b';
   /** The 16-bit type of b. */
-  readonly precision: LowPrecision;
+  readonly precision: 'fp16' | 'bf16';
   /** The relative difference of the outputs to stay within. */
   readonly tolerance: number;
   /**
