@@ -191,7 +191,9 @@ async function suspects(
       if (isBeyond) note(labelOf(node), Number.POSITIVE_INFINITY);
     }
   }
-  const suspicion = (pattern: string) => errors.get(pattern) ?? 0;
+  // A name that is also an operator's fits all nodes of the operator: it is tried last.
+  const operators = new Set(a.given.graph.node.map(({ opType }) => opType));
+  const suspicion = (pattern: string) => (operators.has(pattern) ? -1 : (errors.get(pattern) ?? 0));
   return patterns.toSorted((x, y) => {
     const [first, second] = [suspicion(x), suspicion(y)];
     return first === second ? 0 : second > first ? 1 : -1;
