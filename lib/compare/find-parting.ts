@@ -1,3 +1,4 @@
+import { TensorRTError } from '../base/errors.js';
 import type { Tensor } from '../execution/tensor.js';
 import type { NodeProto } from '../onnx/format/model.js';
 import { nodesWithChangedWeights } from './changed-weights.js';
@@ -63,7 +64,7 @@ export async function findParting(
   const largest = Math.max(...effects);
   const found = effects.findIndex((effect, i) => {
     const share = candidates[i]!.isDefinite ? definiteShare[isRounded ? 'rounded' : 'exact'] : matteringShare;
-    return effect === largest || (effect > 0 && share === 0) || effect >= share * largest;
+    return effect === largest || (effect > 0 && (share === 0 || effect >= share * largest));
   });
   return found < 0 ? null : { ...candidates[found]!.parted, effect: effects[found]! };
 }
@@ -105,7 +106,7 @@ class Injection {
       const feeds = Object.fromEntries(
         part.fed.map((name) => [name, asType(given[sources.get(name)!]!, types.b.get(name)!)]),
       );
-      this.#values.push(await b.run(sample, feeds));
+      this.#values.push(await b.run(sample, feeds).catch(ifNotComputable));
     }
   }
 
@@ -118,16 +119,25 @@ class Injection {
     await using loaded = others.length > 0 ? await this.#models.load('a', part) : undefined;
     let most = 0;
     for (let sample = 0; sample < this.#models.samples.length; sample++) {
-      const injected = asType(this.#values[sample]![computed(other)]!, types.a.get(value)!);
+      const local = this.#values[sample]![computed(other)];
+      if (!local) return Number.POSITIVE_INFINITY;
+      const injected = asType(local, types.a.get(value)!);
       const feeds = Object.fromEntries(part.fed.map((name) => [name, injected]));
-      const results = loaded ? await loaded.run(sample, feeds) : {};
+      const results = loaded ? await loaded.run(sample, feeds).catch(ifNotComputable) : {};
       for (const name of names) {
-        const result = name === value ? (injected as Tensor) : results[name]!;
+        const result = name === value ? (injected as Tensor) : results[name];
+        if (!result) return Number.POSITIVE_INFINITY;
         most = Math.max(most, tensorDifference(name, this.#references[sample]![name]!, result).relative);
       }
     }
     return most;
   }
+}
+
+/** A run that one model's values make impossible, such as by an index beyond a table, gives nothing. */
+function ifNotComputable(error: unknown): Record<string, Tensor> {
+  if (error instanceof TensorRTError && error.code === 'ERR_EXECUTION_FAILED') return {};
+  throw error;
 }
 
 /** What is known of a value that differs before its effect is. */
