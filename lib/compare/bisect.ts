@@ -155,8 +155,8 @@ function castSource({ a, b }: ModelPair, precision: LowPrecision): CastSource {
     return { of: 'cast', patterns: [...new Set(patterns)], make };
   }
   const kept = new KeptNodes(a.given, b.given);
-  const make = (names: readonly string[]) => new ComparedModel('b', kept.with(names), b.where);
-  return { of: 'b', patterns: [...new Set(kept.names)], make };
+  const make = (patterns: readonly string[]) => new ComparedModel('b', kept.with(patterns), b.where);
+  return { of: 'b', patterns: kept.patterns, make };
 }
 
 /** A graph's nodes, without their attributes. */

@@ -14,19 +14,23 @@ export class KeptNodes {
   readonly #a: ComparedGraph;
   readonly #b: ComparedGraph;
   readonly #originals: ReadonlyMap<string, NodeProto>;
-  /** Names of the nodes that compute in 16 bits and are in the FP32 model too, in the model's order. */
-  readonly names: readonly string[];
+  /**
+   * The names of the nodes that compute in 16 bits and are in the FP32 model too, in the model's order; the operators of
+   * those without a name.
+   */
+  readonly patterns: readonly string[];
 
   constructor(original: ModelProto, model: ModelProto) {
     this.#model = model;
     this.#a = new ComparedGraph(original);
     this.#b = new ComparedGraph(model);
-    this.#originals = new Map(this.#a.computing.map((node) => [node.name ?? '', node]));
-    this.names = this.#b.computing.filter((node) => this.#canBeKept(node)).map(({ name }) => name!);
+    this.#originals = new Map(this.#a.computing.map((node) => [labelOf(node), node]));
+    const low = this.#b.computing.filter((node) => this.#canBeKept(node));
+    this.patterns = [...new Set(low.map(({ name, opType }) => name || opType))];
   }
 
   #canBeKept(node: NodeProto): boolean {
-    const original = node.name ? this.#originals.get(node.name) : undefined;
+    const original = this.#originals.get(labelOf(node));
     if (!original || operatorName(original) !== operatorName(node) || subgraphs(node).length > 0)
       return false;
     return operatorName(node) !== 'Cast' && [...node.input, ...node.output].some((name) => this.#isLow(name));
@@ -36,10 +40,14 @@ export class KeptNodes {
     return lowTypes.has(this.#b.types.get(name) ?? 0);
   }
 
-  /** The model with these nodes in FP32. What the others read of them is rounded. */
-  with(names: readonly string[]): ModelProto {
+  /**
+   * The model with nodes in FP32. What the others read of them is rounded.
+   * @param patterns their names or operators, as `keepFp32` takes them
+   */
+  with(patterns: readonly string[]): ModelProto {
     const { graph } = this.#model;
-    const kept = new Set(names);
+    const isKept = (node: NodeProto) =>
+      (patterns.includes(node.name ?? '') || patterns.includes(node.opType)) && this.#canBeKept(node);
     const taken = new Set<string>();
     collectNames(graph, taken);
     const unique = (base: string) => {
@@ -73,11 +81,11 @@ export class KeptNodes {
       return found;
     };
     for (const node of graph.node) {
-      if (!kept.has(node.name ?? '')) {
+      if (!isKept(node)) {
         nodes.push(node);
         continue;
       }
-      const original = this.#originals.get(node.name!)!;
+      const original = this.#originals.get(labelOf(node))!;
       const input = node.input.map((name, i) => read(name, original.input[i]));
       const casts: NodeProto[] = [];
       const output = node.output.map((name) => {
@@ -92,4 +100,8 @@ export class KeptNodes {
     const changed: GraphProto = { ...graph, node: nodes, initializer };
     return { ...this.#model, irVersion: Math.max(this.#model.irVersion, 4), graph: changed };
   }
+}
+
+function labelOf(node: NodeProto): string {
+  return node.name || node.output[0] || '';
 }

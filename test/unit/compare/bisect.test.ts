@@ -86,6 +86,20 @@ test(`brings ${graphs} overflowing graphs back, with lists of which nothing can 
     cases.push({ name: `graph ${seed}`, model, keepFp32, make });
   }
   await checkMinimal(cases);
+}, 180_000);
+
+test('lists nodes without a name by their operator', async () => {
+  const { model, node } = await withOverflow(makeGraph('residual', 3), 3);
+  const { graph } = model;
+  const nameless = { ...model, graph: { ...graph, node: graph.node.map((each) => ({ ...each, name: '' })) } };
+  for (const b of [castToFloat16(nameless).model, inFloat16(nameless)]) {
+    const { bisect } = await compareModels(serializeModel(nameless), serializeModel(b), {
+      bisect: { tolerance },
+    });
+    expect(bisect).toMatchObject({ reached: true });
+    expect(bisect!.keepFp32).toContain(node.opType);
+    expect(bisect!.after).toBeLessThanOrEqual(tolerance);
+  }
 });
 
 test('puts nodes of another converter back, where b computes everything in FP16', async () => {

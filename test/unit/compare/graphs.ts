@@ -257,14 +257,15 @@ export function inFloat16(model: ModelProto, keep: readonly string[] = []): Mode
   const half = (name: string) =>
     isInteger(name) ? name : floats.has(name) || /^[xy]$/.test(name) ? `${name}.half` : name;
   const nodes = graph.node.flatMap((node): NodeProto[] => {
-    if (!keep.includes(node.name!))
+    if (!keep.includes(node.name!) && !keep.includes(node.opType))
       return [{ ...node, input: node.input.map(half), output: node.output.map(half) }];
     const casts: NodeProto[] = [];
     const input = node.input.map((name) => {
       if (isInteger(name) || floats.has(name)) return name;
       if (single.has(name)) return `${name}.single`;
       const read = `${name}.for.${node.name}`;
-      casts.push(cast(half(name), read, 1));
+      // A square reads its input twice.
+      if (!casts.some(({ output }) => output[0] === read)) casts.push(cast(half(name), read, 1));
       return read;
     });
     const [output] = node.output as [string];
