@@ -13,6 +13,7 @@ const rooms = [
   'masks',
   'engine',
   'session',
+  'compare',
   'text',
   'generation',
   'apps',

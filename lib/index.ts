@@ -6,6 +6,17 @@ export { type ErrorCode, TensorRTError } from './base/errors.js';
 export type { Bytes } from './base/options.js';
 export type { Profile, ShapeRange, ShapeRanges } from './base/shapes.js';
 export type { Dims, TensorLike } from './base/tensor-like.js';
+export { type CastOf, compareModels } from './compare/compare-models.js';
+export type { CompareOptions, CompareProgress, SampleInputs } from './compare/compare-options.js';
+export type {
+  Bisection,
+  ComparedInputs,
+  Comparison,
+  LayerDifference,
+  OutputDifference,
+  PartedNode,
+} from './compare/comparison.js';
+export type { Difference } from './compare/difference.js';
 export { buildEngine } from './engine/build-engine.js';
 export type { BuildOptions, BuildProgress } from './engine/build-options.js';
 export { Engine } from './engine/engine.js';

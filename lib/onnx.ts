@@ -71,3 +71,4 @@ export type {
 export type { CastOptions } from './onnx/precision/choose-precision.js';
 export { defaultMaxValue } from './onnx/precision/range-rule.js';
 export type { Range, Ranges, RangesReport } from './onnx/precision/ranges.js';
+export { simulatePrecision } from './onnx/precision/simulate-precision.js';

@@ -48,7 +48,7 @@ function isIterable(value: unknown): value is Iterable<Feeds> {
 }
 
 /** A plain tensor with its own copy of the elements, which can be sent to another thread. */
-function copied(tensor: TensorLike, path: string): TensorLike {
+export function copied(tensor: TensorLike, path: string): TensorLike {
   checkTensor(tensor, path);
   const { type, dims, data } = tensor;
   // A Buffer's own slice() doesn't copy.

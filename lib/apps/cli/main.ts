@@ -3,6 +3,7 @@ import { Command, CommanderError } from 'commander';
 import { addBenchCommand } from './bench.js';
 import { addBuildCommand } from './build.js';
 import { addChatCommand } from './chat.js';
+import { addCompareCommand } from './compare.js';
 import { addDoctorCommand } from './doctor.js';
 import { addGenerateCommand } from './generate.js';
 import { addInspectCommand } from './inspect.js';
@@ -30,6 +31,7 @@ async function main(): Promise<void> {
   addRunCommand(program);
   addBenchCommand(program);
   addPruneCommand(program);
+  addCompareCommand(program);
   addGenerateCommand(program);
   addChatCommand(program);
   for (const command of program.commands) {

@@ -58,6 +58,6 @@ function missingShape({ name, shape }: InputMetadata): RangeError {
 }
 
 /** Quotes a word for a shell if necessary. */
-function shellWord(text: string): string {
+export function shellWord(text: string): string {
   return /^[\w@%+=:,./-]+$/.test(text) ? text : `'${text.replaceAll("'", "'\\''")}'`;
 }

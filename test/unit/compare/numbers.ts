@@ -1,0 +1,1 @@
+export { normalNumbers, uniformNumbers } from '../../../dist/base/random.js';
