@@ -4,17 +4,19 @@ import type { Mask } from './match-attention.js';
 import type { Step, StepPart, StepValues } from './step-values.js';
 import { numbers } from './tensor-numbers.js';
 
-/** The keys that a mask lets a query see: all keys up to its own position, or as many of them as the window holds. */
+/** A mask that lets a query see all keys up to its own position, or the last of them, as many as the window holds. */
 export interface CausalMask {
-  /** The most keys that a query sees, its own among them; undefined for all. */
+  /** The largest number of keys that a query sees, its own included; undefined for all. */
   readonly window: number | undefined;
 }
 
-/** A score below this counts as minus infinity: exporters add FP16's least number, or more. */
+/**
+ * A mask's number at or below this counts as minus infinity, because exporters add FP16's lowest number or a lower one.
+ */
 const hidden = -1e4;
 
 /**
- * Proves which keys the masks of a layer let queries see, by computing the masks for steps of many sizes.
+ * Proves which keys a layer's masks let queries see, by computing the masks for steps of many sizes.
  *
  * @throws Unrecognised if a mask isn't causal, or does more than that (prefixes, biases by distance …)
  */
@@ -83,7 +85,7 @@ async function seen(part: StepPart, masks: readonly Mask[], step: Step): Promise
       masks.every(({ value }, m) => {
         const { dims } = values[value]!;
         const [queries = 1, keys = 1] = [dims.at(-2), dims.at(-1)];
-        // If a mask has more keys than there are, the last ones are cut off. Otherwise only a dimension of 1 stretches.
+        // If a mask has more keys than exist, the last ones are cut off. Otherwise, only a dimension of 1 is broadcast.
         if ((queries !== 1 && queries !== step.new) || (keys !== 1 && keys < total)) {
           throw new Unrecognised(`the mask "${value}" has dimensions [${dims}] for ${total} keys`);
         }

@@ -6,35 +6,35 @@ import { graphInputs, type ValueType, valueType } from '../graph/declared-values
 import { operatorName } from '../graph/operators.js';
 import { headSize } from './heads.js';
 
-/** A key or a value that a layer keeps from step to step. */
+/** The keys or the values that a layer keeps from step to step. */
 export interface CacheTensor {
   readonly input: string;
   readonly output: string;
-  /** `[rows, kvHeads, length, headDim]`, or `[rows, length, kvHeads * headDim]`. */
+  /** 4: `[rows, kvHeads, length, headDim]`. 3: `[rows, length, kvHeads * headDim]`. */
   readonly rank: 3 | 4;
   readonly type: 'float32' | 'float16' | 'bfloat16';
   /** The number of key/value heads; 1 for a cache of rank 3. */
   readonly kvHeads: number;
   /** The size of a head; for a cache of rank 3, the width of all heads together. */
   readonly headDim: number;
-  /** The capacity, if the graph fixes it. */
+  /** The number of tokens that the cache holds, if the graph fixes it. */
   readonly capacity: number | undefined;
 }
 
 /** A causal decoder's graph, whichever program exported it. */
 export interface Decoder {
-  /** The way in which the graph is driven as it is. */
+  /** The way to drive the graph as it was exported. */
   readonly graph: DecoderGraph;
-  /** The caches in the order of layers, each key's before its value's, as in `graph`. */
+  /** The caches in the order of layers, each layer's keys before its values, as in `graph`. */
   readonly caches: readonly CacheTensor[];
   readonly layers: number;
-  /** undefined if the graph doesn't say it. */
+  /** The size of the vocabulary; undefined if the graph doesn't give it. */
   readonly vocabulary: number | undefined;
   readonly logitsType: DataType;
 }
 
 /**
- * The roles of inputs by name, in all spellings known: optimum's, onnxruntime-genai's, mobius' and transformers.js'.
+ * The roles of inputs by name, in all known spellings: optimum's, onnxruntime-genai's, mobius' and transformers.js'.
  */
 const roles: readonly { role: DecoderInputRole; name: RegExp; ranks: readonly number[] }[] = [
   { role: 'input_ids', name: /^(input_ids|input_id|tokens|token_ids)$/, ranks: [2] },
@@ -46,7 +46,7 @@ const roles: readonly { role: DecoderInputRole; name: RegExp; ranks: readonly nu
   { role: 'longest', name: /^(total_sequence_length|longest)$/, ranks: [0, 1] },
 ];
 
-/** Inputs of decoders that no step here could feed. */
+/** Inputs of decoders that a step can't feed. */
 const unsupportedInputs: readonly { name: RegExp; problem: string }[] = [
   {
     name: /^use_cache_branch$/,
@@ -59,10 +59,10 @@ const unsupportedInputs: readonly { name: RegExp; problem: string }[] = [
 ];
 
 /**
- * Finds out how a causal decoder is driven: the role of each input, the output that continues each part of the cache,
- * and the logits. It goes by names and shapes, and expects nothing of the names of dimensions.
+ * Finds out how to drive a causal decoder: the role of each input, the output that continues each part of the cache,
+ * and the logits. It goes by names and shapes, but not by the names of dimensions.
  *
- * @throws TensorRTError ERR_MODEL_UNSUPPORTED if it isn't a decoder with a cache, or has an unknown input
+ * @throws TensorRTError ERR_MODEL_UNSUPPORTED if the model isn't a decoder with a cache, or has an unknown input
  */
 export function recogniseDecoder({ graph }: ModelProto): Decoder {
   const inputs = graphInputs(graph);
@@ -115,8 +115,8 @@ function roleOf(input: ValueType, others: readonly ValueType[], graph: GraphProt
   const known = roles.find((each) => each.name.test(name));
   const isWhole = type === 'int64' || type === 'int32';
   if (known && isWhole && (rank === undefined || known.ranks.includes(rank))) return known.role;
-  // Returns the exporter's own name for the tokens if nothing else can be them: the input with which the embedding is
-  // looked up.
+  // The exporter may have its own name for the tokens. If no other input can be the tokens, they are the one with which
+  // the embedding is looked up.
   const isOnly = others.every((other) => other === input || roles.some((each) => each.name.test(other.name)));
   const hasTokens = others.some((other) => roles[0]!.name.test(other.name));
   if (isWhole && rank === 2 && isOnly && !hasTokens && looksUp(graph, name)) return 'input_ids';
@@ -147,7 +147,7 @@ function findLogits(outputs: readonly ValueType[]): ValueType {
   throw unsupported(`${why}: ${list(outputs)}.`);
 }
 
-/** Each input of the cache with the output that continues it. */
+/** Pairs each input of the cache with the output that continues it. */
 function pairCaches(
   inputs: readonly ValueType[],
   outputs: readonly ValueType[],
@@ -185,7 +185,7 @@ function pairCaches(
   return pairs.map(({ pair }) => pair);
 }
 
-/** Values that a node makes of a cache by adding to it. */
+/** Returns the outputs of a node that hold a cache with new tokens added. */
 function continuations(node: NodeProto, cache: string): string[] {
   const at = (input: number, output: number) =>
     node.input[input] === cache && node.output[output] ? [node.output[output]] : [];
@@ -204,7 +204,10 @@ function continuations(node: NodeProto, cache: string): string[] {
   }
 }
 
-/** Layer and kind of `past_key_values.3.key`, `present.3.value`, `key_cache.3`, `past_key_3`, `k_cache_3` … */
+/**
+ * Reads the layer and the kind from a name such as `past_key_values.3.key`, `present.3.value`, `key_cache.3`,
+ * `past_key_3` or `k_cache_3`.
+ */
 function cacheKey(name: string): { text: string; order: number } | undefined {
   const rest = name.replace(/key_values?|kv/gi, '');
   const isKey = /key|(^|[._/])k([._/\d]|$)/i.test(rest);
@@ -245,7 +248,7 @@ function dimension(dim: number | string | undefined): number | undefined {
   return typeof dim === 'number' ? dim : undefined;
 }
 
-/** Bytes of a token's keys and values in all layers. */
+/** Returns the bytes of a token's keys and values in all layers. */
 export function cacheBytesPerToken({ caches }: Decoder): number {
   return caches.reduce(
     (bytes, { kvHeads, headDim, type }) => bytes + kvHeads * headDim * dataTypes[type].byteSize,

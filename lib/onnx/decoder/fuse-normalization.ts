@@ -12,16 +12,17 @@ import { inPlaceShapes, isSequence } from './in-place-shapes.js';
 interface Normalization {
   readonly input: string;
   readonly scale: string;
-  /** The bias of a layer normalization; undefined if it divides by the root of the mean square alone. */
+  /** The bias of a layer normalization; undefined if it only divides by the root of the mean square. */
   readonly bias: string | undefined;
   readonly epsilon: number;
-  /** The nodes that compute it. The last one gives the result. */
+  /** The nodes that compute it. The last one returns the result. */
   readonly nodes: readonly NodeProto[];
 }
 
 /**
- * Makes one node of each normalization of a decoder and the residual sum before it. ONNX Runtime has such operators,
- * and finds only some of the forms that exporters write. Only FP32 is fused; nodes that compute in two types stay.
+ * Fuses each normalization of a decoder with the residual sum before it into one node. ONNX Runtime has operators for
+ * that, but finds only some of the forms that exporters write. A normalization that is written out is fused only in
+ * FP32; nodes that compute in two types stay as they are.
  */
 export function fuseNormalization(model: ModelProto, decoder: DecoderGraph): ModelProto {
   const graph = new EditableGraph(model);
@@ -34,7 +35,10 @@ export function fuseNormalization(model: ModelProto, decoder: DecoderGraph): Mod
   return graph.finish();
 }
 
-/** Heads that are normalized between two transpositions that cancel out: each element keeps its neighbours. */
+/**
+ * Drops two transpositions of heads that have only a normalization between them. They cancel out, because each element
+ * keeps its neighbours in the last dimension.
+ */
 function cancelTransposes(graph: EditableGraph, last: NodeProto): void {
   const middle = isHeadsSwap(last) ? graph.producer(last.input[0]!) : undefined;
   if (!middle || operatorName(middle) !== 'SimplifiedLayerNormalization' || !only(graph, middle, 'Transpose'))
@@ -77,7 +81,7 @@ function fuse(
   );
 }
 
-/** The standard's operators, of FP32 as their scale is. */
+/** Matches the standard's operators. */
 function matchOperator(node: NodeProto): Normalization | undefined {
   const operator = operatorName(node);
   if (intAttribute(node, 'axis', -1) !== -1 || node.output.slice(1).some((name) => name !== ''))
@@ -90,7 +94,7 @@ function matchOperator(node: NodeProto): Normalization | undefined {
   return { input, scale, bias: isSimple ? undefined : bias, epsilon, nodes: [node] };
 }
 
-/** x / √(mean(x²) + ε) · scale, written out; `mean` is the node of the mean. */
+/** Matches x / √(mean(x²) + ε) · scale, written out. `mean` is the node that computes the mean. */
 function matchWritten(
   graph: EditableGraph,
   shapes: SymbolicShapes,
@@ -113,7 +117,7 @@ function matchWritten(
   const nodes = [square, mean, sum, root, next];
   let scaled = next;
   if (operatorName(next) === 'Div' && next.input[0] === input) {
-    // Divided by the root at once.
+    // The input is divided by the root directly.
   } else {
     const isInverse = operatorName(next) === 'Reciprocal' || number(graph, next.input[0]!) === 1;
     const product = isInverse ? only(graph, next, 'Mul') : undefined;
@@ -136,7 +140,7 @@ function squared(graph: EditableGraph, node: NodeProto): string | undefined {
   return operatorName(node) === 'Pow' && number(graph, b) === 2 ? a : undefined;
 }
 
-/** Returns the only reader of a node's output, if it has the given kind. */
+/** Returns the only reader of a node's output, if it has the given operator. */
 function only(graph: EditableGraph, { output }: NodeProto, operator: string): NodeProto | undefined {
   const [value = ''] = output;
   const readers = graph.readers(value);
@@ -154,7 +158,7 @@ function otherNumber(graph: EditableGraph, node: NodeProto, value: string): numb
   return name === undefined ? undefined : number(graph, name);
 }
 
-/** A constant of one element. */
+/** Returns the element of an FP32 constant that has only one. */
 function number(graph: EditableGraph, value: string): number | undefined {
   const tensor = graph.constant(value);
   if (!tensor || isExternal(tensor) || tensorSize(tensor) !== 1 || tensor.dataType !== 1) return undefined;

@@ -3,8 +3,8 @@ import { intAttribute, intsAttribute } from '../graph/node-attribute.js';
 import { operatorName } from '../graph/operators.js';
 
 /**
- * Returns the size of an attention head for an input that is a cache, as onnxruntime-genai's exports need it: they
- * don't give it for the cache, but for the result of attention, which has `num_heads` of them.
+ * Returns the size of an attention head, from the result of the attention that reads a cache, which has `num_heads` of
+ * them. onnxruntime-genai's exports need this, because they don't give the size in the cache's shape.
  */
 export function headSize(graph: GraphProto, cache: string): number | undefined {
   const attention = graph.node.find(
@@ -17,7 +17,7 @@ export function headSize(graph: GraphProto, cache: string): number | undefined {
   return attention && width !== undefined && width % heads === 0 ? width / heads : undefined;
 }
 
-/** True if a node exchanges heads and positions. */
+/** True if a node swaps the dimensions of heads and positions. */
 export function isHeadsSwap(node: NodeProto): boolean {
   return operatorName(node) === 'Transpose' && `${intsAttribute(node, 'perm')}` === '0,2,1,3';
 }

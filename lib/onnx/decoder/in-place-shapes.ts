@@ -3,7 +3,7 @@ import type { ModelProto } from '../format/model.js';
 import { Size } from '../graph/size.js';
 import { SymbolicShapes } from '../graph/symbolic-shapes.js';
 
-/** Infers the sizes of a decoder whose caches are updated in place, in terms of `rows`, `new` and `capacity`. */
+/** Infers the shapes of a decoder whose caches are updated in place, in terms of `rows`, `new` and `capacity`. */
 export function inPlaceShapes(model: ModelProto, { inputs, caches }: DecoderGraph): SymbolicShapes {
   const known = new Map<string, readonly Size[]>();
   for (const [name, role] of Object.entries(inputs)) {
@@ -15,7 +15,7 @@ export function inPlaceShapes(model: ModelProto, { inputs, caches }: DecoderGrap
   return new SymbolicShapes(model.graph, known);
 }
 
-/** `[rows, new, something]` */
+/** True for the shape `[rows, new, …]` with three dimensions. */
 export function isSequence(shape: readonly Size[] | undefined): boolean {
   return shape?.length === 3 && `${shape[0]}` === 'rows' && `${shape[1]}` === 'new';
 }

@@ -7,7 +7,7 @@ import { operatorName } from '../graph/operators.js';
 import { captured } from '../graph/traverse.js';
 import { inPlaceShapes, isSequence } from './in-place-shapes.js';
 
-/** Element by element, with numbers or weights that are the same for all positions. */
+/** Operators that work element by element, if their numbers or weights are the same for all positions. */
 const mappings = new Set([
   ...[
     'Add',
@@ -48,9 +48,9 @@ const normalizations = new Set([
 ]);
 
 /**
- * Makes a decoder compute the logits of the last position only, `[rows, vocabulary]`. Other positions are dropped as
- * early as nothing else needs them: after the attention of the last layer, one token is computed. Returns the model
- * unchanged if that isn't possible.
+ * Makes a decoder compute the logits of the last position only, `[rows, vocabulary]`. The other positions are dropped
+ * as soon as nothing else needs them, so only one token is computed after the attention of the last layer. Returns the
+ * model unchanged if that isn't possible.
  */
 export function keepLastPosition(model: ModelProto, decoder: DecoderGraph): ModelProto {
   const { logits } = decoder;
@@ -61,7 +61,7 @@ export function keepLastPosition(model: ModelProto, decoder: DecoderGraph): Mode
   const kept = new Set<NodeProto>();
   const values = [logits];
   const gathered = new Map<string, string>();
-  // Nodes are visited from the end, each when all that read it are known.
+  // Nodes are visited from the end. One can work on the last position only if all nodes that read it do so.
   while (values.length > 0) {
     const value = values.shift()!;
     const node = graph.producer(value);
@@ -89,14 +89,14 @@ export function keepLastPosition(model: ModelProto, decoder: DecoderGraph): Mode
   }
   dropPositions(graph, logits);
   const changed = graph.finish();
-  // The types that the exporter noted are those of all positions.
+  // The types that the exporter recorded are those of all positions.
   return { ...changed, graph: { ...changed.graph, valueInfo: [] } };
 
   function isUseless(node: NodeProto): boolean {
     return !node.output.some((value) => needed.has(value));
   }
 
-  /** True if a node computes each position by itself, and does so with two dimensions as with three. */
+  /** True if a node computes each position independently, and does so with two dimensions as well as with three. */
   function isPositionwise(node: NodeProto): boolean {
     const operator = operatorName(node);
     const [first = '', ...others] = node.input;
@@ -130,7 +130,7 @@ export function keepLastPosition(model: ModelProto, decoder: DecoderGraph): Mode
   }
 }
 
-/** Declares that the output with logits holds those of one position. */
+/** Declares that the logits are those of a single position. */
 function dropPositions(graph: EditableGraph, logits: string): void {
   const output = graph.outputs.find(({ name }) => name === logits)!;
   const { elemType, shape } = output.type!.tensorType!;
@@ -139,8 +139,9 @@ function dropPositions(graph: EditableGraph, logits: string): void {
 }
 
 /**
- * Gives a decoder an input that tells which new token's logits are wanted, instead of the last one's. Other tokens may
- * then follow it and pad a step. Returns the decoder unchanged if it finds the last position in a way of its own.
+ * Adds an input to a decoder that says which new token's logits to return, instead of the last one's. Other tokens may
+ * then follow that token to pad a step. Returns the decoder unchanged if it finds the last position in a way of its
+ * own.
  */
 export function withLogitsIndex(
   model: ModelProto,

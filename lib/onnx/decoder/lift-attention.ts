@@ -33,11 +33,11 @@ import { floats, numbers } from './tensor-numbers.js';
 import { unwrapGemm } from './unwrap-gemm.js';
 import { formOf } from './value-form.js';
 
-/** How to lift attention. */
+/** Options of {@link liftAttention}. */
 export interface LiftOptions extends ExternalDataOptions {
   /** The most tokens that a row will hold. */
   readonly maxLength: number;
-  /** Loads parts of the graph, which are run to prove what they compute. */
+  /** Loads a part of the graph, which is then run to prove what it computes. */
   readonly loadPart: LoadPart;
 }
 
@@ -49,14 +49,14 @@ interface Layer extends AttentionFormula {
 }
 
 /**
- * Lifts a decoder's attention from what the exporter wrote to com.microsoft.GroupQueryAttention, which reads and updates
- * the cache in place: caches are `[rows, kvHeads, capacity, headDim]`, input and output the same memory; `last_indices`
- * int32 `[rows]` and `longest` int32 `[1]` say how long rows are.
+ * Replaces the attention that the exporter wrote with com.microsoft.GroupQueryAttention, which reads and updates the
+ * cache in place. Caches are `[rows, kvHeads, capacity, headDim]`; a cache's input and output share their memory.
+ * `last_indices`, int32 `[rows]`, and `longest`, an int32 scalar, say how long rows are.
  *
- * What the exporter wrote is found by its shape and then proven on numbers, by running that part of the graph: the
- * attention is compared with its formula, the mask with a causal one or one with a window, and what turns queries and keys
- * by their positions with a rotary embedding, whose table is computed by the graph's own nodes. Whatever differs leaves
- * the graph as it is.
+ * The exporter's attention is found by its structure and then proven on numbers, by running that part of the graph. The
+ * attention is compared with its formula, and the mask with a causal mask or a window; if they differ, the graph stays
+ * as it is. The rotation of queries and keys is compared with a rotary embedding, whose table the graph's own nodes
+ * compute; if it differs, it stays outside the operator.
  *
  * @throws (rejects) TensorRTError ERR_LIBRARY_NOT_FOUND, ERR_IO; ERR_MODEL_INVALID for weights that can't be read
  */
@@ -69,7 +69,7 @@ export async function liftAttention(
     return await (await Lifter.of(model, decoder, options)).lift();
   } catch (error) {
     if (error instanceof Unrecognised) return { reason: error.message };
-    // This part can't be run by ONNX Runtime by itself.
+    // ONNX Runtime can't run this part on its own.
     const { code, message } = error as TensorRTError;
     if (partErrors.has(code)) return { reason: `a part of it can't be run by itself (${code}): ${message}` };
     throw error;
@@ -173,7 +173,10 @@ class Lifter {
     return result;
   }
 
-  /** Both turned by one table that the operator takes; else what turns them stays outside. */
+  /**
+   * Returns the queries and the keys before their rotation, if one table that the operator accepts rotates both.
+   * Otherwise the rotation stays outside the operator.
+   */
   async #rotary(match: AttentionMatch, type: 'float32' | 'float16'): Promise<Layer['rotary']> {
     if (match.headDim % 16 !== 0) return undefined;
     const query = matchRotary(this.#known, match.query);
@@ -204,7 +207,7 @@ class Lifter {
     };
   }
 
-  /** A value of heads as `[rows, new, heads * headDim]`. */
+  /** Returns a value of heads as `[rows, new, heads * headDim]`. */
   #merged(value: string, layout: 'heads-first' | 'sequence-first'): string {
     const { graph, shapes } = this.#known;
     let current = value;
@@ -240,7 +243,7 @@ class Lifter {
     graph.removeNode(graph.producer(match.output)!);
     const isMerged = match.outputLayout === 'merged';
     const merged = isMerged ? match.output : graph.uniqueName(`attention.${i}.merged`);
-    // The attention may have been computed in another type than the cache has.
+    // The attention may have been computed in a type other than the cache's.
     const output = type === key.type ? merged : graph.uniqueName(`attention.${i}.${key.type}`);
     graph.addNode(
       'GroupQueryAttention',
@@ -311,7 +314,7 @@ class Lifter {
       if (cache) graph.outputs[i] = cacheInfo(output.name, cache);
     });
     const model = graph.finish();
-    // The types that the exporter noted name sizes that no longer apply.
+    // The types that the exporter recorded name sizes that no longer apply.
     return {
       model: { ...model, graph: { ...model.graph, valueInfo: [] } },
       graph: { ...this.#decoder.graph, mode: 'in-place', inputs: roles },

@@ -6,7 +6,7 @@ import { operatorName } from '../graph/operators.js';
 import type { Decoder } from './decoder.js';
 import type { Lift } from './lift.js';
 
-/** Inputs of GroupQueryAttention (onnxruntime/docs/ContribOperators.md). */
+/** The indices of GroupQueryAttention's inputs (onnxruntime/docs/ContribOperators.md). */
 export const groupQueryInputs = {
   query: 0,
   key: 1,
@@ -29,9 +29,9 @@ export function isGroupQueryAttention(node: NodeProto): boolean {
 }
 
 /**
- * Brings a graph that already has GroupQueryAttention, as onnxruntime-genai's model builder writes it, into the form
+ * Converts a graph that already has GroupQueryAttention, as onnxruntime-genai's model builder writes it, to the form
  * that runs in place: the lengths of rows become inputs instead of being computed from an attention mask, and the
- * caches get their whole shape.
+ * caches get their full shape.
  */
 export function liftGroupQueryAttention(model: ModelProto, decoder: Decoder): Lift {
   const editor = new EditableGraph(model);
@@ -45,7 +45,7 @@ export function liftGroupQueryAttention(model: ModelProto, decoder: Decoder): Li
     const input = [...node.input];
     input[groupQueryInputs.lastIndices] = lastIndices;
     input[groupQueryInputs.longest] = longest;
-    // The new tokens', which is what they are without it.
+    // These are the positions of the new tokens, which the operator also takes without this input.
     if (input[groupQueryInputs.positions]) input[groupQueryInputs.positions] = '';
     while (input.at(-1) === '') input.pop();
     editor.replaceNode(node, { ...node, input });
@@ -87,8 +87,8 @@ export function liftGroupQueryAttention(model: ModelProto, decoder: Decoder): Li
 }
 
 /**
- * Returns the least number of positions that the rotary tables of GroupQueryAttention have; undefined if there are
- * none.
+ * Returns the number of positions in the shortest rotary table of GroupQueryAttention; undefined if there are no
+ * tables.
  */
 export function rotaryPositions({ graph }: ModelProto): number | undefined {
   const tables = new Set(
@@ -101,9 +101,10 @@ export function rotaryPositions({ graph }: ModelProto): number | undefined {
 const windowedCache = 'sliding_window_cache';
 
 /**
- * Gives layers with a window whole caches. onnxruntime-genai's builder makes their caches no longer than the window,
- * and new tokens replace the oldest, so that such a row could be neither shared nor truncated. With whole caches such a
- * layer gives the same results, because it looks no further. Returns the model itself if it has no such layer.
+ * Gives full-length caches to layers with a window. onnxruntime-genai's builder makes these caches no longer than the
+ * window, and new tokens replace the oldest, so a row could be neither shared nor truncated. With a full-length cache,
+ * such a layer gives the same results, because it sees no further than its window. Returns the model itself if it has
+ * no such layer.
  */
 export function withWholeCaches(model: ModelProto): ModelProto {
   const isWindowed = (node: NodeProto) =>

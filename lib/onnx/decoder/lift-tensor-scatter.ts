@@ -7,10 +7,10 @@ import { operatorName } from '../graph/operators.js';
 import type { CacheTensor, Decoder } from './decoder.js';
 import type { Lift } from './lift.js';
 
-/** Turns `[a, b, c, d]` into `[a, c, b, d]`: heads before positions, and back. */
+/** Turns `[a, b, c, d]` into `[a, c, b, d]`, to move heads before positions or back. */
 const headsFirst = [0, 2, 1, 3];
 
-/** An Attention over what two TensorScatter put into its caches. */
+/** An Attention, and the two TensorScatter nodes that write the keys and the values that it reads. */
 interface ScatteredAttention {
   readonly node: NodeProto;
   readonly key: NodeProto;
@@ -23,9 +23,10 @@ interface ScatteredAttention {
 }
 
 /**
- * Lifts a graph of operator set 24 that updates its caches by TensorScatter, and attends to them up to a length per row
- * (`nonpad_kv_seqlen`), to GroupQueryAttention. Caches `[rows, capacity, kvHeads * headDim]` become `[rows, kvHeads,
- * capacity, headDim]`. Rotary embeddings move into the operator if their positions are those of the new tokens.
+ * Lifts a graph of operator set 24 to GroupQueryAttention. The graph updates its caches with TensorScatter and attends
+ * to them up to a length per row (`nonpad_kv_seqlen`). Caches `[rows, capacity, kvHeads * headDim]` become `[rows,
+ * kvHeads, capacity, headDim]`. Rotary embeddings move into the operator if their positions are those of the new
+ * tokens.
  */
 export function liftTensorScatter(
   model: ModelProto,
@@ -57,7 +58,7 @@ class TensorScatterLifter {
     this.#longest = editor.uniqueName('longest');
   }
 
-  /** The reason why it can't be lifted, if it can't. */
+  /** Lifts an Attention, or returns the reason why it can't be lifted. */
   lift(node: NodeProto): string | undefined {
     const found = this.#match(node);
     if (typeof found === 'string') return found;
@@ -166,7 +167,7 @@ class TensorScatterLifter {
     return { node, key, value, keyCache, valueCache, queryHeads, kvHeads, headDim };
   }
 
-  /** Returns how many heads a value `[rows, heads, new, size]` has, from the shape that it was given. */
+  /** Returns the number of heads of a value `[rows, heads, new, size]`, from the Reshape that split them. */
   #heads(name: string): number | undefined {
     let node = this.#editor.producer(name);
     while (node && operatorName(node) === 'RotaryEmbedding') node = this.#editor.producer(node.input[0]);
@@ -179,7 +180,7 @@ class TensorScatterLifter {
     return heads > 0 ? heads : undefined;
   }
 
-  /** Moves rotation into the operator: the tables, and query and key as they were before. */
+  /** Returns the tables of a rotation that can move into the operator, and the query and the key before it. */
   #rotary(query: string, key: string) {
     const editor = this.#editor;
     const nodes = [editor.producer(query), editor.producer(key)] as const;
@@ -202,7 +203,8 @@ class TensorScatterLifter {
   }
 
   /**
-   * True if a value counts from past to total - 1 in each row. If that isn't clear, the rotary embedding stays outside.
+   * True if a value counts from past to total - 1 in each row. If that isn't certain, the rotary embedding stays
+   * outside the operator.
    */
   #areNewPositions(name: string | undefined): boolean {
     if (!name) return false;
@@ -249,7 +251,7 @@ class TensorScatterLifter {
     return Number(tensorElements(tensor, this.#options)[0]);
   }
 
-  /** Returns the value before it got other dimensions of 1, or another type of integer. */
+  /** Returns the value before dimensions of 1 were added or removed, and before casts. */
   #unwrapped(name: string): string {
     let value = name;
     for (;;) {
@@ -259,7 +261,7 @@ class TensorScatterLifter {
     }
   }
 
-  /** `[rows, new, heads * size]` of what may be `[rows, heads, new, size]`. */
+  /** Returns a value, which may be `[rows, heads, new, size]`, as `[rows, new, heads * size]`. */
   #headsLast(name: string, width: number): string {
     const editor = this.#editor;
     if (this.#decoder.caches[0]!.rank === 3) return name;
@@ -270,7 +272,7 @@ class TensorScatterLifter {
     return editor.addValue('Reshape', [back, editor.addVector([0, 0, width])]);
   }
 
-  /** Does a Reshape only divide the last of three dimensions, `[0, 0, heads, size]`? */
+  /** True if a Reshape only splits the last of three dimensions: `[0, 0, heads, size]`. */
   #isSplit(split: NodeProto): boolean {
     const shape = this.#editor.constant(split.input[1]);
     if (!shape || intAttribute(split, 'allowzero', 0)) return false;
@@ -278,7 +280,10 @@ class TensorScatterLifter {
     return dims.length === 4 && dims[0] === 0 && dims[1] === 0;
   }
 
-  /** Returns the value that attention will give: the one that joins its heads, if nothing else happens to it. */
+  /**
+   * Returns the value that the operator will compute: the one with joined heads, if nothing else happens to the result
+   * before that.
+   */
   #outputOf(node: NodeProto): { name: string; isHeadsLast: boolean } {
     const editor = this.#editor;
     const given = node.output[0]!;

@@ -9,25 +9,26 @@ import { floatAttribute, intAttribute } from '../graph/node-attribute.js';
 import { raiseOpset } from '../graph/raise-opset.js';
 import { groupQueryInputs, isGroupQueryAttention } from './lift-group-query-attention.js';
 
-/** How to lower attention. */
+/** Options of {@link lowerAttention}. */
 export interface LowerAttentionOptions {
   /**
-   * The operator to write. 'lengths': `TRT_Attention`, which TensorRT 11 and TensorRT-RTX have, up to a length per row; layers with a window
-   * get a mask. 'mask': ONNX's `Attention` with a mask in all layers, which TensorRT 10 and ONNX Runtime have too.
+   * The operator to write. 'lengths': `TRT_Attention` up to a length per row, which TensorRT 11 and TensorRT-RTX have;
+   * layers with a window get a mask. 'mask': ONNX's `Attention` with a mask in all layers, which TensorRT 10 and ONNX
+   * Runtime also have.
    */
   readonly attention: 'lengths' | 'mask';
-  /** Tokens that a row of the cache holds. */
+  /** The number of tokens that a row of the cache holds. */
   readonly capacity: number;
-  /** The number of tokens that are used. Defaults to `capacity`. */
+  /** The number of these tokens that are used. Defaults to `capacity`. */
   readonly length?: number;
   /** The type of the caches and of attention. */
   readonly type: FloatType;
 }
 
-/** Turns `[a, b, c, d]` into `[a, c, b, d]`: heads before positions, and back. */
+/** Turns `[a, b, c, d]` into `[a, c, b, d]`, to move heads before positions or back. */
 const headsFirst = [0, 2, 1, 3];
 
-/** The dimensions of the inputs that a lowered graph has. */
+/** The dimensions of a lowered graph's inputs. */
 const inputDims: ReadonlyMap<DecoderInputRole, readonly string[]> = new Map([
   ['input_ids', ['rows', 'new']],
   ['position_ids', ['rows', 'new']],
@@ -35,15 +36,15 @@ const inputDims: ReadonlyMap<DecoderInputRole, readonly string[]> = new Map([
   ['total_lengths', ['rows']],
 ]);
 
-/** ONNX's operator set with TensorScatter. */
+/** The first operator set with TensorScatter. */
 const opset = 24;
 
 /**
- * Lowers GroupQueryAttention over caches in place to what TensorRT has: `TensorScatter`, which its parser makes a
- * KV-cache layer of, and attention to the cache. Caches are `[rows, kvHeads, capacity, headDim]`; the cache's memory has
- * to hold numbers from the start, for what is masked is still multiplied with zero.
+ * Lowers GroupQueryAttention over caches in place to operators that TensorRT has: `TensorScatter`, which its parser
+ * turns into a KV-cache layer, and attention to the cache. Caches are `[rows, kvHeads, capacity, headDim]`. The cache's
+ * memory must hold finite numbers from the start, because masked elements are still multiplied by zero.
  *
- * @throws TensorRTError ERR_MODEL_UNSUPPORTED names the node and what TensorRT lacks
+ * @throws TensorRTError ERR_MODEL_UNSUPPORTED, naming the node and what TensorRT lacks
  */
 export function lowerAttention(
   model: ModelProto,
@@ -58,15 +59,15 @@ class AttentionLowerer {
   readonly #editor: EditableGraph;
   readonly #graph: DecoderGraph;
   readonly #options: LowerAttentionOptions;
-  /** Inputs by role: existing ones, and those that something needs. */
+  /** Inputs by role: the existing ones, and those that lowered nodes need. */
   readonly #inputs = new Map<DecoderInputRole, string>();
-  /** The ONNX type, int32 or int64, of inputs that existed before. */
+  /** The types, int32 or int64, of the inputs that already existed. */
   readonly #types = new Map<DecoderInputRole, DataType>();
   readonly #lowered = new Set<string>();
   /** The type that the model computes in, which is that of its caches. */
   readonly #own: FloatType;
   #positions: string | undefined;
-  /** Masks by window; 0 stands for none. */
+  /** Masks by window; 0 means no window. */
   readonly #masks = new Map<number, string>();
 
   constructor(model: ModelProto, graph: DecoderGraph, options: LowerAttentionOptions) {
@@ -149,7 +150,7 @@ class AttentionLowerer {
       queries = this.#rotate(queries, node, label('query/rotary').name);
       keys = this.#rotate(keys, node, label('key/rotary').name);
     }
-    // TRT_Attention does not scale; and before the cast, products of FP16 stay small.
+    // TRT_Attention doesn't scale. Scaling before the cast also keeps products in FP16 small.
     queries = editor.addValue('Mul', [queries, editor.addScalar(scale, this.#own)], {}, label('query/scale'));
     const [pastKey, pastValue] = [at(groupQueryInputs.pastKey)!, at(groupQueryInputs.pastValue)!];
     const [presentKey, presentValue] = [node.output[1]!, node.output[2]!];
@@ -171,14 +172,14 @@ class AttentionLowerer {
     editor.addNode('Reshape', [last, merged], {}, { ...label('join'), outputs: [node.output[0]!] });
   }
 
-  /** Attention of scaled queries to the whole cache, as far as lengths or a mask allow. */
+  /** Adds attention of scaled queries to the whole cache, as far as lengths or a mask allow. */
   #attend(inputs: readonly string[], window: number, label: { name: string }): string {
     const editor = this.#editor;
     if (this.#options.attention === 'mask') {
       return editor.addValue('Attention', [...inputs, this.#mask(window)], { scale: { float: 1 } }, label);
     }
-    // The inputs after queries, keys and values: mask, lengths of queries, lengths of keys. With a mask, attention
-    // isn't causal by itself.
+    // The inputs after queries, keys and values are the mask, the lengths of queries and the lengths of keys. With a
+    // mask, the attention isn't also declared causal.
     const [limits, attributes] =
       window > 0
         ? [[this.#mask(window)], {}]
@@ -223,7 +224,7 @@ class AttentionLowerer {
     return this.#editor.addValue('RotaryEmbedding', inputs, attributes, { name: label });
   }
 
-  /** int64 `[rows, new]`. */
+  /** Returns the positions of the new tokens, int64 `[rows, new]`. */
   #newPositions(): string {
     const name = this.#input('position_ids');
     this.#positions ??= this.#editor.addCast(name, this.#typeOf('position_ids'), 'int64', {
@@ -239,15 +240,15 @@ class AttentionLowerer {
   }
 
   /**
-   * Returns the declaration of an input that was there, or makes one. TensorRT casts lengths to int32; ONNX has them as
-   * int64.
+   * Returns the type of an existing input, or the type to declare for a new one. TensorRT casts lengths to int32; in
+   * ONNX they are int64.
    */
   #typeOf(role: DecoderInputRole): DataType {
     const isLength = role === 'past_lengths' || role === 'total_lengths';
     return this.#types.get(role) ?? (isLength && this.#options.attention === 'lengths' ? 'int32' : 'int64');
   }
 
-  /** A mask `[rows, 1, new, capacity]`: true where a new token may look. */
+  /** Returns a mask `[rows, 1, new, capacity]`, which is true where a new token may look. */
   #mask(window: number): string {
     const known = this.#masks.get(window);
     if (known !== undefined) return known;

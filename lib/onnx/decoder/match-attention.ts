@@ -17,12 +17,12 @@ export interface AttentionMatch {
   /** The keys that are added to the cache: `[rows, kvHeads, new, headDim]`. */
   readonly newKey: string;
   readonly newValue: string;
-  /** Past and new: `[rows, kvHeads, past + new, headDim]`. */
+  /** The past and the new keys: `[rows, kvHeads, past + new, headDim]`. */
   readonly key: string;
   readonly value: string;
-  /** The nodes that make them. */
+  /** The nodes that append the new keys and values to the past ones. */
   readonly updates: readonly NodeProto[];
-  /** `[rows, new, heads * headDim]`, or `[rows, new, heads, headDim]`, `[rows, heads, new, headDim]`. */
+  /** `[rows, new, heads * headDim]`, `[rows, new, heads, headDim]` or `[rows, heads, new, headDim]`. */
   readonly output: string;
   readonly outputLayout: 'merged' | 'sequence-first' | 'heads-first';
   readonly heads: number;
@@ -30,9 +30,9 @@ export interface AttentionMatch {
   readonly headDim: number;
   /** The values of one element by which scores are multiplied or divided. */
   readonly factors: readonly Factor[];
-  /** A number that is the product of the scale's other factors. */
+  /** The product of the scale's other factors. */
   readonly factor: number;
-  /** The values of a softcap that bound the scores from both sides. */
+  /** The softcap, which bounds the scores on both sides, as factors or as a number. */
   readonly softcap: readonly Factor[] | number | undefined;
   readonly masks: readonly Mask[];
 }
@@ -42,17 +42,17 @@ export interface Factor {
   readonly inverse: boolean;
 }
 
-/** A value `[rows or 1, heads or 1, new or 1, total or 1]` that tells which keys a query sees. */
+/** A value `[rows or 1, heads or 1, new or 1, total or 1]` that says which keys a query sees. */
 export interface Mask {
   readonly value: string;
   /**
-   * The way in which the mask is used: it is added to the scores; or it is bool, and true means that a key is seen, or
-   * that it isn't.
+   * 'added': the mask is added to the scores. 'seen' and 'hidden': the mask is bool, and true means that a key is seen
+   * or hidden.
    */
   readonly kind: 'added' | 'seen' | 'hidden';
 }
 
-/** @throws Unrecognised */
+/** Finds a layer's attention. @throws Unrecognised if it has a form that isn't known */
 export function matchAttention(known: GraphKnowledge, key: CacheTensor, value: CacheTensor): AttentionMatch {
   return new Matcher(known, key, value).match();
 }
@@ -108,7 +108,7 @@ class Matcher {
     };
   }
 
-  /** The node that adds to a part of the cache, and what it adds. */
+  /** Returns the node that appends to a cache, and the value that it appends. */
   #update({ input, output, rank }: CacheTensor): [NodeProto, string] {
     if (rank !== 4) throw new Unrecognised(`"${input}" is not [rows, heads, length, headDim]`);
     const readers = this.#graph.readers(input).filter((node) => operatorName(node) !== 'Shape');
@@ -124,7 +124,7 @@ class Matcher {
     return [node, node.input[1]!];
   }
 
-  /** The product, or attention, that reads the values, through what repeats heads. */
+  /** Returns the product or the Attention that reads the values, directly or through nodes that repeat heads. */
   #reader(value: string): NodeProto {
     let current = value;
     for (;;) {
@@ -141,7 +141,7 @@ class Matcher {
     }
   }
 
-  /** The standard's Attention. */
+  /** Reads the standard's Attention. */
   #operator(node: NodeProto): { query: string; key: string; factor: number; softcap: number | undefined } {
     const [query = '', key = '', , mask = '', ...past] = node.input;
     if (past.some((name) => name !== '') || node.output.slice(1).some((name) => name !== '')) {
@@ -152,7 +152,7 @@ class Matcher {
     return { query, key, factor: scale, softcap: floatAttribute(node, 'softcap', 0) || undefined };
   }
 
-  /** Softmax(Q·Kᵀ)·V written out. */
+  /** Reads Softmax(Q·Kᵀ)·V, written out. */
   #written(product: NodeProto): { query: string; key: string; factor: number; softcap: undefined } {
     const softmax = this.#softmax(product.input[0]!, product);
     const scores = this.#scores(softmax.input[0]!);
@@ -186,13 +186,13 @@ class Matcher {
     }
   }
 
-  /** Finds Where(IsNaN(x), 0, x), which replaces the output of a query that sees nothing. */
+  /** True for Where(IsNaN(x), 0, x), which replaces the output of a query that sees nothing. */
   #isGuard({ input }: NodeProto): boolean {
     const condition = this.#graph.producer(input[0]!);
     return condition !== undefined && operatorName(condition) === 'IsNaN' && condition.input[0] === input[2];
   }
 
-  /** The product of queries and keys, before masks, scales and a softcap. */
+  /** Returns the product of queries and keys, before masks, scales and a softcap. */
   #scores(value: string): NodeProto {
     let current = value;
     for (;;) {
@@ -223,7 +223,7 @@ class Matcher {
     }
   }
 
-  /** Follows a value back through products and quotients with values of one element, which it notes. */
+  /** Follows a value back through products and quotients with values of one element, and records these as factors. */
   #withoutFactors(value: string): string {
     let current = value;
     for (;;) {
@@ -247,7 +247,7 @@ class Matcher {
     return this.#shapes.shape(value)?.every((size) => size.constant === 1) ?? false;
   }
 
-  /** True if `value` is `source` with its elements moved about. */
+  /** True if `value` is `source` with its elements moved around. */
   #movedFrom(value: string, source: string): boolean {
     let current = value;
     while (current !== source) {

@@ -7,10 +7,10 @@ import type { Decoder } from './decoder.js';
 import type { GraphKnowledge } from './graph-knowledge.js';
 import { type LoadPart, type Step, StepValues } from './step-values.js';
 
-/** Runs and measures values that no rule infers, and infers again what follows from them. */
+/** The number of rounds. Each round measures values that no rule infers, and the next infers what follows from them. */
 const rounds = 4;
 
-/** Sizes that no other of these is a sum or a product of. */
+/** The steps to measure in. No size in a step is a sum or a product of its other sizes. */
 const measured: readonly Step[] = [
   { rows: 2, new: 3, past: 7 },
   { rows: 3, new: 7, past: 19 },
@@ -22,8 +22,8 @@ const total = past.plus(fresh);
 const candidates = [rows, fresh, past, total, rows.times(fresh), rows.times(total)];
 
 /**
- * The sizes of a decoder's values. They are inferred; a value that no rule covers and that a step's sizes decide is
- * measured in steps of three sizes. Parts that can't be run stay unknown.
+ * Finds the shapes of a decoder's values. They are inferred if a rule covers them. If not, values that a step's sizes
+ * decide are measured in three steps of different sizes. Parts that can't be run stay unknown.
  */
 export async function measureShapes(
   model: ModelProto,
@@ -43,7 +43,7 @@ export async function measureShapes(
   }
 }
 
-/** Values of unknown shape that a step's sizes decide, the first on each path. */
+/** Returns the values of unknown shape that a step's sizes decide, the first on each path. */
 function frontier(
   graph: EditableGraph,
   shapes: SymbolicShapes,
@@ -75,7 +75,7 @@ async function measure(steps: StepValues, names: readonly string[]): Promise<Map
   return found;
 }
 
-/** The size that has these values in the measured steps. */
+/** Returns the size that has these values in the measured steps. */
 function sizeOf(values: readonly number[]): Size | undefined {
   if (values.every((value) => value === values[0])) return Size.of(values[0]!);
   return candidates.find((size) => values.every((value, i) => value === size.evaluate({ ...measured[i]! })));

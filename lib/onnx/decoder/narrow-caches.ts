@@ -8,11 +8,11 @@ import { dropIdleCasts } from '../passes/drop-idle-casts.js';
 import { recogniseDecoder } from './decoder.js';
 
 /**
- * Makes caches 16-bit that come and go in FP32. Converters to 16 bits let inputs and outputs keep their types, and cast
- * caches before and after. Without these casts they hold the same numbers in 16 bits. Returns the model itself if it
- * has no such caches.
+ * Makes caches 16-bit if the graph reads and returns them in FP32 but uses them in 16 bits. Converters to 16 bits keep
+ * the types of inputs and outputs, and cast caches before and after. Without these casts, the caches hold the same
+ * numbers in 16 bits. Returns the model itself if it has no such caches.
  *
- * @throws TensorRTError ERR_MODEL_UNSUPPORTED if it isn't a decoder
+ * @throws TensorRTError ERR_MODEL_UNSUPPORTED if the model isn't a decoder
  */
 export function withNarrowCaches(model: ModelProto): ModelProto {
   const graph = new EditableGraph(model);
@@ -27,7 +27,7 @@ export function withNarrowCaches(model: ModelProto): ModelProto {
       const elemType = types.get(value.name);
       return elemType ? { ...value, type: { tensorType: { ...value.type!.tensorType, elemType } } } : value;
     });
-  // The casts after the cache become idle, as those before it are.
+  // The casts after the caches become idle, like those before them.
   const node = model.graph.node.map((each): NodeProto => {
     const to = types.get(each.output[0]!);
     return to ? { ...each, attribute: [attributeProto('to', to)] } : each;
@@ -42,7 +42,7 @@ export function withNarrowCaches(model: ModelProto): ModelProto {
   return edited.finish();
 }
 
-/** Returns the 16-bit type that a cache is computed with between casts; undefined if there are no such casts. */
+/** Returns the 16-bit type in which a cache is used between casts; undefined if there are no such casts. */
 function narrowType(graph: EditableGraph, input: string, output: string): number | undefined {
   const castTo = (node: NodeProto | undefined) =>
     node && operatorName(node) === 'Cast' ? intAttribute(node, 'to', 0) : 0;
@@ -52,7 +52,7 @@ function narrowType(graph: EditableGraph, input: string, output: string): number
   if (dataType !== 'float16' && dataType !== 'bfloat16') return undefined;
   const back = graph.producer(output);
   const append = castTo(back) > 0 ? graph.producer(back!.input[0]) : undefined;
-  // Readers of the cast's result read FP32.
+  // Nodes that read the output read it in FP32.
   if (graph.readers(output).length > 0) return undefined;
   const isAppended = append?.input.some((value) => readers.some((cast) => cast.output[0] === value));
   const isNarrow = append && operatorName(append) === 'Concat' && isAppended;

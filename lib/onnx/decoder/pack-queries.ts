@@ -5,9 +5,9 @@ import { intAttribute } from '../graph/node-attribute.js';
 import { operatorName } from '../graph/operators.js';
 
 /**
- * Gives GroupQueryAttention queries, keys and values in one input if they are cut from one product (GPT-2, Phi-3): the
- * operator takes that as it is. Separate products stay separate. Packing them would copy their weights, and a decode
- * step of the 32M-parameter Llama took as long with them packed.
+ * Gives GroupQueryAttention its queries, keys and values in one input if they are slices of one product (GPT-2, Phi-3),
+ * which the operator takes as it is. Separate products stay separate: packing them would copy their weights, and a
+ * decode step of the 32M-parameter Llama took just as long with them packed.
  */
 export function packQueries(model: ModelProto): ModelProto {
   const graph = new EditableGraph(model);
@@ -22,7 +22,10 @@ export function packQueries(model: ModelProto): ModelProto {
   return graph.finish();
 }
 
-/** Finds the value that parts are cut from along its last axis, in this order, with nothing between or behind them. */
+/**
+ * Finds the value that parts are cut from along its last axis, in this order, with nothing before, between or after
+ * them.
+ */
 function wholeOf(graph: EditableGraph, parts: readonly string[]): string | undefined {
   const nodes = parts.map((part) => graph.producer(part));
   const [first] = nodes;

@@ -8,7 +8,7 @@ import type { AttentionMatch } from './match-attention.js';
 import { floats, largestDifference, numbers } from './tensor-numbers.js';
 import { formOf } from './value-form.js';
 
-/** A layer's attention as it was understood: the values between which it lies, and the numbers of its formula. */
+/** A layer's attention as it was understood: the values that it lies between, and the numbers in its formula. */
 export interface AttentionFormula {
   readonly match: AttentionMatch;
   readonly key: CacheTensor;
@@ -16,7 +16,7 @@ export interface AttentionFormula {
   readonly scale: number;
   /** The bound of scores on both sides; 0 for none. */
   readonly softcap: number;
-  /** The most keys that a query sees; undefined for all up to its own. */
+  /** The largest number of keys that a query sees; undefined for all keys up to its own. */
   readonly window: number | undefined;
 }
 
@@ -91,7 +91,8 @@ export async function proveAttention(
 }
 
 /**
- * `[new, heads * headDim]` if outputs are in the order of tokens, `[heads, new, headDim]` if they are in that of heads.
+ * Computes attention by its formula: `[heads, new, headDim]` if the output has heads first, and `[new, heads *
+ * headDim]` otherwise.
  */
 function attention(
   { match, scale, softcap, window }: AttentionFormula,

@@ -9,11 +9,11 @@ import type { Step } from './step-values.js';
 
 /**
  * Gives the graph an input of positions, `[rows, new]`, for values that it still computes from the length of the past
- * or from an attention mask: learned positions, and rotary embeddings outside attention. The length of a cache that is
- * updated in place is its capacity, so it can't tell the past's.
+ * or from an attention mask: learned positions, and rotary embeddings outside attention. A cache that is updated in
+ * place always has the length of its capacity, which doesn't say how long the past is.
  *
  * @returns the input of positions with its role, if there is one now
- * @throws Unrecognised if something other than positions is computed from it
+ * @throws Unrecognised if something other than positions is computed from the length of the past or from a mask
  */
 export async function replacePositions(
   { graph, shapes, steps }: GraphKnowledge,
@@ -29,7 +29,7 @@ export async function replacePositions(
       for (const node of graph.readers(source)) {
         if (!node.output.some((value) => needed.has(value))) continue;
         if (operatorName(node) === 'com.microsoft.GroupQueryAttention') continue;
-        // The number of rows is the same as before.
+        // The number of rows and the sizes of heads don't change.
         const elements = operatorName(node) === 'Shape' ? shapes.elements(node.output[0]!) : undefined;
         if (!elements || elements.some((size) => size.dependsOn('past'))) return { node, source };
       }
@@ -71,7 +71,7 @@ export async function replacePositions(
         const constant = graph.addConstant('positions.offset', type, [1], array);
         [replacement = ''] = graph.addNode('Add', [replacement, constant]);
       }
-      // A vector of positions that doesn't yet distinguish rows gets them from its reader.
+      // A vector of positions is the same for all rows. If a Gather reads it, it can read each row's positions instead.
       if (a[value]!.dims.length === 2) graph.replaceReads(value, replacement, graph.producer(replacement));
       else {
         for (const reader of graph.readers(value)) {
@@ -87,7 +87,10 @@ export async function replacePositions(
   return positions === undefined ? {} : { [positions]: 'position_ids' };
 }
 
-/** Returns the value that is added to positions, `[rows or 1, new]` or `[new]`; undefined if it isn't one. */
+/**
+ * Returns the number that is added to positions in a value `[rows or 1, new]` or `[new]`; undefined if it isn't such a
+ * sum.
+ */
 function offsetOf({ type, dims, data }: TensorLike, step: Step): number | undefined {
   if (type !== 'int64' && type !== 'int32') return undefined;
   const isShape =

@@ -6,7 +6,7 @@ import type { GraphKnowledge } from './graph-knowledge.js';
 import type { Step, StepPart, StepValues } from './step-values.js';
 import { floats, largestDifference, numbers } from './tensor-numbers.js';
 
-/** A place where a value is rotated by its position, as it was found, not yet proven. */
+/** The rotation of a value by its position, as it was found, not yet proven. */
 export interface RotaryMatch {
   /** The value that is rotated. */
   readonly source: string;
@@ -14,13 +14,13 @@ export interface RotaryMatch {
   readonly layout: 'heads-first' | 'sequence-first';
   /** The rotated value: `[rows, heads, new, headDim]`. */
   readonly turned: string;
-  /** Values that positions decide which it is turned with. */
+  /** The values that it is rotated with, which follow from positions. */
   readonly tables: readonly string[];
 }
 
-/** Rotary embedding (Su et al., RoFormer, 2021) in GroupQueryAttention's terms. */
+/** A rotary embedding (Su et al., RoFormer, 2021) in GroupQueryAttention's terms. */
 export interface RotaryTable {
-  /** True if elements 2i and 2i + 1 rotate together, rather than i and i + half of those that rotate. */
+  /** True if elements 2i and 2i + 1 rotate together; otherwise, elements i and i + `pairs` do. */
   readonly interleaved: boolean;
   /** The number of pairs that rotate: at most half of the elements of a head. */
   readonly pairs: number;
@@ -55,7 +55,7 @@ const parts = new Set([
   ],
 ]);
 
-/** Finds what `value` was before it was turned, if it was. */
+/** Finds the value from which `value` was rotated; undefined if it wasn't rotated. */
 export function matchRotary(
   { graph, shapes, steps }: GraphKnowledge,
   value: string,
@@ -91,7 +91,7 @@ export function matchRotary(
 /** A table is computed in steps of this many positions, so that memory stays small. */
 const chunk = 256;
 
-/** Finds the tables of cosines and sines. */
+/** The largest difference between elements of tables that count as equal. */
 const tolerance = 1e-6;
 
 export interface RotarySizes {
@@ -102,9 +102,9 @@ export interface RotarySizes {
 }
 
 /**
- * Computes the table of cosines and sines for all positions with the part of the graph that rotates a value, so that
- * scaled frequencies are exact. Returns undefined if that part does something other than GroupQueryAttention, or
- * depends on more than each token's position.
+ * Computes the table of cosines and sines for all positions. It runs the part of the graph that rotates a value, so
+ * scaled frequencies are exact. Returns undefined if that part does something other than GroupQueryAttention's
+ * rotation, or depends on more than each token's position.
  */
 export async function computeRotary(
   { graph, steps }: GraphKnowledge,
@@ -116,7 +116,7 @@ export async function computeRotary(
   const part = await TurningPart.load(steps, match, sizes);
   if (!part) return undefined;
   await using _ = part;
-  // The place to which each element goes at position 1: columns of the rotation's matrix.
+  // Rotated to position 1, unit vectors are the columns of the rotation's matrix, which show where each element goes.
   const column = await part.run({ rows: headDim, new: 1, past: 1 }, (row, _token, _head, dim) =>
     row === dim ? 1 : 0,
   );
@@ -153,7 +153,9 @@ function isFloat(type: number): boolean {
   return ['float32', 'float16', 'bfloat16', 'float64'].includes(dataTypeFromOnnx(type) ?? '');
 }
 
-/** True if a value is rotated by a table. It compares random-looking numbers at the first positions and the last. */
+/**
+ * True if a value is rotated by a table. It compares random-looking numbers at the first, middle and last positions.
+ */
 export async function provesRotary(
   { steps }: GraphKnowledge,
   match: RotaryMatch,
@@ -166,7 +168,7 @@ export async function provesRotary(
   return await part.agrees(table);
 }
 
-/** The two elements of a pair. */
+/** Returns functions for the indices of the first and the second element of pair i. */
 function pairing(
   interleaved: boolean,
   pairs: number,
@@ -174,7 +176,7 @@ function pairing(
   return interleaved ? [(i) => 2 * i, (i) => 2 * i + 1] : [(i) => i, (i) => i + pairs];
 }
 
-/** Loads the part of the graph that rotates a value. */
+/** The part of the graph that rotates a value. */
 class TurningPart {
   readonly #part: StepPart;
   readonly #match: RotaryMatch;
@@ -251,7 +253,7 @@ class TurningPart {
   }
 }
 
-/** True if a token is rotated the same way, whatever other tokens a step has and however long its row is. */
+/** True if a token's rotation doesn't depend on the other tokens of a step, nor on the length of its row. */
 async function dependOnPositionAlone(
   steps: StepValues,
   tables: readonly string[],
@@ -274,7 +276,7 @@ async function dependOnPositionAlone(
   return true;
 }
 
-/** Along the one axis that positions lie on. */
+/** True if a step's table equals its positions in the table of all positions. Positions lie along one axis. */
 function agree(all: TensorLike, some: TensorLike, step: Step, maxLength: number): boolean {
   if (all.type === 'int64') {
     const isPosition = ({ data }: TensorLike, past: number) =>

@@ -4,9 +4,9 @@ import type { Size } from '../graph/size.js';
 import type { GraphKnowledge } from './graph-knowledge.js';
 
 /**
- * Makes Reshape and Expand read constants instead of shapes that the graph computes at each run, if those are known: a
- * decode step is too short for dozens of nodes that count. Unchanged dimensions become 0, and one that only a run knows
- * becomes -1.
+ * Makes Reshape and Slice read constants instead of shapes that the graph computes in each run, if these are known, and
+ * drops nodes that do nothing: a decode step is too short for dozens of nodes that compute sizes. In a Reshape's
+ * target, an unchanged dimension becomes 0, and one that only a run knows becomes -1.
  */
 export function simplifyShapes({ graph, shapes }: GraphKnowledge): void {
   const { needed } = graph;
@@ -23,7 +23,7 @@ export function simplifyShapes({ graph, shapes }: GraphKnowledge): void {
       node.attribute = node.attribute.filter(({ name }) => name !== 'allowzero');
       graph.setInput(node, 1, graph.addVector(target));
     } else if (operator === 'Slice') {
-      // Bounds that are known, such as half of a head.
+      // Known bounds, such as half of a head, become constants.
       node.input.forEach((name, i) => {
         const values = i > 0 ? shapes.elements(name)?.map((size) => size.constant) : undefined;
         const producer = graph.producer(name);
@@ -39,7 +39,7 @@ export function simplifyShapes({ graph, shapes }: GraphKnowledge): void {
   }
 }
 
-/** True if a node returns what it reads. */
+/** True if a node returns its input unchanged. */
 function isIdle(
   node: NodeProto,
   input: readonly Size[] | undefined,

@@ -9,29 +9,31 @@ import { operatorName } from '../graph/operators.js';
 import type { SymbolicShapes } from '../graph/symbolic-shapes.js';
 import { captured } from '../graph/traverse.js';
 
-/** Sizes of a step: see `DecoderInputRole`. `past` is the same for all rows. */
+/** The sizes of a step: see `DecoderInputRole`. `past` is the same for all rows. */
 export interface Step {
   readonly rows: number;
   readonly new: number;
   readonly past: number;
 }
 
-/** A graph that was loaded, to be run. */
+/** A loaded graph that can be run. */
 export interface RunnableGraph {
   /** @throws (rejects) TensorRTError ERR_EXECUTION_FAILED … */
   run(feeds: Readonly<Record<string, TensorLike>>): Promise<Readonly<Record<string, TensorLike>>>;
   dispose(): Promise<void>;
 }
 
-/** Loads a part of a graph, on one thread. The caller provides it, because nothing runs in this room. */
+/**
+ * Loads a part of a graph, to run it on one thread. The caller provides it, because nothing in `lib/onnx` runs graphs.
+ */
 export type LoadPart = (model: ModelProto, options: ExternalDataOptions) => Promise<RunnableGraph>;
 
 /** Inputs that a step's sizes decide if no row is padded. */
 const determined: ReadonlySet<DecoderInputRole> = new Set(['position_ids', 'attention_mask']);
 
 /**
- * Computes values of a decoder that a step's sizes decide, whatever its tokens are: shapes, positions, masks, tables of
- * cosines. ONNX Runtime computes them without the rest of the graph, above all without weights and caches.
+ * Computes the values of a decoder that a step's sizes decide, whatever its tokens are: shapes, positions, masks,
+ * tables of cosines. ONNX Runtime computes them without the rest of the graph, above all without weights and caches.
  */
 export class StepValues {
   readonly #model: ModelProto;
@@ -55,12 +57,12 @@ export class StepValues {
     this.#options = options;
   }
 
-  /** True if a step's sizes decide the value, and for constants. */
+  /** True if a step's sizes decide the value, or if it is a constant. */
   has(value: string): boolean {
     return this.#classify(value).isStep;
   }
 
-  /** True if it depends on the number of tokens in the cache, or on positions. */
+  /** True if the value depends on the number of tokens in the cache, or on positions. */
   isPositional(value: string): boolean {
     return this.#classify(value).isPositional;
   }
@@ -103,7 +105,7 @@ export class StepValues {
     return this.#memo.get(value)!;
   }
 
-  /** Names that belong to a body aren't values of the graph. */
+  /** False for names that exist only in a body. */
   #isValue(name: string): boolean {
     return (
       this.#graph.producer(name) !== undefined ||
@@ -118,8 +120,8 @@ export class StepValues {
   }
 
   /**
-   * Returns a part of the graph to run: the nodes that `targets` need, down to `given`, which are values that the
-   * caller computes. Returns undefined if more is needed than that and values that a step's sizes decide.
+   * Loads the part of the graph that computes `targets` from `given`, which are values that the caller computes, and
+   * from values that a step's sizes decide. Returns undefined if more than that is needed.
    *
    * @throws (rejects) the errors of `loadPart`
    */
@@ -205,7 +207,7 @@ export class StepValues {
   }
 }
 
-/** A part of a graph, loaded. */
+/** A loaded part of a graph. */
 export class StepPart {
   readonly #targets: readonly string[];
   readonly #graph: RunnableGraph | undefined;
@@ -221,7 +223,7 @@ export class StepPart {
     this.#feeds = feeds;
   }
 
-  /** The targets' values in a step. @throws (rejects) what the part's run rejects with */
+  /** Returns the targets' values in a step. @throws (rejects) the errors of `RunnableGraph.run` */
   async run(
     step: Step,
     given: Readonly<Record<string, TensorLike>> = {},

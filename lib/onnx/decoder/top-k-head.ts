@@ -10,10 +10,10 @@ export const topLogits = 256;
 
 /**
  * Adds outputs with the {@link topLogits} best logits of each row, their tokens, and the log of the sum of the
- * exponentials of all of them. The logits stay an output: float32 `[rows, vocabulary]`, of the last position if the
- * model gives those of all.
+ * exponentials of all logits. The logits stay an output: float32 `[rows, vocabulary]`, of the last position if the
+ * model returns all positions.
  *
- * @throws TensorRTError ERR_MODEL_UNSUPPORTED if the logits aren't such a tensor
+ * @throws TensorRTError ERR_MODEL_UNSUPPORTED if the logits aren't a floating-point tensor with a fixed vocabulary
  */
 export function addTopKHead(
   model: ModelProto,

@@ -4,8 +4,8 @@ import { isShape } from '../graph/size.js';
 import type { GraphKnowledge } from './graph-knowledge.js';
 
 /**
- * Turns a linear layer that is a Gemm between two Reshapes, from and to `[rows, new, …]`, into a MatMul and an Add.
- * Otherwise each step would compute the shapes of the Reshapes, and rows and positions would be one dimension between
+ * Turns a linear layer that is a Gemm between two Reshapes, from and to `[rows, new, …]`, into a product and an Add.
+ * Otherwise, each step would compute the shapes of the Reshapes, and rows and positions would be one dimension between
  * them.
  */
 export function unwrapGemm({ graph, shapes }: GraphKnowledge): void {

@@ -7,7 +7,7 @@ import type { TensorProto } from './model.js';
 /** The types that decoders compute in. */
 export type FloatType = 'float32' | 'float16' | 'bfloat16';
 
-/** A tensor of float32 numbers, rounded to a type. */
+/** Makes a tensor from float32 numbers, rounded to a type. */
 export function floatTensor(
   name: string,
   type: FloatType,
@@ -20,8 +20,8 @@ export function floatTensor(
 }
 
 /**
- * The numbers of a tensor of any such type.
- * @throws TensorRTError ERR_MODEL_UNSUPPORTED for other types, and as `tensorBytes`
+ * Returns the numbers of a tensor of one of these types, as float32.
+ * @throws TensorRTError ERR_MODEL_UNSUPPORTED for other types, and the errors of `tensorBytes`
  */
 export function floatElements(tensor: TensorProto, where: ExternalDataOptions): Float32Array {
   const elements = tensorElements(tensor, where);

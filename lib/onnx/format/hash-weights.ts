@@ -11,9 +11,10 @@ import {
 import type { GraphProto, TensorProto } from './model.js';
 
 /**
- * Hexadecimal SHA-256 of the names, types, dimensions and elements of a graph's initializers, in the order of names.
- * Reads every weight, also those in other files, blocking: what is missing or misplaced is found.
- * @throws what {@link tensorBytes} throws
+ * Returns the hexadecimal SHA-256 of the names, types, dimensions and elements of a graph's initializers, in the order
+ * of their names. It reads every weight, also from other files, so it finds weights that are missing or misplaced. It
+ * blocks.
+ * @throws the errors of {@link tensorBytes}
  */
 export function hashWeights(graph: GraphProto, where: ExternalDataOptions): string {
   const hash = createHash('sha256');
@@ -36,7 +37,7 @@ function hashElements(hash: Hash, tensor: TensorProto, where: ExternalDataOption
       hash.update(piece),
     );
   } else if (known === undefined || known === 'string') {
-    // Strings, and element types that only TensorRT may know.
+    // These are strings, and element types that only TensorRT may know.
     for (const text of tensor.stringData ?? []) hash.update(text);
     for (const data of [tensor.rawData, tensor.int32Data]) if (data) hash.update(data);
   } else {

@@ -4,7 +4,7 @@ import { invalidArgValue, TensorRTError } from '../../base/errors.js';
 import { rangeLength, readRangeWhole, sizeOfWeights } from '../../system/files/file-range.js';
 import type { GraphProto, ModelProto, NodeProto, SparseTensorProto, TensorProto } from './model.js';
 
-/** Elements of a tensor; float16 and bfloat16 are bit patterns in a Uint16Array, bool is 0 or 1 in a Uint8Array. */
+/** The elements of a tensor. float16 and bfloat16 are bit patterns in a Uint16Array, bool is 0 or 1 in a Uint8Array. */
 export type ElementArray =
   | Float32Array
   | Float64Array
@@ -35,26 +35,26 @@ const elementArrays = {
 
 /** Options of functions that read external data. */
 export interface ExternalDataOptions {
-  /** The folder of the `.onnx` file: external data is named relative to it. */
+  /** The folder of the `.onnx` file. The locations of external data are relative to it. */
   directory?: string;
 }
 
 /** The place of a tensor's elements in another file. */
 export interface ExternalData {
-  /** Relative to the model's folder, without detours. */
+  /** The file's path, relative to the model's folder and normalised. */
   readonly location: string;
-  /** The location, joined with the model's folder. */
+  /** The location joined with the model's folder. */
   readonly path: string;
   /** The offset of the first element, in bytes. */
   readonly offset: number;
-  /** The length in bytes; undefined for as many bytes as the type and the dimensions need. */
+  /** The length in bytes; undefined if the model doesn't give it. Then it follows from the type and the dimensions. */
   readonly length: number | undefined;
 }
 
 const label = (tensor: TensorProto): string =>
   tensor.name ? `Tensor "${tensor.name}"` : 'A tensor without a name';
 
-/** Dimensions in an error text, which a file with a million of them must not blow up. */
+/** Formats dimensions for an error message, which a file with a million of them must not blow up. */
 export function dimsText(dims: readonly number[]): string {
   return dims.length <= 32 ? `[${dims}]` : `[${dims.slice(0, 32)},…: ${dims.length} dimensions]`;
 }
@@ -62,7 +62,7 @@ export function dimsText(dims: readonly number[]): string {
 /**
  * Returns the element type of a tensor.
  *
- * @throws TensorRTError ERR_MODEL_UNSUPPORTED for the ones this package doesn't handle (complex, float8, int4 …).
+ * @throws TensorRTError ERR_MODEL_UNSUPPORTED for types that this package doesn't handle (complex, float8, int4 …)
  */
 export function tensorDataType(tensor: TensorProto): DataType {
   const type = dataTypeFromOnnx(tensor.dataType);
@@ -100,8 +100,8 @@ export function isExternal(tensor: TensorProto): boolean {
 /**
  * Returns the place of a tensor's elements outside the model, or undefined if they are inside.
  *
- * The location comes with the model, which may be anyone's, so it must stay in the model's folder. ONNX Runtime
- * requires the same. `sub/../weights.bin` does.
+ * The location comes with the model, which may be anyone's, so it must stay in the model's folder, as
+ * `sub/../weights.bin` does. ONNX Runtime requires the same.
  *
  * @throws TensorRTError ERR_MODEL_INVALID for a location that is absolute, leaves the folder or is missing, and for an
  *   offset or length that isn't a number of bytes
@@ -127,13 +127,13 @@ export function externalData(tensor: TensorProto, directory: string): ExternalDa
   };
 }
 
-/** Absolute, here or on Windows, or with Windows' way up. */
+/** Matches a path that is absolute, here or on Windows, or that goes up with a backslash, as on Windows. */
 const rooted = /^[\\/]|^[A-Za-z]:|(?:^|[\\/])\.\.\\|\\\.\.(?:[\\/]|$)/;
 
-/** A location without detours, if it stays in the model's folder. */
+/** Returns the normalised location; undefined if it isn't a file in the model's folder. */
 function locationWithin(directory: string, location: string): string | undefined {
   if (location.includes('\0') || isAbsolute(location) || rooted.test(location)) return undefined;
-  // The folder may be relative, to a working directory that need not exist.
+  // The folder may be relative to a working directory that no longer exists.
   const folder = normalize(`${directory || '.'}/`);
   const file = join(directory, location);
   if (folder !== './' && !file.startsWith(folder)) return undefined;
@@ -170,8 +170,8 @@ export function externalTensors({ graph, functions = [] }: ModelProto): TensorPr
 }
 
 /**
- * The locations of all external data of a model in `directory`, relative to it and without detours, in the order of
- * names; without those that {@link externalData} refuses.
+ * Returns the locations of all external data of a model in `directory`, relative to it, normalised and sorted.
+ * Locations that {@link externalData} refuses are left out.
  */
 export function externalLocations(model: ModelProto, directory: string): string[] {
   const locations = new Set<string>();
@@ -179,17 +179,17 @@ export function externalLocations(model: ModelProto, directory: string): string[
     try {
       locations.add(externalData(tensor, directory)!.location);
     } catch {
-      // Reading the tensor tells what is wrong with it.
+      // Reading the tensor reports what is wrong with it.
     }
   }
   return [...locations].sort();
 }
 
 /**
- * Takes the detours out of the locations of a model's external data, in place, whose paths TensorRT's parser neither takes
- * nor walks as others do. Returns whether there were any.
+ * Normalises the locations of a model's external data in place, because TensorRT's parser either refuses detours such
+ * as `sub/..` or resolves them in another way. Returns whether any location changed.
  *
- * @throws what {@link externalData} throws
+ * @throws the errors of {@link externalData}
  */
 export function straightenLocations(model: ModelProto, directory: string): boolean {
   let isChanged = false;
@@ -205,10 +205,10 @@ export function straightenLocations(model: ModelProto, directory: string): boole
 }
 
 /**
- * Checks, without reading it, that the external data of a model is there and whole.
+ * Checks that the external data of a model exists and is complete, without reading it.
  *
- * @throws TensorRTError ERR_MODEL_NOT_FOUND when a file is missing; ERR_MODEL_INVALID for one that is too short or what a
- * failed download left, without a folder, and for what {@link externalData} refuses; ERR_IO.
+ * @throws TensorRTError ERR_MODEL_NOT_FOUND if a file is missing; ERR_MODEL_INVALID if a file is too short or left over
+ *   from a failed download, if the folder isn't known, and for locations that {@link externalData} refuses; ERR_IO
  */
 export function checkExternalData(model: ModelProto, { directory }: ExternalDataOptions): void {
   const sizes = new Map<string, number>();
@@ -238,12 +238,12 @@ function byteCount(tensor: TensorProto, key: string, value: string | undefined):
 }
 
 /**
- * Returns a tensor's elements as little-endian bytes, row-major, whatever field they are stored in. Raw data is returned as
- * a view; typed fields and external data (read now, blocking) are copied.
+ * Returns a tensor's elements as little-endian bytes, row-major, whichever field stores them. Raw data is returned as a
+ * view, and so is a typed field that needs no conversion. External data is read now, which blocks.
  *
- * @throws TensorRTError ERR_MODEL_INVALID when the elements are missing, too few or too many, or their file is not
- * where it may be, or the folder isn't known; ERR_MODEL_NOT_FOUND when that file is missing; ERR_MODEL_UNSUPPORTED for strings and for types
- * this package doesn't handle.
+ * @throws TensorRTError ERR_MODEL_INVALID if the elements are missing, too few or too many, if their file isn't in the
+ *   model's folder, or if that folder isn't known; ERR_MODEL_NOT_FOUND if the file is missing; ERR_MODEL_UNSUPPORTED
+ *   for strings and for types that this package doesn't handle
  */
 export function tensorBytes(tensor: TensorProto, options: ExternalDataOptions = {}): Uint8Array {
   const type = tensorDataType(tensor);
@@ -283,7 +283,9 @@ function wrongLength(tensor: TensorProto, actual: number, expected: number): Ten
   );
 }
 
-/** The typed field that holds each element type, from the comments of TensorProto in the ONNX standard. */
+/**
+ * Returns the bytes of the typed field that holds the elements, by the comments on TensorProto in the ONNX standard.
+ */
 function typedFieldBytes(tensor: TensorProto, type: Exclude<DataType, 'string'>, size: number): Uint8Array {
   let stored: ElementArray | undefined;
   switch (type) {
@@ -306,7 +308,7 @@ function typedFieldBytes(tensor: TensorProto, type: Exclude<DataType, 'string'>,
       stored = tensor.int32Data;
       break;
     default:
-      // Narrow types take one int32 an element; what doesn't fit wraps, as in a C cast.
+      // Narrow types take one int32 per element. Numbers that don't fit wrap around, as in a C cast.
       stored = tensor.int32Data && new elementArrays[type](tensor.int32Data);
   }
   if (stored === undefined) {
@@ -317,15 +319,16 @@ function typedFieldBytes(tensor: TensorProto, type: Exclude<DataType, 'string'>,
 }
 
 /**
- * Returns a tensor's elements as a typed array: a view where the data's alignment allows, else a copy.
- * Throws the same errors as {@link tensorBytes}.
+ * Returns a tensor's elements as a typed array: a view if the data's alignment allows it, and a copy otherwise.
+ *
+ * @throws the errors of {@link tensorBytes}
  */
 export function tensorElements(tensor: TensorProto, options: ExternalDataOptions = {}): ElementArray {
   const bytes = tensorBytes(tensor, options);
   return viewAs(tensorDataType(tensor) as Exclude<DataType, 'string'>, bytes);
 }
 
-/** Bytes as elements of a type: a view where the alignment allows, else a copy. */
+/** Returns bytes as elements of a type: a view if the alignment allows it, and a copy otherwise. */
 export function viewAs(type: Exclude<DataType, 'string'>, bytes: Uint8Array): ElementArray {
   const { byteSize } = dataTypes[type];
   // slice() isn't used, because for a Buffer it returns a view.
@@ -338,10 +341,10 @@ export function viewAs(type: Exclude<DataType, 'string'>, bytes: Uint8Array): El
 }
 
 /**
- * Makes a tensor from elements. The tensor's raw data is a view of `data`: nothing is copied.
+ * Makes a tensor from elements. The tensor's raw data is a view of `data`, so nothing is copied.
  *
- * @param data typed array of the type, or its little-endian bytes.
- * @throws RangeError ERR_INVALID_ARG_VALUE when the data's length contradicts the dimensions.
+ * @param data a typed array of the type, or its little-endian bytes
+ * @throws RangeError ERR_INVALID_ARG_VALUE if the data's length contradicts the dimensions
  * @example
  * ```js
  * import { makeTensor, tensorElements } from 'node-tensorrt/onnx';

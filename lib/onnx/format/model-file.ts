@@ -12,8 +12,8 @@ import { model } from './schema.js';
  * Parses the bytes of an `.onnx` file. The tensors' raw data isn't copied: the model holds views of the bytes, which
  * must not change while the model is in use.
  *
- * @throws TensorRTError ERR_MODEL_INVALID if the bytes aren't an ONNX model; the message names the byte offset. TypeError
- *   ERR_INVALID_ARG_TYPE
+ * @throws TensorRTError ERR_MODEL_INVALID if the bytes aren't an ONNX model; the message names the byte offset.
+ *   TypeError ERR_INVALID_ARG_TYPE
  */
 export function parseModel(source: Bytes): ModelProto {
   const bytes = bytesOf(source, 'bytes');
@@ -24,7 +24,7 @@ export function parseModel(source: Bytes): ModelProto {
     const parsed = decodeMessage(model, bytes) as Partial<ModelProto>;
     if (parsed.irVersion === undefined || parsed.irVersion < 1) throw noModel('no ir_version');
     if (parsed.graph === undefined) throw noModel('no graph');
-    // Before format version 3 models didn't say which operator set they use: it is version 1.
+    // Before version 3 of the format, models didn't say which operator set they use. It is version 1.
     if (!parsed.opsetImport?.length && parsed.irVersion >= 3) throw noModel('no opset_import');
     return parsed as ModelProto;
   } catch (error) {

@@ -5,13 +5,13 @@
 
 /** The part that every message has: fields that this package doesn't know, which are kept and written back. */
 interface Extensible {
-  /** Encoded fields that this package does not know. */
+  /** Encoded fields that this package doesn't know. */
   unknownFields?: Uint8Array[];
 }
 
 /** A model: a graph with its operator sets. The properties are those of `ModelProto` in the ONNX standard. */
 export interface ModelProto extends Extensible {
-  /** Version of the file format; decides, for example, whether initializers must be listed as inputs (below 4). */
+  /** Version of the file format. Below 4, for example, initializers must also be listed as inputs. */
   irVersion: number;
   /** The operator sets that nodes use. */
   opsetImport: OperatorSetIdProto[];
@@ -29,7 +29,7 @@ export interface ModelProto extends Extensible {
   graph: GraphProto;
   /** Metadata as keys and values. */
   metadataProps?: StringStringEntryProto[];
-  /** How to train the model. */
+  /** Graphs that train the model. */
   trainingInfo?: TrainingInfoProto[];
   /** Functions local to the model, which nodes call like operators. */
   functions?: FunctionProto[];
@@ -37,7 +37,7 @@ export interface ModelProto extends Extensible {
 
 /** An operator set that a model uses: its domain and version. */
 export interface OperatorSetIdProto extends Extensible {
-  /** Absent or '' means the ONNX standard's own. */
+  /** The operators' domain. Absent or '' means the ONNX standard's. */
   domain?: string;
   /** Version of the operator set. */
   version: number;
@@ -59,7 +59,7 @@ export interface GraphProto extends Extensible {
   input: ValueInfoProto[];
   /** The outputs, in order. */
   output: ValueInfoProto[];
-  /** Types of values inside the graph, where the exporter recorded them. */
+  /** Types of values inside the graph, if the exporter recorded them. */
   valueInfo: ValueInfoProto[];
   /** Quantization parameters of tensors. */
   quantizationAnnotation?: TensorAnnotation[];
@@ -69,17 +69,17 @@ export interface GraphProto extends Extensible {
 
 /** A node: an operator with the names of its inputs and outputs, and its attributes. */
 export interface NodeProto extends Extensible {
-  /** Names of values; '' is an optional input left out. */
+  /** Names of values; '' leaves out an optional input. */
   input: string[];
-  /** Names of values; '' is an optional output left out. */
+  /** Names of values; '' leaves out an optional output. */
   output: string[];
   /** The name. */
   name?: string;
   /** The operator's name, such as `MatMul`. */
   opType: string;
-  /** Absent or '' means the ONNX standard's own. */
+  /** The operator's domain. Absent or '' means the ONNX standard's. */
   domain?: string;
-  /** Tells functions of the same name and domain apart. */
+  /** Distinguishes functions with the same name and domain. */
   overload?: string;
   /** The attributes. */
   attribute: AttributeProto[];
@@ -147,7 +147,10 @@ export interface AttributeProto extends Extensible {
   typeProtos?: TypeProto[];
 }
 
-/** A tensor with its elements, which are in exactly one of the data fields or in another file. Use `tensorElements` to read them. */
+/**
+ * A tensor with its elements, which are in exactly one of the data fields or in another file. Use `tensorElements` to
+ * read them.
+ */
 export interface TensorProto extends Extensible {
   /** Size of each dimension; empty for a scalar. */
   dims: number[];
@@ -169,9 +172,9 @@ export interface TensorProto extends Extensible {
   docString?: string;
   /** Elements as little-endian bytes, row-major. */
   rawData?: Uint8Array;
-  /** location, offset, length … of the elements in another file, if `dataLocation` is 1. */
+  /** The location, offset, length … of the elements in another file, if `dataLocation` is 1. */
   externalData?: StringStringEntryProto[];
-  /** 1: the elements are in another file. */
+  /** 1 if the elements are in another file. */
   dataLocation?: number;
   /** Elements of float64. */
   doubleData?: Float64Array;
@@ -215,9 +218,9 @@ export interface TypeProto extends Extensible {
   optionalType?: { elemType?: TypeProto } & Extensible;
   /** A sparse tensor's element type and shape. */
   sparseTensorType?: { elemType?: number; shape?: TensorShapeProto } & Extensible;
-  /** A type that ONNX does not define. */
+  /** A type that ONNX doesn't define. */
   opaqueType?: { domain?: string; name?: string } & Extensible;
-  /** What the value means, in ONNX's standard terms. */
+  /** The value's meaning, in ONNX's standard terms. */
   denotation?: string;
 }
 
@@ -233,11 +236,11 @@ export interface Dimension extends Extensible {
   dimValue?: number;
   /** The name of a symbolic size, such as `batch`. */
   dimParam?: string;
-  /** What the value means, in ONNX's standard terms. */
+  /** The value's meaning, in ONNX's standard terms. */
   denotation?: string;
 }
 
-/** A key and its value, of metadata. */
+/** A key and its value in metadata. */
 export interface StringStringEntryProto extends Extensible {
   /** The key. */
   key: string;
@@ -253,7 +256,7 @@ export interface TensorAnnotation extends Extensible {
   quantParameterTensorNames: StringStringEntryProto[];
 }
 
-/** Graphs for training. This package keeps them, and does not run them. */
+/** Graphs for training. This package keeps them but doesn't run them. */
 export interface TrainingInfoProto extends Extensible {
   /** The graph that initializes training. */
   initialization?: GraphProto;
@@ -285,7 +288,7 @@ export interface FunctionProto extends Extensible {
   opsetImport: OperatorSetIdProto[];
   /** Namespace of the name. */
   domain?: string;
-  /** Tells functions of the same name and domain apart. */
+  /** Distinguishes functions with the same name and domain. */
   overload?: string;
   /** Types of values inside the graph. */
   valueInfo?: ValueInfoProto[];

@@ -9,9 +9,9 @@ import { dimsText } from './initializer.js';
 export interface SafetensorsTensor {
   /** The tensor's name. */
   readonly name: string;
-  /** The type as the file names it, such as `BF16`. */
+  /** The file's name for the type, such as `BF16`. */
   readonly dtype: string;
-  /** The same type as this package names it; undefined for the types that only safetensors has (`F8_E4M3` …). */
+  /** This package's name for the type; undefined for types that only safetensors has (`F8_E4M3` …). */
   readonly type: Exclude<DataType, 'string'> | undefined;
   /** Size of each dimension; empty for a scalar. */
   readonly dims: readonly number[];
@@ -27,7 +27,10 @@ export interface Safetensors {
   readonly metadata: Readonly<Record<string, string>>;
 }
 
-/** Bits of an element, and our name for the type: `Dtype` of the reference implementation (safetensors/src/tensor.rs). */
+/**
+ * The bits of an element and this package's name for the type, by `Dtype` in the reference implementation
+ * (safetensors/src/tensor.rs).
+ */
 const dtypes: ReadonlyMap<string, { bits: number; type?: Exclude<DataType, 'string'> }> = new Map([
   ['F64', { bits: 64, type: 'float64' }],
   ['F32', { bits: 32, type: 'float32' }],
@@ -59,11 +62,12 @@ const maxHeaderBytes = 100_000_000;
 const utf8 = new TextDecoder('utf-8', { fatal: true });
 
 /**
- * Reads a safetensors file's bytes. Tensors are views of the bytes, which must not change while they live.
+ * Reads a safetensors file's bytes. The tensors are views of the bytes, which must not change while the tensors are in
+ * use.
  *
  * As in the reference implementation, the tensors must cover the data without a gap or an overlap.
  *
- * @throws TensorRTError ERR_MODEL_INVALID if the file isn't whole and well-formed; TypeError ERR_INVALID_ARG_TYPE.
+ * @throws TensorRTError ERR_MODEL_INVALID if the file isn't complete and well-formed; TypeError ERR_INVALID_ARG_TYPE
  */
 export function parseSafetensors(source: Bytes): Safetensors {
   const bytes = bytesOf(source, 'bytes');
@@ -113,7 +117,7 @@ export function parseSafetensors(source: Bytes): Safetensors {
     at = end;
   }
   if (at !== data.length) throw invalid(`its tensors end at byte ${at} of ${data.length}`);
-  // The order of the data is also the order to read it in.
+  // The tensors are in the order of their data, which is the best order to read them in.
   return { tensors: new Map(found.map(({ tensor }) => [tensor.name, tensor])), metadata };
 }
 

@@ -1,6 +1,6 @@
 import { type Field, type MessageType, messageType } from './protobuf/message-type.js';
 
-// The field numbers of the messages of `model.ts`, from the standard (onnx/onnx.proto).
+// The field numbers of the messages in `model.ts`, from the standard (onnx/onnx.proto).
 
 type Kind = Exclude<Field['kind'], 'message'>;
 
@@ -185,7 +185,7 @@ const functionType = messageType('FunctionProto', [
 ]);
 
 export const model = messageType('ModelProto', [
-  // Not 'required' for the codec: a file without it gets a better sentence in `model-file.ts`.
+  // The field isn't 'required' here, because `model-file.ts` has a better message for a file without it.
   int53(1, 'irVersion'),
   message(8, 'opsetImport', () => operatorSetId, 'list'),
   string(2, 'producerName'),

@@ -1,14 +1,14 @@
 import type { GraphProto, TensorProto } from './model.js';
 
 /**
- * A change to a weight: 'cast' rounded each element to another type, in place; 'recoded' wrote quantized numbers in
- * another way; 'computed' took it from the nodes that computed it.
+ * A change to a weight. 'cast': each element was rounded to another type and kept its place. 'recoded': quantized
+ * numbers were written in another form. 'computed': the constant is what nodes computed from the weight.
  */
 export type WeightChange = 'cast' | 'recoded' | 'computed';
 
 /** A constant that replaces weights of the model in a rewritten graph. */
 export interface MadeWeight {
-  /** Its name in the rewritten graph. */
+  /** The constant's name in the rewritten graph. */
   readonly weight: string;
   /**
    * The names that the weights have in the model from which it was made: initializers, or outputs of Constant nodes.
@@ -19,8 +19,8 @@ export interface MadeWeight {
   readonly changes: readonly WeightChange[];
 }
 
-// ONNX's own place for information about a tensor. It goes where the tensor goes, through any number of passes and
-// through files.
+// The origin is kept in the tensor's metadata, ONNX's own place for such information. It stays with the tensor through
+// any number of passes and through files.
 const key = 'node-tensorrt.origin';
 
 type Origin = Pick<MadeWeight, 'from' | 'changes'>;
@@ -44,8 +44,8 @@ export function madeFrom(
 }
 
 /**
- * Lists the constants of a rewritten graph that were made from weights of the model. Other constants are unchanged weights,
- * or don't come from weights at all, such as shapes.
+ * Lists the constants of a rewritten graph that were made from weights of the model. Other constants are unchanged
+ * weights, or don't come from weights at all, as is the case for shapes.
  */
 export function madeWeights({ initializer }: GraphProto): MadeWeight[] {
   return initializer.flatMap((tensor) => {
@@ -54,7 +54,7 @@ export function madeWeights({ initializer }: GraphProto): MadeWeight[] {
   });
 }
 
-/** Makes a graph the origin of weights: it forgets where its own weights came from. It is changed in place. */
+/** Makes a graph the origin of its weights: removes the records of where they came from, in place. */
 export function forgetOrigins({ initializer }: GraphProto): void {
   for (const tensor of initializer) {
     if (tensor.metadataProps) {
@@ -63,7 +63,7 @@ export function forgetOrigins({ initializer }: GraphProto): void {
   }
 }
 
-/** Returns undefined if there is no record, or if it isn't valid: files may say anything. */
+/** Returns a tensor's record; undefined if there is none, or if it isn't valid, because files may contain anything. */
 function originOf({ metadataProps }: TensorProto): Origin | undefined {
   const text = metadataProps?.find((entry) => entry.key === key)?.value;
   if (text === undefined) return undefined;
@@ -75,7 +75,7 @@ function originOf({ metadataProps }: TensorProto): Origin | undefined {
   }
 }
 
-/** True if parsed JSON says what a weight was made from. */
+/** True if parsed JSON is a record of a weight's origin. */
 export function isOrigin(value: unknown): value is Origin {
   const { from, changes } = (value ?? {}) as Partial<Origin>;
   const isText = (element: unknown) => typeof element === 'string';

@@ -7,11 +7,11 @@ import { writeModel } from './model-file.js';
 import { WrittenModel } from './written-model.js';
 
 /**
- * Writes a model into a folder. Its external data is neither copied nor touched, wherever it lies.
+ * Writes a model into a folder. Its external data isn't copied: symbolic links in the folder lead to it.
  *
- * @param options.directory the folder that the model names its external data relative to; links are followed, as in a
- *   hub's cache
- * @throws (rejects) TensorRTError ERR_MODEL_NOT_FOUND without its external data, ERR_IO, ERR_MODEL_INVALID
+ * @param options.directory the folder that the locations of external data are relative to. Links in it are followed, as
+ *   in a hub's cache
+ * @throws (rejects) TensorRTError ERR_MODEL_NOT_FOUND if external data is missing, ERR_IO, ERR_MODEL_INVALID
  */
 export async function writeBeside(
   model: ModelProto,

@@ -1,11 +1,11 @@
-/** A model in a file of ours, its external data where it was. */
+/** A model that was written to a file, while its external data stayed in its place. */
 export class WrittenModel {
   constructor(
-    /** The ONNX file. TensorRT, and what here reads models, find its external data beside it, by symbolic links. */
+    /** The ONNX file. TensorRT and this package's readers find its external data beside it, through symbolic links. */
     readonly file: string,
     /**
-     * The folder relative to which it names its external data; undefined: its own. ONNX Runtime, which follows no symbolic
-     * link out of a model's folder, looks there.
+     * The folder that the locations of its external data are relative to; undefined for the file's own folder. ONNX
+     * Runtime looks there, because it follows no symbolic link out of a model's folder.
      */
     readonly weights: string | undefined,
   ) {}

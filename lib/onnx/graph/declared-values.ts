@@ -5,11 +5,11 @@ import type { GraphProto, ModelProto, ValueInfoProto } from '../format/model.js'
 /** A value's name, type and shape, as a graph declares them. */
 export interface ValueType {
   readonly name: string;
-  /** The type of its elements; undefined if it isn't a tensor, or has a type that no {@link DataType} names. */
+  /** The type of its elements; undefined if it isn't a tensor, or if its type isn't a {@link DataType}. */
   readonly type: DataType | undefined;
   /**
-   * The dimensions. A string is a dynamic dimension, '' one without a name; undefined if the graph doesn't even give
-   * the rank.
+   * The dimensions. A string names a dynamic dimension and is '' if the dimension has no name; undefined if the graph
+   * doesn't even give the rank.
    */
   readonly shape: readonly (number | string)[] | undefined;
 }
@@ -23,13 +23,13 @@ export function valueType({ name, type }: ValueInfoProto): ValueType {
   };
 }
 
-/** Returns the inputs that a run must provide: without the weights, which old models list too. */
+/** Returns the inputs that a run must provide. Weights, which old models also list as inputs, are left out. */
 export function graphInputs(graph: GraphProto): ValueType[] {
   const weights = new Set(graph.initializer.map((tensor) => tensor.name));
   return graph.input.filter(({ name }) => !weights.has(name)).map(valueType);
 }
 
-/** A model's inputs, as far as they are not weights. What has no rank, which builds refuse, counts as a scalar. */
+/** Returns a model's inputs without its weights. An input without a rank, which builds refuse, counts as a scalar. */
 export function declaredInputs({ graph }: ModelProto): DeclaredInput[] {
   return graphInputs(graph).map(({ name, type, shape = [] }) => ({ name, type, shape }));
 }

@@ -8,8 +8,9 @@ import { tensorAttribute } from './node-attribute.js';
 import { captured, collectNames } from './traverse.js';
 
 /**
- * A graph that passes change. Nodes are added in any order, replaced, and left without readers; {@link
- * EditableGraph.finish} orders those that are still read. Weights are shared with the given model, which isn't changed.
+ * A graph that passes can change. They add nodes in any order, replace them, and leave them without readers; {@link
+ * EditableGraph.finish} drops the nodes that no output needs and orders the rest. The weights are shared with the given
+ * model, which isn't changed.
  */
 export class EditableGraph {
   readonly inputs: ValueInfoProto[];
@@ -44,7 +45,7 @@ export class EditableGraph {
     return value ? this.#producers.get(value) : undefined;
   }
 
-  /** Nodes that read a value, in their bodies too. */
+  /** Nodes that read a value, directly or in their bodies. */
   readers(value: string): readonly NodeProto[] {
     return [...(this.#readers.get(value) ?? [])];
   }
@@ -65,11 +66,11 @@ export class EditableGraph {
     return tensorAttribute(node, 'value');
   }
 
-  /** The constants that values are computed from, by the names that nodes read them by. */
+  /** Returns the constants that values are computed from, under the names by which nodes read them. */
   constantsBehind(values: readonly string[]): TensorProto[] {
     const constants: TensorProto[] = [];
     const seen = new Set(values);
-    // Elements that are added to a set during a walk are walked too.
+    // A loop over a set also visits the elements that are added while it runs.
     for (const value of seen) {
       const tensor = this.constant(value);
       if (tensor) constants.push({ ...tensor, name: value });
@@ -79,7 +80,7 @@ export class EditableGraph {
     return constants;
   }
 
-  /** Adds a constant that isn't made from weights: a number, a shape, positions. */
+  /** Adds a constant that isn't made from weights, such as a number, a shape or positions. */
   addConstant(
     base: string,
     type: Exclude<DataType, 'string'>,
@@ -90,28 +91,28 @@ export class EditableGraph {
     return this.addTensor(madeFrom(makeTensor(name, type, dims, data), [], 'computed'));
   }
 
-  /** Adds a weight with a name of its own that records what it was made from: see `madeFrom`. */
+  /** Adds a weight that has a name of its own and records what it was made from: see `madeFrom`. */
   addTensor(tensor: TensorProto): string {
     this.#initializers.set(tensor.name!, tensor);
     this.#names.add(tensor.name!);
     return tensor.name!;
   }
 
-  /** A number of no dimensions. */
+  /** Adds a number without dimensions. Equal numbers are stored once. */
   addScalar(value: number, type: FloatType = 'float32'): string {
     const name = `constant.${type}.${value}`;
     if (this.#initializers.has(name)) return name;
     return this.addTensor(madeFrom(floatTensor(name, type, [], Float32Array.of(value)), [], 'computed'));
   }
 
-  /** An int64 of no dimensions. */
+  /** Adds an int64 without dimensions. Equal numbers are stored once. */
   addIndex(value: number): string {
     const name = `constant.index.${value}`;
     if (this.#initializers.has(name)) return name;
     return this.addConstant(name, 'int64', [], BigInt64Array.of(BigInt(value)));
   }
 
-  /** An int64 vector, as shapes and axes are given. */
+  /** Adds an int64 vector, such as a shape or axes. Equal vectors are stored once. */
   addVector(values: readonly number[]): string {
     const name = `constant.${values.join('_')}`;
     if (this.#initializers.has(name)) return name;
@@ -119,8 +120,8 @@ export class EditableGraph {
   }
 
   /**
-   * Adds a node and returns its outputs.
-   * @param outputs their names, or how many; '' is one that is left out
+   * Adds a node and returns the names of its outputs.
+   * @param options.outputs the names of the outputs; '' leaves one out. Defaults to one output, named after the node
    */
   addNode(
     opType: string,
@@ -145,7 +146,7 @@ export class EditableGraph {
     return output;
   }
 
-  /** Adds a node that computes one value, and returns that. */
+  /** Adds a node with one output and returns the output's name. */
   addValue(
     opType: string,
     input: readonly string[],
@@ -155,12 +156,12 @@ export class EditableGraph {
     return this.addNode(opType, input, attributes, options)[0]!;
   }
 
-  /** Returns a value in another type: the value itself if it has that type. */
+  /** Returns the name of a value cast to another type, or of the value itself if it already has that type. */
   addCast(value: string, from: DataType, to: DataType, options: { name?: string } = {}): string {
     return from === to ? value : this.addValue('Cast', [value], { to: dataTypes[to].onnx }, options);
   }
 
-  /** Puts a node in the place of one, whose outputs are the new one's from now on. */
+  /** Replaces a node. The new node computes the old one's outputs from now on. */
   replaceNode(node: NodeProto, by: NodeProto): void {
     this.removeNode(node);
     this.#nodes.add(by);
@@ -174,21 +175,24 @@ export class EditableGraph {
     for (const value of reads(node)) this.#readers.get(value)?.delete(node);
   }
 
-  /** Lets a node read another value. */
+  /** Makes a node read another value. */
   setInput(node: NodeProto, i: number, value: string): void {
     for (const each of reads(node)) this.#readers.get(each)?.delete(node);
     node.input[i] = value;
     for (const each of reads(node)) this.#addReader(each, node);
   }
 
-  /** Gives what a node computes another name. */
+  /** Renames an output of a node. */
   setOutput(node: NodeProto, i: number, value: string): void {
     this.#producers.delete(node.output[i]!);
     node.output[i] = value;
     this.#producers.set(value, node);
   }
 
-  /** Lets all nodes that read `value` read `other`; a body that does keeps its value, and so does an output. */
+  /**
+   * Makes all nodes that read `value` read `other` instead. Bodies of control flow and the graph's outputs keep
+   * `value`.
+   */
   replaceReads(value: string, other: string, except?: NodeProto): void {
     for (const node of this.readers(value)) {
       if (node === except) continue;
@@ -198,7 +202,10 @@ export class EditableGraph {
     }
   }
 
-  /** Gives a value another name, for its readers too, so that its own is free for another one. */
+  /**
+   * Gives a value another name, also where nodes read it, so that another value can have its old name. Returns the new
+   * name.
+   */
   rename(value: string): string {
     const name = this.uniqueName(`${value}.before`);
     this.replaceReads(value, name);
@@ -207,12 +214,12 @@ export class EditableGraph {
     return name;
   }
 
-  /** Adds an input, or changes one's type. */
+  /** Adds an input, or changes the type and shape of an existing one. */
   declareInput(name: string, type: DataType, dims: SymbolicDims): void {
     this.#declare(this.inputs, name, type, dims);
   }
 
-  /** Adds an output, or changes one's type. */
+  /** Adds an output, or changes the type and shape of an existing one. */
   declareOutput(name: string, type: DataType, dims: SymbolicDims): void {
     this.#declare(this.outputs, name, type, dims);
   }
@@ -236,7 +243,7 @@ export class EditableGraph {
     return name;
   }
 
-  /** True if a value that an output needs reads `value`. */
+  /** The values that the outputs are computed from, and the outputs themselves. */
   get needed(): ReadonlySet<string> {
     return this.#needed().values;
   }
@@ -245,7 +252,7 @@ export class EditableGraph {
     const values = new Set<string>();
     const nodes: NodeProto[] = [];
     const done = new Set<NodeProto>();
-    // The walk is depth-first without recursion, because graphs are deep.
+    // This is a depth-first walk without recursion, because graphs are deep.
     const stack: (string | NodeProto)[] = this.outputs.map(({ name }) => name).reverse();
     while (stack.length > 0) {
       const next = stack.pop()!;
@@ -262,7 +269,10 @@ export class EditableGraph {
     return { nodes, values };
   }
 
-  /** The model with what its outputs need, in topological order. Types of values inside that are gone are dropped. */
+  /**
+   * Returns the model with only the nodes and weights that its outputs need, in topological order. Declared types of
+   * values that no longer exist are dropped.
+   */
   finish(): ModelProto {
     const { nodes, values } = this.#needed();
     const graph: GraphProto = {
@@ -279,7 +289,7 @@ export class EditableGraph {
     );
     return {
       ...this.#model,
-      // Before version 4 of the format weights had to be inputs too; the new ones are not.
+      // Before version 4 of the format, weights also had to be inputs. The weights added here aren't.
       irVersion: Math.max(this.#model.irVersion, 4),
       opsetImport: [...opsetImport, ...added.map((domain) => ({ domain, version: 1 }))],
       graph,

@@ -17,15 +17,15 @@ const defaultOpset = 20;
 /** File format version of ONNX 1.15, which brought operator set 20 (onnx/helper.py, VERSION_TABLE). */
 const defaultIrVersion = 9;
 
-/** A size, or the name of one that is known at run time. */
+/** The dimensions of a value. A string names a size that is known only at run time. */
 export type SymbolicDims = readonly (number | string)[];
 
-/** A value in the graph, by name. */
+/** The name of a value in the graph. */
 export type Value = string;
 
 /**
- * The value of an attribute. A whole `number` becomes an INT, any other a FLOAT: write `{ float: 1 }` for the float
- * 1.0, and `{ floats: [1, 2] }` for a list.
+ * The value of an attribute. A whole `number` becomes an INT, any other number a FLOAT. Write `{ float: 1 }` for the
+ * float 1.0, and `{ floats: [1, 2] }` for a list of floats.
  */
 export type AttributeValue =
   | number
@@ -40,11 +40,14 @@ export type AttributeValue =
 
 /** Options of a node that {@link GraphBuilder.op} writes. */
 export interface OpOptions {
-  /** The node's name, to which the scope is prefixed. It is made unique with `.1`, `.2` … Defaults to the operator's type. */
+  /**
+   * The node's name without its scope, which is put before it. `.1`, `.2` … make it unique. Defaults to the operator's
+   * type.
+   */
   name?: string;
-  /** The number of outputs, or their names ('' leaves one out). Defaults to one, named after the node. */
+  /** The number of outputs, or their names ('' leaves one out). Defaults to one output, named after the node. */
   outputs?: number | readonly string[];
-  /** The operator's domain. Defaults to the ONNX standard's. */
+  /** The operator's domain. Defaults to that of the ONNX standard. */
   domain?: string;
 }
 
@@ -114,7 +117,7 @@ export class GraphBuilder {
     return this.#constant([], [value], type);
   }
 
-  /** Adds a constant vector of int64, such as a shape or axes. Equal ones are stored once. */
+  /** Adds a constant vector of int64, such as a shape or axes. Equal vectors are stored once. */
   vector(values: readonly number[]): Value {
     return this.#constant([values.length], values, 'int64');
   }
@@ -132,7 +135,7 @@ export class GraphBuilder {
     return name;
   }
 
-  /** Nodes made within `build` have names that begin with `name` and a dot. */
+  /** Puts `name` and a dot before the names of the nodes that `build` makes. */
   scope<T>(name: string, build: () => T): T {
     this.#scopes.push(name);
     try {
@@ -143,9 +146,9 @@ export class GraphBuilder {
   }
 
   /**
-   * Appends a node and returns its output, or its outputs if `options.outputs` says how many.
+   * Appends a node and returns its output, or an array of its outputs if `options.outputs` is given.
    *
-   * @param inputs values defined before; null is an optional input left out.
+   * @param inputs values defined before; null leaves an optional input out.
    * @throws RangeError ERR_INVALID_ARG_VALUE for an input that isn't defined, or an output that already is.
    */
   op(
@@ -194,12 +197,12 @@ export class GraphBuilder {
     return outputs === undefined ? output[0]! : output;
   }
 
-  /** Declares the version of a custom operator domain; 1 if not declared. */
+  /** Declares the version of a custom operator domain. Domains that aren't declared have version 1. */
   domain(name: string, version: number): void {
     this.#domains.set(name, version);
   }
 
-  /** The model. The builder is not to be used afterwards. */
+  /** Returns the model. Don't use the builder afterwards. */
   finish(): ModelProto {
     if (this.#graph.output.length === 0) throw invalidArgValue('graph', 'has no output.');
     return {
@@ -240,7 +243,7 @@ function unique(base: string, taken: ReadonlySet<string>): string {
   return name;
 }
 
-/** Makes the declaration of a value with its type: a graph input, an output, or a value in between. */
+/** Declares a value with its type: a graph input, an output, or a value in between. */
 export function valueInfo(name: string, type: DataType, dims: SymbolicDims): ValueInfoProto {
   const dim = dims.map((d) => (typeof d === 'number' ? { dimValue: d } : { dimParam: d }));
   return { name, type: { tensorType: { elemType: dataTypes[type].onnx, shape: { dim } } } };

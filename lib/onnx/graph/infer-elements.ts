@@ -5,7 +5,7 @@ import { intAttribute, tensorAttribute } from './node-attribute.js';
 import { operatorName } from './operators.js';
 import { product, Size } from './size.js';
 
-/** Shapes are short vectors: a value with more elements isn't one. */
+/** Shapes are short vectors, so a value with more elements isn't a shape. */
 const maxElements = 16;
 
 /** A shape, or a scalar that shapes are made of. */
@@ -17,11 +17,13 @@ export interface Elements {
 /** The known facts about the values that a node reads. */
 export interface KnownSizes {
   shape(name: string): readonly Size[] | undefined;
-  /** Returns the elements of a vector or a scalar of integers; undefined for other values, and if they aren't known. */
+  /**
+   * Returns the elements of a vector or a scalar of integers; undefined if it is another value, or they aren't known.
+   */
   elements(name: string): Elements | undefined;
 }
 
-/** The elements of a tensor of integers that may be a shape, or a part of one. undefined for other tensors. */
+/** Returns the elements of an integer tensor that may be a shape or a part of one; undefined for other tensors. */
 export function elementsOf(tensor: TensorProto): Elements | undefined {
   if (!isWhole(tensor.dataType) || tensor.dims.length > 1) return undefined;
   if (tensorSize(tensor) > maxElements || tensor.dataLocation === 1) return undefined;
@@ -32,7 +34,8 @@ export function elementsOf(tensor: TensorProto): Elements | undefined {
 }
 
 /**
- * Returns the elements that a node computes of shapes; undefined if no rule covers it, or if only a run decides them.
+ * Returns the elements that a node computes from shapes; undefined if no rule covers the node, or if only a run decides
+ * the elements.
  */
 export function inferElements(node: NodeProto, known: KnownSizes): Elements | undefined {
   const operator = operatorName(node);
@@ -123,8 +126,8 @@ function isWhole(type: number): boolean {
 const vector = (values: readonly Size[]): Elements => ({ dims: [values.length], values });
 
 /**
- * Applies an operator to elements; a single element combines with each of the other's. Returns undefined if one result
- * is.
+ * Applies an operator to pairs of elements; a single element is paired with each of the others. Returns undefined if
+ * one of the results is undefined.
  */
 function zip(
   a: Elements,
@@ -139,7 +142,7 @@ function zip(
   return values.every((value) => value !== undefined) ? { dims: larger.dims, values } : undefined;
 }
 
-/** If both are constants, the quotient is rounded down, because sizes are never negative. */
+/** Truncation rounds a quotient of constants down, because sizes are never negative. */
 function quotient(x: Size, y: Size): Size | undefined {
   const [a, b] = [x.constant, y.constant];
   return a !== undefined && b ? Size.of(Math.trunc(a / b)) : x.dividedBy(y);
@@ -149,7 +152,7 @@ function areEqual(x: Size, y: Size): Size | undefined {
   if (x.equals(y)) return Size.of(1);
   const difference = x.minus(y).constant;
   if (difference !== undefined) return Size.of(0);
-  // This number stands for "unchanged" among sizes.
+  // Among sizes, -1 stands for "unchanged", so it equals no size that counts something.
   const isMarker = (marker: Size, size: Size) => marker.constant === -1 && size.isCount;
   return isMarker(x, y) || isMarker(y, x) ? Size.of(0) : undefined;
 }

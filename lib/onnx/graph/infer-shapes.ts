@@ -4,7 +4,7 @@ import { intAttribute, intsAttribute } from './node-attribute.js';
 import { elementWise, operatorName, sensitive } from './operators.js';
 import { product, Size } from './size.js';
 
-/** Returns the shapes of a node's outputs; undefined if no rule covers them, or if only a run decides them. */
+/** Returns the shapes of a node's outputs; undefined if no rule covers the node, or if only a run decides them. */
 export function inferShapes(node: NodeProto, known: KnownSizes): (readonly Size[] | undefined)[] | undefined {
   const operator = operatorName(node);
   const shapes = node.input.map((name) => known.shape(name));
@@ -147,7 +147,7 @@ export function inferShapes(node: NodeProto, known: KnownSizes): (readonly Size[
       const [heads, kvHeads] = [intAttribute(node, 'num_heads', 0), intAttribute(node, 'kv_num_heads', 0)];
       const width = first?.[2]?.constant;
       if (!first || width === undefined) return undefined;
-      // Queries, keys and values may come in one.
+      // Queries, keys and values may be packed into one input.
       const headDim = width / (key ? heads : heads + 2 * kvHeads);
       return [[first[0]!, first[1]!, Size.of(heads * headDim)], pastKey, pastValue];
     }
@@ -197,7 +197,7 @@ function reducedShape(node: NodeProto, shape: readonly Size[] | undefined, given
   return shape.filter((_, i) => !reduced.has(i));
 }
 
-/** Operators of `elementWise` whose output doesn't have the shape of their inputs, and that no rule above covers. */
+/** Operators in `elementWise` whose output doesn't have the shape of their inputs, and that no rule above covers. */
 const notMapping = new Set([
   ...['Tile', 'Pad', 'DepthToSpace', 'SpaceToDepth', 'GatherElements', 'GatherND', 'Compress', 'MaxPool'],
   ...['GlobalMaxPool', 'ReverseSequence'],
@@ -205,7 +205,7 @@ const notMapping = new Set([
 
 const wrap = (axis: number, rank: number) => (axis < 0 ? axis + rank : axis);
 
-/** Returns undefined if it depends on sizes that only a run knows. */
+/** Returns undefined if the result depends on sizes that only a run knows. */
 function broadcast(a: readonly Size[], b: readonly Size[]): Size[] | undefined {
   const rank = Math.max(a.length, b.length);
   const one = Size.of(1);
@@ -214,7 +214,7 @@ function broadcast(a: readonly Size[], b: readonly Size[]): Size[] | undefined {
     const [x, y] = [at(a, i), at(b, i)];
     if (x.equals(y) || y.constant === 1) return x;
     if (x.constant === 1) return y;
-    // One of them is 1, or they are equal.
+    // One of the two is 1, or they are equal.
     if (x.constant !== undefined && x.constant > 1) return y.constant === undefined ? x : undefined;
     return y.constant !== undefined && y.constant > 1 ? y : undefined;
   });
@@ -226,7 +226,10 @@ function broadcastAll(shapes: readonly (readonly Size[] | undefined)[]): readonl
   return others.reduce((all, shape) => all && shape && broadcast(all, shape), first);
 }
 
-/** https://onnx.ai/onnx/operators/onnx__Reshape.html: 0 is the input's size there, -1 what is left. */
+/**
+ * In a target shape, 0 means the input's size at that place and -1 means the remaining size
+ * (https://onnx.ai/onnx/operators/onnx__Reshape.html).
+ */
 function reshaped(input: readonly Size[], target: readonly Size[], allowZero: boolean): Size[] | undefined {
   const dims = target.map((size, i) => (size.constant === 0 && !allowZero ? input[i] : size));
   if (dims.some((dim) => dim === undefined)) return undefined;
@@ -243,7 +246,7 @@ function reshaped(input: readonly Size[], target: readonly Size[], allowZero: bo
   return size && (dims.map((dim, i) => (i === free ? size : dim)) as Size[]);
 }
 
-/** Returns the size of a part with step 1; undefined if it depends on sizes that only a run knows. */
+/** Returns the size of a slice with step 1; undefined if it depends on sizes that only a run knows. */
 function sliced(dim: Size, start: number, end: Size): Size | undefined {
   const size = dim.constant;
   const limit = end.constant;
@@ -261,6 +264,6 @@ function sliced(dim: Size, start: number, end: Size): Size | undefined {
   }
   if (start !== 0) return undefined;
   if (limit !== undefined) return limit < 0 ? dim.plus(end) : undefined;
-  // No longer than the whole.
+  // If the end lies within the dimension, it is the size, because the slice starts at 0.
   return dim.minus(end).isCount ? end : undefined;
 }

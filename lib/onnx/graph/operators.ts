@@ -1,16 +1,19 @@
 import type { NodeProto } from '../format/model.js';
 
-// The facts about operators that mixed precision needs (https://onnx.ai/onnx/operators/), by name. The name of an
-// operator of another domain has the domain before it.
+// The facts about operators that mixed precision needs, by name (https://onnx.ai/onnx/operators/). The name of an
+// operator from another domain begins with that domain.
 
 const operators = (names: string): ReadonlySet<string> => new Set(names.trim().split(/\s+/));
 
-/** `MatMul`, `com.microsoft.GroupQueryAttention`. */
+/**
+ * Returns the operator's name, with its domain if that isn't the standard's: `MatMul`,
+ * `com.microsoft.GroupQueryAttention`.
+ */
 export function operatorName({ domain, opType }: NodeProto): string {
   return !domain || domain === 'ai.onnx' ? opType : `${domain}.${opType}`;
 }
 
-/** Returns a node's name in messages. */
+/** Describes a node in messages. */
 export function label(node: NodeProto): string {
   return node.name
     ? `the ${node.opType} "${node.name}"`
@@ -29,16 +32,18 @@ export const elementWise = operators(`
   SpaceToDepth Trilu ReverseSequence GatherElements GatherND ScatterElements ScatterND Compress
   MaxPool GlobalMaxPool Gather Dropout`);
 
-/** Those of them that only move elements, or count with them as exactly as with integers. */
+/**
+ * The operators in `elementWise` that only move elements, or calculate with whole numbers as exactly as integers would.
+ */
 export const exact = operators(`
   Add Sub Mul Div Neg Abs Min Max Sum Sign Floor Ceil Round Clip Identity Reshape Transpose Squeeze Unsqueeze Flatten
   Concat Split Slice Expand Tile Pad Where DepthToSpace SpaceToDepth Trilu ReverseSequence GatherElements GatherND
   ScatterElements ScatterND Compress Gather Dropout`);
 
 /**
- * Sums over many elements, powers and exponentials, which overflow or lose small addends first. NVIDIA's issues #2564,
- * #2466, #3101 and #1262 blame these. TensorRT 11 has no compute precision for a layer beside the type of its inputs
- * (NvInfer.h 10.16, `setComputePrecision`: "controlled by casting the input tensors").
+ * Sums over many elements, powers and exponentials. They are the first to overflow or to lose small addends: NVIDIA's
+ * issues #2564, #2466, #3101 and #1262 blame them. In TensorRT 11, a layer's compute precision is the type of its
+ * inputs (NvInfer.h 10.16, `setComputePrecision`: "controlled by casting the input tensors").
  */
 export const sensitive = operators(`
   Softmax LogSoftmax Hardmax
@@ -50,15 +55,15 @@ export const sensitive = operators(`
   AveragePool GlobalAveragePool LpPool GlobalLpPool CumSum
   Pow Exp Log Sqrt Reciprocal Softplus Sin Cos Tan Asin Acos Atan Sinh Cosh Asinh Acosh Atanh`);
 
-/** Operators with any type in and another out. They read whichever version of a value there is. */
+/** Operators that read any type and return another. They read whichever version of a value exists. */
 export const typeless = operators('Shape Size IsNaN IsInf Cast');
 
-/** Operators that should stay exact if that costs no cast. */
+/** Operators that should stay in FP32 if that costs no cast. */
 export const delicate = operators('Erf Tanh Sigmoid Gelu Elu Selu Mish Swish');
 
 /**
- * The inputs that share the element type T of the operator's first output and must be cast together, for operators for
- * which that isn't all of them.
+ * The inputs that share the element type T of the operator's first output and must be cast together. Operators that
+ * aren't listed share it among all inputs.
  */
 const sharedInputs: ReadonlyMap<string, readonly number[]> = new Map([
   ['Attention', [0, 1, 2, 3, 4, 5]],
@@ -91,12 +96,12 @@ export function typedInputs(operator: string, node: NodeProto): readonly number[
   return shared.filter((i) => node.input[i]);
 }
 
-/** True if output `i` has the type T too. */
+/** True if output `i` also has the type T. */
 export function isTypedOutput(operator: string, i: number): boolean {
   return i === 0 || operator === 'Split' || operator === 'Attention';
 }
 
-/** The operator set from which an operator has BF16, if it isn't 13; Infinity if none has it. */
+/** The first operator set in which an operator supports BF16, if that isn't 13; Infinity if no set does. */
 const bfloat16Opsets: ReadonlyMap<string, number> = new Map([
   ...['LeakyRelu', 'PRelu', 'Where'].map((name) => [name, 16] as const),
   ...`Conv ConvTranspose MaxPool GlobalMaxPool Round ThresholdedRelu HardSigmoid HardSwish Softsign Elu Selu Mish`

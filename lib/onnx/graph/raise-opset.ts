@@ -13,7 +13,7 @@ const reductions = new Set(
   ),
 );
 
-/** Operators that mean something else in a later operator set, from that one on, and that nothing here rewrites. */
+/** Operators whose meaning changed, with the operator set that changed it. Nothing here rewrites them. */
 const changed: ReadonlyMap<string, number> = new Map([
   ['Resize', 18],
   ['DFT', 20],
@@ -22,16 +22,17 @@ const changed: ReadonlyMap<string, number> = new Map([
   ['GroupNormalization', 21],
 ]);
 
-/** The first operator set in which nothing that a later one changed is written otherwise than here. */
+/** The oldest operator set that can be raised. Later changes to its operators are either handled here or refused. */
 const oldest = 13;
 
-/** The file format's version that knows 4-bit integers. */
+/** The first version of the file format with 4-bit integers. */
 const irVersion10 = 10;
 
 /**
- * A model of a later operator set, whose operators mean what they meant.
+ * Returns the model in a later operator set. Its operators keep their meaning.
  *
- * @throws TensorRTError ERR_MODEL_UNSUPPORTED for operator sets before 13, and names a node that can't be raised
+ * @throws TensorRTError ERR_MODEL_UNSUPPORTED for operator sets before 13, and for a node that can't be raised, which
+ *   it names
  */
 export function raiseOpset(model: ModelProto, opset: number): ModelProto {
   const from = standardOpset(model);

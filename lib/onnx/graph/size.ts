@@ -1,9 +1,12 @@
 /**
- * A size, or an element of a shape, as a polynomial with whole coefficients in the sizes that only a run knows: `4`,
+ * A size, or an element of a shape. It is a polynomial with whole coefficients in the sizes that only a run knows: `4`,
  * `rows`, `past + new`, `2*rows*new`.
  */
 export class Size {
-  /** Coefficients by monomial: its symbols, sorted and joined by `*`; '' is the constant. None is zero. */
+  /**
+   * Coefficients by monomial, which is its symbols, sorted and joined by `*`; '' is the constant. No coefficient is
+   * zero.
+   */
   readonly #terms: ReadonlyMap<string, number>;
 
   private constructor(terms: Map<string, number>) {
@@ -15,7 +18,7 @@ export class Size {
     return new Size(typeof value === 'number' ? new Map([['', value]]) : new Map([[value, 1]]));
   }
 
-  /** Returns the number; undefined if it isn't the same in every run. */
+  /** The size as a number; undefined if it isn't the same in every run. */
   get constant(): number | undefined {
     if (this.#terms.size === 0) return 0;
     return this.#terms.size === 1 ? this.#terms.get('') : undefined;
@@ -42,7 +45,7 @@ export class Size {
     return new Size(terms);
   }
 
-  /** Returns the quotient if the divisor is a single term and nothing remains. */
+  /** Returns the quotient if the divisor is a single term and leaves no remainder, and undefined otherwise. */
   dividedBy(divisor: Size): Size | undefined {
     if (divisor.#terms.size !== 1) return undefined;
     const [[monomial, factor]] = divisor.#terms as unknown as [[string, number]];
@@ -64,7 +67,7 @@ export class Size {
     return this.minus(other).#terms.size === 0;
   }
 
-  /** True if a size can't be negative, because all of its terms count something. */
+  /** True if the size can't be negative, because none of its terms is subtracted. */
   get isCount(): boolean {
     return [...this.#terms.values()].every((factor) => factor > 0);
   }
@@ -97,7 +100,7 @@ export function product(sizes: readonly Size[]): Size {
   return sizes.reduce((all, size) => all.times(size), Size.of(1));
 }
 
-/** True if sizes equal these: numbers, or polynomials as they are written. */
+/** True if the sizes equal the expected ones, which are numbers, or polynomials in the form that `toString` writes. */
 export function isShape(shape: readonly Size[] | undefined, expected: readonly (string | number)[]): boolean {
   return (
     shape?.length === expected.length &&

@@ -4,8 +4,9 @@ import { inferShapes } from './infer-shapes.js';
 import { Size } from './size.js';
 
 /**
- * The sizes that are known before a graph runs: the shapes of values, and the elements of the short vectors of integers
- * that shapes are computed with, all as polynomials in the sizes of the inputs. A value that no rule covers is unknown.
+ * The sizes that are known before a graph runs: the shapes of values, and the elements of the short integer vectors
+ * that shapes are computed with. All are polynomials in the sizes of the inputs. A value that no rule covers is
+ * unknown.
  */
 export class SymbolicShapes {
   readonly #shapes = new Map<string, readonly Size[]>();
@@ -15,7 +16,7 @@ export class SymbolicShapes {
     elements: (name) => this.#elements.get(name),
   };
 
-  /** `known`: shapes of the graph's inputs, and of other values where they are known; undefined is unknown. */
+  /** @param known shapes of the graph's inputs, and of other values if they are known; undefined means unknown */
   constructor(graph: GraphProto, known: ReadonlyMap<string, readonly Size[] | undefined>) {
     for (const [name, shape] of known) if (shape) this.#shapes.set(name, shape);
     for (const tensor of graph.initializer) this.#setTensor(tensor.name!, tensor);
@@ -26,12 +27,14 @@ export class SymbolicShapes {
     return this.#shapes.get(name);
   }
 
-  /** Tells the shape of a value that a pass has added. */
+  /** Sets the shape of a value that a pass has added. */
   setShape(name: string, shape: readonly Size[]): void {
     this.#shapes.set(name, shape);
   }
 
-  /** Returns the elements of a vector or a scalar of integers; undefined for other values, and if they aren't known. */
+  /**
+   * Returns the elements of a vector or a scalar of integers; undefined if it is another value, or they aren't known.
+   */
   elements(name: string): readonly Size[] | undefined {
     return this.#elements.get(name)?.values;
   }

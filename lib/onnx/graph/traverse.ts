@@ -1,16 +1,19 @@
 import type { GraphProto, ModelProto, NodeProto } from '../format/model.js';
 
-/** The version of the standard's operators that a model uses. */
+/** Returns the version of ONNX's operator set that a model uses. */
 export function standardOpset({ opsetImport }: ModelProto): number {
   return opsetImport.find(({ domain }) => !domain || domain === 'ai.onnx')?.version ?? 1;
 }
 
-/** The bodies of a control-flow node. */
+/** Returns the bodies of a control-flow node. */
 export function subgraphs(node: NodeProto): GraphProto[] {
   return node.attribute.flatMap(({ g, graphs }) => [...(g ? [g] : []), ...(graphs ?? [])]);
 }
 
-/** Lists the values that the bodies of a control-flow node may read from outside: all names in them, to be safe. */
+/**
+ * Lists the values that the bodies of a control-flow node may read from outside. To be safe, these are all names that
+ * the bodies' nodes read, and the bodies' outputs.
+ */
 export function captured(node: NodeProto): string[] {
   return subgraphs(node).flatMap((graph) => [
     ...graph.node.flatMap((inner) => [...inner.input, ...captured(inner)]),
@@ -18,7 +21,7 @@ export function captured(node: NodeProto): string[] {
   ]);
 }
 
-/** Adds every name in a graph, of nodes and of values. */
+/** Adds the names of all nodes and values in a graph to `names`. */
 export function collectNames(graph: GraphProto, names: Set<string>): void {
   for (const { name } of [...graph.input, ...graph.output, ...graph.valueInfo]) names.add(name);
   for (const { name } of graph.initializer) if (name) names.add(name);

@@ -14,9 +14,9 @@ const string = dataTypes.string.onnx;
 type TypeOf = (name: string) => number | undefined;
 
 /**
- * The ONNX element types of a graph's tensors: what the graph declares, and what follows from its operators
- * (https://onnx.ai/onnx/operators/, ONNX Runtime's docs/ContribOperators.md). A value is missing where neither says, such
- * as what comes of an unknown operator or a sequence.
+ * Returns the ONNX element types of a graph's tensors, from the graph's declarations and from the rules of its
+ * operators (https://onnx.ai/onnx/operators/, ONNX Runtime's docs/ContribOperators.md). A value is missing if neither
+ * gives its type, as with the output of an unknown operator, or a sequence.
  *
  * @param outer for the body of a control-flow node: the types of the values around it
  */
@@ -24,7 +24,7 @@ export function valueTypes(graph: GraphProto, outer?: TypeOf): ReadonlyMap<strin
   const types = declaredTypes(graph);
   const typeOf: TypeOf = (name) => (name === '' ? undefined : (types.get(name) ?? outer?.(name)));
   for (const node of graph.node) {
-    // Inputs of one type: if one has a known type, the others have it too.
+    // These inputs share one type: if the type of one is known, the others have it too.
     const shared = sharedInputs(node);
     const known = shared.map(typeOf).find((type) => type !== undefined);
     if (known !== undefined) for (const name of shared) if (!typeOf(name)) types.set(name, known);
@@ -50,13 +50,13 @@ function declaredTypes(graph: GraphProto): Map<string, number> {
   return types;
 }
 
-/** The type that a Cast casts to. Before operator set 6 it was a word. */
+/** Returns the type that a Cast casts to. Before operator set 6, the attribute was a word. */
 export function castType(node: NodeProto): number | undefined {
   const to = attribute(node, 'to');
   return to?.s ? typeNames.get(new TextDecoder().decode(to.s)) : Number(to?.i ?? 0) || undefined;
 }
 
-/** `TensorProto.DataType`'s words. */
+/** ONNX element types by their names in `TensorProto.DataType`. */
 const typeNames = new Map<string, number>(
   Object.entries(dataTypes).map(([name, { onnx }]) => {
     const words: Partial<Record<DataType, string>> = { float32: 'FLOAT', float64: 'DOUBLE' };
@@ -75,7 +75,7 @@ function table<T>(rows: readonly (readonly [T, string])[]): ReadonlyMap<string, 
   );
 }
 
-/** The inputs that have the type of the first output; 'all' are of one type. */
+/** The inputs that have the type of the first output; 'all' means every input. */
 const inputsOfFirstOutput = table<readonly number[] | 'all'>([
   [
     'all',
@@ -108,10 +108,10 @@ const inputsOfFirstOutput = table<readonly number[] | 'all'>([
   [[0, 1, 2, 3, 5, 6, 7], 'LSTM'],
 ]);
 
-/** Operators all of whose outputs have the type of the first. */
+/** Operators whose outputs all have the type of the first. */
 const ofOneType = new Set(['Split', 'GRU', 'RNN', 'LSTM', 'SoftmaxCrossEntropyLoss']);
 
-/** The type of the first output, whatever comes in. */
+/** Types of first outputs that don't depend on the inputs. */
 const fixedTypes = table<number>([
   [bool, 'And Equal Greater GreaterOrEqual IsInf IsNaN Less LessOrEqual Not Or Xor'],
   [bool, 'OptionalHasElement RegexFullMatch'],
@@ -122,7 +122,7 @@ const fixedTypes = table<number>([
   [string, 'StringSplit'],
 ]);
 
-/** The values that a node reads as the type of its first output. */
+/** Returns the values that a node reads with the type of its first output. */
 function sharedInputs(node: NodeProto): readonly string[] {
   const inputs = inputsOfFirstOutput.get(operatorName(node));
   if (inputs === undefined) return [];
@@ -170,7 +170,7 @@ function outputType(node: NodeProto, output: number, typeOf: TypeOf): number | u
   }
 }
 
-/** Types of outputs after the first, if they may have a type of their own. */
+/** Returns the type of an output after the first, which may differ from the first's. */
 function laterOutputType(
   node: NodeProto,
   operator: string,
@@ -188,12 +188,12 @@ function laterOutputType(
       return bool;
     case 'DynamicQuantizeLinear':
       return output === 1 ? float32 : uint8;
-    // Keys, values and scores. The second type is that of values.
+    // The outputs after the first are keys, values and scores. Only the values may have another type than the first.
     case 'Attention':
       return output === 2 ? (input(2) ?? input(5)) : outputType(node, 0, typeOf);
     case 'BatchNormalization':
       return input(3) ?? input(4);
-    // The mean and what divides are of the type that they are computed in.
+    // The mean and the inverse standard deviation have the type that they are computed in.
     case 'LayerNormalization':
     case 'SimplifiedLayerNormalization':
     case 'com.microsoft.SimplifiedLayerNormalization':
@@ -243,8 +243,8 @@ function bodyTypes(node: NodeProto, typeOf: TypeOf): (number | undefined)[] {
   const body = attribute(node, 'body')?.g;
   if (!body) return [];
   const isLoop = node.opType === 'Loop';
-  // A body's inputs need not declare their types, which are those of the node's inputs. A loop's first two are the turn
-  // and the condition. Before operator set 9 a Scan had an input that its body hasn't.
+  // A body's inputs needn't declare their types, because they are those of the node's inputs. A loop's first two inputs
+  // are the iteration number and the condition. Before operator set 9, a Scan had an input that its body doesn't have.
   const inputs = new Map<string, number | undefined>();
   if (body.input.length === node.input.length) {
     for (const [i, { name }] of body.input.entries()) {
@@ -252,7 +252,7 @@ function bodyTypes(node: NodeProto, typeOf: TypeOf): (number | undefined)[] {
     }
   }
   const types = outputTypes(body, (name) => inputs.get(name) ?? typeOf(name));
-  // A loop's body first returns whether to continue.
+  // The first output of a loop's body says whether to continue.
   return isLoop ? types.slice(1) : types;
 }
 

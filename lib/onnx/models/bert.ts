@@ -9,7 +9,7 @@ import { readSafetensors, type Safetensors } from '../format/safetensors.js';
 import { GraphBuilder, type Value } from '../graph/graph-builder.js';
 import { SafetensorsWeights, type Weights } from './weights.js';
 
-/** How to build a BERT encoder. */
+/** Options of {@link buildBert}. */
 export interface BertOptions {
   /**
    * The output of the graph. Defaults to 'embedding'.
@@ -36,26 +36,26 @@ interface BertConfig {
 
 /**
  * The number that is added to the attention scores of padding. A score this far below the others has probability 0 in
- * float32 and in float16, in which the customary -3.4e38 would be infinite and make NaN of a row that is all padding.
- * It is the value of the original BERT (google-research/bert, modeling.py).
+ * float32 and in float16. In float16, the customary -3.4e38 would be infinite and turn a row that is all padding into
+ * NaN. This is the value of the original BERT (google-research/bert, modeling.py).
  */
 const maskedScore = -10_000;
 
-/** PyTorch's `normalize` (eps) and sentence-transformers' Pooling (clamp of the mask's sum). */
+/** The lower bounds in PyTorch's `normalize` (eps) and in sentence-transformers' Pooling (clamp of the mask's sum). */
 const normEpsilon = 1e-12;
 const countEpsilon = 1e-9;
 
 /**
  * Builds the ONNX graph of a BERT encoder from a Hugging Face folder: `config.json` and `model.safetensors`
  * (float32, float16 or bfloat16; names with or without the `bert.` prefix). From a configuration alone, an object with
- * the fields of `config.json`, it builds one with random weights, which is enough to measure speed with.
+ * the fields of `config.json`, it builds an encoder with random weights, which is enough to measure its speed.
  *
- * Inputs, all int64 `[batch, seq]`: `input_ids`, `attention_mask` (1 = a token, 0 = padding), `token_type_ids`.
+ * Inputs, all int64 `[batch, seq]`: `input_ids`, `attention_mask` (1 for a token, 0 for padding), `token_type_ids`.
  * `seq` may be up to the configuration's `max_position_embeddings`. Weights are written as float32.
  *
  * @param source the folder, or the configuration.
  * @throws TensorRTError ERR_MODEL_NOT_FOUND, ERR_MODEL_INVALID (a weight is missing or has another shape, the
- * configuration is broken), ERR_MODEL_UNSUPPORTED (a configuration this doesn't build), ERR_IO.
+ * configuration is broken), ERR_MODEL_UNSUPPORTED (the configuration isn't supported), ERR_IO
  * @example
  * ```js
  * import { buildBert, writeModel } from 'node-tensorrt/onnx';
@@ -166,7 +166,8 @@ function parseConfig(json: Readonly<Record<string, unknown>>, label: string): Be
 }
 
 /**
- * Activations by `hidden_act`. "gelu_new", "gelu_fast" and "gelu_pytorch_tanh" are one formula, the tanh approximation.
+ * Activations by `hidden_act`. "gelu_new", "gelu_fast" and "gelu_pytorch_tanh" are the same formula, the tanh
+ * approximation.
  */
 const activations: Readonly<Record<string, (g: GraphBuilder, x: Value) => Value>> = {
   gelu: (g, x) => g.op('Gelu', [x]),
@@ -178,7 +179,10 @@ const activations: Readonly<Record<string, (g: GraphBuilder, x: Value) => Value>
   swish: (g, x) => g.op('Mul', [x, g.op('Sigmoid', [x])]),
 };
 
-/** Checkpoints have names with or without `bert.`; those from TensorFlow call LayerNorm's weight and bias gamma and beta. */
+/**
+ * Names in checkpoints may begin with `bert.`. Checkpoints from TensorFlow call LayerNorm's weight and bias gamma and
+ * beta.
+ */
 function bertWeights(file: Safetensors): Weights {
   const prefix = file.tensors.has('bert.embeddings.word_embeddings.weight') ? 'bert.' : '';
   return new SafetensorsWeights(file, (name) => {
@@ -191,8 +195,8 @@ function bertWeights(file: Safetensors): Weights {
 }
 
 /**
- * Makes weights as those of BERT before training (google-research/bert, modeling.py): normal with deviation 0.02, no
- * biases.
+ * Makes weights like BERT's before training (google-research/bert, modeling.py): normally distributed with deviation
+ * 0.02, and biases of 0.
  */
 function randomWeights(seed: number): Weights {
   const normal = normalNumbers(seed);
@@ -230,7 +234,7 @@ class BertGraph {
       { to: dataTypes.float32.onnx },
       { name: 'attention_mask.Cast' },
     );
-    // [batch, 1, 1, seq]: 0 for a token, maskedScore for padding, added to every head's every row of scores.
+    // [batch, 1, 1, seq]: 0 for a token and maskedScore for padding, added to every row of every head's scores.
     const bias = g.scope('attention_mask', () => {
       const padding = g.op('Sub', [g.scalar(1), mask]);
       const scores = g.op('Mul', [padding, g.scalar(maskedScore)]);
@@ -262,7 +266,7 @@ class BertGraph {
         { axis: 0 },
         { name: 'token_type_embeddings.Gather' },
       );
-      // Positions are 0 … seq - 1: the table's first rows, [seq, hidden].
+      // The positions are 0 … seq - 1, so they are the table's first rows, [seq, hidden].
       const seq = g.op('Shape', [inputIds], { start: 1, end: 2 });
       const position = g.op(
         'Slice',
@@ -294,7 +298,8 @@ class BertGraph {
           );
         const shape = g.vector([0, 0, heads, headSize]);
         const perm = [0, 2, 1, 3];
-        // The scale goes on the query, not on the scores: fewer elements, and smaller products in float16.
+        // The query is scaled instead of the scores, because it has fewer elements, and products in float16 stay
+        // smaller.
         const query = g.op(
           'Transpose',
           [g.op('Mul', [project('query'), g.scalar(Math.fround(headSize ** -0.5))])],
@@ -346,7 +351,7 @@ class BertGraph {
     });
   }
 
-  /** Mean over the tokens, then L2 norm 1: [batch, seq, hidden] to [batch, hidden]. */
+  /** Averages over the tokens and scales the mean to L2 norm 1: [batch, seq, hidden] to [batch, hidden]. */
   #embedding(hidden: Value, mask: Value): Value {
     const g = this.#g;
     const pooled = g.scope('pooling', () => {
@@ -362,7 +367,9 @@ class BertGraph {
     });
   }
 
-  /** x · Wᵀ + b with PyTorch's W [out, in], stored transposed so that the graph is a plain MatMul. */
+  /**
+   * Computes x · Wᵀ + b with PyTorch's W [out, in], which is stored transposed so that the graph has a plain MatMul.
+   */
   #linear(path: string, name: string, x: Value, inputs: number, outputs: number): Value {
     const g = this.#g;
     const weight = g.initializer(
@@ -393,7 +400,7 @@ class BertGraph {
   }
 }
 
-/** A row-major [rows, columns] matrix, transposed in tiles that stay in the cache. */
+/** Transposes a row-major [rows, columns] matrix, in tiles that stay in the cache. */
 function transposed(matrix: Float32Array, rows: number, columns: number): Float32Array {
   const tile = 32;
   const result = new Float32Array(matrix.length);

@@ -6,11 +6,11 @@ import { readSafetensors } from '../format/safetensors.js';
 import { GraphBuilder, type Value } from '../graph/graph-builder.js';
 import { SafetensorsWeights, type Weights } from './weights.js';
 
-/** How to build a ResNet. */
+/** Options of {@link buildResnet}. */
 export interface ResnetOptions {
   /** The number of layers with weights. Defaults to 50. */
   depth?: 50 | 101 | 152;
-  /** The number of classes. Defaults to 1000, as ImageNet has. */
+  /** The number of classes. Defaults to 1000, the number in ImageNet. */
   classes?: number;
   /** A safetensors file with torchvision's names (`layer1.0.conv1.weight` …). Defaults to random weights. */
   weights?: string;
@@ -18,23 +18,23 @@ export interface ResnetOptions {
   seed?: number;
 }
 
-/** Bottleneck blocks a stage: He et al., Deep Residual Learning (2015), table 1. */
+/** Bottleneck blocks per stage: He et al., Deep Residual Learning (2015), table 1. */
 const blocks = { 50: [3, 4, 6, 3], 101: [3, 4, 23, 3], 152: [3, 8, 36, 3] } as const;
 
-/** A bottleneck's last convolution has this many times the channels of its others. */
+/** A bottleneck's last convolution has this many times as many channels as its others. */
 const expansion = 4;
 
-/** PyTorch's default for batch normalisation. */
+/** The epsilon of batch normalisation. This is PyTorch's default. */
 const epsilon = 1e-5;
 
 /**
- * Builds the ONNX graph of a ResNet with bottleneck blocks, as torchvision's (version 1.5: a block's 3×3 convolution
- * has its stride). Batch normalisations are folded into the convolutions before them, as exporters do.
+ * Builds the ONNX graph of a ResNet with bottleneck blocks like torchvision's (version 1.5, in which a block's 3×3
+ * convolution has the stride). Batch normalisations are folded into the convolutions before them, as exporters do.
  *
  * Input `input`, float32 `[batch, 3, height, width]`; output `logits`, float32 `[batch, classes]`.
  *
  * @throws TensorRTError ERR_MODEL_NOT_FOUND, ERR_MODEL_INVALID (a weight is missing or has another shape),
- * ERR_MODEL_UNSUPPORTED, ERR_IO; TypeError or RangeError for bad options
+ *   ERR_MODEL_UNSUPPORTED, ERR_IO; TypeError or RangeError for bad options
  */
 export async function buildResnet(options: ResnetOptions = {}): Promise<ModelProto> {
   const { depth = 50, classes = 1000, weights, seed = 0 } = options;
@@ -52,8 +52,8 @@ export async function buildResnet(options: ResnetOptions = {}): Promise<ModelPro
 }
 
 /**
- * Makes weights as torchvision initialises them (He's normal distribution by the fan-out; normalisations that change
- * nothing), except for a block's last normalisation, whose weight is 0.25. With 1, the variance of activations would
+ * Makes weights like torchvision's initial ones (He's normal distribution by the fan-out; normalisations change
+ * nothing), except that a block's last normalisation has the weight 0.25. With 1, the variance of activations would
  * double at every block, which it doesn't in a trained network.
  */
 function randomWeights(seed: number): Weights {
@@ -112,7 +112,10 @@ class ResnetGraph {
     return g.finish();
   }
 
-  /** 1×1 to `width` channels, 3×3 with the stride, 1×1 to four times as many, and the input added. */
+  /**
+   * Writes a 1×1 convolution to `width` channels, a 3×3 one with the stride and a 1×1 one to four times as many
+   * channels, and adds the input.
+   */
   #bottleneck(path: string, x: Value, channels: number, width: number, stride: number): Value {
     const g = this.#g;
     const wide = width * expansion;
@@ -133,7 +136,7 @@ class ResnetGraph {
     return relu(3, g.op('Add', [third, shortcut], {}, { name: `${path}.add` }));
   }
 
-  /** A convolution without a bias and the normalisation after it, as one convolution with a bias. */
+  /** Writes a convolution without a bias and the normalisation after it as one convolution with a bias. */
   #convolution(path: string, norm: string, x: Value, { channels, kernel, stride = 1 }: Convolution): Value {
     const [into, out] = channels;
     const dims = [out, into, kernel, kernel];

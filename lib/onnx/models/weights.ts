@@ -3,10 +3,10 @@ import { fromBfloat16Bits, fromFloat16Bits } from '../../base/float16.js';
 import { viewAs } from '../format/initializer.js';
 import type { Safetensors } from '../format/safetensors.js';
 
-/** The source of the weights of a graph that is built. */
+/** The source of the weights of a graph that is being built. */
 export interface Weights {
   /**
-   * The weight of a name, row-major; `dims` are those that the graph needs.
+   * Returns the weight with a name, row-major. `dims` are the dimensions that the graph needs.
    * @throws TensorRTError ERR_MODEL_INVALID, ERR_MODEL_UNSUPPORTED
    */
   get(name: string, dims: readonly number[]): Float32Array;
@@ -17,7 +17,7 @@ export class SafetensorsWeights implements Weights {
   readonly #file: Safetensors;
   readonly #nameInFile: (name: string) => string;
 
-  /** `nameInFile`: what the file calls a weight, where that is another name. */
+  /** @param nameInFile returns the file's name for a weight. Defaults to the weight's own name */
   constructor(file: Safetensors, nameInFile = (name: string) => name) {
     this.#file = file;
     this.#nameInFile = nameInFile;

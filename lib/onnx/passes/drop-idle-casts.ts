@@ -5,7 +5,8 @@ import { operatorName } from '../graph/operators.js';
 import { valueTypes } from '../graph/value-types.js';
 
 /**
- * Drops Identity nodes, and Casts to the type that a value has. Exporters of mixed precision leave them in FP32 graphs.
+ * Drops Identity nodes, and Casts to the type that a value already has. Exporters of mixed precision leave them in FP32
+ * graphs.
  */
 export function dropIdleCasts(graph: EditableGraph, { graph: proto }: { graph: GraphProto }): void {
   const types = valueTypes(proto);
@@ -19,7 +20,7 @@ export function dropIdleCasts(graph: EditableGraph, { graph: proto }: { graph: G
       graph.replaceReads(output, input);
       continue;
     }
-    // The node that computes the graph's output now has the output's name.
+    // The node that computes the input gets the name of the graph's output.
     const maker = graph.producer(input);
     if (!maker || graph.isOutput(input)) continue;
     graph.removeNode(node);

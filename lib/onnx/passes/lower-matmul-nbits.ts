@@ -9,10 +9,10 @@ import { intAttribute } from '../graph/node-attribute.js';
 import { operatorName } from '../graph/operators.js';
 import { raiseOpset } from '../graph/raise-opset.js';
 
-/** ONNX's number of the element type of two signed integers a byte (onnx.proto, `TensorProto.INT4`). */
+/** ONNX's number for the element type with two signed integers per byte (onnx.proto, `TensorProto.INT4`). */
 const int4 = 22;
 
-/** ONNX's operator set with block-wise DequantizeLinear. */
+/** The first operator set with block-wise DequantizeLinear. */
 const opset = 21;
 
 export function isMatMulNBits(node: NodeProto): boolean {
@@ -25,15 +25,15 @@ export interface LowerMatMulNBitsOptions extends ExternalDataOptions {
   readonly from: FloatType;
   /** The type that products are computed in. */
   readonly type: FloatType;
-  /** Products, by what they give, that are not rounded. */
+  /** The names of the outputs of products that aren't rounded. */
   readonly exact?: ReadonlySet<string>;
 }
 
 /**
- * Lowers com.microsoft's MatMulNBits, 4 or 8 bits a weight, to block-wise DequantizeLinear (operator set 21) and MatMul:
- * weights stay as small as they are.
+ * Lowers com.microsoft's MatMulNBits, with 4 or 8 bits per weight, to block-wise DequantizeLinear (operator set 21) and
+ * MatMul. The weights stay as small as they are.
  *
- * @throws TensorRTError ERR_MODEL_UNSUPPORTED names the node and what it has that TensorRT lacks
+ * @throws TensorRTError ERR_MODEL_UNSUPPORTED, naming the node and what it has that TensorRT lacks
  */
 export function lowerMatMulNBits(model: ModelProto, options: LowerMatMulNBitsOptions): ModelProto {
   if (!model.graph.node.some(isMatMulNBits)) return model;
@@ -47,9 +47,10 @@ export function lowerMatMulNBits(model: ModelProto, options: LowerMatMulNBitsOpt
   return editor.finish();
 }
 
-// The operator's definition, onnxruntime/docs/ContribOperators.md: A [.., K]; B [N, blocks, blockSize * bits / 8], the
-// first of two weights in a byte's low half; scales [N, blocks]; zero points, unsigned and packed likewise along a row,
-// or of the scales' type; by default the middle of the range.
+// The operator's definition (onnxruntime/docs/ContribOperators.md): A is [.., K]. B is [N, blocks, blockSize * bits /
+// 8], with the first of two weights in a byte's low half. The scales are [N, blocks]. Zero points are either unsigned
+// and packed in the same way along a row, or of the scales' type; without them, the middle of the range is the zero
+// point.
 function lower(
   editor: EditableGraph,
   node: NodeProto,
@@ -106,7 +107,7 @@ function lower(
 }
 
 interface Quantization {
-  /** 4 or 8. */
+  /** Bits per weight: 4 or 8. */
   readonly bits: number;
   readonly n: number;
   readonly blocks: number;
@@ -116,20 +117,23 @@ interface Quantization {
   readonly type: FloatType;
 }
 
-/** Names of weights of the model. */
+/** The names of a product's recoded weights. */
 interface Dequantizable {
   /** int4 or int8 `[n, blocks * blockSize]`. */
   readonly weight: string;
   /** `[n, blocks]`. */
   readonly scales: string;
-  /** `[blocks, n]`: what a block's inputs, summed, add to the products. undefined where it is nothing. */
+  /**
+   * `[blocks, n]`: multiplied with the sums of each block's inputs, they are added to the products; undefined if all
+   * are zero.
+   */
   readonly shifts: string | undefined;
 }
 
 /**
- * Recodes weights for TensorRT, which has no zero points: Σ (w - z) s x = Σ (w - m) s x + (m - z) s Σ x, over a block
- * with zero point z and m the middle of the range. Unsigned numbers minus the middle are signed ones with the highest
- * bit inverted. Scales of 8-bit weights must be positive, too: v s = ~v (-s) - s.
+ * Recodes weights for TensorRT, which has no zero points. Over a block, Σ (w - z) s x = Σ (w - m) s x + (m - z) s Σ x,
+ * where z is the zero point and m the middle of the range. An unsigned number minus the middle is the signed number
+ * with the highest bit inverted. The scales of 8-bit weights must also be positive: v s = ~v (-s) - s.
  */
 function dequantizable(
   editor: EditableGraph,

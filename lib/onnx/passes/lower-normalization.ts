@@ -5,15 +5,15 @@ import { floatAttribute, intAttribute } from '../graph/node-attribute.js';
 import { operatorName } from '../graph/operators.js';
 import { raiseOpset } from '../graph/raise-opset.js';
 
-/** ONNX's operator set with LayerNormalization, and reductions whose axes are an input. */
+/** An operator set with LayerNormalization, and with reductions whose axes are an input. */
 const opset = 18;
 
 /**
- * Writes ONNX Runtime's own normalisations, with and without the sum that they begin with, in the standard's operators.
- * RMS normalisation becomes what TensorRT's parsers make of it: the older ones don't know RMSNormalization. It is
- * computed in float32, as there.
+ * Rewrites ONNX Runtime's own normalisations, with or without the sum that they begin with, in standard operators. RMS
+ * normalisation is written out in the way that TensorRT's newer parsers read RMSNormalization, because older ones don't
+ * know that operator. It is computed in float32, as those parsers do.
  *
- * @param type what the model computes in
+ * @param type the type that the model computes in
  */
 export function lowerNormalization(model: ModelProto, type: FloatType = 'float32'): ModelProto {
   const isOwn = (node: NodeProto) => own.test(operatorName(node));
@@ -52,7 +52,7 @@ function lower(editor: EditableGraph, node: NodeProto, type: FloatType): void {
   }
 }
 
-/** x / √(mean of x² + ε) · γ. */
+/** Writes x / √(mean of x² + ε) · γ. */
 function normalizeRms(
   editor: EditableGraph,
   node: NodeProto,

@@ -4,13 +4,13 @@ import type { EditableGraph } from '../graph/editable-graph.js';
 import { operatorName } from '../graph/operators.js';
 import { subgraphs } from '../graph/traverse.js';
 
-/** Constants above this many bytes are weights, and are taken to differ. */
+/** Constants larger than this, in bytes, are weights and count as different. */
 const maxConstantBytes = 4096;
 
 const random = /^(Random|Multinomial|Bernoulli|Dropout)/;
 
 /**
- * Merges nodes that compute the same from the same inputs: exporters write positions, masks and shapes anew in each
+ * Merges nodes that compute the same from the same inputs, because exporters repeat positions, masks and shapes in each
  * layer. The nodes must be in topological order.
  */
 export function mergeEqualNodes(graph: EditableGraph): void {
@@ -31,7 +31,7 @@ export function mergeEqualNodes(graph: EditableGraph): void {
   }
 }
 
-/** Returns equal strings for nodes that compute the same; undefined if that can't be told. */
+/** Returns equal strings for nodes that compute the same; undefined for a node that can't be compared. */
 function keyOf(node: NodeProto): string | undefined {
   const operator = operatorName(node);
   if (random.test(operator) || subgraphs(node).length > 0) return undefined;
@@ -40,7 +40,7 @@ function keyOf(node: NodeProto): string | undefined {
   return JSON.stringify([operator, node.input, node.output.map((value) => value !== ''), attributes.sort()]);
 }
 
-/** Returns equal strings for equal attributes; undefined if that can't be told. */
+/** Returns equal strings for equal attributes; undefined for an attribute that can't be compared. */
 export function attributeKey({
   name,
   type,

@@ -10,22 +10,22 @@ import { WeightRounding } from './weight-rounding.js';
 import { writeCasts } from './write-casts.js';
 
 /**
- * Casts a model to mixed precision by the rules of ModelOpt's AutoCast. Everything computes in FP16, except
+ * Casts a model to mixed precision by the rules of ModelOpt's AutoCast. Everything computes in FP16, except:
  *
  * - sums over many elements, powers and exponentials (softmax, normalisations, reductions …), unknown operators and
  *   bodies of control flow;
- * - nodes with weights beyond ±65504, or with an input or output that reached more than `maxValue` in
- *   `options.ranges`, or with nothing but numbers that FP16 holds or distinguishes with few bits;
- * - the last product before an output named logits: greedy decoding compares numbers there that FP16 makes equal; and
- *   the table with a row for each of them, which every layer's sums start from;
+ * - nodes with weights beyond ±65504, nodes with an input or output that reached more than `maxValue` in
+ *   `options.ranges`, and nodes whose numbers are so small or so close together that FP16 has few bits for them;
+ * - the last product before an output named logits, because greedy decoding compares numbers there that FP16 makes
+ *   equal, and the table with a row for each logit, because every layer's sums start from it;
  * - values cast from 32- or 64-bit integers (positions, which FP16 counts exactly only to 2048), squares, and products
  *   of dequantized values;
  * - nodes that `options.keepFp32` names;
- * - nodes whose neighbours are in FP32, so that casting them would take more casts than it spares. There is no
- *   assignment with fewer casts in which all products that may be in FP16 are.
+ * - nodes whose neighbours are in FP32, if casting them would add more casts than it saves. No assignment that puts
+ *   all products in FP16 that may be in FP16 has fewer casts.
  *
  * The graph's inputs and outputs stay as they are. The given model isn't changed; weights that need no conversion are
- * shared with it. Without ranges only products, element-wise nodes after them and embedding tables are cast.
+ * shared with it. Without ranges, only products, element-wise nodes after them and embedding tables are cast.
  *
  * @throws TensorRTError ERR_MODEL_INVALID, ERR_MODEL_NOT_FOUND or ERR_IO for weights that can't be read
  * @example
@@ -43,16 +43,16 @@ export function castToFloat16(
   options: CastOptions = {},
 ): { model: ModelProto; report: CastFloat16Report } {
   const { graph, counts, report } = cast(model, 'fp16', options);
-  // Before version 4 of the format weights had to be inputs too; the new ones are not.
+  // Before version 4 of the format, weights also had to be inputs. The weights added here aren't.
   const irVersion = Math.max(model.irVersion, 4);
   return { model: { ...model, irVersion, graph }, report: { ...report, float16: counts } };
 }
 
 /**
- * Casts a model to BF16, in the way in which {@link castToFloat16} casts it to FP16. BF16 has float32's range and 8
- * bits of precision, so ranges don't count. The model is raised to operator set 22, which has BF16 in convolutions and
- * pooling, if its operators mean the same there; otherwise operators that its own set doesn't have in BF16 stay in
- * FP32.
+ * Casts a model to BF16 in the way that {@link castToFloat16} casts it to FP16. BF16 has float32's range and 8 bits of
+ * precision, so measured ranges don't matter. If the meaning of its operators doesn't change, the model is raised to
+ * operator set 22, which has BF16 in convolutions and pooling; otherwise, operators that don't have BF16 in the model's
+ * own set stay in FP32.
  *
  * @throws as castToFloat16
  */
@@ -78,7 +78,7 @@ function cast(model: ModelProto, precision: LowPrecision, options: CastOptions) 
 /** Operators whose meaning changed between operator sets 18 and 22 (https://onnx.ai/onnx/operators/). */
 const changedBefore22 = new Set(['DFT', 'GridSample', 'GroupNormalization']);
 
-/** The format's version that came with operator set 22 (onnx/helper.py, VERSION_TABLE). */
+/** The version of the file format that came with operator set 22 (onnx/helper.py, VERSION_TABLE). */
 const irVersion22 = 10;
 
 function withOpset22(model: ModelProto): ModelProto {

@@ -4,9 +4,9 @@ import type { LowPrecision } from './low-type.js';
 import type { Ranges, RangesReport } from './ranges.js';
 import type { WrittenCasts } from './write-casts.js';
 
-/** The precision that a node of the model got, and why. */
+/** The precision that was chosen for a node, and the reason. */
 export interface CastNode {
-  /** Its name, or that of its first output if it has none. */
+  /** The node's name, or that of its first output if it has none. */
   readonly node: string;
   readonly operator: string;
   readonly precision: 'fp16' | 'bf16' | 'fp32';
@@ -15,28 +15,28 @@ export interface CastNode {
 
 /** The result of a cast. */
 export interface CastReport {
-  /** The source of the ranges; without any, the reason. */
+  /** The source of the ranges, or the reason why there are none. */
   readonly ranges: RangesReport;
-  /** Every node that computes with float32 in the model given, in its order. */
+  /** All nodes of the given model that compute with float32, in the model's order. */
   readonly nodes: readonly CastNode[];
-  /** Matrix products and convolutions that stayed as they were, with the reason, by node. */
+  /** Matrix products and convolutions that stayed in FP32, with the reasons. */
   readonly kept: readonly { readonly node: string; readonly reason: string }[];
-  /** Casts inserted. */
+  /** The number of casts inserted. */
   readonly casts: number;
-  /** Weights converted, and the bytes they have now. */
+  /** The number of weights converted, and their size in bytes after that. */
   readonly weights: number;
   readonly weightBytes: number;
 }
 
 /** The report of a cast to float16. */
 export interface CastFloat16Report extends CastReport {
-  /** Nodes computing in FP16, by operator type. */
+  /** The number of nodes that compute in FP16, by operator type. */
   readonly float16: Readonly<Record<string, number>>;
 }
 
 /** The report of a cast to bfloat16. */
 export interface CastBfloat16Report extends CastReport {
-  /** Nodes computing in BF16, by operator type. */
+  /** The number of nodes that compute in BF16, by operator type. */
   readonly bfloat16: Readonly<Record<string, number>>;
 }
 
@@ -66,7 +66,7 @@ export function castReport(
   };
 }
 
-/** The number of nodes that compute in 16 bits, by operator type. */
+/** Counts the nodes that compute in 16 bits, by operator type. */
 export function countLow(choices: readonly NodeChoice[]): Record<string, number> {
   const counts = new Map<string, number>();
   for (const { kind, node } of choices) {

@@ -23,34 +23,35 @@ import type { WeightRounding } from './weight-rounding.js';
 
 const float32 = dataTypes.float32.onnx;
 
-/** The facts that casting to 16 bits takes into account. */
+/** Options of casts to 16 bits. */
 export interface CastOptions extends ExternalDataOptions {
   /**
-   * Nodes to leave in FP32, by name or operator type; `*` stands for any characters. After a `!`, nodes to cast though
-   * a range or a sensitive operator would keep them. The last that fits decides.
+   * Nodes to leave in FP32, by name or operator type; `*` stands for any characters. A pattern after a `!` names nodes
+   * to cast although a range or a sensitive operator would keep them in FP32. If several patterns match a node, the
+   * last one decides.
    */
   keepFp32?: readonly string[];
   /**
-   * The ranges that `measureRanges` measured. Defaults to none: only products and the nodes after them are cast then.
+   * The ranges that `measureRanges` measured. Defaults to none: then only products and the nodes after them are cast.
    */
   ranges?: Ranges;
   /** The largest magnitude that a node may reach and still be cast to FP16. Defaults to {@link defaultMaxValue}. */
   maxValue?: number;
 }
 
-/** A node, and what was chosen for it. */
+/** A node and the choice made for it. */
 export interface NodeChoice {
   readonly node: NodeProto;
   readonly operator: string;
-  /** Inputs of the element type T that are float32. */
+  /** The inputs of the element type T that are float32. */
   readonly inputs: readonly number[];
   /**
-   * 'either': the casts decide. 'typeless': the node reads whichever version there is. 'none': it has nothing to do
-   * with float32.
+   * 'either': the number of casts decides. 'typeless': the node reads whichever version exists. 'none': the node has
+   * nothing to do with float32.
    */
   readonly kind: 'low' | 'high' | 'either' | 'typeless' | 'none';
   readonly reason: string;
-  /** Nodes of 'either' that get FP32 if both take as many casts. */
+  /** True if an 'either' node gets FP32 when both precisions need as many casts. */
   readonly prefersHigh: boolean;
 }
 
@@ -75,13 +76,13 @@ class Chooser {
   readonly #rounding: WeightRounding;
   readonly #type: LowType;
   readonly #maxValue: number | undefined;
-  /** undefined if nothing was measured, and for BF16, which has float32's range. */
+  /** undefined if nothing was measured, or if casting to BF16, which has float32's range. */
   readonly #ranges: Ranges | undefined;
   readonly #keep: readonly { pattern: RegExp; cast: boolean }[];
   readonly #traits: ValueTraits;
-  /** The products that a model's logits come from. */
+  /** The products that compute the model's logits. */
   readonly #makesLogits: ReadonlySet<NodeProto>;
-  /** The number of logits, as far as the outputs' shapes tell. */
+  /** The numbers of logits, if the outputs' shapes give them. */
   readonly #vocabularies: ReadonlySet<number>;
 
   constructor(facts: GraphFacts, rounding: WeightRounding, type: LowType, options: CastOptions) {
@@ -152,7 +153,7 @@ class Chooser {
     return [...node.input, ...node.output, ...captured(node)].some((name) => this.#facts.isFloat32(name));
   }
 
-  /** Tells whether a node that can compute in 16 bits must, may or mustn't. */
+  /** Decides whether a node that can compute in 16 bits must, may or must not do so. */
   #weigh(operator: string, node: NodeProto, inputs: readonly number[]): Decision {
     const isTable = operator === 'Gather' && this.#facts.isTable(node.input[0]!);
     const named = this.#keep.findLast(({ pattern: p }) => p.test(node.name ?? '') || p.test(node.opType));
@@ -180,7 +181,7 @@ class Chooser {
           : named?.cast
             ? 'options.keepFp32 exempts it'
             : 'element by element',
-      // Values that come or go in FP32 anyway aren't rounded.
+      // Values that are read or returned in FP32 anyway aren't rounded.
       prefersHigh:
         delicate.has(operator) ||
         !this.#traits.followsProducts(node, inputs) ||
@@ -188,7 +189,7 @@ class Chooser {
     };
   }
 
-  /** A decoder's residual stream is FP32. Rounding it at its beginning would save no computation, and take a cast. */
+  /** A decoder's residual stream is FP32. Rounding it at its beginning would save no computation and cost a cast. */
   #vocabularyRefusal(table: string): string | undefined {
     return this.#vocabularies.has(this.#facts.constants.get(table)!.dims[0]!)
       ? `"${table}" has a row for each logit: every layer adds to what is read there`
@@ -204,7 +205,7 @@ class Chooser {
       : `${operator} does not have BF16`;
   }
 
-  /** Returns the reason why a node's numbers would be wrong in 16 bits, whatever they are. */
+  /** Returns the reason why 16 bits can't hold a node's numbers well enough, whatever their measured range. */
   #exactnessRefusal(operator: string, node: NodeProto, inputs: readonly number[]): string | undefined {
     const { label } = this.#type;
     if (operator === 'Cast') {
@@ -212,11 +213,10 @@ class Chooser {
         ? `it holds integers, which ${label} may not hold exactly`
         : undefined;
     }
-    // A square is a power.
     if (operator === 'Mul' && node.input[0] === node.input[1]) return 'a square is a power';
     for (const i of inputs) {
       const name = node.input[i]!;
-      // The low values of an attention mask are limited.
+      // An attention mask's low values are clipped to FP16's range.
       if (isMask(operator, i)) continue;
       if (this.#facts.constants.has(name)) {
         const { refusal, vanishing } = this.#rounding.of(name);
@@ -242,7 +242,10 @@ class Chooser {
     return rangeRefusal(values, this.#ranges, this.#maxValue);
   }
 
-  /** Without ranges, sums and products are kept unless their values are known to be small. */
+  /**
+   * Without ranges, an element-wise node stays in FP32 unless it looks up a table or reads only what follows from
+   * products.
+   */
   #unmeasuredRefusal(operator: string, node: NodeProto, inputs: readonly number[]): string | undefined {
     if (this.#ranges || this.#type.precision === 'bf16') return undefined;
     if (products.has(operator) || operator === 'Cast') return undefined;
@@ -258,7 +261,7 @@ export function isMask(operator: string, i: number): boolean {
   return operator === 'Attention' && i === 3;
 }
 
-/** Finds the last products before values, if only element-wise nodes come after them. */
+/** Finds the last products before some values, if there are only element-wise nodes and casts in between. */
 function productsOf({ node: nodes }: GraphProto, values: string[]): Set<NodeProto> {
   const makers = new Map(nodes.flatMap((node) => node.output.map((name) => [name, node] as const)));
   const found = new Set<NodeProto>();
@@ -273,7 +276,7 @@ function productsOf({ node: nodes }: GraphProto, values: string[]): Set<NodeProt
   return found;
 }
 
-/** `*` stands for any characters; everything else for itself. */
+/** In the text, `*` stands for any characters; all other characters stand for themselves. */
 function pattern(text: string): RegExp {
   const parts = text.split('*').map((part) => part.replaceAll(/[\\^$.|?+()[\]{}]/g, '\\$&'));
   return new RegExp(`^${parts.join('.*')}$`, 's');

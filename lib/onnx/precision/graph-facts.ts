@@ -7,11 +7,11 @@ import { valueTypes } from '../graph/value-types.js';
 
 const float32 = dataTypes.float32.onnx;
 
-/** The facts about a graph before it is cast. Choosing and writing read them, and neither changes them. */
+/** The facts about a graph before it is cast. Nothing changes them afterwards. */
 export class GraphFacts {
   readonly graph: GraphProto;
   readonly opset: number;
-  /** ONNX element types, as far as they are known. */
+  /** The ONNX element types of the values whose types are known. */
   readonly types: ReadonlyMap<string, number>;
   /** Weights, and the values of Constant nodes. */
   readonly constants: ReadonlyMap<string, TensorProto>;
@@ -30,7 +30,7 @@ export class GraphFacts {
     const constants = new Map<string, TensorProto>();
     for (const tensor of graph.initializer) {
       const name = tensor.name ?? '';
-      // Listed as an input, a weight is a default that a caller may replace.
+      // A weight that is also an input is a default that a caller may replace.
       if (irVersion < 4 || !this.inputs.has(name)) constants.set(name, tensor);
     }
     for (const node of graph.node) {
@@ -49,19 +49,19 @@ export class GraphFacts {
     return this.types.get(node.input[0] ?? '');
   }
 
-  /** A float32 constant's. */
+  /** Returns the elements of a float32 constant. */
   elements(constant: string): Float32Array {
     return tensorElements(this.constants.get(constant)!, this.#where) as Float32Array;
   }
 
-  /** A float32 weight of two or more dimensions, to look rows up in. */
+  /** True for a float32 constant with two or more dimensions, which can serve as a table of rows. */
   isTable(value: string): boolean {
     const tensor = this.constants.get(value);
     return tensor?.dataType === float32 && tensor.dims.length >= 2;
   }
 }
 
-/** The floating-point numbers or the tensor that a Constant node gives. */
+/** Returns the floating-point numbers or the tensor that a Constant node holds. */
 function constantTensor(node: NodeProto): TensorProto | undefined {
   const [value] = node.attribute;
   const name = node.output[0]!;

@@ -7,7 +7,7 @@ import {
   toFloat16Bits,
 } from '../../base/float16.js';
 
-/** A type that models are cast to. */
+/** A precision that models are cast to. */
 export type LowPrecision = 'fp16' | 'bf16';
 
 /** A floating-point type of 16 bits. */
@@ -15,14 +15,16 @@ export interface LowType {
   readonly precision: LowPrecision;
   readonly onnx: number;
   readonly name: 'float16' | 'bfloat16';
-  /** 'FP16' or 'BF16', in sentences. */
+  /** The type's name in sentences: 'FP16' or 'BF16'. */
   readonly label: string;
   /** The suffix of names of values in this type. */
   readonly suffix: string;
   readonly bits: (values: Float32Array) => Uint16Array;
-  /** True if some number would become infinite. */
+  /** True if a number would become infinite in this type. */
   readonly isExceededBy: (values: Float32Array) => boolean;
-  /** ', 65504': the largest number, behind a sentence about what goes beyond it; '' where it is float32's. */
+  /**
+   * The largest number, to append to a sentence about values beyond it: ', 65504'. It is '' if the number is float32's.
+   */
   readonly limit: string;
 }
 

@@ -4,7 +4,7 @@
  */
 export class MinimumCut {
   readonly #edges: number[][] = [];
-  /** Edge e and its reverse, e ^ 1. */
+  /** The vertices that edges lead to. The reverse of edge e is e ^ 1. */
   readonly #to: number[] = [];
   readonly #capacity: number[] = [];
 
@@ -13,7 +13,7 @@ export class MinimumCut {
     return this.#edges.length - 1;
   }
 
-  /** The cost if `from` lies on the source's side and `to` on the sink's. */
+  /** Adds an edge. It costs `cost` if `from` ends up on the source's side and `to` on the sink's. */
   edge(from: number, to: number, cost: number): void {
     this.#edges[from]!.push(this.#to.length);
     this.#to.push(to);
@@ -23,7 +23,7 @@ export class MinimumCut {
     this.#capacity.push(0);
   }
 
-  /** Tells for each vertex whether it lies on the source's side. As few as possible do. */
+  /** Returns for each vertex whether it lies on the source's side. That side is as small as a minimum cut allows. */
   sourceSide(source: number, sink: number): boolean[] {
     for (;;) {
       const level = this.#levels(source);
@@ -33,7 +33,7 @@ export class MinimumCut {
     }
   }
 
-  /** Distances from the source over edges with capacity left; -1 if there is no way. */
+  /** Returns distances from the source over edges with capacity left; -1 for vertices that can't be reached. */
   #levels(source: number): number[] {
     const level = new Array<number>(this.#edges.length).fill(-1);
     level[source] = 0;
@@ -50,8 +50,8 @@ export class MinimumCut {
   }
 
   /**
-   * Pushes flow along one shortest path; returns false if there is none left. It isn't recursive, because paths may be
-   * long.
+   * Pushes flow along one shortest path, and returns false if there is none left. It isn't recursive, because paths may
+   * be long.
    */
   #push(source: number, sink: number, level: readonly number[], next: Int32Array): boolean {
     const path: number[] = [];

@@ -2,24 +2,29 @@ import { smallestNormalFloat16 } from '../../base/float16.js';
 import type { Ranges } from './ranges.js';
 
 /**
- * A value that reached more than this, of FP16's 65504, stays in FP32. This is the default of ModelOpt's AutoCast
- * (modelopt/onnx/autocast, `data_max`). Values that were measured on some inputs may be 128 times as large on others.
+ * The largest magnitude that a value in FP16 may have reached; FP16 itself ends at 65504. This is the default of
+ * ModelOpt's AutoCast (modelopt/onnx/autocast, `data_max`). It leaves room for values that are 128 times as large on
+ * other inputs as on the measured ones.
  */
 export const defaultMaxValue = 512;
 
 /**
- * A value that never reached this stays in FP32 too: FP16's precision ends at 2⁻¹⁴, and a sixteenth of this would be
- * below that.
+ * A value that never reached this stays in FP32 too. FP16 loses precision below 2⁻¹⁴, and a sixteenth of this value is
+ * there.
  */
 const minValue = 16 * smallestNormalFloat16;
 
 /**
- * A value whose elements all lie within this part of the largest stays in FP32: of its 11 bits, FP16 would spend four
- * on what they have in common. A large bias does that, and a later node may subtract it again.
+ * A value stays in FP32 if its largest magnitude is more than this many times the spread of its elements. FP16 would
+ * spend four of its 11 bits on what the elements have in common. A large bias causes that, and a later node may
+ * subtract it again.
  */
 const minSpread = 16;
 
-/** Returns the reason why the first of these values that FP16 doesn't suit stays in FP32, from its measured range. */
+/**
+ * Checks the measured ranges of values. Returns the reason why the first value that doesn't suit FP16 stays in FP32, or
+ * undefined if all suit it.
+ */
 export function rangeRefusal(
   values: readonly string[],
   ranges: Ranges,

@@ -1,12 +1,15 @@
 /** Measured ranges of a model's values. */
 export interface Ranges {
-  /** Where they come from. */
+  /** The source of the ranges. */
   readonly report: RangesReport;
   /** The ranges of all measured float32 values, by name. */
   readonly values: ReadonlyMap<string, Range>;
 }
 
-/** The least and the greatest element of a value over all samples. They are infinite if one wasn't a number, and 0 if there were no elements. */
+/**
+ * The least and the greatest element of a value over all samples. Both are infinite if an element wasn't a number, and
+ * 0 if there were no elements.
+ */
 export interface Range {
   /** The least element. */
   readonly least: number;
@@ -14,7 +17,7 @@ export interface Range {
   readonly most: number;
 }
 
-/** The source of the ranges; without any, the reason. */
+/** The source of the ranges, or the reason why there are none. */
 export type RangesReport =
   | { readonly source: 'calibration'; readonly samples: number }
   | { readonly source: 'random'; readonly samples: number; readonly seed: number }

@@ -7,9 +7,10 @@ import type { LowType } from './low-type.js';
 import { MinimumCut } from './minimum-cut.js';
 
 /**
- * Decides about the nodes that may have either precision, so that there are as few casts as possible, and with as few
- * casts as many nodes in 16 bits as possible. A cast is needed if a value is made in one type and read in the other, so
- * the least number of casts is the minimum cut between the nodes that must be in FP32 and those that mustn't.
+ * Decides about the nodes that may have either precision. It takes as few casts as possible; among equal solutions, it
+ * follows as many nodes' preferences as possible, and then puts as many nodes as possible in 16 bits. A cast is needed
+ * where a value is made in one type and read in the other, so the least number of casts is the minimum cut between the
+ * nodes that must be in FP32 and those that must be in 16 bits.
  */
 export function settleByCasts(
   choices: readonly NodeChoice[],
@@ -21,7 +22,7 @@ export function settleByCasts(
   const vertices = choices.map(({ kind }) =>
     kind === 'low' ? low : kind === 'either' ? cut.vertex() : high,
   );
-  // One more than all preferences together.
+  // A cast costs more than all preferences together.
   const cast = choices.length + 1;
   const never = Number.MAX_SAFE_INTEGER;
   const makers = new Map<string, number>([...facts.inputs].map((name) => [name, high]));
@@ -41,7 +42,7 @@ export function settleByCasts(
       const isBoth = operator === 'Cast' && facts.typeOf(node) === type.onnx;
       if (name && !isBoth) makers.set(name, isTypedOutput(operator, i) ? vertex : high);
     });
-    // A cast of the model isn't needed if its input is in 16 bits already.
+    // A cast that the model contains isn't needed if its input is already in 16 bits.
     if (operator === 'Cast' && castType(node) === type.onnx) read(node.input[0]!, low);
     if (kind === 'typeless') return;
     node.input.forEach((name, i) => {
@@ -56,7 +57,7 @@ export function settleByCasts(
     if (maker === undefined || facts.constants.has(name) || !facts.isFloat32(name)) continue;
     const others = [...set].filter((vertex) => vertex !== maker);
     if (others.length === 0) continue;
-    // One cast serves all that read a value in the type that it isn't made in.
+    // One cast serves all nodes that read a value in the other type.
     const up = cut.vertex();
     const down = cut.vertex();
     cut.edge(up, maker, cast);

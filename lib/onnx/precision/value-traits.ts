@@ -4,16 +4,18 @@ import { exact, isTypedOutput, operatorName, products } from '../graph/operators
 import { captured } from '../graph/traverse.js';
 import type { GraphFacts } from './graph-facts.js';
 
-/** Facts about a value that the nodes before it tell. They are followed from node to node, in topological order. */
+/**
+ * Facts about values that follow from the nodes before them. They are traced from node to node, in topological order.
+ */
 export class ValueTraits {
   readonly #facts: GraphFacts;
-  /** Values that something other than a product reads; the graph's outputs too. */
+  /** Values that a node other than a product reads, and the graph's outputs. */
   readonly #otherReaders: ReadonlySet<string>;
-  /** Values that were 32- or 64-bit integers, moved and calculated with. */
+  /** Values that were 32- or 64-bit integers, and results of moving them or calculating with them. */
   readonly #integral = new Set<string>();
   readonly #dequantized = new Set<string>();
   readonly #softmax = new Set<string>();
-  /** Values that products compute, and values that follow only from such. */
+  /** Values that products compute, and values that follow only from those. */
   readonly #following = new Set<string>();
 
   constructor(facts: GraphFacts) {
@@ -39,8 +41,9 @@ export class ValueTraits {
    * @param inputs the inputs that are float32
    */
   followsProducts(node: NodeProto, inputs: readonly number[]): boolean {
-    // PyTorch guards a softmax with Where(IsNaN(p), 0, p). TensorRT's attention fusion wants the cast before that, and
-    // fails to compile where it comes after; nothing is lost, for p lies in [0, 1] and only products read it next.
+    // PyTorch guards a softmax with Where(IsNaN(p), 0, p). TensorRT's attention fusion wants the cast before the guard,
+    // and fails to compile if it comes after. No precision is lost, because p lies in [0, 1] and only products read it
+    // next.
     const isGuard = operatorName(node) === 'Where' && !this.#otherReaders.has(node.output[0]!);
     const follows = (name: string) => this.#following.has(name) || (isGuard && this.#softmax.has(name));
     const names = inputs.map((i) => node.input[i]!).filter((name) => !this.#facts.constants.has(name));
@@ -86,7 +89,7 @@ export class ValueTraits {
   }
 }
 
-/** Integers of a type that 16 bits of floating point do not hold exactly. */
+/** True for integer types that 16 bits of floating point don't hold exactly. */
 export function isWideInteger(type: number | undefined): boolean {
   const { int32, int64, uint32, uint64 } = dataTypes;
   return [int32, int64, uint32, uint64].some(({ onnx }) => type === onnx);

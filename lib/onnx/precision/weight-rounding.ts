@@ -4,13 +4,16 @@ import type { LowType } from './low-type.js';
 
 /** The effect of rounding a float32 constant to 16 bits. */
 export interface Rounding {
-  /** The reason why it can't be rounded at all. */
+  /** The reason why the constant can't be rounded at all. */
   readonly refusal?: string;
-  /** Is some of it, or all of it, zero or nearly so? */
+  /**
+   * 'some': rounding makes some of the values zero. 'all': all of the values are zero or too small for FP16's full
+   * precision.
+   */
   readonly vanishing: 'none' | 'some' | 'all';
 }
 
-/** Tells what rounding would do to a graph's constants. Each is read once. */
+/** The effects of rounding a graph's constants. Each constant is read once. */
 export class WeightRounding {
   readonly #facts: GraphFacts;
   readonly #type: LowType;
@@ -46,7 +49,7 @@ export class WeightRounding {
     let [some, largest] = [false, 0];
     for (let i = 0; i < values.length; i++) {
       const magnitude = Math.abs(values[i]!);
-      // Half of FP16's smallest number, 2^-24, becomes zero.
+      // Half of FP16's smallest number, 2^-24, is rounded to zero.
       if (magnitude > 0 && magnitude <= 2 ** -25) some = true;
       if (magnitude > largest) largest = magnitude;
     }

@@ -13,16 +13,16 @@ import type { WeightRounding } from './weight-rounding.js';
 
 const float32 = dataTypes.float32.onnx;
 
-/** A graph in two types. */
+/** The graph with its casts. */
 export interface WrittenCasts {
   readonly graph: GraphProto;
   /** The number of casts that were inserted. */
   readonly casts: number;
-  /** The weights that were converted, in 16 bits. */
+  /** The converted weights, in 16 bits. */
   readonly weights: readonly TensorProto[];
 }
 
-/** Writes the graph that was chosen: 'low' nodes in 16 bits, with casts where values change their type. */
+/** Writes the graph as it was chosen: 'low' nodes in 16 bits, with casts where a value changes its type. */
 export function writeCasts(
   facts: GraphFacts,
   rounding: WeightRounding,
@@ -32,8 +32,8 @@ export function writeCasts(
   return new CastWriter(facts, rounding, type).write(choices);
 }
 
-// Every value keeps its name in FP32; its 16-bit version, if one is needed, has another. So a node that isn't touched
-// reads what it always read, whatever it is.
+// Every value keeps its name in FP32; its 16-bit version, if one is needed, has another name. So a node that isn't
+// changed reads the same values as before.
 class CastWriter {
   readonly #facts: GraphFacts;
   readonly #rounding: WeightRounding;
@@ -43,7 +43,7 @@ class CastWriter {
   readonly #weights: TensorProto[] = [];
   /** Maps an FP32 name to the 16-bit name, if the 16-bit value exists. */
   readonly #low = new Map<string, string>();
-  /** Values computed in 16 bits whose FP32 version does not exist (yet). */
+  /** Values computed in 16 bits whose FP32 version doesn't exist, at least not yet. */
   readonly #lowOnly = new Set<string>();
   readonly #masks = new Map<string, string>();
   #casts = 0;
@@ -64,8 +64,7 @@ class CastWriter {
   #assemble(): GraphProto {
     const { graph, outputs, constants } = this.#facts;
     const used = new Set(outputs);
-    // Nodes are visited backwards, so that nodes that only dropped nodes read are dropped too: casts that have become
-    // redundant.
+    // Nodes are visited backwards, so that casts that only dropped nodes read are dropped too.
     const nodes: NodeProto[] = [];
     const given = new Set(graph.node);
     for (const node of this.#nodes.toReversed()) {
@@ -114,7 +113,7 @@ class CastWriter {
     const output = node.output.map((name, i) =>
       name === '' || !isTypedOutput(operator, i) ? name : this.#defineLow(name),
     );
-    // Its outputs have new names; what is said about the node should still lead to it.
+    // Reports refer to a node without a name by its first output, which gets a new name here.
     this.#nodes.push({ ...node, name: node.name || node.output[0] || node.opType, input, output });
   }
 
@@ -131,7 +130,7 @@ class CastWriter {
     const low = this.#lowOnly.has(from) ? this.#low.get(from) : undefined;
     const isFromLow = node.opType === 'Cast' && this.#facts.typeOf(node) === this.#type.onnx;
     if (isFromLow && this.#facts.isFloat32(to)) {
-      // Its input is its output in 16 bits.
+      // The cast's input is its output's 16-bit version.
       this.#low.set(to, from);
     }
     this.#nodes.push(low === undefined ? node : { ...node, input: [low, ...node.input.slice(1)] });
@@ -144,7 +143,7 @@ class CastWriter {
     return low;
   }
 
-  /** The name of a value's 16-bit version, which is made if it doesn't exist. */
+  /** Returns the name of a value's 16-bit version, which is made if it doesn't exist. */
   #needLow(name: string): string {
     let low = this.#low.get(name);
     if (low === undefined) {
@@ -163,7 +162,7 @@ class CastWriter {
     const { suffix, name: type, bits } = this.#type;
     const converted = this.#unique(`${name}${suffix}`);
     const tensor = makeTensor(converted, type, constant.dims, bits(this.#facts.elements(name)));
-    // The value of a Constant node is named after the node.
+    // A Constant node's tensor may have another name than its output.
     return madeFrom(tensor, [{ ...constant, name }], 'cast');
   }
 
@@ -172,7 +171,10 @@ class CastWriter {
     if (this.#lowOnly.delete(name)) this.#cast(this.#low.get(name)!, name, float32);
   }
 
-  /** An attention mask adds what may be the lowest float32 of all; FP16's lowest masks as well, and is finite. */
+  /**
+   * Returns a mask in FP16. An attention mask may add the lowest float32, which would become infinite. FP16's lowest
+   * number masks just as well and is finite.
+   */
   #lowMask(name: string): string {
     const known = this.#masks.get(name);
     if (known) return known;
@@ -205,7 +207,7 @@ class CastWriter {
   }
 
   #castAttribute(type: number) {
-    // Before operator set 6 the type was a word.
+    // Before operator set 6, the type was a word.
     return attributeProto('to', this.#facts.opset >= 6 ? type : type === float32 ? 'FLOAT' : 'FLOAT16');
   }
 

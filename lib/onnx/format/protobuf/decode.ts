@@ -5,26 +5,26 @@ import { type Field, type Message, type MessageType, maxDepth, wireType } from '
 import { GrowingArray } from './packed-array.js';
 
 /**
- * Two bytes on the wire can become a message of hundreds of bytes in memory. What decoding may put on the
- * JavaScript heap, by estimate, so that a hostile file gets an error instead of ending the process.
- * A graph of a million nodes stays under half of it. A small heap has less: three quarters of its limit.
+ * The most bytes that decoding may put on the JavaScript heap, by estimate. Two bytes on the wire can become a message
+ * of hundreds of bytes in memory; with this limit, a hostile file gets an error instead of ending the process. A graph
+ * of a million nodes stays under half of it. If the heap is small, the limit is three quarters of the heap's.
  */
 const maxHeapBudget = 2 * 1024 ** 3;
 
 const viewWeight = 160;
 const bigintWeight = 32;
 const stringWeight = 32;
-/** A number in a list that grows: V8 ends the process when one would outgrow 2^27 elements. */
+/** Bytes per number in a list that grows. V8 ends the process if a list would outgrow 2^27 elements. */
 const listedNumberWeight = 32;
 
 const wireTypeNames = ['varint', '64-bit', 'length-delimited', 'group start', 'group end', '32-bit'];
 
 /**
- * Decodes one message. `bytes` fields and unknown fields are views of `bytes`: it must not change while the
- * message lives.
+ * Decodes one message. `bytes` fields and unknown fields are views of `bytes`, which must not change while the message
+ * is in use.
  *
- * @throws TensorRTError ERR_MODEL_INVALID, naming the byte offset, for whatever isn't a message of this type;
- * ERR_OUT_OF_MEMORY when the packed data doesn't fit in memory.
+ * @throws TensorRTError ERR_MODEL_INVALID, naming the byte offset, if the bytes aren't a message of this type;
+ *   ERR_OUT_OF_MEMORY if the packed data doesn't fit in memory
  */
 export function decodeMessage(type: MessageType, bytes: Uint8Array): Message {
   return new Decoder(bytes).message(type, bytes.length, 1);
@@ -37,7 +37,7 @@ class Decoder {
   #at = 0;
   #heap = 0;
   readonly #heapBudget = Math.min(maxHeapBudget, 0.75 * getHeapStatistics().heap_size_limit);
-  /** The 64 bits of the varint read last. */
+  /** The 64 bits of the last varint read. */
   #low = 0;
   #high = 0;
 
@@ -56,7 +56,7 @@ class Decoder {
     let unknownStart = -1;
 
     const keepUnknown = (start: number): void => {
-      // Neighbours share one view.
+      // Neighbouring unknown fields share one view.
       if (start === unknownEnd) {
         message.unknownFields?.pop();
       } else {
@@ -170,7 +170,7 @@ class Decoder {
         }
         this.#spend(stringWeight + (stop - start));
         const value = this.#buffer.toString('utf8', start, stop);
-        // Buffer writes U+FFFD for what isn't UTF-8, but a string may well contain that character itself.
+        // Buffer replaces bytes that aren't UTF-8 with U+FFFD, but a valid string may also contain that character.
         if (value.includes('\ufffd') && !isUtf8(this.#bytes.subarray(start, stop))) {
           if (field.kind === 'text') return notText;
           this.#fail(start, `${type.name}.${field.name} isn't UTF-8`);
@@ -220,7 +220,7 @@ class Decoder {
     }
   }
 
-  /** The varint read last, as a signed 64-bit number. */
+  /** Returns the last varint read, as a signed 64-bit number. */
   #bigint(): bigint {
     if (this.#high === 0) return BigInt(this.#low);
     return (BigInt(this.#high | 0) << 32n) | BigInt(this.#low);
@@ -350,7 +350,7 @@ class Decoder {
   }
 }
 
-/** Stands for a `text` field that isn't text. */
+/** Stands for the value of a `text` field that can't become a string. */
 const notText = Symbol('not text');
 
 const utf8 = new TextDecoder('utf-8', { fatal: true, ignoreBOM: true });

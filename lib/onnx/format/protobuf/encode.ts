@@ -2,14 +2,15 @@ import { invalidArgType, TensorRTError } from '../../../base/errors.js';
 import { type Field, type Message, type MessageType, maxDepth, wireType } from './message-type.js';
 import { type Packed, packedArray } from './packed-array.js';
 
-/** protobuf's own limit for a message. */
+/** Protobuf's own limit for a message, in bytes. */
 const maxEncodedBytes = 2 ** 31 - 1;
 
 /**
- * Encodes one message, fields ascending by number and unknown fields last, into one allocation.
+ * Encodes one message in a single allocation. The fields are written in ascending order of their numbers, and unknown
+ * fields last.
  *
- * @throws TensorRTError ERR_MODEL_UNSUPPORTED above 2 GiB (protobuf's limit), ERR_MODEL_INVALID when messages nest
- * too deep or contain themselves; TypeError ERR_INVALID_ARG_TYPE for a field of the wrong type.
+ * @throws TensorRTError ERR_MODEL_UNSUPPORTED above 2 GiB (protobuf's limit), ERR_MODEL_INVALID if messages nest too
+ *   deep or contain themselves; TypeError ERR_INVALID_ARG_TYPE for a field of the wrong type
  */
 export function encodeMessage(type: MessageType, message: object): Uint8Array {
   const encoder = new Encoder();
@@ -24,7 +25,9 @@ export function encodeMessage(type: MessageType, message: object): Uint8Array {
 }
 
 class Encoder {
-  /** Lengths of strings, messages and packed fields in the order they are met: measured once, then used to write. */
+  /**
+   * The lengths of strings, messages and packed fields, in the order in which they are written. Each is measured once.
+   */
   readonly #lengths: number[] = [];
   #next = 0;
   #bytes = new Uint8Array(0);
@@ -208,7 +211,7 @@ class Encoder {
     this.#at += bytes.length;
   }
 
-  /** A whole number from 0 to 2⁵³ − 1. */
+  /** Writes a whole number from 0 to 2⁵³ − 1. */
   #varint(value: number): void {
     let rest = value;
     while (rest >= 0x80) {

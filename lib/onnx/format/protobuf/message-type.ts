@@ -1,23 +1,23 @@
 /**
- * The protobuf wire format (https://protobuf.dev/programming-guides/encoding/), driven by tables of field
- * number, name and kind. `decode.ts` reads it, `encode.ts` writes it; what a message means is `schema.ts`'s business.
+ * The protobuf wire format (https://protobuf.dev/programming-guides/encoding/), driven by tables of field number, name
+ * and kind. `decode.ts` reads it, `encode.ts` writes it, and `schema.ts` describes ONNX's messages.
  *
- * In memory a message is a plain object. A singular field that is absent on the wire is absent from the object,
- * so presence survives a round trip. Fields the table doesn't know are kept, as views of the input, in
- * `unknownFields`, and written back.
+ * In memory, a message is a plain object. A singular field that is absent on the wire is absent from the object, so
+ * presence survives a round trip. Fields that the table doesn't list are kept in `unknownFields`, as views of the
+ * input, and are written back.
  */
 
 /**
- * What a field holds, on the wire and in JavaScript.
+ * The type of a field on the wire and in JavaScript.
  *
  * | kind | wire | JavaScript |
  * | --- | --- | --- |
  * | `float` `double` | fixed 32, 64 bits | number |
  * | `int32` | varint | number (enums too) |
- * | `int53` | varint (int64) | number; outside ±(2⁵³ − 1) is refused. For counts, sizes and versions |
- * | `int64` `uint64` | varint | bigint. For the model's own data |
+ * | `int53` | varint (int64) | number, refused outside ±(2⁵³ − 1); for counts, sizes and versions |
+ * | `int64` `uint64` | varint | bigint; for the model's own data |
  * | `string` | length-delimited | string; must be UTF-8 |
- * | `text` | length-delimited | string; bytes that aren't UTF-8, or too many for a string, are kept as an unknown field (documentation) |
+ * | `text` | length-delimited | string; an unknown field if not UTF-8 or too long; for documentation |
  * | `bytes` | length-delimited | Uint8Array, a view of the input |
  * | `message` | length-delimited | object |
  */
@@ -34,36 +34,40 @@ export type FieldKind =
   | 'message';
 
 /**
- * How often a field occurs.
- * - `one`: at most once; absent when not set (scalars: the last one wins; a message twice is refused).
- * - `required`: like `one`, with the kind's zero when absent, and always written.
- * - `list`: an array, empty when there is none.
- * - `rare`: an array, absent when there is none.
- * - `packed`: a typed array of the kind, absent when there is none; written packed, read either way.
+ * The number of times that a field may occur.
+ * - `one`: at most once; absent if not set. If a scalar occurs twice, the last one counts; a message that occurs twice
+ *   is refused.
+ * - `required`: like `one`, but the kind's zero if absent, and always written.
+ * - `list`: an array, empty if there is none.
+ * - `rare`: an array, absent if there is none.
+ * - `packed`: a typed array of the kind, absent if there is none. It is written packed and read in either form.
  */
 export type FieldCount = 'one' | 'required' | 'list' | 'rare' | 'packed';
 
 export interface Field {
-  /** Number on the wire. */
+  /** The field's number on the wire. */
   readonly number: number;
-  /** Property name in JavaScript. */
+  /** The property's name in JavaScript. */
   readonly name: string;
   readonly kind: FieldKind;
   readonly count: FieldCount;
-  /** The table of the message that a field of `kind: 'message'` holds. It is a function, since ONNX's messages refer to each other. */
+  /**
+   * The table of the message that a field of `kind: 'message'` holds. It is a function, because ONNX's messages refer
+   * to each other.
+   */
   readonly message?: () => MessageType;
-  /** Fields of one `oneof` exclude each other: reading one forgets the others. */
+  /** Fields of one `oneof` exclude each other: reading one drops the others. */
   readonly oneof?: string;
 }
 
 export interface MessageType {
-  /** The message's name, for error texts. */
+  /** The message's name in errors. */
   readonly name: string;
-  /** Ascending by number, the order in which they are written. */
+  /** The fields in ascending order of their numbers, in which they are written. */
   readonly fields: readonly Field[];
   /** `byNumber[n]` is the field with number n. */
   readonly byNumber: readonly (Field | undefined)[];
-  /** A message with nothing set. */
+  /** Makes a message with nothing set. */
   create(): Message;
   /** Estimated heap bytes of an empty message: see `decode.ts`. */
   readonly weight: number;
@@ -71,7 +75,10 @@ export interface MessageType {
 
 export type Message = Record<string, unknown> & { unknownFields?: Uint8Array[] };
 
-/** ONNX graphs nest through attributes (If in If …); a hundred levels is also protobuf's own limit. */
+/**
+ * The most levels that messages may nest, which is also protobuf's own limit. ONNX graphs nest through attributes (If
+ * in If …).
+ */
 export const maxDepth = 100;
 
 /** Builds a message's table. */
@@ -88,7 +95,7 @@ export function messageType(name: string, fields: readonly Field[]): MessageType
     weight: 64 + 16 * preset.length + 32 * lists,
     create() {
       const message: Message = {};
-      // Always in the same order: messages of a type then share V8's hidden class.
+      // The order is always the same, so that messages of a type share V8's hidden class.
       for (const field of preset) message[field.name] = field.count === 'list' ? [] : zero(field.kind);
       return message;
     },
@@ -110,7 +117,7 @@ function zero(kind: FieldKind): unknown {
   }
 }
 
-/** The protobuf number of each kind's form on the wire. */
+/** Returns protobuf's number for the wire type of a kind. */
 export function wireType(kind: FieldKind): number {
   switch (kind) {
     case 'double':

@@ -21,7 +21,10 @@ export function packedArray(kind: FieldKind, length: number): Packed {
   }
 }
 
-/** A typed array that grows by doubling: a hostile field is unpacked in a million pieces as fast as in one. */
+/**
+ * A typed array that grows by doubling, so that a hostile field in a million pieces is read as fast as one in a single
+ * piece.
+ */
 export class GrowingArray {
   #array: Packed;
   #length = 0;
@@ -30,7 +33,10 @@ export class GrowingArray {
     this.#array = packedArray(field.kind, 0);
   }
 
-  /** Room for `n` more elements, known to be on the wire; returns the array and where they start. */
+  /**
+   * Makes room for `n` more elements, which are known to be on the wire. Returns the array and the index of the first
+   * of them.
+   */
   extend(n: number): { array: Packed; at: number } {
     const at = this.#length;
     this.#length += n;
