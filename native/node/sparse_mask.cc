@@ -70,16 +70,30 @@ Magnitudes readMagnitudes(Napi::Value value, Job* job) {
           static_cast<DataType>(source.Get("type").As<Napi::Number>().Int32Value())};
 }
 
+size_t elementsOf(const Shape& dims) {
+  size_t size = 1;
+  for (const int64_t dim : dims) size *= static_cast<size_t>(dim);
+  return size;
+}
+
+// An object's `data` may be a getter that returns another array each time.
+void requireLength(size_t actual, size_t expected) {
+  if (actual == expected) return;
+  throw Error("ERR_INVALID_ARG_VALUE", "A tensor's data changed its length while it was read.");
+}
+
 // A tensor to make a mask for, as { dims, weights?, gradients?, factors?: { values, axis }, seed? }.
 std::shared_ptr<const Scores> readScores(const Napi::Object& tensor, const Shape& dims, Job* job) {
+  const size_t size = elementsOf(dims);
   if (tensor.Has("seed")) {
-    size_t size = 1;
-    for (const int64_t dim : dims) size *= static_cast<size_t>(dim);
     return std::make_shared<RandomScores>(size, tensor.Get("seed").As<Napi::Number>().Int64Value());
   }
   Magnitudes weights = readMagnitudes(tensor.Get("weights"), job);
+  requireLength(weights.size(), size);
   if (tensor.Has("gradients")) {
-    return std::make_shared<ProductScores>(std::move(weights), readMagnitudes(tensor.Get("gradients"), job));
+    Magnitudes gradients = readMagnitudes(tensor.Get("gradients"), job);
+    requireLength(gradients.size(), size);
+    return std::make_shared<ProductScores>(std::move(weights), std::move(gradients));
   }
   if (tensor.Has("factors")) {
     const auto factors = tensor.Get("factors").As<Napi::Object>();
@@ -225,11 +239,13 @@ Napi::Value update(const Napi::CallbackInfo& info) {
 // maskOfNonZero(data, type, dims): NativeMask
 Napi::Value maskOfNonZero(const Napi::CallbackInfo& info) {
   return guarded(info.Env(), [&] {
-    const auto bytes = readBytes(info[0], nullptr)->whole(std::stop_token());
+    const auto source = readBytes(info[0], nullptr);
     const auto type = static_cast<DataType>(info[1].As<Napi::Number>().Int32Value());
     const Shape dims = readDims(info[2]);
-    const size_t size = Mask(dims).size() * byteSize(type);
-    return SparseMask::make(info.Env(), std::make_shared<Mask>(nonZero(dims, {bytes.get(), size}, type)));
+    requireLength(source->size(), elementsOf(dims) * byteSize(type));
+    const auto bytes = source->whole(std::stop_token());
+    return SparseMask::make(info.Env(),
+                            std::make_shared<Mask>(nonZero(dims, {bytes.get(), source->size()}, type)));
   });
 }
 
@@ -380,6 +396,7 @@ Napi::Value SparseMask::apply(const Napi::CallbackInfo& info) {
   return guarded(env, [&]() -> Napi::Value {
     const std::span<std::byte> elements = bytesOfArray(info[0].As<Napi::TypedArray>());
     const size_t elementBytes = readSize(info[1]);
+    requireLength(elements.size(), mask_->size() * elementBytes);
     if (info[2].ToBoolean()) {
       applyWholeMask(*mask_, elements, elements.data(), elementBytes);
       return env.Undefined();

@@ -571,4 +571,24 @@ describe('refuses', () => {
       expect.objectContaining({ name: 'RangeError', code: 'ERR_INVALID_ARG_VALUE' }),
     );
   });
+
+  test('an object whose data is another array each time', async () => {
+    const arrays = [new Float32Array(64), new Float32Array(3)];
+    let turn = 0;
+    const tensor = {
+      type: 'float32' as const,
+      dims: [64],
+      get data() {
+        return arrays[turn++ % 2]!;
+      },
+    };
+    for (let i = 0; i < 2; i++) {
+      turn = 0;
+      expect(() => SparseMask.magnitudeSync(tensor, { pattern: '2:4' })).toThrow(/changed its length/);
+      turn = 0;
+      await expect(SparseMask.magnitude(tensor, { pattern: '2:4' })).rejects.toThrow(/changed its length/);
+      turn = 0;
+      expect(() => SparseMask.fromDense(tensor)).toThrow(/changed its length/);
+    }
+  });
 });
