@@ -8,7 +8,7 @@ import type { ComparedGraph } from './compared-graph.js';
 import type { ValuePair } from './match-values.js';
 import type { ModelPair } from './model-pair.js';
 
-/** How far rounding moves a number at most, as a part of it: half a unit in the last place, with room for another. */
+/** The most that rounding changes a number, relative to the number: half a unit in the last place, doubled to be safe. */
 const roundings: Readonly<Record<LowPrecision | 'fp32', number>> = {
   fp32: 2 ** -22,
   fp16: 2 ** -10,
@@ -50,7 +50,7 @@ export function nodesWithChangedWeights(
       const other = counterparts.get(node);
       const isSame =
         other && operatorName(other) === operatorName(node) && other.input.length === node.input.length;
-      // What b computes in another way reads weights under their names, if at all.
+      // A node of b that computes in another way still reads the weights by their names, if it reads them.
       return node.input.some((name, i) => isChanged(name, isSame ? other.input[i]! : name));
     }),
   );

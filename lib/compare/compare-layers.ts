@@ -15,7 +15,7 @@ import type { ModelPair } from './model-pair.js';
 /** Values are compared in groups of about this many bytes in one model. */
 const groupBytes = 128 * 2 ** 20;
 
-/** How the values inside two models differ. */
+/** The differences between values inside two models. */
 export interface LayerComparison {
   readonly a: ComparedGraph;
   readonly b: ComparedGraph;
@@ -23,7 +23,7 @@ export interface LayerComparison {
   readonly types: { readonly a: ReadonlyMap<string, number>; readonly b: ReadonlyMap<string, number> };
   /** All values that correspond, also those that can't be compared. */
   readonly pairs: readonly ValuePair[];
-  /** Those of them with the same dimensions. */
+  /** The pairs whose dimensions are the same. */
   readonly comparable: readonly ComparedValue[];
 }
 
@@ -32,7 +32,7 @@ export interface ComparedValue extends ValuePair {
   readonly difference: LayerDifference;
 }
 
-/** How much one value differs in one sample. */
+/** The difference of one value in one sample. */
 interface Measured {
   readonly difference: Difference;
   readonly error: number;

@@ -43,7 +43,7 @@ export function pairOutputs(a: ComparedModel, b: ComparedModel): OutputPairs {
   };
 }
 
-/** What a run gave, by output. */
+/** A run's results, by output name. */
 export type Outputs = Readonly<Record<string, Tensor>>;
 
 /**

@@ -5,7 +5,7 @@ import { captured } from '../onnx/graph/traverse.js';
 import { castType, valueTypes } from '../onnx/graph/value-types.js';
 import { isFloat } from './float-type.js';
 
-/** What matching asks about a graph: who computes what, and what depends on the inputs. */
+/** Answers matching's questions about a graph: which node computes a value, and whether it depends on the inputs. */
 export class ComparedGraph {
   readonly nodes: readonly NodeProto[];
   readonly types: ReadonlyMap<string, number>;

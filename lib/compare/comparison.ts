@@ -1,7 +1,7 @@
 import type { Dims } from '../base/tensor-like.js';
 import type { Difference } from './difference.js';
 
-/** What two models differ in, as `compareModels` found it. Differences are the worst of all samples. */
+/** The differences between two models that `compareModels` found. Each is the worst of all samples. */
 export interface Comparison {
   /** The lowest precision that each model computes in. 16 bits are simulated on the CPU: every value is rounded to them. */
   readonly precision: Readonly<Record<'a' | 'b', 'fp32' | 'fp16' | 'bf16'>>;
@@ -30,7 +30,7 @@ export type ComparedInputs =
   | { readonly source: 'given'; readonly samples: number }
   | { readonly source: 'random'; readonly samples: number; readonly seed: number };
 
-/** How an output differs. */
+/** The difference of one output. */
 export interface OutputDifference extends Difference {
   /** Its name in a. */
   readonly name: string;
@@ -42,13 +42,13 @@ export interface OutputDifference extends Difference {
   readonly dims: Dims;
   /** The part of the rows whose largest element is at the same place in both, from 0 to 1; undefined without rows. */
   readonly top1?: number;
-  /** What the rows look like, by name, dimensions and values; undefined if neither. */
+  /** The kind of the rows, guessed from the name, dimensions and values; undefined if they are neither. */
   readonly rows?: 'logits' | 'probabilities';
   /** The mean Kullback–Leibler divergence of b's rows from those of a, in nats; logits go through a softmax first. */
   readonly kl?: number;
 }
 
-/** How a value inside the models differs. */
+/** The difference of one value inside the models. */
 export interface LayerDifference extends Difference {
   /** The node of a that computes it, by name; by its first output if it has none. */
   readonly node: string;
@@ -73,7 +73,7 @@ export interface PartedNode {
   readonly node: string;
   /** Its operator. */
   readonly operator: string;
-  /** The first value behind it that both models have. */
+  /** The first later value that both models have. */
   readonly value: string;
   /** All nodes of a between that value and those before it that agree. */
   readonly nodes: readonly string[];

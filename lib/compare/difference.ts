@@ -1,7 +1,7 @@
 import type { Tensor } from '../execution/tensor.js';
 import { valuesOf } from '../execution/tensor-elements.js';
 
-/** How far two tensors of the same shape are apart. The first is the reference. */
+/** The difference between two tensors of the same shape. The first is the reference. */
 export interface Difference {
   /** The largest difference of two elements. Infinity if `nonFinite` isn't 0. */
   readonly largest: number;

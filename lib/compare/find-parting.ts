@@ -18,10 +18,10 @@ const matteringShare = 0.1;
 /** The same for what isn't the same in both models. Converters to 16 bits may change what they don't hold. */
 const definiteShare = { rounded: 0.01, exact: 0 } as const;
 
-/** What finding the node needs to know about the outputs. */
+/** The facts about the outputs that the search for the node needs. */
 export interface PartingQuestion {
   readonly tolerance: number;
-  /** What the outputs of a are, by sample. */
+  /** The outputs of a, by sample. */
   readonly references: readonly Outputs[];
   /** The largest relative difference of the outputs. */
   readonly total: number;
@@ -57,7 +57,7 @@ export async function findParting(
     onStep(i, candidates.length);
     const effect = await injection.effect(value);
     effects.push(effect);
-    // Those behind it hardly do more.
+    // Candidates after it rarely change the outputs more.
     if (effect > 0 && effect >= total / 2) break;
   }
   if (candidates.length > 0) onStep(candidates.length, candidates.length);
@@ -75,7 +75,7 @@ class Injection {
   readonly #layers: LayerComparison;
   readonly #candidates: readonly { readonly value: ComparedValue }[];
   readonly #references: readonly Outputs[];
-  /** What b's nodes compute from what a gives, by sample. */
+  /** The results of b's nodes on a's values, by sample. */
   readonly #values: Record<string, Tensor>[] = [];
 
   constructor(

@@ -1,7 +1,7 @@
 import type { Dims } from '../base/tensor-like.js';
 import type { Numbers } from './difference.js';
 
-/** How two tensors of scores agree, row by row: a row is what the last dimension holds. */
+/** The agreement of two tensors of scores, row by row. The last dimension is a row. */
 export interface ScoreAgreement {
   /** Rows whose largest element is at the same place. */
   readonly agreeing: number;
@@ -10,7 +10,7 @@ export interface ScoreAgreement {
   readonly divergence: number;
 }
 
-/** What the rows of an output are, for the divergence: scores before a softmax, or what comes of one. */
+/** The kind of an output's rows, which decides how divergence is computed: scores before a softmax, or its result. */
 export type ScoreKind = 'logits' | 'probabilities';
 
 /**

@@ -9,11 +9,11 @@ export interface ValuePair {
   readonly b: string;
   /** The node of a that computes it. */
   readonly node: NodeProto;
-  /** Which of the node's outputs it is. */
+  /** The number of the node's output. */
   readonly output: number;
 }
 
-/** What is known about two graphs before their values are matched. */
+/** The facts about two graphs that matching starts from. */
 export interface KnownFacts {
   /** From inputs of a to inputs of b. */
   readonly inputs: ReadonlyMap<string, string>;
@@ -45,7 +45,7 @@ export function matchValues(
 /** Names count if at least this part of a's nodes is found in b by name. */
 const trustedShare = 0.5;
 
-/** Operators for which the order of inputs is of no importance. */
+/** Operators whose inputs may come in any order. */
 const commutative = new Set(['Add', 'Mul', 'Max', 'Min', 'Sum', 'Mean', 'And', 'Or', 'Xor', 'Equal']);
 
 class Matcher {
