@@ -336,7 +336,7 @@ describe('invalid options', () => {
 
   test.each<[string, object, string, RegExp]>([
     ['a misspelled option', { shape: {} }, 'ERR_INVALID_ARG_VALUE', /did you mean 'shapes'/],
-    ['masks', { masks: {} }, 'ERR_INVALID_ARG_VALUE', /options.masks is not supported/],
+    ['masks', { masks: {} }, 'ERR_INVALID_ARG_TYPE', /options.masks must be a MaskSet/],
     ['calibration data', { calibration: 'all' as never }, 'ERR_INVALID_ARG_TYPE', /options.calibration/],
     ['no calibration data', { calibration: [] }, 'ERR_INVALID_ARG_VALUE', /options.calibration is empty/],
     [

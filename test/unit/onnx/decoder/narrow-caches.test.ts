@@ -1,11 +1,11 @@
 import { expect, it } from 'vitest';
-import { Tensor } from '../../../../lib/execution/tensor.js';
+import { Tensor } from '../../../../dist/execution/tensor.js';
+import { InferenceSession } from '../../../../dist/session/session.js';
 import { recogniseDecoder } from '../../../../lib/onnx/decoder/decoder.js';
 import { withNarrowCaches } from '../../../../lib/onnx/decoder/narrow-caches.js';
 import type { ModelProto } from '../../../../lib/onnx/format/model.js';
 import { readModel, serializeModel } from '../../../../lib/onnx/format/model-file.js';
 import { EditableGraph } from '../../../../lib/onnx/graph/editable-graph.js';
-import { InferenceSession } from '../../../../lib/session/session.js';
 import { decoderModel } from '../../../decoder-fixture.js';
 
 /** The Llama with caches that are computed with in FP16, and come and go in FP32. */
