@@ -131,7 +131,7 @@ export function keepLastPosition(model: ModelProto, decoder: DecoderGraph): Mode
   }
 }
 
-/** Declares that the logits are those of a single position. */
+/** Declares that the logits are for a single position only. */
 function dropPositions(graph: EditableGraph, logits: string): void {
   const output = graph.outputs.find(({ name }) => name === logits)!;
   const { elemType, shape } = output.type!.tensorType!;
