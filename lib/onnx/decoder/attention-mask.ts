@@ -4,7 +4,7 @@ import type { Mask } from './match-attention.js';
 import type { Step, StepPart, StepValues } from './step-values.js';
 import { numbers } from './tensor-numbers.js';
 
-/** A mask that lets a query see all keys up to its own position, or the last of them, as many as the window holds. */
+/** A mask that lets a query see all keys up to its own position, or only the last ones, within a window. */
 export interface CausalMask {
   /** The largest number of keys that a query sees, its own included; undefined for all. */
   readonly window: number | undefined;
@@ -18,7 +18,7 @@ const hidden = -1e4;
 /**
  * Proves which keys a layer's masks let queries see, by computing the masks for steps of many sizes.
  *
- * @throws Unrecognised if a mask isn't causal, or does more than that (prefixes, biases by distance …)
+ * @throws Unrecognised if a mask isn't causal, or does something else as well (prefixes, biases by distance …)
  */
 export async function proveMask(
   masks: readonly Mask[],

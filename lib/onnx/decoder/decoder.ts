@@ -60,7 +60,7 @@ const unsupportedInputs: readonly { name: RegExp; problem: string }[] = [
 
 /**
  * Finds out how to drive a causal decoder: the role of each input, the output that continues each part of the cache,
- * and the logits. It goes by names and shapes, but not by the names of dimensions.
+ * and the logits. It relies on names and shapes, but not on the names of dimensions.
  *
  * @throws TensorRTError ERR_MODEL_UNSUPPORTED if the model isn't a decoder with a cache, or has an unknown input
  */
@@ -115,8 +115,8 @@ function roleOf(input: ValueType, others: readonly ValueType[], graph: GraphProt
   const known = roles.find((each) => each.name.test(name));
   const isWhole = type === 'int64' || type === 'int32';
   if (known && isWhole && (rank === undefined || known.ranks.includes(rank))) return known.role;
-  // The exporter may have its own name for the tokens. If no other input can be the tokens, they are the one with which
-  // the embedding is looked up.
+  // The exporter may have its own name for the tokens. If no other input can be the tokens, the input that looks up the
+  // embedding is taken for them.
   const isOnly = others.every((other) => other === input || roles.some((each) => each.name.test(other.name)));
   const hasTokens = others.some((other) => roles[0]!.name.test(other.name));
   if (isWhole && rank === 2 && isOnly && !hasTokens && looksUp(graph, name)) return 'input_ids';
@@ -248,7 +248,7 @@ function dimension(dim: number | string | undefined): number | undefined {
   return typeof dim === 'number' ? dim : undefined;
 }
 
-/** Returns the bytes of a token's keys and values in all layers. */
+/** Returns the size in bytes of a token's keys and values in all layers. */
 export function cacheBytesPerToken({ caches }: Decoder): number {
   return caches.reduce(
     (bytes, { kvHeads, headDim, type }) => bytes + kvHeads * headDim * dataTypes[type].byteSize,

@@ -12,7 +12,9 @@ import { inPlaceShapes, isSequence } from './in-place-shapes.js';
 interface Normalization {
   readonly input: string;
   readonly scale: string;
-  /** The bias of a layer normalization; undefined if it only divides by the root of the mean square. */
+  /**
+   * The bias of a layer normalization; undefined for a normalization that only divides by the root of the mean square.
+   */
   readonly bias: string | undefined;
   readonly epsilon: number;
   /** The nodes that compute it. The last one returns the result. */

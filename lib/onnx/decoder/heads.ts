@@ -3,8 +3,8 @@ import { intAttribute, intsAttribute } from '../graph/node-attribute.js';
 import { operatorName } from '../graph/operators.js';
 
 /**
- * Returns the size of an attention head, from the result of the attention that reads a cache, which has `num_heads` of
- * them. onnxruntime-genai's exports need this, because they don't give the size in the cache's shape.
+ * Returns the size of an attention head: the width of the result of the attention that reads a cache, divided by
+ * `num_heads`. onnxruntime-genai's exports need this, because they don't give the size in the cache's shape.
  */
 export function headSize(graph: GraphProto, cache: string): number | undefined {
   const attention = graph.node.find(

@@ -61,7 +61,8 @@ export function keepLastPosition(model: ModelProto, decoder: DecoderGraph): Mode
   const kept = new Set<NodeProto>();
   const values = [logits];
   const gathered = new Map<string, string>();
-  // Nodes are visited from the end. One can work on the last position only if all nodes that read it do so.
+  // Nodes are visited from the end. A node can be limited to the last position if every node that reads it is limited
+  // to it.
   while (values.length > 0) {
     const value = values.shift()!;
     const node = graph.producer(value);
@@ -89,14 +90,14 @@ export function keepLastPosition(model: ModelProto, decoder: DecoderGraph): Mode
   }
   dropPositions(graph, logits);
   const changed = graph.finish();
-  // The types that the exporter recorded are those of all positions.
+  // The types that the exporter recorded are for all positions.
   return { ...changed, graph: { ...changed.graph, valueInfo: [] } };
 
   function isUseless(node: NodeProto): boolean {
     return !node.output.some((value) => needed.has(value));
   }
 
-  /** True if a node computes each position independently, and does so with two dimensions as well as with three. */
+  /** True if a node computes each position independently, with two dimensions as well as with three. */
   function isPositionwise(node: NodeProto): boolean {
     const operator = operatorName(node);
     const [first = '', ...others] = node.input;
@@ -130,7 +131,7 @@ export function keepLastPosition(model: ModelProto, decoder: DecoderGraph): Mode
   }
 }
 
-/** Declares that the logits are those of a single position. */
+/** Declares that the logits are for a single position only. */
 function dropPositions(graph: EditableGraph, logits: string): void {
   const output = graph.outputs.find(({ name }) => name === logits)!;
   const { elemType, shape } = output.type!.tensorType!;
@@ -140,8 +141,8 @@ function dropPositions(graph: EditableGraph, logits: string): void {
 
 /**
  * Adds an input to a decoder that says which new token's logits to return, instead of the last one's. Other tokens may
- * then follow that token to pad a step. Returns the decoder unchanged if it finds the last position in a way of its
- * own.
+ * then follow that token to pad a step. Returns the decoder unchanged if it selects the last position in some other
+ * way.
  */
 export function withLogitsIndex(
   model: ModelProto,

@@ -314,7 +314,7 @@ class Lifter {
       if (cache) graph.outputs[i] = cacheInfo(output.name, cache);
     });
     const model = graph.finish();
-    // The types that the exporter recorded name sizes that no longer apply.
+    // The types that the exporter recorded contain sizes that no longer apply.
     return {
       model: { ...model, graph: { ...model.graph, valueInfo: [] } },
       graph: { ...this.#decoder.graph, mode: 'in-place', inputs: roles },

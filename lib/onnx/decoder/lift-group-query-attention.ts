@@ -45,7 +45,7 @@ export function liftGroupQueryAttention(model: ModelProto, decoder: Decoder): Li
     const input = [...node.input];
     input[groupQueryInputs.lastIndices] = lastIndices;
     input[groupQueryInputs.longest] = longest;
-    // These are the positions of the new tokens, which the operator also takes without this input.
+    // This input gives the positions of the new tokens, which the operator also uses without it.
     if (input[groupQueryInputs.positions]) input[groupQueryInputs.positions] = '';
     while (input.at(-1) === '') input.pop();
     editor.replaceNode(node, { ...node, input });

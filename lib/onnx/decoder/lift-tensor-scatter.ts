@@ -24,7 +24,7 @@ interface ScatteredAttention {
 
 /**
  * Lifts a graph of operator set 24 to GroupQueryAttention. The graph updates its caches with TensorScatter and attends
- * to them up to a length per row (`nonpad_kv_seqlen`). Caches `[rows, capacity, kvHeads * headDim]` become `[rows,
+ * to the keys up to a length per row (`nonpad_kv_seqlen`). Caches `[rows, capacity, kvHeads * headDim]` become `[rows,
  * kvHeads, capacity, headDim]`. Rotary embeddings move into the operator if their positions are those of the new
  * tokens.
  */
@@ -251,7 +251,7 @@ class TensorScatterLifter {
     return Number(tensorElements(tensor, this.#options)[0]);
   }
 
-  /** Returns the value before dimensions of 1 were added or removed, and before casts. */
+  /** Returns the value as it was before casts and before dimensions of 1 were added or removed. */
   #unwrapped(name: string): string {
     let value = name;
     for (;;) {
@@ -281,8 +281,8 @@ class TensorScatterLifter {
   }
 
   /**
-   * Returns the value that the operator will compute: the one with joined heads, if nothing else happens to the result
-   * before that.
+   * Returns the value that the operator will compute. This is the value with joined heads, if the result is only
+   * transposed and reshaped to join them.
    */
   #outputOf(node: NodeProto): { name: string; isHeadsLast: boolean } {
     const editor = this.#editor;

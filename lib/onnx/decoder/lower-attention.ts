@@ -41,8 +41,8 @@ const opset = 24;
 
 /**
  * Lowers GroupQueryAttention over caches in place to operators that TensorRT has: `TensorScatter`, which its parser
- * turns into a KV-cache layer, and attention to the cache. Caches are `[rows, kvHeads, capacity, headDim]`. The cache's
- * memory must hold finite numbers from the start, because masked elements are still multiplied by zero.
+ * turns into a KV-cache layer, and attention over the cache. Caches are `[rows, kvHeads, capacity, headDim]`. The
+ * cache's memory must hold finite numbers from the start, because masked elements are still multiplied by zero.
  *
  * @throws TensorRTError ERR_MODEL_UNSUPPORTED, naming the node and what TensorRT lacks
  */
@@ -64,7 +64,7 @@ class AttentionLowerer {
   /** The types, int32 or int64, of the inputs that already existed. */
   readonly #types = new Map<DecoderInputRole, DataType>();
   readonly #lowered = new Set<string>();
-  /** The type that the model computes in, which is that of its caches. */
+  /** The type that the model computes in, which is also the type of its caches. */
   readonly #own: FloatType;
   #positions: string | undefined;
   /** Masks by window; 0 means no window. */
@@ -172,7 +172,7 @@ class AttentionLowerer {
     editor.addNode('Reshape', [last, merged], {}, { ...label('join'), outputs: [node.output[0]!] });
   }
 
-  /** Adds attention of scaled queries to the whole cache, as far as lengths or a mask allow. */
+  /** Adds attention of scaled queries over the whole cache, limited by lengths or a mask. */
   #attend(inputs: readonly string[], window: number, label: { name: string }): string {
     const editor = this.#editor;
     if (this.#options.attention === 'mask') {

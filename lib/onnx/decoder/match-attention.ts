@@ -10,7 +10,7 @@ import { isHeadsSwap } from './heads.js';
 import { Unrecognised } from './lift.js';
 import type { StepValues } from './step-values.js';
 
-/** A layer's attention as it was found, not yet proven: its inputs and its result. */
+/** A layer's attention, found in the graph but not yet proven: its inputs and its result. */
 export interface AttentionMatch {
   /** `[rows, heads, new, headDim]`. */
   readonly query: string;
@@ -28,7 +28,7 @@ export interface AttentionMatch {
   readonly heads: number;
   readonly kvHeads: number;
   readonly headDim: number;
-  /** The values of one element by which scores are multiplied or divided. */
+  /** The single-element values that scores are multiplied or divided by. */
   readonly factors: readonly Factor[];
   /** The product of the scale's other factors. */
   readonly factor: number;
@@ -223,7 +223,7 @@ class Matcher {
     }
   }
 
-  /** Follows a value back through products and quotients with values of one element, and records these as factors. */
+  /** Follows a value back through products and quotients with single-element values, and records these as factors. */
   #withoutFactors(value: string): string {
     let current = value;
     for (;;) {

@@ -23,7 +23,7 @@ const candidates = [rows, fresh, past, total, rows.times(fresh), rows.times(tota
 
 /**
  * Finds the shapes of a decoder's values. They are inferred if a rule covers them. If not, values that a step's sizes
- * decide are measured in three steps of different sizes. Parts that can't be run stay unknown.
+ * determine are measured in three steps of different sizes. Parts that can't be run stay unknown.
  */
 export async function measureShapes(
   model: ModelProto,
@@ -43,7 +43,7 @@ export async function measureShapes(
   }
 }
 
-/** Returns the values of unknown shape that a step's sizes decide, the first on each path. */
+/** Returns the values of unknown shape that a step's sizes determine, but only the first on each path. */
 function frontier(
   graph: EditableGraph,
   shapes: SymbolicShapes,

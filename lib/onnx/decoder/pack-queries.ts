@@ -6,8 +6,8 @@ import { operatorName } from '../graph/operators.js';
 
 /**
  * Gives GroupQueryAttention its queries, keys and values in one input if they are slices of one product (GPT-2, Phi-3),
- * which the operator takes as it is. Separate products stay separate: packing them would copy their weights, and a
- * decode step of the 32M-parameter Llama took just as long with them packed.
+ * which the operator accepts as a single input. Separate products stay separate: packing them would copy their weights,
+ * and a decode step of the 32M-parameter Llama took just as long with them packed.
  */
 export function packQueries(model: ModelProto): ModelProto {
   const graph = new EditableGraph(model);

@@ -8,20 +8,21 @@ import type { AttentionMatch } from './match-attention.js';
 import { floats, largestDifference, numbers } from './tensor-numbers.js';
 import { formOf } from './value-form.js';
 
-/** A layer's attention as it was understood: the values that it lies between, and the numbers in its formula. */
+/** The formula that a layer's attention seems to follow: its inputs and output, and the numbers in the formula. */
 export interface AttentionFormula {
   readonly match: AttentionMatch;
   readonly key: CacheTensor;
   /** The factor by which scores are multiplied. */
   readonly scale: number;
-  /** The bound of scores on both sides; 0 for none. */
+  /** The limit that bounds scores on both sides; 0 for none. */
   readonly softcap: number;
   /** The largest number of keys that a query sees; undefined for all keys up to its own. */
   readonly window: number | undefined;
 }
 
 /**
- * Compares the graph between queries, cache and output with attention's formula, on random numbers.
+ * Runs the part of the graph between queries, cache and output on random numbers, and compares the results with
+ * attention's formula.
  *
  * @returns the type of each layer's output
  * @throws (rejects) Unrecognised if the graph doesn't compute that formula

@@ -10,9 +10,9 @@ import type { Step } from './step-values.js';
 /**
  * Gives the graph an input of positions, `[rows, new]`, for values that it still computes from the length of the past
  * or from an attention mask: learned positions, and rotary embeddings outside attention. A cache that is updated in
- * place always has the length of its capacity, which doesn't say how long the past is.
+ * place always has the length of its capacity, which says nothing about how long the past is.
  *
- * @returns the input of positions with its role, if there is one now
+ * @returns the input of positions and its role, if the graph has one now
  * @throws Unrecognised if something other than positions is computed from the length of the past or from a mask
  */
 export async function replacePositions(
@@ -88,8 +88,8 @@ export async function replacePositions(
 }
 
 /**
- * Returns the number that is added to positions in a value `[rows or 1, new]` or `[new]`; undefined if it isn't such a
- * sum.
+ * Returns the number that is added to positions in a value `[rows or 1, new]` or `[new]`; undefined if the value isn't
+ * such a sum.
  */
 function offsetOf({ type, dims, data }: TensorLike, step: Step): number | undefined {
   if (type !== 'int64' && type !== 'int32') return undefined;

@@ -6,7 +6,7 @@ import type { GraphKnowledge } from './graph-knowledge.js';
 import type { Step, StepPart, StepValues } from './step-values.js';
 import { floats, largestDifference, numbers } from './tensor-numbers.js';
 
-/** The rotation of a value by its position, as it was found, not yet proven. */
+/** The rotation of a value by its position, found in the graph but not yet proven. */
 export interface RotaryMatch {
   /** The value that is rotated. */
   readonly source: string;
@@ -41,7 +41,7 @@ export function isSameTable(a: RotaryTable, b: RotaryTable): boolean {
   );
 }
 
-/** Operators that rotations consist of in exporters' graphs. */
+/** Operators that exporters build rotations from. */
 const parts = new Set([
   ...['Add', 'Sub', 'Mul', 'Neg', 'Concat', 'Slice', 'Split', 'Reshape', 'Transpose', 'Unsqueeze', 'Squeeze'],
   ...[
@@ -88,10 +88,10 @@ export function matchRotary(
   return layout && { source, layout, turned: value, tables: [...tables].sort() };
 }
 
-/** A table is computed in steps of this many positions, so that memory stays small. */
+/** Tables are computed this many positions at a time, to limit the memory used. */
 const chunk = 256;
 
-/** The largest difference between elements of tables that count as equal. */
+/** The largest difference between elements of two tables that still count as equal. */
 const tolerance = 1e-6;
 
 export interface RotarySizes {
@@ -116,7 +116,7 @@ export async function computeRotary(
   const part = await TurningPart.load(steps, match, sizes);
   if (!part) return undefined;
   await using _ = part;
-  // Rotated to position 1, unit vectors are the columns of the rotation's matrix, which show where each element goes.
+  // Unit vectors rotated to position 1 are the columns of the rotation's matrix, which show where each element goes.
   const column = await part.run({ rows: headDim, new: 1, past: 1 }, (row, _token, _head, dim) =>
     row === dim ? 1 : 0,
   );

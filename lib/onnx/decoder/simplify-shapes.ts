@@ -5,8 +5,8 @@ import type { GraphKnowledge } from './graph-knowledge.js';
 
 /**
  * Makes Reshape and Slice read constants instead of shapes that the graph computes in each run, if these are known, and
- * drops nodes that do nothing: a decode step is too short for dozens of nodes that compute sizes. In a Reshape's
- * target, an unchanged dimension becomes 0, and one that only a run knows becomes -1.
+ * drops nodes that do nothing. A decode step is so short that dozens of nodes that compute sizes would slow it down. In
+ * a Reshape's target, an unchanged dimension becomes 0, and one that is known only at run time becomes -1.
  */
 export function simplifyShapes({ graph, shapes }: GraphKnowledge): void {
   const { needed } = graph;

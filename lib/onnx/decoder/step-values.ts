@@ -28,12 +28,13 @@ export interface RunnableGraph {
  */
 export type LoadPart = (model: ModelProto, options: ExternalDataOptions) => Promise<RunnableGraph>;
 
-/** Inputs that a step's sizes decide if no row is padded. */
+/** Inputs that a step's sizes determine if no row is padded. */
 const determined: ReadonlySet<DecoderInputRole> = new Set(['position_ids', 'attention_mask']);
 
 /**
- * Computes the values of a decoder that a step's sizes decide, whatever its tokens are: shapes, positions, masks,
- * tables of cosines. ONNX Runtime computes them without the rest of the graph, above all without weights and caches.
+ * Computes the values of a decoder that a step's sizes determine, whatever its tokens are: shapes, positions, masks,
+ * tables of cosines. ONNX Runtime computes them without the rest of the graph, and above all without weights and
+ * caches.
  */
 export class StepValues {
   readonly #model: ModelProto;
@@ -57,7 +58,7 @@ export class StepValues {
     this.#options = options;
   }
 
-  /** True if a step's sizes decide the value, or if it is a constant. */
+  /** True if a step's sizes determine the value, or if it is a constant. */
   has(value: string): boolean {
     return this.#classify(value).isStep;
   }
@@ -121,7 +122,7 @@ export class StepValues {
 
   /**
    * Loads the part of the graph that computes `targets` from `given`, which are values that the caller computes, and
-   * from values that a step's sizes decide. Returns undefined if more than that is needed.
+   * from values that a step's sizes determine. Returns undefined if more than that is needed.
    *
    * @throws (rejects) the errors of `loadPart`
    */

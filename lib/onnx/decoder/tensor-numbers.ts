@@ -6,15 +6,15 @@ export function floats(type: 'float32' | 'float16', values: Float32Array, dims: 
   return { type, dims, data: type === 'float16' ? toFloat16Bits(values) : values };
 }
 
-/** Returns the numbers of a tensor as float32. Hosts may hold float16 in different arrays. */
+/** Returns the numbers of a tensor as float32. Hosts may hold float16 in different types of arrays. */
 export function numbers({ type, data }: TensorLike): Float32Array {
   if (type === 'float16' && data instanceof Uint16Array) return fromFloat16Bits(data);
   return data instanceof Float32Array ? data : Float32Array.from(data as unknown as Iterable<number>);
 }
 
 /**
- * Returns the largest difference between two lists of numbers: infinite if their lengths differ, NaN if one of the
- * numbers is NaN.
+ * Returns the largest difference between two lists of numbers. It is infinite if their lengths differ, and NaN if one
+ * of the numbers is NaN.
  */
 export function largestDifference(a: Float32Array, b: Float32Array): number {
   if (a.length !== b.length) return Number.POSITIVE_INFINITY;

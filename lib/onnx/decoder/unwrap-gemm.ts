@@ -5,8 +5,8 @@ import type { GraphKnowledge } from './graph-knowledge.js';
 
 /**
  * Turns a linear layer that is a Gemm between two Reshapes, from and to `[rows, new, …]`, into a product and an Add.
- * Otherwise, each step would compute the shapes of the Reshapes, and rows and positions would be one dimension between
- * them.
+ * Otherwise, each step would compute the shapes of the Reshapes, and rows and positions would be a single dimension
+ * between the Reshapes.
  */
 export function unwrapGemm({ graph, shapes }: GraphKnowledge): void {
   for (const gemm of [...graph.nodes]) {

@@ -2,7 +2,7 @@ import { operatorName } from '../graph/operators.js';
 import { attributeKey } from '../passes/merge-equal-nodes.js';
 import type { GraphKnowledge } from './graph-knowledge.js';
 
-/** Returns equal strings for values that equal nodes compute from their sources. */
+/** Returns a key that is equal for values that equal nodes compute from their sources. */
 export function formOf({ graph, shapes }: GraphKnowledge, sources: readonly string[], value: string): string {
   const names = new Map(sources.map((source, i) => [source, `source ${i}`]));
   const form: unknown[] = [];

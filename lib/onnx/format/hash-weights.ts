@@ -12,8 +12,8 @@ import type { GraphProto, TensorProto } from './model.js';
 
 /**
  * Returns the hexadecimal SHA-256 of the names, types, dimensions and elements of a graph's initializers, in the order
- * of their names. It reads every weight, also from other files, so it finds weights that are missing or misplaced. It
- * blocks.
+ * of their names. It reads every weight, including those in other files, so it notices weights that are missing or
+ * misplaced. It blocks.
  * @throws the errors of {@link tensorBytes}
  */
 export function hashWeights(graph: GraphProto, where: ExternalDataOptions): string {
@@ -31,13 +31,13 @@ function hashElements(hash: Hash, tensor: TensorProto, where: ExternalDataOption
   if (isExternal(tensor) && where.directory !== undefined) {
     const { path: file, offset, length } = externalData(tensor, where.directory)!;
     const size = tensorSize(tensor);
-    // A type that this package doesn't know has the length that the model gives.
+    // For a type that this package doesn't know, the model gives the length.
     const bytes = known && known !== 'string' ? size * dataTypes[known].byteSize : length;
     readRange(file, `weight "${tensor.name}"`, { offset, length: bytes }, 1 << 20, (piece) =>
       hash.update(piece),
     );
   } else if (known === undefined || known === 'string') {
-    // These are strings, and element types that only TensorRT may know.
+    // These are strings, and element types that this package doesn't know but TensorRT might.
     for (const text of tensor.stringData ?? []) hash.update(text);
     for (const data of [tensor.rawData, tensor.int32Data]) if (data) hash.update(data);
   } else {

@@ -54,7 +54,7 @@ export interface ExternalData {
 const label = (tensor: TensorProto): string =>
   tensor.name ? `Tensor "${tensor.name}"` : 'A tensor without a name';
 
-/** Formats dimensions for an error message, which a file with a million of them must not blow up. */
+/** Formats dimensions for an error message. A file may have a million of them, so only the first are listed. */
 export function dimsText(dims: readonly number[]): string {
   return dims.length <= 32 ? `[${dims}]` : `[${dims.slice(0, 32)},…: ${dims.length} dimensions]`;
 }
@@ -92,7 +92,7 @@ export function tensorSize(tensor: TensorProto): number {
   return size;
 }
 
-/** Returns true if a tensor's elements lie in another file. */
+/** Returns true if a tensor's elements are in another file. */
 export function isExternal(tensor: TensorProto): boolean {
   return tensor.dataLocation === 1;
 }
@@ -100,7 +100,7 @@ export function isExternal(tensor: TensorProto): boolean {
 /**
  * Returns the place of a tensor's elements outside the model, or undefined if they are inside.
  *
- * The location comes with the model, which may be anyone's, so it must stay in the model's folder, as
+ * The location comes with the model, which may be from anyone, so it must stay in the model's folder, as
  * `sub/../weights.bin` does. ONNX Runtime requires the same.
  *
  * @throws TensorRTError ERR_MODEL_INVALID for a location that is absolute, leaves the folder or is missing, and for an
@@ -141,7 +141,7 @@ function locationWithin(directory: string, location: string): string | undefined
   return /^(?:\.?\/?|\.\.(?:\/.*)?)$/s.test(within) ? undefined : within;
 }
 
-/** All tensors of a model that lie in other files, wherever it has them. */
+/** Returns all tensors of a model whose elements are in other files, wherever in the model the tensors are. */
 export function externalTensors({ graph, functions = [] }: ModelProto): TensorProto[] {
   const found: TensorProto[] = [];
   const addTensors = (tensors: readonly (TensorProto | undefined)[]) => {
@@ -284,7 +284,8 @@ function wrongLength(tensor: TensorProto, actual: number, expected: number): Ten
 }
 
 /**
- * Returns the bytes of the typed field that holds the elements, by the comments on TensorProto in the ONNX standard.
+ * Returns the bytes of the typed field that holds the elements, according to the comments on TensorProto in the ONNX
+ * standard.
  */
 function typedFieldBytes(tensor: TensorProto, type: Exclude<DataType, 'string'>, size: number): Uint8Array {
   let stored: ElementArray | undefined;

@@ -24,7 +24,7 @@ export function parseModel(source: Bytes): ModelProto {
     const parsed = decodeMessage(model, bytes) as Partial<ModelProto>;
     if (parsed.irVersion === undefined || parsed.irVersion < 1) throw noModel('no ir_version');
     if (parsed.graph === undefined) throw noModel('no graph');
-    // Before version 3 of the format, models didn't say which operator set they use. It is version 1.
+    // Before version 3 of the format, models didn't say which operator set they use. In that case it is version 1.
     if (!parsed.opsetImport?.length && parsed.irVersion >= 3) throw noModel('no opset_import');
     return parsed as ModelProto;
   } catch (error) {
@@ -66,7 +66,7 @@ export async function readModel(path: string): Promise<ModelProto> {
   return parsedFile(path, await readWhole(path, 'model'));
 }
 
-/** Parses the bytes of a file, which errors name. @throws as {@link parseModel} */
+/** Parses the bytes of a file. Errors name the file. @throws as {@link parseModel} */
 export function parsedFile(path: string, bytes: Uint8Array): ModelProto {
   try {
     return parseModel(bytes);

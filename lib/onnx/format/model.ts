@@ -1,9 +1,9 @@
 // The messages of the ONNX standard (https://onnx.ai/onnx/repo-docs/IR.html), in camel case.
 //
-// A singular field that wasn't in the file is undefined. Whole numbers are `number` where they count, size or
-// version something, and `bigint` where they are the model's own data (`AttributeProto.i`, `ints`, 64-bit tensors).
+// A singular field that wasn't in the file is undefined. Integers are `number` if they are counts, sizes or versions,
+// and `bigint` if they are the model's own data (`AttributeProto.i`, `ints`, 64-bit tensors).
 
-/** The part that every message has: fields that this package doesn't know, which are kept and written back. */
+/** The part that all messages share: fields that this package doesn't know, which are kept and written back. */
 interface Extensible {
   /** Encoded fields that this package doesn't know. */
   unknownFields?: Uint8Array[];
@@ -111,7 +111,7 @@ export const AttributeType = {
 export interface AttributeProto extends Extensible {
   /** The name. */
   name: string;
-  /** Inside a function: the function's attribute that gives the value. */
+  /** The function's attribute that gives the value, if the node is inside a function. */
   refAttrName?: string;
   /** Documentation for people. */
   docString?: string;
@@ -184,7 +184,7 @@ export interface TensorProto extends Extensible {
   metadataProps?: StringStringEntryProto[];
 }
 
-/** A sparse tensor: the values that are not zero, and their places. */
+/** A sparse tensor: the values that aren't zero, and their positions. */
 export interface SparseTensorProto extends Extensible {
   /** The nonzero values. */
   values?: TensorProto;

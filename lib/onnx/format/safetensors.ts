@@ -28,7 +28,7 @@ export interface Safetensors {
 }
 
 /**
- * The bits of an element and this package's name for the type, by `Dtype` in the reference implementation
+ * The bits of an element and this package's name for the type, as in `Dtype` of the reference implementation
  * (safetensors/src/tensor.rs).
  */
 const dtypes: ReadonlyMap<string, { bits: number; type?: Exclude<DataType, 'string'> }> = new Map([
@@ -184,7 +184,7 @@ function named(path: string, bytes: Uint8Array): Safetensors {
 /**
  * Makes the beginning of a safetensors file, which the tensors' bytes follow in the same order.
  *
- * @param tensors one-dimensional ones
+ * @param tensors the tensors, each of one dimension
  */
 export function safetensorsHeader(
   tensors: readonly { name: string; dtype: string; bytes: Uint8Array }[],
@@ -198,7 +198,7 @@ export function safetensorsHeader(
     return [name, { dtype, shape, data_offsets: [begin, end] }] as const;
   });
   const json = JSON.stringify({ __metadata__: metadata, ...Object.fromEntries(entries) });
-  // The format asks for spaces up to a multiple of 8.
+  // Spaces pad the header to a multiple of 8 bytes, as in the reference implementation.
   const text = new TextEncoder().encode(json);
   const header = new Uint8Array(8 + Math.ceil(text.length / 8) * 8).fill(0x20);
   new DataView(header.buffer).setBigUint64(0, BigInt(header.length - 8), true);

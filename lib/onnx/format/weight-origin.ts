@@ -2,7 +2,7 @@ import type { GraphProto, TensorProto } from './model.js';
 
 /**
  * A change to a weight. 'cast': each element was rounded to another type and kept its place. 'recoded': quantized
- * numbers were written in another form. 'computed': the constant is what nodes computed from the weight.
+ * numbers were written in another form. 'computed': nodes computed the constant from the weight.
  */
 export type WeightChange = 'cast' | 'recoded' | 'computed';
 
@@ -12,7 +12,7 @@ export interface MadeWeight {
   readonly weight: string;
   /**
    * The names that the weights have in the model from which it was made: initializers, or outputs of Constant nodes.
-   * The weight that was changed comes first, then those that it was changed with, such as zero points.
+   * The weight that was changed comes first, followed by the weights that it was changed with, such as zero points.
    */
   readonly from: readonly string[];
   /** The changes to the first of these weights, in order. */
@@ -54,7 +54,10 @@ export function madeWeights({ initializer }: GraphProto): MadeWeight[] {
   });
 }
 
-/** Makes a graph the origin of its weights: removes the records of where they came from, in place. */
+/**
+ * Makes a graph the origin of its weights, by removing the records of where they came from. The graph is changed in
+ * place.
+ */
 export function forgetOrigins({ initializer }: GraphProto): void {
   for (const tensor of initializer) {
     if (tensor.metadataProps) {

@@ -7,7 +7,7 @@ import { writeModel } from './model-file.js';
 import { WrittenModel } from './written-model.js';
 
 /**
- * Writes a model into a folder. Its external data isn't copied: symbolic links in the folder lead to it.
+ * Writes a model into a folder. Its external data isn't copied; symbolic links in the folder point to it.
  *
  * @param options.directory the folder that the locations of external data are relative to. Links in it are followed, as
  *   in a hub's cache

@@ -1,4 +1,4 @@
-/** A model that was written to a file, while its external data stayed in its place. */
+/** A model that was written to a file. Its external data stayed where it was. */
 export class WrittenModel {
   constructor(
     /** The ONNX file. TensorRT and this package's readers find its external data beside it, through symbolic links. */

@@ -29,7 +29,7 @@ export function graphInputs(graph: GraphProto): ValueType[] {
   return graph.input.filter(({ name }) => !weights.has(name)).map(valueType);
 }
 
-/** Returns a model's inputs without its weights. An input without a rank, which builds refuse, counts as a scalar. */
+/** Returns a model's inputs without its weights. Builds refuse inputs without a rank; here they count as scalars. */
 export function declaredInputs({ graph }: ModelProto): DeclaredInput[] {
   return graphInputs(graph).map(({ name, type, shape = [] }) => ({ name, type, shape }));
 }

@@ -8,9 +8,9 @@ import { tensorAttribute } from './node-attribute.js';
 import { captured, collectNames } from './traverse.js';
 
 /**
- * A graph that passes can change. They add nodes in any order, replace them, and leave them without readers; {@link
- * EditableGraph.finish} drops the nodes that no output needs and orders the rest. The weights are shared with the given
- * model, which isn't changed.
+ * A graph that passes can change. A pass may add nodes in any order, replace them, or leave them unused; {@link
+ * EditableGraph.finish} drops the nodes that no output needs and sorts the rest. The weights are shared with the given
+ * model, which doesn't change.
  */
 export class EditableGraph {
   readonly inputs: ValueInfoProto[];
@@ -66,7 +66,7 @@ export class EditableGraph {
     return tensorAttribute(node, 'value');
   }
 
-  /** Returns the constants that values are computed from, under the names by which nodes read them. */
+  /** Returns the constants that values are computed from. Each has the name that nodes read it by. */
   constantsBehind(values: readonly string[]): TensorProto[] {
     const constants: TensorProto[] = [];
     const seen = new Set(values);
@@ -91,21 +91,21 @@ export class EditableGraph {
     return this.addTensor(madeFrom(makeTensor(name, type, dims, data), [], 'computed'));
   }
 
-  /** Adds a weight that has a name of its own and records what it was made from: see `madeFrom`. */
+  /** Adds a weight under its own name. The tensor must record what it was made from: see `madeFrom`. */
   addTensor(tensor: TensorProto): string {
     this.#initializers.set(tensor.name!, tensor);
     this.#names.add(tensor.name!);
     return tensor.name!;
   }
 
-  /** Adds a number without dimensions. Equal numbers are stored once. */
+  /** Adds a floating-point scalar. Equal scalars are stored once. */
   addScalar(value: number, type: FloatType = 'float32'): string {
     const name = `constant.${type}.${value}`;
     if (this.#initializers.has(name)) return name;
     return this.addTensor(madeFrom(floatTensor(name, type, [], Float32Array.of(value)), [], 'computed'));
   }
 
-  /** Adds an int64 without dimensions. Equal numbers are stored once. */
+  /** Adds an int64 scalar. Equal scalars are stored once. */
   addIndex(value: number): string {
     const name = `constant.index.${value}`;
     if (this.#initializers.has(name)) return name;
@@ -203,8 +203,7 @@ export class EditableGraph {
   }
 
   /**
-   * Gives a value another name, also where nodes read it, so that another value can have its old name. Returns the new
-   * name.
+   * Renames a value, including where nodes read it, so that another value can take its old name. Returns the new name.
    */
   rename(value: string): string {
     const name = this.uniqueName(`${value}.before`);
@@ -289,7 +288,7 @@ export class EditableGraph {
     );
     return {
       ...this.#model,
-      // Before version 4 of the format, weights also had to be inputs. The weights added here aren't.
+      // Before version 4 of the format, weights also had to be inputs. The weights added here aren't inputs.
       irVersion: Math.max(this.#model.irVersion, 4),
       opsetImport: [...opsetImport, ...added.map((domain) => ({ domain, version: 1 }))],
       graph,

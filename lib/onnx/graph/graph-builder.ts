@@ -11,10 +11,10 @@ import {
   type ValueInfoProto,
 } from '../format/model.js';
 
-/** The ONNX operator set that built graphs use by default: the newest that TensorRT 10's parser knows completely. */
+/** The ONNX operator set that built graphs use by default: the newest one that TensorRT 10's parser fully supports. */
 const defaultOpset = 20;
 
-/** File format version of ONNX 1.15, which brought operator set 20 (onnx/helper.py, VERSION_TABLE). */
+/** File format version of ONNX 1.15, which introduced operator set 20 (onnx/helper.py, VERSION_TABLE). */
 const defaultIrVersion = 9;
 
 /** The dimensions of a value. A string names a size that is known only at run time. */
@@ -41,13 +41,13 @@ export type AttributeValue =
 /** Options of a node that {@link GraphBuilder.op} writes. */
 export interface OpOptions {
   /**
-   * The node's name without its scope, which is put before it. `.1`, `.2` … make it unique. Defaults to the operator's
-   * type.
+   * The node's name. The scope is added before it, and `.1`, `.2` … after it if the name is taken. Defaults to the
+   * operator's type.
    */
   name?: string;
   /** The number of outputs, or their names ('' leaves one out). Defaults to one output, named after the node. */
   outputs?: number | readonly string[];
-  /** The operator's domain. Defaults to that of the ONNX standard. */
+  /** The operator's domain. Defaults to the standard ONNX domain. */
   domain?: string;
 }
 
@@ -94,7 +94,7 @@ export class GraphBuilder {
     return name;
   }
 
-  /** Declares a graph output, which must be a value defined before. */
+  /** Declares a graph output. The value must already be defined. */
   output(name: Value, type: DataType, dims: SymbolicDims): void {
     this.#use(name, 'output');
     this.#graph.output.push(valueInfo(name, type, dims));
@@ -112,7 +112,7 @@ export class GraphBuilder {
     return name;
   }
 
-  /** Adds a constant without dimensions. Equal constants are stored once. */
+  /** Adds a scalar constant. Equal constants are stored once. */
   scalar(value: number, type: 'float32' | 'int64' = 'float32'): Value {
     return this.#constant([], [value], type);
   }
@@ -123,7 +123,7 @@ export class GraphBuilder {
   }
 
   #constant(dims: readonly number[], values: readonly number[], type: 'float32' | 'int64'): Value {
-    // -0 and 0 are different floats that print alike.
+    // -0 and 0 are different floats, but they print alike.
     const text = values.map((v) => (Object.is(v, -0) ? '-0' : String(v))).join('_') || 'empty';
     const key = `constant.${type}${dims.length ? `.${dims.length}d` : ''}.${text}`;
     let name = this.#scalars.get(key);
@@ -135,7 +135,7 @@ export class GraphBuilder {
     return name;
   }
 
-  /** Puts `name` and a dot before the names of the nodes that `build` makes. */
+  /** Prefixes the names of the nodes that `build` makes with `name` and a dot. */
   scope<T>(name: string, build: () => T): T {
     this.#scopes.push(name);
     try {
@@ -148,7 +148,7 @@ export class GraphBuilder {
   /**
    * Appends a node and returns its output, or an array of its outputs if `options.outputs` is given.
    *
-   * @param inputs values defined before; null leaves an optional input out.
+   * @param inputs values that are already defined; null leaves an optional input out.
    * @throws RangeError ERR_INVALID_ARG_VALUE for an input that isn't defined, or an output that already is.
    */
   op(
@@ -243,7 +243,7 @@ function unique(base: string, taken: ReadonlySet<string>): string {
   return name;
 }
 
-/** Declares a value with its type: a graph input, an output, or a value in between. */
+/** Declares a value with its type: a graph input, an output, or an intermediate value. */
 export function valueInfo(name: string, type: DataType, dims: SymbolicDims): ValueInfoProto {
   const dim = dims.map((d) => (typeof d === 'number' ? { dimValue: d } : { dimParam: d }));
   return { name, type: { tensorType: { elemType: dataTypes[type].onnx, shape: { dim } } } };

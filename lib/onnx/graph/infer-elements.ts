@@ -14,7 +14,7 @@ export interface Elements {
   readonly values: readonly Size[];
 }
 
-/** The known facts about the values that a node reads. */
+/** The known facts about a node's inputs. */
 export interface KnownSizes {
   shape(name: string): readonly Size[] | undefined;
   /**
@@ -34,8 +34,8 @@ export function elementsOf(tensor: TensorProto): Elements | undefined {
 }
 
 /**
- * Returns the elements that a node computes from shapes; undefined if no rule covers the node, or if only a run decides
- * the elements.
+ * Returns the elements that a node computes from shapes; undefined if no rule covers the node, or if the elements are
+ * known only at run time.
  */
 export function inferElements(node: NodeProto, known: KnownSizes): Elements | undefined {
   const operator = operatorName(node);
@@ -126,8 +126,8 @@ function isWhole(type: number): boolean {
 const vector = (values: readonly Size[]): Elements => ({ dims: [values.length], values });
 
 /**
- * Applies an operator to pairs of elements; a single element is paired with each of the others. Returns undefined if
- * one of the results is undefined.
+ * Applies an operator to pairs of elements; a single element is paired with every element of the other operand. Returns
+ * undefined if one of the results is undefined.
  */
 function zip(
   a: Elements,
@@ -142,7 +142,7 @@ function zip(
   return values.every((value) => value !== undefined) ? { dims: larger.dims, values } : undefined;
 }
 
-/** Truncation rounds a quotient of constants down, because sizes are never negative. */
+/** Sizes are never negative, so truncating a quotient of constants rounds it down. */
 function quotient(x: Size, y: Size): Size | undefined {
   const [a, b] = [x.constant, y.constant];
   return a !== undefined && b ? Size.of(Math.trunc(a / b)) : x.dividedBy(y);
@@ -152,7 +152,7 @@ function areEqual(x: Size, y: Size): Size | undefined {
   if (x.equals(y)) return Size.of(1);
   const difference = x.minus(y).constant;
   if (difference !== undefined) return Size.of(0);
-  // Among sizes, -1 stands for "unchanged", so it equals no size that counts something.
+  // In a list of sizes, -1 means "unchanged", so it never equals an actual size.
   const isMarker = (marker: Size, size: Size) => marker.constant === -1 && size.isCount;
   return isMarker(x, y) || isMarker(y, x) ? Size.of(0) : undefined;
 }

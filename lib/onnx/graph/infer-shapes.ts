@@ -4,7 +4,9 @@ import { intAttribute, intsAttribute } from './node-attribute.js';
 import { elementWise, operatorName, sensitive } from './operators.js';
 import { product, Size } from './size.js';
 
-/** Returns the shapes of a node's outputs; undefined if no rule covers the node, or if only a run decides them. */
+/**
+ * Returns the shapes of a node's outputs; undefined if no rule covers the node, or if they are known only at run time.
+ */
 export function inferShapes(node: NodeProto, known: KnownSizes): (readonly Size[] | undefined)[] | undefined {
   const operator = operatorName(node);
   const shapes = node.input.map((name) => known.shape(name));
@@ -205,7 +207,7 @@ const notMapping = new Set([
 
 const wrap = (axis: number, rank: number) => (axis < 0 ? axis + rank : axis);
 
-/** Returns undefined if the result depends on sizes that only a run knows. */
+/** Returns undefined if the result depends on sizes that are known only at run time. */
 function broadcast(a: readonly Size[], b: readonly Size[]): Size[] | undefined {
   const rank = Math.max(a.length, b.length);
   const one = Size.of(1);
@@ -227,7 +229,7 @@ function broadcastAll(shapes: readonly (readonly Size[] | undefined)[]): readonl
 }
 
 /**
- * In a target shape, 0 means the input's size at that place and -1 means the remaining size
+ * In a target shape, 0 means the input's size in that position and -1 means the remaining size
  * (https://onnx.ai/onnx/operators/onnx__Reshape.html).
  */
 function reshaped(input: readonly Size[], target: readonly Size[], allowZero: boolean): Size[] | undefined {
@@ -246,7 +248,7 @@ function reshaped(input: readonly Size[], target: readonly Size[], allowZero: bo
   return size && (dims.map((dim, i) => (i === free ? size : dim)) as Size[]);
 }
 
-/** Returns the size of a slice with step 1; undefined if it depends on sizes that only a run knows. */
+/** Returns the size of a slice with step 1; undefined if it depends on sizes that are known only at run time. */
 function sliced(dim: Size, start: number, end: Size): Size | undefined {
   const size = dim.constant;
   const limit = end.constant;

@@ -1,19 +1,19 @@
 import type { NodeProto } from '../format/model.js';
 
-// The facts about operators that mixed precision needs, by name (https://onnx.ai/onnx/operators/). The name of an
-// operator from another domain begins with that domain.
+// These are the facts about operators that mixed precision needs, by operator name (https://onnx.ai/onnx/operators/).
+// If an operator comes from another domain, its name begins with that domain.
 
 const operators = (names: string): ReadonlySet<string> => new Set(names.trim().split(/\s+/));
 
 /**
- * Returns the operator's name, with its domain if that isn't the standard's: `MatMul`,
+ * Returns the operator's name, preceded by its domain if that isn't the standard one: `MatMul`,
  * `com.microsoft.GroupQueryAttention`.
  */
 export function operatorName({ domain, opType }: NodeProto): string {
   return !domain || domain === 'ai.onnx' ? opType : `${domain}.${opType}`;
 }
 
-/** Describes a node in messages. */
+/** Returns a description of a node for messages. */
 export function label(node: NodeProto): string {
   return node.name
     ? `the ${node.opType} "${node.name}"`
@@ -23,7 +23,7 @@ export function label(node: NodeProto): string {
 /** Matrix products and convolutions. */
 export const products = operators('MatMul Gemm Conv ConvTranspose Einsum Attention');
 
-/** Operators that work element by element, or move elements. They are as exact in 16 bits as their inputs. */
+/** Operators that work element by element, or move elements. In 16 bits, they are as exact as their inputs. */
 export const elementWise = operators(`
   Add Sub Mul Div Neg Abs Min Max Sum Mean Sign Floor Ceil Round
   Relu LeakyRelu PRelu ThresholdedRelu Clip Sigmoid HardSigmoid HardSwish Tanh Gelu Softsign Erf Elu Selu Mish Swish
@@ -58,7 +58,7 @@ export const sensitive = operators(`
 /** Operators that read any type and return another. They read whichever version of a value exists. */
 export const typeless = operators('Shape Size IsNaN IsInf Cast');
 
-/** Operators that should stay in FP32 if that costs no cast. */
+/** Operators that should stay in FP32 if that takes no extra cast. */
 export const delicate = operators('Erf Tanh Sigmoid Gelu Elu Selu Mish Swish');
 
 /**

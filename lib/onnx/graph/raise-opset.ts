@@ -31,8 +31,8 @@ const irVersion10 = 10;
 /**
  * Returns the model in a later operator set. Its operators keep their meaning.
  *
- * @throws TensorRTError ERR_MODEL_UNSUPPORTED for operator sets before 13, and for a node that can't be raised, which
- *   it names
+ * @throws TensorRTError ERR_MODEL_UNSUPPORTED for operator sets before 13, and for a node that can't be raised; the
+ *   message names the node
  */
 export function raiseOpset(model: ModelProto, opset: number): ModelProto {
   const from = standardOpset(model);

@@ -1,11 +1,11 @@
 /**
- * A size, or an element of a shape. It is a polynomial with whole coefficients in the sizes that only a run knows: `4`,
- * `rows`, `past + new`, `2*rows*new`.
+ * A size, or an element of a shape. It is a polynomial with integer coefficients in the sizes that are known only at
+ * run time: `4`, `rows`, `past + new`, `2*rows*new`.
  */
 export class Size {
   /**
-   * Coefficients by monomial, which is its symbols, sorted and joined by `*`; '' is the constant. No coefficient is
-   * zero.
+   * Coefficients by monomial. A monomial is written as its symbols, sorted and joined by `*`; '' is the constant. No
+   * coefficient is zero.
    */
   readonly #terms: ReadonlyMap<string, number>;
 

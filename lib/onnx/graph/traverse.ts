@@ -11,8 +11,8 @@ export function subgraphs(node: NodeProto): GraphProto[] {
 }
 
 /**
- * Lists the values that the bodies of a control-flow node may read from outside. To be safe, these are all names that
- * the bodies' nodes read, and the bodies' outputs.
+ * Lists the values that the bodies of a control-flow node may read from outside. To be safe, the list contains every
+ * name that the bodies' nodes read, and the bodies' outputs.
  */
 export function captured(node: NodeProto): string[] {
   return subgraphs(node).flatMap((graph) => [

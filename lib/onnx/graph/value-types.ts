@@ -16,9 +16,9 @@ type TypeOf = (name: string) => number | undefined;
 /**
  * Returns the ONNX element types of a graph's tensors, from the graph's declarations and from the rules of its
  * operators (https://onnx.ai/onnx/operators/, ONNX Runtime's docs/ContribOperators.md). A value is missing if neither
- * gives its type, as with the output of an unknown operator, or a sequence.
+ * gives its type. This is the case for sequences and for outputs of unknown operators.
  *
- * @param outer for the body of a control-flow node: the types of the values around it
+ * @param outer the types of the values around the graph, if it is the body of a control-flow node
  */
 export function valueTypes(graph: GraphProto, outer?: TypeOf): ReadonlyMap<string, number> {
   const types = declaredTypes(graph);
@@ -50,7 +50,7 @@ function declaredTypes(graph: GraphProto): Map<string, number> {
   return types;
 }
 
-/** Returns the type that a Cast casts to. Before operator set 6, the attribute was a word. */
+/** Returns the type that a Cast casts to. Before operator set 6, the attribute was a string. */
 export function castType(node: NodeProto): number | undefined {
   const to = attribute(node, 'to');
   return to?.s ? typeNames.get(new TextDecoder().decode(to.s)) : Number(to?.i ?? 0) || undefined;
@@ -233,7 +233,7 @@ function constantType(node: NodeProto): number | undefined {
 
 const bodies = new Set(['If', 'Loop', 'Scan']);
 
-/** The types of a control-flow node's outputs are those of its bodies. */
+/** Returns the types of a control-flow node's outputs, which are the types of its bodies' outputs. */
 function bodyTypes(node: NodeProto, typeOf: TypeOf): (number | undefined)[] {
   if (node.opType === 'If') {
     const branches = ['then_branch', 'else_branch'].flatMap((name) => attribute(node, name)?.g ?? []);

@@ -35,7 +35,7 @@ interface BertConfig {
 }
 
 /**
- * The number that is added to the attention scores of padding. A score this far below the others has probability 0 in
+ * This number is added to the attention scores of padding. A score this far below the others has probability 0 in
  * float32 and in float16. In float16, the customary -3.4e38 would be infinite and turn a row that is all padding into
  * NaN. This is the value of the original BERT (google-research/bert, modeling.py).
  */

@@ -21,7 +21,7 @@ export interface ResnetOptions {
 /** Bottleneck blocks per stage: He et al., Deep Residual Learning (2015), table 1. */
 const blocks = { 50: [3, 4, 6, 3], 101: [3, 4, 23, 3], 152: [3, 8, 36, 3] } as const;
 
-/** A bottleneck's last convolution has this many times as many channels as its others. */
+/** A bottleneck's last convolution has this many times the channels of its other convolutions. */
 const expansion = 4;
 
 /** The epsilon of batch normalisation. This is PyTorch's default. */
@@ -29,7 +29,7 @@ const epsilon = 1e-5;
 
 /**
  * Builds the ONNX graph of a ResNet with bottleneck blocks like torchvision's (version 1.5, in which a block's 3×3
- * convolution has the stride). Batch normalisations are folded into the convolutions before them, as exporters do.
+ * convolution applies the stride). Batch normalisations are folded into the convolutions before them, as exporters do.
  *
  * Input `input`, float32 `[batch, 3, height, width]`; output `logits`, float32 `[batch, classes]`.
  *

@@ -5,16 +5,16 @@ import { attributeProto } from '../graph/graph-builder.js';
 import { tensorAttribute } from '../graph/node-attribute.js';
 import { collectNames, subgraphs } from '../graph/traverse.js';
 
-/** TensorRT's parser treats trip counts from the largest int32 on as no limit. */
+/** TensorRT's parser treats a trip count of at least the largest int32 as no limit. */
 const noLimit = 2 ** 31 - 1;
 
 /**
  * Completes control flow for TensorRT's parser, in place: every Loop gets a condition and a trip count, and outputs of
- * Loop, If and Scan that nothing reads get names. The standard lets a model leave these out, but the parser then
- * doesn't know the values that a body gets for them, or finds too few. A constant true stands for a missing condition,
+ * Loop, If and Scan that nothing reads get names. The standard lets a model leave these out, but then the parser
+ * doesn't know which values to pass to a body, or finds too few names. A constant true stands for a missing condition,
  * as in ONNX Runtime.
  * @returns whether anything was added, and whether a loop has no trip count of its own, so that only the condition that
- *   it computes ends it
+ *   it computes can end it
  * @throws TensorRTError ERR_MODEL_UNSUPPORTED for a Loop without a trip count whose scan outputs need one
  */
 export function completeLoops(model: ModelProto): { isChanged: boolean; isUnbounded: boolean } {
@@ -84,7 +84,7 @@ export function completeLoops(model: ModelProto): { isChanged: boolean; isUnboun
   return found;
 }
 
-/** Returns the names of the trip counts of a graph's loops, without the loops in bodies. */
+/** Returns the names of the trip counts of a graph's loops, not counting loops inside bodies. */
 export function tripCounts({ node }: GraphProto): Set<string> {
   return new Set(
     node.flatMap(({ opType, domain, input }) => (opType === 'Loop' && !domain ? [input[0]!] : [])),

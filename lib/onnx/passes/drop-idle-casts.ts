@@ -20,7 +20,7 @@ export function dropIdleCasts(graph: EditableGraph, { graph: proto }: { graph: G
       graph.replaceReads(output, input);
       continue;
     }
-    // The node that computes the input gets the name of the graph's output.
+    // The node that computes the input takes over the name of the graph's output.
     const maker = graph.producer(input);
     if (!maker || graph.isOutput(input)) continue;
     graph.removeNode(node);

@@ -25,15 +25,15 @@ export interface LowerMatMulNBitsOptions extends ExternalDataOptions {
   readonly from: FloatType;
   /** The type that products are computed in. */
   readonly type: FloatType;
-  /** The names of the outputs of products that aren't rounded. */
+  /** The names of the outputs of products that are computed in `from` instead of `type`. */
   readonly exact?: ReadonlySet<string>;
 }
 
 /**
  * Lowers com.microsoft's MatMulNBits, with 4 or 8 bits per weight, to block-wise DequantizeLinear (operator set 21) and
- * MatMul. The weights stay as small as they are.
+ * MatMul. The weights don't grow.
  *
- * @throws TensorRTError ERR_MODEL_UNSUPPORTED, naming the node and what it has that TensorRT lacks
+ * @throws TensorRTError ERR_MODEL_UNSUPPORTED, naming the node and the feature that TensorRT lacks
  */
 export function lowerMatMulNBits(model: ModelProto, options: LowerMatMulNBitsOptions): ModelProto {
   if (!model.graph.node.some(isMatMulNBits)) return model;
@@ -124,8 +124,8 @@ interface Dequantizable {
   /** `[n, blocks]`. */
   readonly scales: string;
   /**
-   * `[blocks, n]`: multiplied with the sums of each block's inputs, they are added to the products; undefined if all
-   * are zero.
+   * `[blocks, n]`. Each is multiplied by the sum of its block's inputs and added to the product; undefined if all are
+   * zero.
    */
   readonly shifts: string | undefined;
 }

@@ -9,9 +9,9 @@ import { raiseOpset } from '../graph/raise-opset.js';
 const opset = 18;
 
 /**
- * Rewrites ONNX Runtime's own normalisations, with or without the sum that they begin with, in standard operators. RMS
- * normalisation is written out in the way that TensorRT's newer parsers read RMSNormalization, because older ones don't
- * know that operator. It is computed in float32, as those parsers do.
+ * Rewrites ONNX Runtime's own normalisations as standard operators, including those that begin with a sum. RMS
+ * normalisation is written out the way TensorRT's newer parsers expand RMSNormalization, because older ones don't know
+ * that operator. Like those parsers, it computes in float32.
  *
  * @param type the type that the model computes in
  */

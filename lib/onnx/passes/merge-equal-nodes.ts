@@ -4,14 +4,14 @@ import type { EditableGraph } from '../graph/editable-graph.js';
 import { operatorName } from '../graph/operators.js';
 import { subgraphs } from '../graph/traverse.js';
 
-/** Constants larger than this, in bytes, are weights and count as different. */
+/** A constant with more bytes than this is a weight and isn't compared with others. */
 const maxConstantBytes = 4096;
 
 const random = /^(Random|Multinomial|Bernoulli|Dropout)/;
 
 /**
- * Merges nodes that compute the same from the same inputs, because exporters repeat positions, masks and shapes in each
- * layer. The nodes must be in topological order.
+ * Merges nodes that compute the same thing from the same inputs, because exporters repeat positions, masks and shapes
+ * in each layer. The nodes must be in topological order.
  */
 export function mergeEqualNodes(graph: EditableGraph): void {
   const known = new Map<string, NodeProto>();
@@ -31,7 +31,7 @@ export function mergeEqualNodes(graph: EditableGraph): void {
   }
 }
 
-/** Returns equal strings for nodes that compute the same; undefined for a node that can't be compared. */
+/** Returns a key that is equal for nodes that compute the same thing; undefined for a node that can't be compared. */
 function keyOf(node: NodeProto): string | undefined {
   const operator = operatorName(node);
   if (random.test(operator) || subgraphs(node).length > 0) return undefined;
@@ -40,7 +40,7 @@ function keyOf(node: NodeProto): string | undefined {
   return JSON.stringify([operator, node.input, node.output.map((value) => value !== ''), attributes.sort()]);
 }
 
-/** Returns equal strings for equal attributes; undefined for an attribute that can't be compared. */
+/** Returns a key that is equal for equal attributes; undefined for an attribute that can't be compared. */
 export function attributeKey({
   name,
   type,

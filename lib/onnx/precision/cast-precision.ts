@@ -18,11 +18,11 @@ import { writeCasts } from './write-casts.js';
  *   `options.ranges`, and nodes whose numbers are so small or so close together that FP16 has few bits for them;
  * - the last product before an output named logits, because greedy decoding compares numbers there that FP16 makes
  *   equal, and the table with a row for each logit, because every layer's sums start from it;
- * - values cast from 32- or 64-bit integers (positions, which FP16 counts exactly only to 2048), squares, and products
- *   of dequantized values;
+ * - values cast from 32- or 64-bit integers (positions, which FP16 holds exactly only up to 2048), squares, and
+ *   products of dequantized values;
  * - nodes that `options.keepFp32` names;
- * - nodes whose neighbours are in FP32, if casting them would add more casts than it saves. No assignment that puts
- *   all products in FP16 that may be in FP16 has fewer casts.
+ * - nodes whose neighbours are in FP32, if casting them would add more casts than it saves. Of all assignments that put
+ *   every eligible product in FP16, this one has the fewest casts.
  *
  * The graph's inputs and outputs stay as they are. The given model isn't changed; weights that need no conversion are
  * shared with it. Without ranges, only products, element-wise nodes after them and embedding tables are cast.
@@ -43,7 +43,7 @@ export function castToFloat16(
   options: CastOptions = {},
 ): { model: ModelProto; report: CastFloat16Report } {
   const { graph, counts, report } = cast(model, 'fp16', options);
-  // Before version 4 of the format, weights also had to be inputs. The weights added here aren't.
+  // Before version 4 of the format, weights also had to be inputs. The weights added here aren't inputs.
   const irVersion = Math.max(model.irVersion, 4);
   return { model: { ...model, irVersion, graph }, report: { ...report, float16: counts } };
 }
@@ -51,10 +51,10 @@ export function castToFloat16(
 /**
  * Casts a model to BF16 in the way that {@link castToFloat16} casts it to FP16. BF16 has float32's range and 8 bits of
  * precision, so measured ranges don't matter. If the meaning of its operators doesn't change, the model is raised to
- * operator set 22, which has BF16 in convolutions and pooling; otherwise, operators that don't have BF16 in the model's
- * own set stay in FP32.
+ * operator set 22, which has BF16 in convolutions and pooling; otherwise, operators that lack BF16 in the model's own
+ * set stay in FP32.
  *
- * @throws as castToFloat16
+ * @throws the errors of {@link castToFloat16}
  */
 export function castToBfloat16(
   model: ModelProto,

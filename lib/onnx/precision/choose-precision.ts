@@ -82,7 +82,7 @@ class Chooser {
   readonly #traits: ValueTraits;
   /** The products that compute the model's logits. */
   readonly #makesLogits: ReadonlySet<NodeProto>;
-  /** The numbers of logits, if the outputs' shapes give them. */
+  /** The sizes of the last dimensions of logits, if the outputs' shapes give them. */
   readonly #vocabularies: ReadonlySet<number>;
 
   constructor(facts: GraphFacts, rounding: WeightRounding, type: LowType, options: CastOptions) {
@@ -189,7 +189,7 @@ class Chooser {
     };
   }
 
-  /** A decoder's residual stream is FP32. Rounding it at its beginning would save no computation and cost a cast. */
+  /** A decoder's residual stream is FP32. Rounding it where it begins would save no computation and cost a cast. */
   #vocabularyRefusal(table: string): string | undefined {
     return this.#vocabularies.has(this.#facts.constants.get(table)!.dims[0]!)
       ? `"${table}" has a row for each logit: every layer adds to what is read there`
@@ -243,7 +243,7 @@ class Chooser {
   }
 
   /**
-   * Without ranges, an element-wise node stays in FP32 unless it looks up a table or reads only what follows from
+   * Without ranges, an element-wise node stays in FP32 unless it looks up a table or reads only values that follow from
    * products.
    */
   #unmeasuredRefusal(operator: string, node: NodeProto, inputs: readonly number[]): string | undefined {
@@ -276,7 +276,9 @@ function productsOf({ node: nodes }: GraphProto, values: string[]): Set<NodeProt
   return found;
 }
 
-/** In the text, `*` stands for any characters; all other characters stand for themselves. */
+/**
+ * Returns the expression for a pattern, in which `*` stands for any characters and all other characters for themselves.
+ */
 function pattern(text: string): RegExp {
   const parts = text.split('*').map((part) => part.replaceAll(/[\\^$.|?+()[\]{}]/g, '\\$&'));
   return new RegExp(`^${parts.join('.*')}$`, 's');

@@ -7,7 +7,7 @@ import { valueTypes } from '../graph/value-types.js';
 
 const float32 = dataTypes.float32.onnx;
 
-/** The facts about a graph before it is cast. Nothing changes them afterwards. */
+/** The facts about a graph before it is cast. They don't change afterwards. */
 export class GraphFacts {
   readonly graph: GraphProto;
   readonly opset: number;

@@ -23,7 +23,8 @@ export interface LowType {
   /** True if a number would become infinite in this type. */
   readonly isExceededBy: (values: Float32Array) => boolean;
   /**
-   * The largest number, to append to a sentence about values beyond it: ', 65504'. It is '' if the number is float32's.
+   * Text to append to a sentence about values beyond the type's largest number: ', 65504'. It is '' if the type has
+   * float32's range.
    */
   readonly limit: string;
 }

@@ -1,6 +1,6 @@
 /**
- * Splits a network in two at the least cost: the minimum cut, which equals the maximum flow (Dinic's algorithm, 1970).
- * Vertices are numbers from 0; edges have whole capacities.
+ * Splits a network in two at the lowest cost: the minimum cut, which equals the maximum flow (Dinic's algorithm, 1970).
+ * Vertices are numbers from 0; edges have integer capacities.
  */
 export class MinimumCut {
   readonly #edges: number[][] = [];

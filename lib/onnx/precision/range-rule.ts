@@ -2,15 +2,14 @@ import { smallestNormalFloat16 } from '../../base/float16.js';
 import type { Ranges } from './ranges.js';
 
 /**
- * The largest magnitude that a value in FP16 may have reached; FP16 itself ends at 65504. This is the default of
- * ModelOpt's AutoCast (modelopt/onnx/autocast, `data_max`). It leaves room for values that are 128 times as large on
- * other inputs as on the measured ones.
+ * The largest magnitude that a value may have reached if it is to be FP16; FP16 itself ends at 65504. This is the
+ * default of ModelOpt's AutoCast (modelopt/onnx/autocast, `data_max`). It leaves room for values that are 128 times as
+ * large on other inputs as on the measured ones.
  */
 export const defaultMaxValue = 512;
 
 /**
- * A value that never reached this stays in FP32 too. FP16 loses precision below 2⁻¹⁴, and a sixteenth of this value is
- * there.
+ * A value that never reached this magnitude also stays in FP32. It is 16 times 2⁻¹⁴, below which FP16 loses precision.
  */
 const minValue = 16 * smallestNormalFloat16;
 

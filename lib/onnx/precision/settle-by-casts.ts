@@ -7,10 +7,10 @@ import type { LowType } from './low-type.js';
 import { MinimumCut } from './minimum-cut.js';
 
 /**
- * Decides about the nodes that may have either precision. It takes as few casts as possible; among equal solutions, it
+ * Chooses a precision for the nodes that may have either. It needs as few casts as possible; among equal solutions, it
  * follows as many nodes' preferences as possible, and then puts as many nodes as possible in 16 bits. A cast is needed
- * where a value is made in one type and read in the other, so the least number of casts is the minimum cut between the
- * nodes that must be in FP32 and those that must be in 16 bits.
+ * where a value is made in one type and read in the other, so the smallest number of casts is the minimum cut between
+ * the nodes that must be in FP32 and those that must be in 16 bits.
  */
 export function settleByCasts(
   choices: readonly NodeChoice[],

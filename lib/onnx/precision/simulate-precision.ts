@@ -23,12 +23,12 @@ const bfloat16 = dataTypes.bfloat16.onnx;
 type TypeOf = (name: string) => number | undefined;
 
 /**
- * Rewrites a model so that it runs in float32 and gives the numbers of its 16-bit types: what was float16 or bfloat16
- * is computed in float32, rounded to that type and cast back. ONNX Runtime's own CPU kernels keep chains of 16-bit
- * nodes in float32, and hide what overflows. Values keep their names; inputs and outputs of 16 bits become float32. A
- * model without 16-bit values is returned as it is.
+ * Rewrites a model so that it runs in float32 but gives the numbers that its 16-bit types would give: each float16 or
+ * bfloat16 value is computed in float32, rounded to its type and cast back. ONNX Runtime's own CPU kernels keep chains
+ * of 16-bit nodes in float32, which hides overflows. Values keep their names; 16-bit inputs and outputs become float32.
+ * A model without 16-bit values is returned unchanged.
  *
- * @throws TensorRTError ERR_MODEL_UNSUPPORTED if a node reads 16-bit values and the type that it gives isn't known;
+ * @throws TensorRTError ERR_MODEL_UNSUPPORTED if a node reads 16-bit values and its output type isn't known;
  *   ERR_MODEL_INVALID for a constant that can't be read
  * @example
  * ```js
@@ -41,11 +41,12 @@ type TypeOf = (name: string) => number | undefined;
 export function simulatePrecision(model: ModelProto, options: ExternalDataOptions = {}): ModelProto {
   if (lowPrecisions(model).size === 0) return model;
   const graph = new Simulator(model, options).simulated(model.graph);
-  // Before version 4 of the format weights had to be inputs too; those that are cast now are not.
+  // Before version 4 of the format, weights also had to be inputs. The weights that are cast here aren't inputs any
+  // more.
   return { ...model, irVersion: Math.max(model.irVersion, 4), graph };
 }
 
-/** The 16-bit types that values of a model have. */
+/** Returns the 16-bit types that a model's values have. */
 export function lowPrecisions({ graph }: ModelProto): ReadonlySet<LowPrecision> {
   const found = new Set<LowPrecision>();
   const visit = (each: GraphProto, outer?: TypeOf) => {
@@ -65,7 +66,7 @@ function isLow(type: number | undefined): type is number {
   return type === float16 || type === bfloat16;
 }
 
-/** Operators that only move elements: what they read is rounded already. */
+/** Operators that only move elements. Their inputs are already rounded. */
 const movers = new Set(
   `Identity Reshape Transpose Squeeze Unsqueeze Flatten Concat Split Slice Expand Tile Gather GatherElements GatherND
   DepthToSpace SpaceToDepth Compress ReverseSequence Dropout`.split(/\s+/),
@@ -99,7 +100,7 @@ class Simulator {
     const cast = new Set<string>();
     const initializer = graph.initializer.map((tensor) => {
       if (!isLow(tensor.dataType) || !tensor.name) return tensor;
-      // ONNX Runtime casts it once, when it loads the model; its elements needn't be read here.
+      // ONNX Runtime casts the weight once, when it loads the model, so its elements needn't be read here.
       const name = this.#unique(`${tensor.name}:stored`);
       nodes.push(this.#cast(name, tensor.name, float32));
       cast.add(tensor.name);
@@ -172,7 +173,7 @@ class Simulator {
       opType: 'Cast',
       input: [from],
       output: [to],
-      // Before operator set 6 the type was a word.
+      // Before operator set 6, the type was a string.
       attribute: [attributeProto('to', this.#opset >= 6 ? type : word)],
     };
   }
@@ -185,7 +186,7 @@ class Simulator {
   }
 }
 
-/** A declaration, of float32 if it was of 16 bits. */
+/** Returns the declaration of a value, with float32 in place of a 16-bit type. */
 function widened(value: ValueInfoProto): ValueInfoProto {
   const tensorType = value.type?.tensorType;
   if (!tensorType || !isLow(tensorType.elemType)) return value;

@@ -51,7 +51,7 @@ export class ValueTraits {
   }
 
   /**
-   * Records the traits of a node's outputs that decide about their readers.
+   * Records the traits of a node's outputs that affect the choice for the nodes that read them.
    * @param inputs the inputs that are float32
    * @param mayBeLow whether the node may compute in 16 bits
    */

@@ -32,8 +32,8 @@ export function writeCasts(
   return new CastWriter(facts, rounding, type).write(choices);
 }
 
-// Every value keeps its name in FP32; its 16-bit version, if one is needed, has another name. So a node that isn't
-// changed reads the same values as before.
+// Every value keeps its name in FP32; its 16-bit version, if one is needed, has another name. A node that isn't changed
+// therefore reads the same values as before.
 class CastWriter {
   readonly #facts: GraphFacts;
   readonly #rounding: WeightRounding;
@@ -207,7 +207,7 @@ class CastWriter {
   }
 
   #castAttribute(type: number) {
-    // Before operator set 6, the type was a word.
+    // Before operator set 6, the type was a string.
     return attributeProto('to', this.#facts.opset >= 6 ? type : type === float32 ? 'FLOAT' : 'FLOAT16');
   }
 

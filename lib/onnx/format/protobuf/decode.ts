@@ -6,8 +6,9 @@ import { GrowingArray } from './packed-array.js';
 
 /**
  * The most bytes that decoding may put on the JavaScript heap, by estimate. Two bytes on the wire can become a message
- * of hundreds of bytes in memory; with this limit, a hostile file gets an error instead of ending the process. A graph
- * of a million nodes stays under half of it. If the heap is small, the limit is three quarters of the heap's.
+ * of hundreds of bytes in memory; with this limit, a hostile file causes an error instead of ending the process. A
+ * graph of a million nodes stays under half of it. If the heap is small, the limit is three quarters of the heap's own
+ * limit.
  */
 const maxHeapBudget = 2 * 1024 ** 3;
 

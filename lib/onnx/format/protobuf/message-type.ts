@@ -37,7 +37,7 @@ export type FieldKind =
  * The number of times that a field may occur.
  * - `one`: at most once; absent if not set. If a scalar occurs twice, the last one counts; a message that occurs twice
  *   is refused.
- * - `required`: like `one`, but the kind's zero if absent, and always written.
+ * - `required`: like `one`, but it has the kind's zero if absent, and is always written.
  * - `list`: an array, empty if there is none.
  * - `rare`: an array, absent if there is none.
  * - `packed`: a typed array of the kind, absent if there is none. It is written packed and read in either form.
@@ -63,7 +63,7 @@ export interface Field {
 export interface MessageType {
   /** The message's name in errors. */
   readonly name: string;
-  /** The fields in ascending order of their numbers, in which they are written. */
+  /** The fields in ascending order of their numbers. They are written in this order. */
   readonly fields: readonly Field[];
   /** `byNumber[n]` is the field with number n. */
   readonly byNumber: readonly (Field | undefined)[];
@@ -76,8 +76,8 @@ export interface MessageType {
 export type Message = Record<string, unknown> & { unknownFields?: Uint8Array[] };
 
 /**
- * The most levels that messages may nest, which is also protobuf's own limit. ONNX graphs nest through attributes (If
- * in If …).
+ * The largest number of levels that messages may nest. It is also protobuf's own limit. ONNX graphs nest through
+ * attributes (If in If …).
  */
 export const maxDepth = 100;
 
