@@ -33,7 +33,7 @@ import { floats, numbers } from './tensor-numbers.js';
 import { unwrapGemm } from './unwrap-gemm.js';
 import { formOf } from './value-form.js';
 
-/** Options of {@link liftAttention}. */
+/** How to lift attention out of an exported decoder. */
 export interface LiftOptions extends ExternalDataOptions {
   /** The most tokens that a row will hold. */
   readonly maxLength: number;
