@@ -13,6 +13,11 @@ export function python(
     encoding,
     input,
     maxBuffer: 2 ** 30,
-    env: { ...process.env, PYTHONPATH: [pythonOracle(), mlperfOracle()].join(path.delimiter) },
+    // Without the sanitizer that this process may run under.
+    env: {
+      ...process.env,
+      LD_PRELOAD: '',
+      PYTHONPATH: [pythonOracle(), mlperfOracle()].join(path.delimiter),
+    },
   });
 }
