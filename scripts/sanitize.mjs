@@ -43,7 +43,6 @@ run(
     'run',
     'test/unit/session/session.test.ts',
     'test/unit/execution/tensor.test.ts',
-    'test/unit/masks/sparse-mask.test.ts',
     'test/unit/engine/build-engine.test.ts',
     'test/e2e/gpu-session.test.ts',
     'test/e2e/generation.test.ts',

@@ -13,11 +13,6 @@ export function python(
     encoding,
     input,
     maxBuffer: 2 ** 30,
-    // Without the sanitizer that this process may run under.
-    env: {
-      ...process.env,
-      LD_PRELOAD: '',
-      PYTHONPATH: [pythonOracle(), mlperfOracle()].join(path.delimiter),
-    },
+    env: { ...process.env, PYTHONPATH: [pythonOracle(), mlperfOracle()].join(path.delimiter) },
   });
 }
