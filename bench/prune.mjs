@@ -218,6 +218,7 @@ function draw(results) {
   });
   const total = 50 + results.length * (height + gap);
   return `<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 880 ${total}" font-family="system-ui, sans-serif" font-size="13" fill="#1f2937" role="img">
+<title>What pruning costs, by the share of weights that are kept</title>
 <rect width="880" height="${total}" fill="#ffffff"/>
 ${panels.join('\n')}
 </svg>
