@@ -1,5 +1,5 @@
-import type { GraphProto, ModelProto, NodeProto, ValueInfoProto } from '../onnx/format/model.js';
-import { captured } from '../onnx/graph/traverse.js';
+import type { ModelProto, NodeProto, ValueInfoProto } from '../onnx/format/model.js';
+import { captured, producersOf } from '../onnx/graph/traverse.js';
 
 /** A part of a model that computes some values. */
 export interface CutGraph {
@@ -71,11 +71,4 @@ export function cutGraph(
     fed,
     inputs: inputs.map(({ name }) => name).filter((name) => !weights.has(name)),
   };
-}
-
-/** The nodes that compute a graph's values. */
-export function producersOf(graph: GraphProto): ReadonlyMap<string, NodeProto> {
-  const producers = new Map<string, NodeProto>();
-  for (const node of graph.node) for (const name of node.output) if (name !== '') producers.set(name, node);
-  return producers;
 }

@@ -2,7 +2,7 @@ import { dataTypes } from '../base/data-type.js';
 import type { GraphProto, ModelProto, NodeProto, TensorProto } from '../onnx/format/model.js';
 import { attributeProto } from '../onnx/graph/graph-builder.js';
 import { operatorName } from '../onnx/graph/operators.js';
-import { collectNames, subgraphs } from '../onnx/graph/traverse.js';
+import { collectNames, subgraphs, uniqueName } from '../onnx/graph/traverse.js';
 import { ComparedGraph } from './compared-graph.js';
 
 const float32 = dataTypes.float32.onnx;
@@ -50,12 +50,7 @@ export class KeptNodes {
       (patterns.includes(node.name ?? '') || patterns.includes(node.opType)) && this.#canBeKept(node);
     const taken = new Set<string>();
     collectNames(graph, taken);
-    const unique = (base: string) => {
-      let name = base;
-      for (let i = 1; taken.has(name); i++) name = `${base}.${i}`;
-      taken.add(name);
-      return name;
-    };
+    const unique = (base: string) => uniqueName(base, taken);
     const cast = (from: string, to: string, type: number): NodeProto => ({
       name: unique(`${to}:cast`),
       opType: 'Cast',

@@ -1,5 +1,6 @@
 import type { TensorLike } from '../base/tensor-like.js';
 import type { LoadedSession } from '../execution/loaded-session.js';
+import { feedsCalled } from '../execution/run-request.js';
 import type { Tensor } from '../execution/tensor.js';
 import type { SampleInputs } from './compare-options.js';
 import { OutputComparison, type OutputPairs, type Outputs, pairOutputs } from './compare-outputs.js';
@@ -51,13 +52,7 @@ export class ModelPair {
     for (let sample = 0; sample < this.samples.length; sample++) {
       const feeds = this.feeds(side, sample);
       results.push(
-        await session.run(feeds, names, this.#runOptions).catch((error) => {
-          // Errors like this are about the caller's data, which the caller knows by another name.
-          if (/^feeds\b/.test(error.message)) {
-            error.message = error.message.replace('feeds', `options.inputs[${sample}]`);
-          }
-          throw error;
-        }),
+        await session.run(feeds, names, this.#runOptions).catch(feedsCalled(`options.inputs[${sample}]`)),
       );
     }
     return results;

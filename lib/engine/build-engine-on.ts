@@ -9,7 +9,6 @@ import type { MaskSetContents } from '../masks/mask-set-contents.js';
 import type { SparseMask } from '../masks/sparse-mask.js';
 import { writeAtomically } from '../system/files/atomic-file.js';
 import { scratchDirectory } from '../system/files/temporary-directory.js';
-import { absolutePath } from '../system/files/working-directory.js';
 import { numberOf } from '../system/gpu.js';
 import type { NativeCuda } from '../system/native/cuda.js';
 import type { NativeBuildRequest, NativeBuildResult } from '../system/native/plan-builder.js';
@@ -18,13 +17,7 @@ import { native } from '../system/native.js';
 import { hasOnnxRuntime } from '../system/onnxruntime-library.js';
 import { type BuildOptions, type BuildSettings, compilerOptions, recordedOptions } from './build-options.js';
 import { Engine } from './engine.js';
-import {
-  type EngineManifest,
-  type MaskRecord,
-  type Provenance,
-  type SparsityRecord,
-  tensorInfo,
-} from './manifest.js';
+import { type EngineManifest, type MaskRecord, type Provenance, tensorInfo } from './manifest.js';
 import type { ModelDigest } from './model-digest.js';
 import type { DecoderLowering } from './prepare-model.js';
 
@@ -202,6 +195,7 @@ async function compile(
         precision: precision === 'fp16' || precision === 'bf16' ? precision : undefined,
         calibration: calibration?.samples,
         keepFp32,
+        sparsity: settings.sparsity === 'auto',
         runtime: 'tensorrt',
         memo,
         directory: directory.path,
@@ -254,7 +248,9 @@ async function compile(
       precision,
       ...(prepared.cast ? { cast: prepared.cast } : {}),
       ...(prepared.madeWeights ? { weights: prepared.madeWeights } : {}),
-      ...(settings.sparsity === 'auto' ? { sparsity: await sparsityOf(model, library, result) } : {}),
+      ...(prepared.sparse
+        ? { sparsity: { eligible: prepared.sparse, chosen: chosenBy(library, result) } }
+        : {}),
       profiles,
       ...(prepared.decoder ? { decoder: prepared.decoder } : {}),
       model: { name, sha256, weightsSha256, producer },
@@ -272,22 +268,13 @@ async function compile(
   }
 }
 
-/** The layers that may use a sparse kernel, and how many do. */
-async function sparsityOf(
-  model: string | Uint8Array,
-  { flavour }: NativeTensorRT,
-  { sparsity }: NativeBuildResult,
-): Promise<SparsityRecord> {
-  const { sparseLayers } = await import('../masks/sparse-layers.js');
-  const { parseModel, readModel } = await import('../onnx/format/model-file.js');
-  const isFile = typeof model === 'string';
-  const eligible = sparseLayers(
-    isFile ? await readModel(model) : parseModel(model),
-    isFile ? path.dirname(absolutePath(model)) : undefined,
-  );
-  // "(Sparsity) Chose 12 layer(s) using sparse tactics", once in a build. TensorRT-RTX chooses when it loads a plan.
+/**
+ * Reads how many layers use a sparse kernel in TensorRT's log: "(Sparsity) Chose 12 layer(s) using sparse tactics", once in
+ * a build. TensorRT-RTX chooses when it loads a plan.
+ */
+function chosenBy({ flavour }: NativeTensorRT, { sparsity }: NativeBuildResult): number | 'unknown' {
   const [, count] = sparsity.map((line) => /\bChose (\d+) layer/.exec(line)).find((found) => found) ?? [];
-  return { eligible, chosen: flavour === 'rtx' || count === undefined ? 'unknown' : Number(count) };
+  return flavour === 'rtx' || count === undefined ? 'unknown' : Number(count);
 }
 
 /**

@@ -4,6 +4,7 @@ import type { TensorLike } from '../base/tensor-like.js';
 import { loadGraph } from '../execution/load-graph.js';
 import type { LoadedSession } from '../execution/loaded-session.js';
 import { randomInputs } from '../execution/random-inputs.js';
+import { feedsCalled } from '../execution/run-request.js';
 import type { ExternalDataOptions } from '../onnx/format/initializer.js';
 import type { GraphProto, ModelProto, NodeProto } from '../onnx/format/model.js';
 import { operatorName } from '../onnx/graph/operators.js';
@@ -51,13 +52,8 @@ export async function measureRanges(model: ModelProto, options: MeasureOptions =
   let samples = 0;
   const feeds = calibration ?? randomInputs(model, { ...options, seed, samples: randomSamples });
   for await (const feed of feeds) {
-    await accumulate(session, feed, names, values).catch((error) => {
-      // Errors like this are about the caller's data, which the caller knows by another name.
-      if (calibration && /^feeds\b/.test(error.message)) {
-        error.message = error.message.replace('feeds', `options.calibration[${samples}]`);
-      }
-      throw error;
-    });
+    const run = accumulate(session, feed, names, values);
+    await (calibration ? run.catch(feedsCalled(`options.calibration[${samples}]`)) : run);
     samples++;
   }
   const report: RangesReport = calibration

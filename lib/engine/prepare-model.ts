@@ -3,6 +3,7 @@ import path from 'node:path';
 import type { DecoderGraph } from '../base/decoder-graph.js';
 import { TensorRTError } from '../base/errors.js';
 import type { DeclaredInput } from '../base/shapes.js';
+import { type SparseLayer, sparseLayers } from '../masks/sparse-layers.js';
 import { hashWeights } from '../onnx/format/hash-weights.js';
 import { checkExternalData, externalData, isExternal } from '../onnx/format/initializer.js';
 import type { GraphProto, ModelProto, TensorProto } from '../onnx/format/model.js';
@@ -37,6 +38,8 @@ export interface PrepareRequest {
   /** Inputs for measuring ranges, for 'fp16'; undefined: random ones. */
   readonly calibration: readonly Feeds[] | undefined;
   readonly keepFp32: readonly string[];
+  /** True to list the layers that sparse kernels are for. Defaults to false. */
+  readonly sparsity?: boolean;
   /** The library that will read it. ONNX Runtime doesn't follow symbolic links to external data. */
   readonly runtime: 'tensorrt' | 'onnxruntime';
   /** The memo of `digestModel`, which may know the file's hash. */
@@ -69,6 +72,8 @@ export interface PreparedModel {
   /** Hexadecimal SHA-256 of every initializer's name, type, dimensions and elements, in order of names. */
   readonly weightsSha256: string;
   readonly producer: string;
+  /** With `sparsity`: the layers that sparse kernels are for. */
+  readonly sparse?: readonly SparseLayer[];
   readonly cast?: CastFloat16Report | CastBfloat16Report;
   /** Constants of a rewritten model that replace weights of the given one. */
   readonly madeWeights?: readonly MadeWeight[];
@@ -111,12 +116,14 @@ async function prepare(request: PrepareRequest): Promise<PreparedModel> {
     requireOutputs(model.graph);
     checkExternalData(model, where);
     const weightsSha256 = hashWeights(model.graph, where);
+    const sparse = request.sparsity ? { sparse: sparseLayers(model, directory) } : {};
     const { isAdapted, isUnbounded } = adaptToParser(model, directory);
     const common = {
       inputs: withTurns(declaredInputs(model), model.graph),
       sha256,
       weightsSha256,
       producer: [model.producerName, model.producerVersion].filter(Boolean).join(' '),
+      ...sparse,
     };
     if (request.decoder) {
       const { graph, ...lowering } = request.decoder;

@@ -57,6 +57,17 @@ export function runRequest(context: RunContext, feeds: Feeds, fetches: Fetches |
   };
 }
 
+/**
+ * Makes a handler for a failed run that throws the error on. If the error is about the feeds, it names them as the caller
+ * who gave them knows them.
+ */
+export function feedsCalled(name: string): (error: Error) => never {
+  return (error) => {
+    if (/^feeds\b/.test(error.message)) error.message = error.message.replace('feeds', name);
+    throw error;
+  };
+}
+
 /** Returns the feeds' data and dimensions for the addon, in the order of the inputs. */
 function readFeeds(
   { device, inputNames, inputMetadata, profiles }: RunContext,

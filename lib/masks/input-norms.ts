@@ -1,7 +1,7 @@
 import { dataTypes } from '../base/data-type.js';
 import { invalidArgValue, TensorRTError } from '../base/errors.js';
 import { loadGraph } from '../execution/load-graph.js';
-import type { Feeds } from '../execution/run-request.js';
+import { type Feeds, feedsCalled } from '../execution/run-request.js';
 import type { AttributeProto, ModelProto, NodeProto, ValueInfoProto } from '../onnx/format/model.js';
 import { attributeProto } from '../onnx/graph/graph-builder.js';
 import { operatorName } from '../onnx/graph/operators.js';
@@ -39,12 +39,7 @@ export async function measureInputNorms(
         feeds,
         probes.flat().map(({ output }) => output),
       )
-      .catch((error) => {
-        if (/^feeds\b/.test(error.message)) {
-          error.message = error.message.replace('feeds', `options.inputs[${samples}]`);
-        }
-        throw error;
-      });
+      .catch(feedsCalled(`options.inputs[${samples}]`));
     probes.forEach((each, i) => {
       for (const { output } of each) {
         const squares = outputs[output]!.data as Float32Array;

@@ -189,10 +189,14 @@ export const product = (dims: Dims): number => dims.reduce((count, dim) => count
 
 /** The elements of a checked tensor, where the addon finds them. */
 export function elementsOf(tensor: TensorLike, path: string): ArrayBufferView | HostBuffer {
-  if (deviceTensorOf(tensor)) {
-    throw invalidArgValue(path, 'is on the GPU: `await tensor.getData()` copies it to host memory.');
-  }
+  requireHostMemory(tensor, path);
   return hostBufferOf(tensor) ?? (tensor.data as ArrayBufferView);
+}
+
+/** @throws RangeError ERR_INVALID_ARG_VALUE for a tensor on a GPU */
+export function requireHostMemory(tensor: TensorLike, path: string): void {
+  if (!deviceTensorOf(tensor)) return;
+  throw invalidArgValue(path, 'is on the GPU: `await tensor.getData()` copies it to host memory.');
 }
 
 /**

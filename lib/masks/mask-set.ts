@@ -2,6 +2,7 @@ import { invalidArgType } from '../base/errors.js';
 import { checkPath, refuseCloning } from '../base/options.js';
 import type { Dims } from '../base/tensor-like.js';
 import type { MaskModelOptions } from './mask-model-options.js';
+import { product } from './mask-rule.js';
 import { isTwoFour, type MaskSetContents } from './mask-set-contents.js';
 import { SparseMask } from './sparse-mask.js';
 
@@ -120,7 +121,7 @@ export class MaskSet {
     return [
       ...masked,
       ...others.map(({ reason, dims, ...rest }): LayerReport => {
-        const size = dims.reduce((product, dim) => product * dim, 1);
+        const size = product(dims);
         return { ...rest, dims, size, kept: size, density: 1, twoFour: false, skipped: reason };
       }),
     ];

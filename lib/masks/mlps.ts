@@ -1,8 +1,9 @@
-import { dataTypeFromOnnx } from '../base/data-type.js';
-import { tensorSize } from '../onnx/format/initializer.js';
+import { dataTypeFromOnnx, dataTypes } from '../base/data-type.js';
+import { isExternal, tensorElements, tensorSize } from '../onnx/format/initializer.js';
 import type { GraphProto, NodeProto, TensorProto } from '../onnx/format/model.js';
 import { tensorAttribute } from '../onnx/graph/node-attribute.js';
 import { label, operatorName } from '../onnx/graph/operators.js';
+import { producersOf, readersOf } from '../onnx/graph/traverse.js';
 import { type Product, type ProductWeight, productWeights } from './prunable-weights.js';
 
 /** A tensor that has one slice for each neuron along an axis, or several: a matrix that holds gate and up has two. */
@@ -87,7 +88,7 @@ class NotAnMlp extends Error {}
 class MlpFinder {
   readonly #initializers: ReadonlyMap<string, TensorProto>;
   readonly #producers: ReadonlyMap<string, NodeProto>;
-  readonly #readers = new Map<string, NodeProto[]>();
+  readonly #readers: ReadonlyMap<string, readonly NodeProto[]>;
   readonly #outputs: ReadonlySet<string>;
   /** The product and its weight, by node. */
   readonly #products = new Map<NodeProto, { weight: ProductWeight; product: Product }>();
@@ -96,15 +97,9 @@ class MlpFinder {
   constructor(graph: GraphProto, weights: readonly ProductWeight[]) {
     this.#weights = weights;
     this.#initializers = new Map(graph.initializer.map((tensor) => [tensor.name!, tensor]));
-    this.#producers = new Map(
-      graph.node.flatMap((node) => node.output.map((output) => [output, node] as const)),
-    );
+    this.#producers = producersOf(graph);
     this.#outputs = new Set(graph.output.map(({ name }) => name));
-    for (const node of graph.node) {
-      for (const value of new Set(node.input)) {
-        this.#readers.set(value, [...(this.#readers.get(value) ?? []), node]);
-      }
-    }
+    this.#readers = readersOf(graph);
     for (const weight of weights) {
       for (const product of weight.products) this.#products.set(product.node, { weight, product });
     }
@@ -426,11 +421,8 @@ class NeuronWalk {
   }
 }
 
-/** The numbers of an int64 tensor. */
+/** The numbers of an int64 tensor; none for another type, or for one whose elements lie in another file. */
 export function numbersOf(tensor: TensorProto): number[] {
-  const { int64Data, rawData } = tensor;
-  if (int64Data) return Array.from(int64Data, Number);
-  if (!rawData) return [];
-  const view = new DataView(rawData.buffer, rawData.byteOffset, rawData.byteLength);
-  return Array.from({ length: rawData.byteLength / 8 }, (_, i) => Number(view.getBigInt64(8 * i, true)));
+  if (tensor.dataType !== dataTypes.int64.onnx || isExternal(tensor)) return [];
+  return Array.from(tensorElements(tensor), Number);
 }

@@ -3,6 +3,7 @@ import { tensorSize } from '../onnx/format/initializer.js';
 import type { GraphProto, NodeProto, TensorProto } from '../onnx/format/model.js';
 import { intAttribute, intsAttribute } from '../onnx/graph/node-attribute.js';
 import { operatorName } from '../onnx/graph/operators.js';
+import { producersOf, readersOf } from '../onnx/graph/traverse.js';
 
 /** A weight of a convolution, a matrix product or an embedding, and why it shouldn't be pruned. */
 export interface ProductWeight {
@@ -35,6 +36,12 @@ export interface Product {
   readonly axis: number;
 }
 
+/** The weights and nodes that values come from, by name. */
+interface Sources {
+  readonly initializers: ReadonlyMap<string, TensorProto>;
+  readonly producers: ReadonlyMap<string, NodeProto>;
+}
+
 /** Weights with fewer elements save nothing. */
 const fewElements = 1024;
 
@@ -51,12 +58,13 @@ const finishing = new Set(
 export function productWeights(graph: GraphProto): ProductWeight[] {
   const initializers = new Map(graph.initializer.map((tensor) => [tensor.name!, tensor]));
   const readers = readersOf(graph);
+  const sources: Sources = { initializers, producers: producersOf(graph) };
   const found = new Map<string, Product[]>();
   for (const node of graph.node) {
     for (const [input, source] of node.input.entries()) {
-      const axis = summedAxis(node, input, rankOf(source, graph, initializers));
+      const axis = summedAxis(node, input, rankOf(source, sources));
       if (axis === undefined) continue;
-      const origin = originOf(source, axis, graph, initializers);
+      const origin = originOf(source, axis, sources);
       if (!origin) continue;
       const products = found.get(origin.name) ?? [];
       found.set(origin.name, [...products, { node, input, axis: origin.axis }]);
@@ -94,53 +102,26 @@ function summedAxis(node: NodeProto, input: number, rank: number | undefined): n
 }
 
 /** The number of dimensions of a weight, or of what a node makes of one. */
-function rankOf(
-  value: string,
-  graph: GraphProto,
-  initializers: ReadonlyMap<string, TensorProto>,
-): number | undefined {
-  const name = originOf(value, 0, graph, initializers)?.name;
-  return name === undefined ? undefined : initializers.get(name)!.dims.length;
+function rankOf(value: string, sources: Sources): number | undefined {
+  const name = originOf(value, 0, sources)?.name;
+  return name === undefined ? undefined : sources.initializers.get(name)!.dims.length;
 }
 
 /** The weight that a value is, directly, cast or transposed, and the weight's axis for one of the value's. */
-function originOf(
-  value: string,
-  axis: number,
-  graph: GraphProto,
-  initializers: ReadonlyMap<string, TensorProto>,
-): { name: string; axis: number } | undefined {
+function originOf(value: string, axis: number, sources: Sources): { name: string; axis: number } | undefined {
+  const { initializers, producers } = sources;
   if (initializers.has(value)) return { name: value, axis };
-  const node = producers(graph).get(value);
+  const node = producers.get(value);
   if (!node) return undefined;
   const [source = ''] = node.input;
   const operator = operatorName(node);
-  if (operator === 'Identity' || operator === 'Cast') return originOf(source, axis, graph, initializers);
+  if (operator === 'Identity' || operator === 'Cast') return originOf(source, axis, sources);
   if (operator !== 'Transpose') return undefined;
-  const origin = originOf(source, 0, graph, initializers);
+  const origin = originOf(source, 0, sources);
   if (!origin) return undefined;
   const rank = initializers.get(origin.name)!.dims.length;
   const order = intsAttribute(node, 'perm') ?? Array.from({ length: rank }, (_, d) => rank - 1 - d);
-  return originOf(source, order[axis] ?? axis, graph, initializers);
-}
-
-const producersOf = new WeakMap<GraphProto, ReadonlyMap<string, NodeProto>>();
-
-function producers(graph: GraphProto): ReadonlyMap<string, NodeProto> {
-  let known = producersOf.get(graph);
-  if (!known) {
-    known = new Map(graph.node.flatMap((node) => node.output.map((output) => [output, node] as const)));
-    producersOf.set(graph, known);
-  }
-  return known;
-}
-
-function readersOf(graph: GraphProto): ReadonlyMap<string, readonly NodeProto[]> {
-  const readers = new Map<string, NodeProto[]>();
-  for (const node of graph.node) {
-    for (const value of new Set(node.input)) readers.set(value, [...(readers.get(value) ?? []), node]);
-  }
-  return readers;
+  return originOf(source, order[axis] ?? axis, sources);
 }
 
 function problemOf(

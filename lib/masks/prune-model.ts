@@ -9,9 +9,8 @@ const writing = () => require('./write-pruned.js') as typeof import('./write-pru
 /**
  * Writes a model whose weights are masked: elements that a mask drops are zero. The file has the same graph, so that it
  * runs wherever the given one runs, at the same speed unless a runtime makes use of zeros; with `shrink`, neurons that
- * masks empty are removed from it. Weights that lie in other files
- * go to one file beside the new model, named after it with `.data` behind; they are masked piece by piece, and never all
- * in memory.
+ * masks empty are removed from it. Weights that lie in other files go to one file beside the new model, named after it with
+ * `.data` appended; they are masked piece by piece, and never all in memory.
  * @param model the path of an `.onnx` file. It isn't changed
  * @param out the path of the file to write. If writing fails, none is left
  * @throws (rejects) TypeError ERR_INVALID_ARG_TYPE; RangeError ERR_INVALID_ARG_VALUE; TensorRTError ERR_MASK_MISMATCH if
@@ -25,5 +24,7 @@ export async function pruneModel(
   options: PruneModelOptions = {},
 ): Promise<void> {
   checkPath(model, 'model');
-  await writing().writePruned(model, contentsOf(masks, 'masks'), out, options);
+  const contents = contentsOf(masks, 'masks');
+  checkPath(out, 'out');
+  await writing().writePruned(model, contents, out, options);
 }

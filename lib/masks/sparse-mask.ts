@@ -1,11 +1,11 @@
 import { dataTypes } from '../base/data-type.js';
 import { invalidArgType, invalidArgValue, TensorRTError } from '../base/errors.js';
-import { abortSignal, bytesOf, checkOptions, onAbort, refuseCloning } from '../base/options.js';
+import { abortSignal, boolean, bytesOf, onAbort, readOptions, refuseCloning } from '../base/options.js';
 import type { Dims, TensorLike } from '../base/tensor-like.js';
 import { checkTensor, elementCount } from '../execution/check-tensor.js';
 import { Tensor } from '../execution/tensor.js';
 import { type NumericArray, typedArray } from '../execution/tensor-elements.js';
-import { deviceTensorOf, hostBufferOf } from '../execution/tensor-memory.js';
+import { hostBufferOf } from '../execution/tensor-memory.js';
 import type { NativeMask, NativeMaskRequest, NativeUpdatedMask, NativeWork } from '../system/native/mask.js';
 import { native } from '../system/native.js';
 import {
@@ -24,6 +24,7 @@ import {
   readRule,
   readStructuredRule,
   readUpdateOptions,
+  requireHostMemory,
   type StructuredRule,
 } from './mask-rule.js';
 
@@ -52,7 +53,9 @@ export interface MaskUpdate {
   readonly grown: Uint32Array;
 }
 
-/** What work on a thread accepts. */
+const applyOptions = { inPlace: boolean(false) };
+
+/** The options of work on a thread. */
 export interface MaskWorkOptions {
   /** Ends the work. The promise rejects with the signal's reason. */
   signal?: AbortSignal;
@@ -137,7 +140,7 @@ export class SparseMask {
 
   /**
    * Keeps the elements with the largest magnitudes: a share of all, a share of blocks, or some of every few neighbours.
-   * Of a pattern such as '2:4', each group keeps its largest elements.
+   * With a pattern such as '2:4', each group of four keeps its two largest elements.
    *
    * The result equals PyTorch's `prune.l1_unstructured` for a density, and torchao's `WeightNormSparsifier` for a pattern
    * (and for blocks, with `norm: 2`), where scores don't tie.
@@ -337,14 +340,11 @@ export class SparseMask {
   }
 
   #readApply(tensor: TensorLike, options: { inPlace?: boolean }) {
-    checkOptions(options, 'options', ['inPlace'], {});
-    if (options.inPlace !== undefined && typeof options.inPlace !== 'boolean') {
-      throw invalidArgType('options.inPlace', 'a boolean', options.inPlace);
-    }
+    const { inPlace } = readOptions(options, 'options', applyOptions);
     checkTensor(tensor, 'tensor');
     requireNumeric(tensor, 'tensor');
     checkSameDims(tensor.dims, this.dims, 'tensor.dims');
-    return { elementBytes: dataTypes[tensor.type].byteSize, inPlace: options.inPlace ?? false };
+    return { elementBytes: dataTypes[tensor.type].byteSize, inPlace };
   }
 }
 
@@ -352,9 +352,7 @@ function requireNumeric(
   tensor: TensorLike,
   path: string,
 ): asserts tensor is TensorLike & { type: Exclude<keyof typeof dataTypes, 'string'> } {
-  if (deviceTensorOf(tensor)) {
-    throw invalidArgValue(path, 'is on the GPU: `await tensor.getData()` copies it to host memory.');
-  }
+  requireHostMemory(tensor, path);
   if (tensor.type === 'string') throw invalidArgValue(`${path}.type`, "can't be string.");
 }
 

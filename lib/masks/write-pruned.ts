@@ -2,7 +2,6 @@ import path from 'node:path';
 import { createHash } from '../base/crypto.js';
 import { dataTypeFromOnnx, dataTypes } from '../base/data-type.js';
 import { describe, invalidArgValue, TensorRTError } from '../base/errors.js';
-import { checkPath } from '../base/options.js';
 import {
   checkExternalData,
   dimsText,
@@ -35,8 +34,6 @@ export async function writePruned(
   out: string,
   options: unknown,
 ): Promise<string> {
-  checkPath(model, 'model');
-  checkPath(out, 'out');
   const { onProgress, shrink, signal } = readPruneModelOptions(options);
   signal?.throwIfAborted();
   const hash = createHash('sha256');

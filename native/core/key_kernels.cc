@@ -65,17 +65,7 @@ template <class Type>
 
 uint64_t keepOf(const uint32_t* keys, size_t count, size_t keep) {
   uint64_t kept = 0;
-  for (size_t first = 0; first < count; first += 4) {
-    for (size_t i = 0; i < 4; ++i) {
-      size_t larger = 0;
-      for (size_t j = 0; j < 4; ++j) {
-        const uint32_t own = keys[first + i];
-        const uint32_t other = keys[first + j];
-        larger += other > own || (other == own && j < i) ? 1 : 0;
-      }
-      kept |= uint64_t{larger < keep} << (first + i);
-    }
-  }
+  for (size_t first = 0; first < count; first += 4) kept |= keepOfGroup(keys + first, 4, keep) << first;
   return kept;
 }
 
@@ -200,6 +190,17 @@ void keepOfFours(std::span<const uint32_t> keys, size_t keep, uint64_t* words) {
   for (size_t i = 0; i < keys.size(); i += kWordBits) {
     words[i / kWordBits] = keepOf(&keys[i], std::min(kWordBits, keys.size() - i), keep);
   }
+}
+
+uint64_t keepOfGroup(const uint32_t* keys, size_t of, size_t keep) {
+  uint64_t kept = 0;
+  for (size_t i = 0; i < of; ++i) {
+    size_t larger = 0;
+    for (size_t j = 0; j < i; ++j) larger += keys[j] >= keys[i] ? 1 : 0;
+    for (size_t j = i + 1; j < of; ++j) larger += keys[j] > keys[i] ? 1 : 0;
+    kept |= uint64_t{larger < keep} << i;
+  }
+  return kept;
 }
 
 size_t countBits(std::span<const uint64_t> words) {

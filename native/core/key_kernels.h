@@ -25,6 +25,15 @@ void keysAbove(std::span<const uint32_t> keys, uint32_t limit, uint64_t* words);
 // Words as above.
 void keepOfFours(std::span<const uint32_t> keys, size_t keep, uint64_t* words);
 
+// Keeps the `keep` largest of a group of up to 64 keys; of equal ones the first. Bit i of the result is key
+// i.
+uint64_t keepOfGroup(const uint32_t* keys, size_t of, size_t keep);
+
+// A word whose lowest `count` bits are set.
+inline uint64_t lowBits(size_t count) {
+  return count >= 64 ? ~uint64_t{0} : (uint64_t{1} << count) - 1;
+}
+
 // Counts the bits that are set.
 size_t countBits(std::span<const uint64_t> words);
 

@@ -9,7 +9,6 @@
 #include <atomic>
 #include <bit>
 #include <cstring>
-#include <numeric>
 #include <string>
 #include <utility>
 
@@ -29,15 +28,6 @@ constexpr size_t kSliceElements = size_t{1} << 18;
 
 size_t wordsOf(size_t bits) {
   return (bits + kWordBits - 1) / kWordBits;
-}
-
-uint64_t lowBits(size_t count) {
-  return count >= kWordBits ? ~uint64_t{0} : (uint64_t{1} << count) - 1;
-}
-
-size_t sizeOf(const Shape& dims) {
-  return std::accumulate(dims.begin(), dims.end(), size_t{1},
-                         [](size_t product, int64_t dim) { return product * static_cast<size_t>(dim); });
 }
 
 // Calls `part` with each range [from, to) of `size` elements, on several threads.
@@ -139,7 +129,7 @@ AxisView viewAlong(const Shape& dims, size_t axis) {
   return {product(0, axis), static_cast<size_t>(dims[axis]), product(axis + 1, dims.size())};
 }
 
-Mask::Mask(Shape dims) : dims_(std::move(dims)), size_(sizeOf(dims_)), words_(wordsOf(size_)) {}
+Mask::Mask(Shape dims) : dims_(std::move(dims)), size_(elementCount(dims_)), words_(wordsOf(size_)) {}
 
 Mask::Mask(Shape dims, std::span<const std::byte> bits) : Mask(std::move(dims)) {
   const size_t needed = (size_ + 7) / 8;

@@ -37,10 +37,6 @@ constexpr size_t kRankedGroup = 16;
 
 // ---- comparing ----
 
-uint64_t lowBits(size_t count) {
-  return count >= kWordBits ? ~uint64_t{0} : (uint64_t{1} << count) - 1;
-}
-
 // Which keys of a chunk are above a limit, and which equal it, as words of bits.
 class Compared {
  public:
@@ -268,19 +264,6 @@ uint64_t lowestSet(uint64_t bits, size_t count) {
 
 // ---- the largest of each group ----
 
-// Writes which of `of` keys are kept: bit i of the result is key i. `of` is at most 64.
-uint64_t rank(const uint32_t* keys, Pattern pattern, size_t stride) {
-  uint64_t kept = 0;
-  for (size_t i = 0; i < pattern.of; ++i) {
-    const uint32_t key = keys[i * stride];
-    size_t larger = 0;
-    for (size_t j = 0; j < i; ++j) larger += keys[j * stride] >= key ? 1 : 0;
-    for (size_t j = i + 1; j < pattern.of; ++j) larger += keys[j * stride] > key ? 1 : 0;
-    kept |= uint64_t{larger < pattern.keep} << i;
-  }
-  return kept;
-}
-
 // Calls `keep` with each kept position of a group of any size.
 template <class Keep>
 void selectLarge(const uint32_t* keys, Pattern pattern, size_t stride, std::vector<uint64_t>& order,
@@ -307,7 +290,7 @@ void keepInNeighbours(Mask& mask, size_t from, std::span<const uint32_t> keys, P
   }
   for (size_t i = 0; i < keys.size(); i += pattern.of) {
     if (pattern.of <= kRankedGroup) {
-      mask.set(from + i, rank(&keys[i], pattern, 1), pattern.of);
+      mask.set(from + i, keepOfGroup(&keys[i], pattern.of, pattern.keep), pattern.of);
     } else {
       selectLarge(&keys[i], pattern, 1, order, [&](size_t k) { mask.set(from + i + k, 1, 1); });
     }

@@ -13,6 +13,13 @@ namespace node_tensorrt {
 
 using Shape = std::vector<int64_t>;
 
+// The number of elements of a tensor with these dimensions, of which none is negative.
+inline size_t elementCount(const Shape& shape) {
+  size_t count = 1;
+  for (const int64_t size : shape) count *= static_cast<size_t>(size);
+  return count;
+}
+
 enum class Location : uint8_t { kHost, kDevice };
 
 struct Tensor {

@@ -70,12 +70,6 @@ Magnitudes readMagnitudes(Napi::Value value, Job* job) {
           static_cast<DataType>(source.Get("type").As<Napi::Number>().Int32Value())};
 }
 
-size_t elementsOf(const Shape& dims) {
-  size_t size = 1;
-  for (const int64_t dim : dims) size *= static_cast<size_t>(dim);
-  return size;
-}
-
 // An object's `data` may be a getter that returns another array each time.
 void requireLength(size_t actual, size_t expected) {
   if (actual == expected) return;
@@ -84,7 +78,7 @@ void requireLength(size_t actual, size_t expected) {
 
 // A tensor to make a mask for, as { dims, weights?, gradients?, factors?: { values, axis }, seed? }.
 std::shared_ptr<const Scores> readScores(const Napi::Object& tensor, const Shape& dims, Job* job) {
-  const size_t size = elementsOf(dims);
+  const size_t size = elementCount(dims);
   if (tensor.Has("seed")) {
     return std::make_shared<RandomScores>(size, tensor.Get("seed").As<Napi::Number>().Int64Value());
   }
@@ -242,7 +236,7 @@ Napi::Value maskOfNonZero(const Napi::CallbackInfo& info) {
     const auto source = readBytes(info[0], nullptr);
     const auto type = static_cast<DataType>(info[1].As<Napi::Number>().Int32Value());
     const Shape dims = readDims(info[2]);
-    requireLength(source->size(), elementsOf(dims) * byteSize(type));
+    requireLength(source->size(), elementCount(dims) * byteSize(type));
     const auto bytes = source->whole(std::stop_token());
     return SparseMask::make(info.Env(),
                             std::make_shared<Mask>(nonZero(dims, {bytes.get(), source->size()}, type)));

@@ -6,9 +6,7 @@ import { OnnxRuntimePeer } from '../benchmark/onnxruntime-peer.js';
 import { modelSource } from '../run/model-source.js';
 import { type BenchFlags, readFlags } from './bench-flags.js';
 import { printReport } from './bench-report.js';
-import { print, progressLine, UsageError } from './output.js';
-
-const collect = (value: string, all: string[]) => [...all, value];
+import { collect, print, progressLine, UsageError } from './output.js';
 
 /** `bench MODEL`: the figures that trtexec reports, optionally with onnxruntime-node's from the same minutes. */
 export function addBenchCommand(program: Command): void {

@@ -1,7 +1,7 @@
 import path from 'node:path';
 import { type Command, Option } from 'commander';
 import { type BuildOptions, buildEngine, type Dims, Engine, MaskSet, type ShapeRange } from '../../index.js';
-import { bytes, castLines, maskLines, print, product, progressLine, UsageError } from './output.js';
+import { bytes, castLines, collect, maskLines, print, product, progressLine, UsageError } from './output.js';
 
 interface BuildFlags {
   output?: string;
@@ -32,8 +32,6 @@ const precisions = [
   'tf32',
   'as-exported',
 ] as const satisfies readonly BuildOptions['precision'][];
-
-const collect = (value: string, all: string[]) => [...all, value];
 
 /** `build MODEL.onnx`: compiles an engine file, ahead of time or for this machine's GPU. */
 export function addBuildCommand(program: Command): void {

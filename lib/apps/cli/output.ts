@@ -139,5 +139,8 @@ export function errorLine(
   return `error: ${error.code ? `${error.code}: ` : ''}${line}\n`;
 }
 
+/** Collects the values of a flag that may be repeated. */
+export const collect = (value: string, all: string[]) => [...all, value];
+
 /** The program was called incorrectly: exit code 2. */
 export class UsageError extends Error {}

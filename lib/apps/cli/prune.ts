@@ -1,6 +1,6 @@
 import { type Command, Option } from 'commander';
 import { type LayerReport, type MaskModelOptions, MaskSet, pruneModel } from '../../index.js';
-import { bytes, print, progressLine, table, UsageError } from './output.js';
+import { bytes, collect, print, progressLine, table, UsageError } from './output.js';
 
 interface PruneFlags {
   output: string;
@@ -15,8 +15,6 @@ interface PruneFlags {
   masks?: string;
   json: boolean;
 }
-
-const collect = (value: string, all: string[]) => [...all, value];
 
 /** `prune MODEL.onnx -o OUT.onnx`: sets weights to zero, by a rule or by masks from a file. */
 export function addPruneCommand(program: Command): void {

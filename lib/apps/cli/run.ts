@@ -1,7 +1,7 @@
 import type { Command } from 'commander';
 import { runModel } from '../run/run-model.js';
 import { checkInputFlags, parseDevice, parseInputFlags } from './input-flags.js';
-import { print, table, withFlags } from './output.js';
+import { collect, print, table, withFlags } from './output.js';
 
 interface RunFlags {
   input: string[];
@@ -19,7 +19,7 @@ export function addRunCommand(program: Command): void {
     .option(
       '--input <name=source>',
       'an input: NAME=FILE.npy or NAME=random:1x3x224x224; static inputs default to random',
-      (value: string, all: string[]) => [...all, value],
+      collect,
       [],
     )
     .option('--output <dir>', 'write each output to DIR/NAME.npy')

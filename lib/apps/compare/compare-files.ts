@@ -5,6 +5,7 @@ import type { CompareOptions, SampleInputs } from '../../compare/compare-options
 import type { Comparison } from '../../compare/comparison.js';
 import type { Tensor } from '../../execution/tensor.js';
 import { readModel } from '../../onnx/format/model-file.js';
+import { graphInputs } from '../../onnx/graph/declared-values.js';
 import { readdir, readFile, stat } from '../../system/files/promises.js';
 import { checkInputNames } from '../run/input-source.js';
 import { parseNpy } from '../run/npy.js';
@@ -43,8 +44,7 @@ async function otherModel(b: string): Promise<string | CastOf> {
 
 async function readInputs(folder: string, model: string): Promise<SampleInputs[]> {
   const { graph } = await readModel(model);
-  const weights = new Set(graph.initializer.map(({ name }) => name));
-  const names = graph.input.map(({ name }) => name).filter((name) => !weights.has(name));
+  const names = graphInputs(graph).map(({ name }) => name);
   const entries = await list(folder);
   const folders = entries.filter((entry) => entry.isDirectory()).map(({ name }) => path.join(folder, name));
   // sample-2 comes before sample-10.

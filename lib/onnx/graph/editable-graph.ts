@@ -5,7 +5,7 @@ import type { GraphProto, ModelProto, NodeProto, TensorProto, ValueInfoProto } f
 import { madeFrom } from '../format/weight-origin.js';
 import { type AttributeValue, attributeProto, type SymbolicDims, valueInfo } from './graph-builder.js';
 import { tensorAttribute } from './node-attribute.js';
-import { captured, collectNames } from './traverse.js';
+import { captured, collectNames, uniqueName } from './traverse.js';
 
 /**
  * A graph that passes can change. A pass may add nodes in any order, replace them, or leave them unused; {@link
@@ -236,10 +236,7 @@ export class EditableGraph {
   }
 
   uniqueName(base: string): string {
-    let name = base;
-    for (let i = 1; this.#names.has(name); i++) name = `${base}.${i}`;
-    this.#names.add(name);
-    return name;
+    return uniqueName(base, this.#names);
   }
 
   /** The values that the outputs are computed from, and the outputs themselves. */

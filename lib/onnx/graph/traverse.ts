@@ -31,3 +31,31 @@ export function collectNames(graph: GraphProto, names: Set<string>): void {
     for (const inner of subgraphs(node)) collectNames(inner, names);
   }
 }
+
+/** Returns the node that computes each value. */
+export function producersOf(graph: GraphProto): ReadonlyMap<string, NodeProto> {
+  const producers = new Map<string, NodeProto>();
+  for (const node of graph.node) for (const name of node.output) if (name !== '') producers.set(name, node);
+  return producers;
+}
+
+/** Returns the nodes that read each value, without those inside of control-flow bodies. */
+export function readersOf(graph: GraphProto): ReadonlyMap<string, readonly NodeProto[]> {
+  const readers = new Map<string, NodeProto[]>();
+  for (const node of graph.node) {
+    for (const value of new Set(node.input)) {
+      const known = readers.get(value);
+      if (known) known.push(node);
+      else readers.set(value, [node]);
+    }
+  }
+  return readers;
+}
+
+/** Returns a name that isn't among `taken`, and adds it. */
+export function uniqueName(base: string, taken: Set<string>): string {
+  let name = base;
+  for (let i = 1; taken.has(name); i++) name = `${base}.${i}`;
+  taken.add(name);
+  return name;
+}

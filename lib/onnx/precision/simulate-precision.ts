@@ -12,7 +12,7 @@ import type {
 } from '../format/model.js';
 import { attributeProto } from '../graph/graph-builder.js';
 import { label, operatorName } from '../graph/operators.js';
-import { captured, collectNames, standardOpset, subgraphs } from '../graph/traverse.js';
+import { captured, collectNames, standardOpset, subgraphs, uniqueName } from '../graph/traverse.js';
 import { castType, valueTypes } from '../graph/value-types.js';
 import type { LowPrecision } from './low-type.js';
 
@@ -179,10 +179,7 @@ class Simulator {
   }
 
   #unique(base: string): string {
-    let name = base;
-    for (let i = 1; this.#names.has(name); i++) name = `${base}.${i}`;
-    this.#names.add(name);
-    return name;
+    return uniqueName(base, this.#names);
   }
 }
 

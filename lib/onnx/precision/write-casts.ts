@@ -5,7 +5,7 @@ import { AttributeType, type GraphProto, type NodeProto, type TensorProto } from
 import { madeFrom } from '../format/weight-origin.js';
 import { attributeProto } from '../graph/graph-builder.js';
 import { isTypedOutput } from '../graph/operators.js';
-import { captured, collectNames } from '../graph/traverse.js';
+import { captured, collectNames, uniqueName } from '../graph/traverse.js';
 import { isMask, type NodeChoice } from './choose-precision.js';
 import type { GraphFacts } from './graph-facts.js';
 import type { LowType } from './low-type.js';
@@ -212,9 +212,6 @@ class CastWriter {
   }
 
   #unique(base: string): string {
-    let name = base;
-    for (let i = 1; this.#names.has(name); i++) name = `${base}.${i}`;
-    this.#names.add(name);
-    return name;
+    return uniqueName(base, this.#names);
   }
 }
